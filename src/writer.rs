@@ -22,7 +22,7 @@ use crate::thread::{self, FatalSender, Joiner};
 use crate::types::GroupId;
 
 /// Under load, writing durable positions to manifests takes at most one part in this many of the thread's time.
-const NOTE_PART: u32 = 5;
+const MANIFEST_PART: u32 = 5;
 
 /// After a term or a vote, the manifest is written after this many times the duration of the sync, or twice that if
 /// syncs keep waiting. Writing a manifest takes two syncs: on a slow disk they would delay the next vote, or the new
@@ -83,9 +83,9 @@ struct WriterState {
 enum WriterEvent {
     Sync(BTreeMap<GroupId, u64>),
     /// A manifest is overdue while syncs wait.
-    Note(GroupId),
+    ManifestOverdue(GroupId),
     /// A manifest is due, and no sync waits.
-    Quiet(GroupId),
+    ManifestDue(GroupId),
     Stop,
 }
 
@@ -172,14 +172,14 @@ struct Worker {
 
 /// The manifests that must be written with a new durable position, and when.
 #[derive(Default)]
-struct Notes {
-    due: BTreeMap<GroupId, Note>,
+struct ManifestWrites {
+    due: BTreeMap<GroupId, ManifestWrite>,
     /// Under load no manifest is written before this time, so that manifests take at most a fifth of the thread's
     /// time, for any number of logs.
     not_before: Option<Instant>,
 }
 
-struct Note {
+struct ManifestWrite {
     /// The first sync since the manifest was written.
     first: Instant,
     /// The last sync of the log, and how long it took.
@@ -188,7 +188,7 @@ struct Note {
     urgency: Urgency,
 }
 
-impl Note {
+impl ManifestWrite {
     /// Returns when the manifest is written if no sync waits.
     fn idle_at(&self) -> Instant {
         match self.urgency {
@@ -208,11 +208,11 @@ impl Note {
     }
 }
 
-impl Notes {
+impl ManifestWrites {
     /// Records that a log was synced, which took `took`, or that it was registered.
     fn synced(&mut self, group: GroupId, urgency: Urgency, now: Instant, took: Duration) {
-        let note = self.due.entry(group).or_insert(Note { first: now, last: now, took, urgency });
-        (note.last, note.took, note.urgency) = (now, took, urgency);
+        let write = self.due.entry(group).or_insert(ManifestWrite { first: now, last: now, took, urgency });
+        (write.last, write.took, write.urgency) = (now, took, urgency);
     }
 
     /// Returns the log whose manifest is overdue, if any.
@@ -220,29 +220,29 @@ impl Notes {
         if self.not_before.is_some_and(|then| now < then) {
             return None;
         }
-        let first = self.due.iter().min_by_key(|(_, note)| note.must_at())?;
+        let first = self.due.iter().min_by_key(|(_, write)| write.must_at())?;
         (first.1.must_at() <= now).then_some(*first.0)
     }
 
     /// Returns the log whose manifest is due first if no sync waits, and when it is due.
     fn next(&self) -> Option<(GroupId, Instant)> {
-        let idle_at = |note: &Note| note.idle_at().min(note.must_at());
-        self.due.iter().map(|(group, note)| (*group, idle_at(note))).min_by_key(|(_, at)| *at)
+        let idle_at = |write: &ManifestWrite| write.idle_at().min(write.must_at());
+        self.due.iter().map(|(group, write)| (*group, idle_at(write))).min_by_key(|(_, at)| *at)
     }
 }
 
 impl Worker {
     fn run(self) -> Result<(), StorageError> {
-        let mut notes = Notes::default();
+        let mut manifests = ManifestWrites::default();
         loop {
-            match self.next_event(&mut notes) {
+            match self.next_event(&mut manifests) {
                 WriterEvent::Stop => return self.close(),
-                event => self.act(event, &mut notes)?,
+                event => self.act(event, &mut manifests)?,
             }
         }
     }
 
-    fn act(&self, event: WriterEvent, notes: &mut Notes) -> Result<(), StorageError> {
+    fn act(&self, event: WriterEvent, manifests: &mut ManifestWrites) -> Result<(), StorageError> {
         match event {
             WriterEvent::Sync(wanted) => {
                 for (group, ready_number) in wanted {
@@ -250,22 +250,22 @@ impl Worker {
                     let urgency = self.sync(group)?;
                     let took = began.elapsed();
                     (self.report)(group, ready_number);
-                    notes.synced(group, urgency, Instant::now(), took);
+                    manifests.synced(group, urgency, Instant::now(), took);
                 }
             }
-            WriterEvent::Note(group) => {
+            WriterEvent::ManifestOverdue(group) => {
                 let began = Instant::now();
-                let noted = self.note(group)?;
-                notes.not_before = Some(began + began.elapsed() * NOTE_PART);
-                notes.due.remove(&group);
-                if !noted {
-                    notes.synced(group, Urgency::Quiet, Instant::now(), Duration::ZERO);
+                let written = self.write_manifest(group)?;
+                manifests.not_before = Some(began + began.elapsed() * MANIFEST_PART);
+                manifests.due.remove(&group);
+                if !written {
+                    manifests.synced(group, Urgency::Quiet, Instant::now(), Duration::ZERO);
                 }
             }
-            WriterEvent::Quiet(group) => {
-                notes.due.remove(&group);
-                if !self.note_quiet(group)? {
-                    notes.synced(group, Urgency::Quiet, Instant::now(), Duration::ZERO);
+            WriterEvent::ManifestDue(group) => {
+                manifests.due.remove(&group);
+                if !self.sync_and_write_manifest(group)? {
+                    manifests.synced(group, Urgency::Quiet, Instant::now(), Duration::ZERO);
                 }
             }
             WriterEvent::Stop => return self.close(),
@@ -273,29 +273,29 @@ impl Worker {
         Ok(())
     }
 
-    fn next_event(&self, notes: &mut Notes) -> WriterEvent {
+    fn next_event(&self, manifests: &mut ManifestWrites) -> WriterEvent {
         let mut state = self.inbox.state();
         loop {
             let now = Instant::now();
             for group in std::mem::take(&mut state.registered) {
-                notes.synced(group, Urgency::Quiet, now, Duration::ZERO);
+                manifests.synced(group, Urgency::Quiet, now, Duration::ZERO);
             }
             if !state.wanted.is_empty() {
                 // At most one manifest is written between two drains.
-                return match notes.overdue(now) {
-                    Some(group) => WriterEvent::Note(group),
+                return match manifests.overdue(now) {
+                    Some(group) => WriterEvent::ManifestOverdue(group),
                     None => WriterEvent::Sync(std::mem::take(&mut state.wanted)),
                 };
             }
             if state.stopping {
                 return WriterEvent::Stop;
             }
-            let Some((group, at)) = notes.next() else {
+            let Some((group, at)) = manifests.next() else {
                 self.inbox.wake.wait(&mut state);
                 continue;
             };
             if at <= now {
-                return WriterEvent::Quiet(group);
+                return WriterEvent::ManifestDue(group);
             }
             self.inbox.wake.wait_for(&mut state, at - now);
         }
@@ -318,25 +318,25 @@ impl Worker {
     }
 
     /// Writes the current durable position to a log's manifest; `false` if no space is left for that.
-    fn note(&self, group: GroupId) -> Result<bool, StorageError> {
+    fn write_manifest(&self, group: GroupId) -> Result<bool, StorageError> {
         let Some(log) = self.inbox.state().logs.get(&group).cloned() else { return Ok(true) };
         let Some(job) = lock(&log).begin_note() else { return Ok(true) };
         self.inbox.set_busy(Some(Instant::now()));
-        let noted = job.perform_note(&self.disk)?;
+        let written = job.perform_note(&self.disk)?;
         self.inbox.set_busy(None);
-        if noted {
+        if written {
             lock(&log).end_sync(job);
         }
-        Ok(noted)
+        Ok(written)
     }
 
     /// Called when a log is idle: syncs all of it and writes the durable position to its manifest. `false` if
     /// something was written in the meantime, or no space was left: the caller retries later.
-    fn note_quiet(&self, group: GroupId) -> Result<bool, StorageError> {
+    fn sync_and_write_manifest(&self, group: GroupId) -> Result<bool, StorageError> {
         // The commit index is written after the last entries, and no request asks to sync it. The durable position
         // should cover it.
         self.sync(group)?;
-        self.note(group)?;
+        self.write_manifest(group)?;
         let Some(log) = self.inbox.state().logs.get(&group).cloned() else { return Ok(true) };
         let log = lock(&log);
         Ok(log.is_synced() && log.urgency() == Urgency::Nothing)
@@ -412,7 +412,7 @@ impl WriterByHand {
             return self.worker.close();
         }
         let groups: Vec<GroupId> = self.worker.inbox.state().logs.keys().copied().collect();
-        groups.into_iter().try_for_each(|group| self.worker.note_quiet(group).map(drop))
+        groups.into_iter().try_for_each(|group| self.worker.sync_and_write_manifest(group).map(drop))
     }
 }
 

@@ -186,8 +186,8 @@ fn an_idle_log_is_noted_once_after_a_commit_without_a_sync_request() {
     let written = sim.changes();
     writer.handle().register(GroupId(2), other.clone());
     wait_until_noted(&other);
-    let noted = sim.changes() - written;
-    assert!(noted < 10 && made > changes, "one sync, one manifest: {noted} changes");
+    let changed = sim.changes() - written;
+    assert!(changed < 10 && made > changes, "one sync, one manifest: {changed} changes");
     assert_eq!(lock(&log).stored_bytes(), stored, "and nothing is written for it");
 }
 
@@ -198,24 +198,24 @@ fn under_load_the_manifest_is_written_every_few_seconds() {
     let start = Instant::now();
     let at = |seconds: u64| start + Duration::from_secs(seconds);
     let (one, two) = (GroupId(1), GroupId(2));
-    let (mut notes, fast) = (Notes::default(), Duration::from_millis(1));
+    let (mut manifests, fast) = (ManifestWrites::default(), Duration::from_millis(1));
     for second in 0..4 {
-        notes.synced(one, Urgency::Quiet, at(second), fast);
-        notes.synced(two, Urgency::Nothing, at(second), fast);
-        assert_eq!(notes.overdue(at(second)), None, "second {second}");
+        manifests.synced(one, Urgency::Quiet, at(second), fast);
+        manifests.synced(two, Urgency::Nothing, at(second), fast);
+        assert_eq!(manifests.overdue(at(second)), None, "second {second}");
     }
-    assert_eq!(notes.next(), Some((one, at(4))), "quiet for a second");
-    notes.synced(one, Urgency::Vote, at(4), fast);
-    assert_eq!(notes.overdue(at(4)), Some(one), "a vote waits for a second at most");
-    notes.due.remove(&one);
-    assert_eq!(notes.overdue(at(5)), Some(two));
-    notes.not_before = Some(at(6));
-    assert_eq!(notes.overdue(at(5)), None, "manifests take only a part of the thread's time");
-    assert_eq!(notes.overdue(at(6)), Some(two));
-    notes.due.remove(&two);
-    assert_eq!((notes.overdue(at(9)), notes.next()), (None, None));
-    notes.synced(two, Urgency::Now, at(9), fast);
-    assert_eq!(notes.overdue(at(9)), Some(two), "the manifest is overdue");
+    assert_eq!(manifests.next(), Some((one, at(4))), "quiet for a second");
+    manifests.synced(one, Urgency::Vote, at(4), fast);
+    assert_eq!(manifests.overdue(at(4)), Some(one), "a vote waits for a second at most");
+    manifests.due.remove(&one);
+    assert_eq!(manifests.overdue(at(5)), Some(two));
+    manifests.not_before = Some(at(6));
+    assert_eq!(manifests.overdue(at(5)), None, "manifests take only a part of the thread's time");
+    assert_eq!(manifests.overdue(at(6)), Some(two));
+    manifests.due.remove(&two);
+    assert_eq!((manifests.overdue(at(9)), manifests.next()), (None, None));
+    manifests.synced(two, Urgency::Now, at(9), fast);
+    assert_eq!(manifests.overdue(at(9)), Some(two), "the manifest is overdue");
 }
 
 /// The manifest was written immediately after a vote, which took two more syncs. On a slow disk the next sync of the
@@ -226,11 +226,11 @@ fn after_a_vote_the_manifest_waits_in_proportion_to_the_disk() {
     let at = |millis: u64| start + Duration::from_millis(millis);
     let group = GroupId(1);
     for (millis, idle, must) in [(1, 3, 1000), (100, 300, 1000), (2000, 6000, 12_000)] {
-        let mut notes = Notes::default();
-        notes.synced(group, Urgency::Vote, at(0), Duration::from_millis(millis));
-        assert_eq!(notes.next(), Some((group, at(idle))));
-        assert_eq!(notes.overdue(at(must - 1)), None, "the waiting sync goes first");
-        assert_eq!(notes.overdue(at(must)), Some(group));
+        let mut manifests = ManifestWrites::default();
+        manifests.synced(group, Urgency::Vote, at(0), Duration::from_millis(millis));
+        assert_eq!(manifests.next(), Some((group, at(idle))));
+        assert_eq!(manifests.overdue(at(must - 1)), None, "the waiting sync goes first");
+        assert_eq!(manifests.overdue(at(must)), Some(group));
     }
 }
 
@@ -244,12 +244,12 @@ fn an_overdue_manifest_without_space_stays_due() {
     let (group, log) = (GroupId(1), log(&sim, 1));
     by_hand.handle().register(group, log.clone());
     let worker = &by_hand.worker;
-    let mut notes = Notes::default();
+    let mut manifests = ManifestWrites::default();
     append(&log);
-    worker.act(WriterEvent::Sync(BTreeMap::from([(group, 1)])), &mut notes).expect("synced");
+    worker.act(WriterEvent::Sync(BTreeMap::from([(group, 1)])), &mut manifests).expect("synced");
     for room in [false, true] {
         sim.no_descriptor(if room { 0 } else { u64::MAX });
-        worker.act(WriterEvent::Note(group), &mut notes).expect("no failure");
-        assert_eq!((notes.due.contains_key(&group), lock(&log).urgency() == Urgency::Nothing), (!room, room));
+        worker.act(WriterEvent::ManifestOverdue(group), &mut manifests).expect("no failure");
+        assert_eq!((manifests.due.contains_key(&group), lock(&log).urgency() == Urgency::Nothing), (!room, room));
     }
 }

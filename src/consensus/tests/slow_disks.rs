@@ -19,7 +19,7 @@ struct Disk {
     /// The tick at which the manifest has been written.
     busy_until: usize,
     /// The term and vote in the manifest, and those of the last drain.
-    noted: HardState,
+    in_manifest: HardState,
     synced: HardState,
     /// The ticks at which two drains ended: the first one that is newer than the manifest, and the last one.
     first: usize,
@@ -28,7 +28,7 @@ struct Disk {
 
 /// When the manifest is written after a vote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Notes {
+enum ManifestTiming {
     /// As soon as no sync is waiting.
     AtOnce,
     /// As in `writer.rs`.
@@ -38,19 +38,19 @@ enum Notes {
 struct Cluster {
     seed: u64,
     world: World,
-    notes: Notes,
+    timing: ManifestTiming,
     disks: Vec<Disk>,
     ticks: usize,
 }
 
 impl Cluster {
     /// Creates nodes with fast disks, and elects a leader.
-    fn new(seed: u64, nodes: usize, notes: Notes) -> Cluster {
+    fn new(seed: u64, nodes: usize, timing: ManifestTiming) -> Cluster {
         let mut world = World::new(seed, nodes as u64, Rules::default());
         world.reliable = true;
         assert!(world.settle(2000));
         world.random_timeouts = true;
-        let mut cluster = Cluster { seed, world, notes, disks: vec![Disk::default(); nodes], ticks: 0 };
+        let mut cluster = Cluster { seed, world, timing, disks: vec![Disk::default(); nodes], ticks: 0 };
         for i in 0..nodes {
             cluster.world.crash(i);
             cluster.world.start(i);
@@ -114,7 +114,7 @@ impl Cluster {
         }
         let (disk, now) = (&mut self.disks[i], self.ticks);
         if let Some((ready, _)) = disk.drain.take_if(|(_, until)| *until <= now) {
-            if disk.synced == disk.noted {
+            if disk.synced == disk.in_manifest {
                 disk.first = now;
             }
             let hard_state = self.world.nodes[i].disk.files.hard_state;
@@ -128,12 +128,12 @@ impl Cluster {
             return;
         }
         let waits = wanted > disk.reported;
-        let pause = if self.notes == Notes::AtOnce { 0 } else { VOTE_PAUSE as usize * disk.ticks_to_sync };
+        let pause = if self.timing == ManifestTiming::AtOnce { 0 } else { VOTE_PAUSE as usize * disk.ticks_to_sync };
         let overdue = now >= disk.first + (1000 / TICK_MS as usize).max(2 * pause);
-        if disk.synced != disk.noted && (overdue || (!waits && now >= disk.last + pause)) {
+        if disk.synced != disk.in_manifest && (overdue || (!waits && now >= disk.last + pause)) {
             // Two syncs: of the file and of its directory.
             disk.busy_until = now + 2 * disk.ticks_to_sync;
-            disk.noted = disk.synced;
+            disk.in_manifest = disk.synced;
         } else if waits {
             let ticks = disk.ticks_to_sync;
             disk.drain = Some((wanted, now + ticks + self.world.rng.below(ticks / 8 + 1)));
@@ -188,8 +188,8 @@ impl Cluster {
 
 /// Returns the seconds until a new leader is elected, after the disks became slow and the leader was lost. Checks
 /// that the new leader keeps its leadership.
-fn elects(seed: u64, nodes: usize, slow: &[usize], millis: usize, notes: Notes) -> f64 {
-    let mut cluster = Cluster::new(seed, nodes, notes);
+fn elects(seed: u64, nodes: usize, slow: &[usize], millis: usize, timing: ManifestTiming) -> f64 {
+    let mut cluster = Cluster::new(seed, nodes, timing);
     let lost = cluster.world.leader().expect("a leader");
     for i in slow {
         cluster.disks[(lost + i) % nodes].ticks_to_sync = millis / TICK_MS as usize;
@@ -203,10 +203,10 @@ fn elects(seed: u64, nodes: usize, slow: &[usize], millis: usize, notes: Notes) 
 }
 
 /// Runs [`elects`] with ten seeds. Returns the seconds in ascending order.
-fn elects_each(nodes: usize, slow: &[usize], millis: usize, notes: Notes) -> Vec<f64> {
-    let mut taken: Vec<f64> = (1..=10).map(|seed| elects(seed, nodes, slow, millis, notes)).collect();
+fn elects_each(nodes: usize, slow: &[usize], millis: usize, timing: ManifestTiming) -> Vec<f64> {
+    let mut taken: Vec<f64> = (1..=10).map(|seed| elects(seed, nodes, slow, millis, timing)).collect();
     taken.sort_by(f64::total_cmp);
-    println!("{nodes} nodes, {slow:?} with syncs of {millis} ms, notes {notes:?}: a leader after {taken:?} s");
+    println!("{nodes} nodes, {slow:?} with syncs of {millis} ms, manifest {timing:?}: a leader after {taken:?} s");
     taken
 }
 
@@ -215,9 +215,9 @@ fn elects_each(nodes: usize, slow: &[usize], millis: usize, notes: Notes) -> Vec
 #[test]
 fn a_leader_is_elected_although_every_sync_takes_seconds() {
     for millis in [500, 1000, 2000] {
-        for notes in [Notes::AtOnce, Notes::AfterAPause] {
-            elects_each(3, &[1, 2], millis, notes);
-            elects_each(5, &[1, 2, 3, 4], millis, notes);
+        for timing in [ManifestTiming::AtOnce, ManifestTiming::AfterAPause] {
+            elects_each(3, &[1, 2], millis, timing);
+            elects_each(5, &[1, 2, 3, 4], millis, timing);
         }
     }
 }
@@ -226,9 +226,9 @@ fn a_leader_is_elected_although_every_sync_takes_seconds() {
 #[test]
 fn a_fast_node_and_a_slow_one_elect_a_leader() {
     for millis in [500, 2000] {
-        for notes in [Notes::AtOnce, Notes::AfterAPause] {
-            elects_each(3, &[1], millis, notes);
-            elects_each(3, &[2], millis, notes);
+        for timing in [ManifestTiming::AtOnce, ManifestTiming::AfterAPause] {
+            elects_each(3, &[1], millis, timing);
+            elects_each(3, &[2], millis, timing);
         }
     }
 }
@@ -238,7 +238,7 @@ fn a_fast_node_and_a_slow_one_elect_a_leader() {
 #[test]
 fn a_leader_with_the_slowest_disk_hands_over_once() {
     for seed in 1..=10 {
-        let mut cluster = Cluster::new(seed, 3, Notes::AfterAPause);
+        let mut cluster = Cluster::new(seed, 3, ManifestTiming::AfterAPause);
         let slow = cluster.world.leader().expect("a leader");
         cluster.disks[slow].ticks_to_sync = 2;
         let (_, terms) = cluster.minute_of_load();
@@ -258,7 +258,7 @@ fn a_leader_with_the_slowest_disk_hands_over_once() {
 #[test]
 fn a_leader_with_the_slowest_disk_hands_over_although_there_are_few_records() {
     for seed in 1..=5 {
-        let mut cluster = Cluster::new(seed, 3, Notes::AfterAPause);
+        let mut cluster = Cluster::new(seed, 3, ManifestTiming::AfterAPause);
         let slow = cluster.world.leader().expect("a leader");
         let (two_seconds, five_minutes) = (2000 / TICK_MS, 300_000 / TICK_MS);
         assert_eq!(cluster.load(five_minutes, two_seconds), (0, 1), "seed {seed}: no disk is slow");
@@ -276,7 +276,7 @@ fn a_leader_with_the_slowest_disk_hands_over_although_there_are_few_records() {
 fn fast_disks_elect_as_soon_as_the_first_timeout_is_over() {
     let mut elections = 0;
     for seed in 1..=40 {
-        let mut cluster = Cluster::new(seed, 3, Notes::AfterAPause);
+        let mut cluster = Cluster::new(seed, 3, ManifestTiming::AfterAPause);
         let lost = cluster.world.leader().expect("a leader");
         let term = cluster.world.nodes[lost].group.as_ref().expect("up").term().0;
         let timeouts: Vec<usize> = (0..3).filter(|i| *i != lost).map(|i| cluster.timeout(i, term)).collect();
