@@ -10,7 +10,7 @@ use super::error::{ApiError, LogScope};
 use super::lifecycle::{Lifecycle, Phase};
 use crate::security::acl::{Acl, Action};
 use crate::security::identity::{Identities, Identity, NoIdentity, Principal};
-use crate::security::tls::{Authorities, Standing};
+use crate::security::tls::{Authorities, ConnectionCertificate};
 use crate::timers::TimersHandle;
 use crate::types::LogName;
 
@@ -51,7 +51,7 @@ pub struct AccessControl {
 #[derive(Clone)]
 pub struct ClientAccess {
     identity: Identity,
-    standing: Standing,
+    certificate: ConnectionCertificate,
     acl: Acl,
 }
 
@@ -64,17 +64,17 @@ impl AccessControl {
     /// The certificate of the request's connection.
     ///
     /// # Errors
-    /// Those of [`Authorities::standing`].
-    pub fn standing(&self, ctx: &RpcContext<'_>) -> Result<Standing, NoIdentity> {
-        self.authorities.standing(ctx)
+    /// Those of [`Authorities::certificate_of`].
+    pub fn certificate(&self, ctx: &RpcContext<'_>) -> Result<ConnectionCertificate, NoIdentity> {
+        self.authorities.certificate_of(ctx)
     }
 
     /// The client that sends the request, with that certificate.
     ///
     /// # Errors
     /// [`ApiError::NoIdentity`].
-    pub fn client(&self, ctx: &RpcContext<'_>, standing: Standing) -> Result<ClientAccess, ApiError> {
-        Ok(ClientAccess { identity: self.identities.client(ctx)?, standing, acl: self.acl.clone() })
+    pub fn client(&self, ctx: &RpcContext<'_>, certificate: ConnectionCertificate) -> Result<ClientAccess, ApiError> {
+        Ok(ClientAccess { identity: self.identities.client(ctx)?, certificate, acl: self.acl.clone() })
     }
 
     /// Checks what is known before the message is received.
@@ -82,10 +82,10 @@ impl AccessControl {
     /// # Errors
     /// [`ApiError::NoIdentity`], [`ApiError::NotAllowed`].
     pub fn check_before_message(&self, ctx: &RpcContext<'_>, right: Right) -> Result<(), ApiError> {
-        let standing = self.standing(ctx)?;
+        let certificate = self.certificate(ctx)?;
         match right {
-            Right::Certificate => Ok(standing.check(SystemTime::now())?),
-            Right::Log(_) | Right::EveryLog(_) => self.client(ctx, standing)?.check_any_log(right),
+            Right::Certificate => Ok(certificate.check(SystemTime::now())?),
+            Right::Log(_) | Right::EveryLog(_) => self.client(ctx, certificate)?.check_any_log(right),
         }
     }
 }
@@ -98,7 +98,7 @@ impl ClientAccess {
 
     fn check_certificate(&self) -> Result<(), ApiError> {
         let now = SystemTime::now();
-        self.standing.check(now)?;
+        self.certificate.check(now)?;
         Ok(self.identity.check(now)?)
     }
 
@@ -179,7 +179,11 @@ mod tests {
 
     fn client(policy: &str, expires: Option<SystemTime>) -> ClientAccess {
         let identity = Identity { principal: Principal::anonymous(), expires };
-        ClientAccess { identity, standing: Standing::default(), acl: Acl::from_text(policy).expect("a policy") }
+        ClientAccess {
+            identity,
+            certificate: ConnectionCertificate::default(),
+            acl: Acl::from_text(policy).expect("a policy"),
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use super::status::FailedAt;
 use crate::grpc::Received;
 use crate::grpc::received::Account;
 use crate::security::identity::{NoIdentity, Principal};
-use crate::security::tls::Standing;
+use crate::security::tls::ConnectionCertificate;
 use crate::thread::FatalSender;
 use crate::timers::TimersHandle;
 use crate::types::{LogName, Offset};
@@ -65,7 +65,7 @@ pub struct Service {
 /// A request's identity, right and deadline.
 pub struct Call {
     right: Right,
-    standing: Result<Standing, NoIdentity>,
+    certificate: Result<ConnectionCertificate, NoIdentity>,
     client: Result<ClientAccess, ApiError>,
     /// Counts the messages of the request's connection.
     pub account: Arc<Account>,
@@ -112,9 +112,10 @@ impl<E: Into<ApiError>> From<E> for StreamEnd {
 impl Call {
     /// Reads what the request's context tells about it.
     pub fn new(service: &Service, ctx: &RpcContext<'_>, right: Right) -> Call {
-        let standing = service.access.standing(ctx);
-        let client = standing.clone().map_err(ApiError::from).and_then(|standing| service.access.client(ctx, standing));
-        Call { right, standing, client, account: service.received.account(ctx), deadline: deadline::of(ctx) }
+        let certificate = service.access.certificate(ctx);
+        let client =
+            certificate.clone().map_err(ApiError::from).and_then(|certificate| service.access.client(ctx, certificate));
+        Call { right, certificate, client, account: service.received.account(ctx), deadline: deadline::of(ctx) }
     }
 
     /// The client.
@@ -135,12 +136,12 @@ impl Call {
     /// # Errors
     /// [`ApiError::NoIdentity`].
     pub fn check_certificate(&self) -> Result<(), ApiError> {
-        Ok(self.standing.as_ref().map_err(Clone::clone)?.check(SystemTime::now())?)
+        Ok(self.certificate.as_ref().map_err(Clone::clone)?.check(SystemTime::now())?)
     }
 
     /// When an open stream checks its certificate again.
     pub fn next_check(&self) -> Instant {
-        next_check(self.standing.as_ref().ok().and_then(Standing::expires))
+        next_check(self.certificate.as_ref().ok().and_then(ConnectionCertificate::expires))
     }
 
     /// Parses the name of the log that a message contains, and checks the RPC's right to it.

@@ -15,7 +15,7 @@ use crate::security::acl::{Acl, Action};
 use crate::security::identity::{Identities, NoIdentity, PeerCaller};
 use crate::security::peer_names::PeerName;
 use crate::security::peer_rules::PeerRules;
-use crate::security::tls::{Authorities, Standing};
+use crate::security::tls::{Authorities, ConnectionCertificate};
 use crate::types::NodeId;
 
 /// The permission of an open stream is checked again after this time, and whenever the policy or the rules have
@@ -33,11 +33,11 @@ pub struct PeerGuard {
     metrics: Arc<Metrics>,
 }
 
-/// An accepted call.
-pub struct Pass {
+/// The peer that makes an accepted call.
+pub struct AuthorizedPeer {
     guard: PeerGuard,
     caller: PeerCaller,
-    standing: Standing,
+    certificate: ConnectionCertificate,
     host: String,
     generation: (u64, u64),
     asked: Instant,
@@ -60,14 +60,14 @@ impl PeerGuard {
     ///
     /// # Errors
     /// The refusal, to be sent back.
-    pub fn check(&self, ctx: &RpcContext<'_>) -> Result<Pass, Refusal> {
+    pub fn check(&self, ctx: &RpcContext<'_>) -> Result<AuthorizedPeer, Refusal> {
         let caller = self.identities.peer(ctx).map_err(|e| no_peer(&e))?;
-        let standing = self.authorities.standing(ctx).map_err(|e| no_peer(&e))?;
-        standing.check(SystemTime::now()).map_err(|e| no_peer(&e))?;
+        let certificate = self.authorities.certificate_of(ctx).map_err(|e| no_peer(&e))?;
+        certificate.check(SystemTime::now()).map_err(|e| no_peer(&e))?;
         let (host, generation) = (host_of(&ctx.peer()).to_owned(), self.generation());
-        let pass = Pass { guard: self.clone(), caller, standing, host, generation, asked: Instant::now() };
-        pass.check_right()?;
-        Ok(pass)
+        let peer = AuthorizedPeer { guard: self.clone(), caller, certificate, host, generation, asked: Instant::now() };
+        peer.check_permission()?;
+        Ok(peer)
     }
 
     fn generation(&self) -> (u64, u64) {
@@ -75,14 +75,14 @@ impl PeerGuard {
     }
 }
 
-impl Pass {
+impl AuthorizedPeer {
     /// Checks the certificate, and the permission if that check is due.
     ///
     /// # Errors
     /// The refusal, to be sent back.
     pub fn check(&mut self) -> Result<(), Refusal> {
         // The result is cached until the authorities change: the check is cheap enough for each message.
-        self.standing.check(SystemTime::now()).map_err(|e| no_peer(&e))?;
+        self.certificate.check(SystemTime::now()).map_err(|e| no_peer(&e))?;
         let generation = self.guard.generation();
         if generation == self.generation && self.asked.elapsed() < AGAIN {
             return Ok(());
@@ -90,7 +90,7 @@ impl Pass {
         self.generation = generation;
         self.asked = Instant::now();
         self.caller.identity.check(SystemTime::now()).map_err(|e| no_peer(&e))?;
-        self.check_right()
+        self.check_permission()
     }
 
     /// Returns the node that the caller's certificate names.
@@ -155,7 +155,7 @@ impl Pass {
         Refusal::new(Reason::PeerName, text)
     }
 
-    fn check_right(&self) -> Result<(), Refusal> {
+    fn check_permission(&self) -> Result<(), Refusal> {
         let checked = self.guard.rules.check(&self.caller.name, &self.host);
         checked.map_err(|text| self.refuse(text))?;
         let principal = &self.caller.identity.principal;

@@ -13,7 +13,7 @@ use crate::catalog::{Catalog, Command, Conflict, Member, is_address};
 use crate::consensus::handle::{ProposeError, ReadIndexError};
 use crate::pb::peer::{self, JoinRequest, JoinResponse};
 use crate::replication::core::MemberCore;
-use crate::replication::guard::Pass;
+use crate::replication::guard::AuthorizedPeer;
 use crate::replication::hello::{PeerIdentity, check_cluster_id, check_removed};
 use crate::replication::levels::{PeerLevels, levels_of};
 use crate::replication::refusal::{Reason, Refusal};
@@ -32,17 +32,17 @@ const PROBE_MAX: Duration = Duration::from_secs(1);
 pub(super) async fn answer(
     cluster_name: &str,
     core: Result<MemberCore, Refusal>,
-    pass: &Pass,
+    caller: &AuthorizedPeer,
     request: JoinRequest,
 ) -> Result<JoinResponse, Refusal> {
     let (core, member) = check(cluster_name, core, &request)?;
     let catalog = core.peers.catalog().get();
     check_not_me(core.peers.me(), &request)?;
     // A probe checks which node is at an address. It is sent on behalf of another node, and changes nothing.
-    let own = if request.probe { Ok(()) } else { pass.joins_as(&member, &core.peers.node().addresses) };
+    let own = if request.probe { Ok(()) } else { caller.joins_as(&member, &core.peers.node().addresses) };
     if request.cluster_id != 0
         && catalog.member(member.id).is_some_and(|known| known.bind_addr != member.bind_addr)
-        && pass.is(member.id, &core.peers.node().addresses)
+        && caller.is(member.id, &core.peers.node().addresses)
     {
         // All members may have moved at once. Then no leader can be elected until they reach each other at their new
         // addresses. The node there must prove by its certificate that it is that member.

@@ -22,7 +22,7 @@ use crate::pb::peer::{
 use crate::pb::peer_grpc::{Peer, create_peer};
 use crate::replication::Late;
 use crate::replication::core::MemberCore;
-use crate::replication::guard::{Pass, PeerGuard, host_of};
+use crate::replication::guard::{AuthorizedPeer, PeerGuard, host_of};
 use crate::replication::hello::{StreamPeer, check_removed, describe};
 use crate::replication::join;
 use crate::replication::levels::levels_of;
@@ -79,9 +79,9 @@ impl PeerService {
         MemberCore::of(&self.core)
     }
 
-    fn admit(&self, ctx: &RpcContext<'_>) -> Result<(Pass, MemberCore), Refusal> {
-        let pass = self.guard.check(ctx)?;
-        Ok((pass, self.core()?))
+    fn admit(&self, ctx: &RpcContext<'_>) -> Result<(AuthorizedPeer, MemberCore), Refusal> {
+        let caller = self.guard.check(ctx)?;
+        Ok((caller, self.core()?))
     }
 }
 
@@ -96,7 +96,7 @@ impl Peer for PeerService {
         let (caller, refusals) = (ctx.peer(), self.refusals.clone());
         let future = async move {
             let end = match admitted {
-                Ok((pass, core)) => replicate(pass, &core, &mut requests, &mut sink).await,
+                Ok((caller, core)) => replicate(caller, &core, &mut requests, &mut sink).await,
                 Err(refusal) => StreamEnd::Refused(refusal),
             };
             finish(end, &caller, &refusals, requests, sink).await;
@@ -114,7 +114,7 @@ impl Peer for PeerService {
         let (caller, refusals) = (ctx.peer(), self.refusals.clone());
         let future = async move {
             let end = match admitted {
-                Ok((pass, core)) => forward(pass, &core, &refusals, &mut requests, &mut sink).await,
+                Ok((caller, core)) => forward(caller, &core, &refusals, &mut requests, &mut sink).await,
                 Err(refusal) => StreamEnd::Refused(refusal),
             };
             finish(end, &caller, &refusals, requests, sink).await;
@@ -129,7 +129,7 @@ impl Peer for PeerService {
         let (caller, refusals) = (ctx.peer(), self.refusals.clone());
         let future = async move {
             let answer = match admitted {
-                Ok(pass) => join::answer(&cluster_name, core, &pass, request).await,
+                Ok(caller) => join::answer(&cluster_name, core, &caller, request).await,
                 Err(refusal) => Err(refusal),
             };
             // The caller may have disconnected; it will retry.
@@ -167,13 +167,18 @@ async fn finish<Req, Resp>(
 }
 
 /// Checks the first request of a stream, and records the peer's address. `alone`: the request contains only the hello.
-fn welcome(core: &MemberCore, pass: &Pass, hello: Option<&Hello>, alone: bool) -> Result<StreamPeer, Refusal> {
+fn welcome(
+    core: &MemberCore,
+    caller: &AuthorizedPeer,
+    hello: Option<&Hello>,
+    alone: bool,
+) -> Result<StreamPeer, Refusal> {
     let hello = hello.filter(|_| alone);
     let hello =
         hello.ok_or_else(|| Refusal::new(Reason::Malformed, "the first request does not contain a hello alone"))?;
     let peer = core.peers.me().check(hello, &core.peers.catalog().get())?;
-    pass.speaks_for(peer.node, &core.peers.node().addresses)?;
-    if !core.peers.record_hello(&peer, &hello.from_addr, pass.name()) {
+    caller.speaks_for(peer.node, &core.peers.node().addresses)?;
+    if !core.peers.record_hello(&peer, &hello.from_addr, caller.name()) {
         return Err(Refusal::new(Reason::TooMany, "too many nodes that the catalog does not contain"));
     }
     Ok(peer)
@@ -181,22 +186,22 @@ fn welcome(core: &MemberCore, pass: &Pass, hello: Option<&Hello>, alone: bool) -
 
 /// Refuses a peer that, since it opened its stream, was removed, lost its permission, turned out to be another node,
 /// or became too old for the cluster's feature level.
-fn still_welcome(core: &MemberCore, pass: &mut Pass, peer: &StreamPeer) -> Result<(), Refusal> {
-    pass.check()?;
-    pass.speaks_for(peer.node, &core.peers.node().addresses)?;
+fn still_welcome(core: &MemberCore, caller: &mut AuthorizedPeer, peer: &StreamPeer) -> Result<(), Refusal> {
+    caller.check()?;
+    caller.speaks_for(peer.node, &core.peers.node().addresses)?;
     let catalog = core.peers.catalog().get();
     check_removed(peer.node, &catalog)?;
     peer.check_level(&core.peers.me().levels, &catalog)
 }
 
 async fn replicate(
-    mut pass: Pass,
+    mut caller: AuthorizedPeer,
     core: &MemberCore,
     requests: &mut RequestStream<ReplicateRequest>,
     sink: &mut DuplexSink<ReplicateResponse>,
 ) -> StreamEnd {
     let Some(Ok(first)) = requests.next().await else { return StreamEnd::Gone };
-    let peer = match welcome(core, &pass, first.hello.as_ref(), first.messages.is_empty()) {
+    let peer = match welcome(core, &caller, first.hello.as_ref(), first.messages.is_empty()) {
         Ok(peer) => peer,
         Err(refusal) => return refusal.into(),
     };
@@ -208,7 +213,7 @@ async fn replicate(
     let (from, me) = (peer.node, core.peers.me().node_id);
     while let Some(request) = requests.next().await {
         let Ok(request) = request else { return StreamEnd::Gone };
-        if let Err(refusal) = still_welcome(core, &mut pass, &peer) {
+        if let Err(refusal) = still_welcome(core, &mut caller, &peer) {
             return refusal.into();
         }
         if request.messages.iter().any(|m| m.from != from.0 || m.to != me.0) {
@@ -232,14 +237,14 @@ enum ForwardStep {
 }
 
 async fn forward(
-    mut pass: Pass,
+    mut caller: AuthorizedPeer,
     core: &MemberCore,
     refusals: &RefusalLog,
     requests: &mut RequestStream<ForwardRequest>,
     sink: &mut DuplexSink<ForwardResponse>,
 ) -> StreamEnd {
     let Some(Ok(first)) = requests.next().await else { return StreamEnd::Gone };
-    let peer = match welcome(core, &pass, first.hello.as_ref(), first.jobs.is_empty()) {
+    let peer = match welcome(core, &caller, first.hello.as_ref(), first.jobs.is_empty()) {
         Ok(peer) => peer,
         Err(refusal) => return refusal.into(),
     };
@@ -278,7 +283,7 @@ async fn forward(
         });
         match step.await {
             ForwardStep::Request(request) => {
-                if let Err(refusal) = still_welcome(core, &mut pass, &peer) {
+                if let Err(refusal) = still_welcome(core, &mut caller, &peer) {
                     return refusal.into();
                 }
                 for job in request.jobs {

@@ -10,13 +10,13 @@
 //! - gRPC requests a listener's certificates at every handshake. They are returned from memory.
 //!
 //! Parts, in reading order: `error` (why certificates are refused), `verify` (the checks by OpenSSL), `material`
-//! (reads and checks the files), `live` (the material in use, reloads, warnings), `standing` (whether the certificate
-//! of an open connection is still accepted).
+//! (reads and checks the files), `live` (the material in use, reloads, warnings), `connection_certificate` (whether
+//! the certificate of an open connection is still accepted).
 
+mod connection_certificate;
 mod error;
 mod live;
 mod material;
-mod standing;
 mod verify;
 
 use std::fmt;
@@ -30,11 +30,11 @@ use grpcio::{
     ServerCredentialsFetcher,
 };
 
+pub use self::connection_certificate::{Authorities, ConnectionCertificate};
 pub use self::error::TlsError;
 pub use self::live::EXPIRES_SOON;
 use self::live::LiveTls;
 use self::material::{Material, Pair, read_ca, read_pair};
-pub use self::standing::{Authorities, Standing};
 use crate::config::TlsFiles;
 use crate::types::NodeName;
 

@@ -42,7 +42,7 @@ struct ListenerAuthorities {
 
 /// The certificate of a connection, which can be checked repeatedly.
 #[derive(Clone, Default)]
-pub struct Standing(Option<(Arc<ListenerAuthorities>, Arc<SeenCertificate>)>);
+pub struct ConnectionCertificate(Option<(Arc<ListenerAuthorities>, Arc<SeenCertificate>)>);
 
 /// A certificate that was verified in a handshake.
 struct SeenCertificate {
@@ -72,8 +72,8 @@ impl Authorities {
     ///
     /// # Errors
     /// [`NoIdentity`] if the connection has no readable certificate.
-    pub fn standing(&self, ctx: &RpcContext<'_>) -> Result<Standing, NoIdentity> {
-        let Some(listener) = &self.0 else { return Ok(Standing::default()) };
+    pub fn certificate_of(&self, ctx: &RpcContext<'_>) -> Result<ConnectionCertificate, NoIdentity> {
+        let Some(listener) = &self.0 else { return Ok(ConnectionCertificate::default()) };
         let auth = ctx.auth_context().filter(|auth| auth.peer_is_authenticated()).ok_or(NoIdentity::NoCertificate)?;
         let (mut leaf, mut chain) = (None, None);
         for property in auth.into_iter() {
@@ -83,24 +83,28 @@ impl Authorities {
                 _ => {}
             }
         }
-        listener.standing(leaf.ok_or(NoIdentity::NoCertificate)?, chain.unwrap_or_default())
+        listener.certificate(leaf.ok_or(NoIdentity::NoCertificate)?, chain.unwrap_or_default())
     }
 }
 
 impl ListenerAuthorities {
-    fn standing(self: &Arc<ListenerAuthorities>, leaf: &[u8], chain: &[u8]) -> Result<Standing, NoIdentity> {
+    fn certificate(
+        self: &Arc<ListenerAuthorities>,
+        leaf: &[u8],
+        chain: &[u8],
+    ) -> Result<ConnectionCertificate, NoIdentity> {
         let mut seen = lock(&self.seen);
         if let Some(known) = seen.get(leaf)
             && (chain.is_empty() || known.chain_text == chain)
         {
-            return Ok(Standing(Some((self.clone(), known.clone()))));
+            return Ok(ConnectionCertificate(Some((self.clone(), known.clone()))));
         }
         let certificate = Arc::new(SeenCertificate::read(leaf, chain).map_err(|_| NoIdentity::Unreadable)?);
         if seen.len() >= CERTIFICATES_REMEMBERED_MAX {
             seen.clear();
         }
         seen.insert(leaf.to_owned(), certificate.clone());
-        Ok(Standing(Some((self.clone(), certificate))))
+        Ok(ConnectionCertificate(Some((self.clone(), certificate))))
     }
 
     /// Returns why the authorities of this generation refuse the certificate, if they do.
@@ -124,7 +128,7 @@ impl ListenerAuthorities {
     }
 }
 
-impl Standing {
+impl ConnectionCertificate {
     /// Checks that the certificate has not expired and that the listener's authorities still verify it.
     ///
     /// # Errors
@@ -156,9 +160,9 @@ impl Standing {
     }
 }
 
-impl fmt::Debug for Standing {
+impl fmt::Debug for ConnectionCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Standing").field("expires", &self.expires()).finish_non_exhaustive()
+        f.debug_struct("ConnectionCertificate").field("expires", &self.expires()).finish_non_exhaustive()
     }
 }
 
@@ -209,8 +213,8 @@ mod tests {
         (Tls::load(Some(&files), "c").expect("TLS"), files)
     }
 
-    fn untrusted(standing: &Standing) -> bool {
-        matches!(standing.check(SystemTime::now()), Err(NoIdentity::Untrusted(_)))
+    fn untrusted(certificate: &ConnectionCertificate) -> bool {
+        matches!(certificate.check(SystemTime::now()), Err(NoIdentity::Untrusted(_)))
     }
 
     #[test]
@@ -223,11 +227,11 @@ mod tests {
         make(second_dir.path(), &Plan::new("c").host("localhost").peer("n1")).expect("certificates");
         let second = Ca::load(second_dir.path()).expect("the CA");
 
-        let standing = |authorities: &Authorities, pem: &[u8]| {
-            authorities.0.as_ref().expect("with TLS").standing(pem, &[]).expect("readable")
+        let certificate = |authorities: &Authorities, pem: &[u8]| {
+            authorities.0.as_ref().expect("with TLS").certificate(pem, &[]).expect("readable")
         };
         let (old_pem, new_pem) = (issue(&first, 60), issue(&second, 60));
-        let (old, new) = (standing(&clients, &old_pem), standing(&clients, &new_pem));
+        let (old, new) = (certificate(&clients, &old_pem), certificate(&clients, &new_pem));
         assert_eq!(old.check(SystemTime::now()), Ok(()));
         assert!(untrusted(&new));
 
@@ -238,13 +242,13 @@ mod tests {
         assert_eq!(tls.reload(), Ok(true));
         assert!(untrusted(&old));
         assert_eq!(new.check(SystemTime::now()), Ok(()));
-        let peer = standing(&peers, &old_pem);
+        let peer = certificate(&peers, &old_pem);
         assert_eq!(peer.check(SystemTime::now()), Ok(()), "the peers' authority is the old one");
 
         std::fs::write(&files.client_ca_file, [first_pem, second_pem].concat()).expect("written");
         assert_eq!(tls.reload(), Ok(true));
-        for standing in [&old, &new] {
-            assert_eq!(standing.check(SystemTime::now()), Ok(()), "a bundle of both");
+        for certificate in [&old, &new] {
+            assert_eq!(certificate.check(SystemTime::now()), Ok(()), "a bundle of both");
         }
     }
 
@@ -254,12 +258,12 @@ mod tests {
         let (tls, _) = load(dir.path());
         let ca = Ca::load(dir.path()).expect("the CA");
         let listener = tls.client_authorities().0.expect("with TLS");
-        let standing = listener.standing(&issue(&ca, 60), &[]).expect("readable");
+        let certificate = listener.certificate(&issue(&ca, 60), &[]).expect("readable");
         let now = SystemTime::now();
-        assert_eq!(standing.check(now + Duration::from_secs(61)), Err(NoIdentity::Expired));
-        assert!(standing.expires().is_some_and(|end| end > now));
-        assert!(listener.standing(b"nonsense", &[]).is_err());
-        assert_eq!(Standing::default().check(now + Duration::from_secs(1 << 32)), Ok(()));
+        assert_eq!(certificate.check(now + Duration::from_secs(61)), Err(NoIdentity::Expired));
+        assert!(certificate.expires().is_some_and(|end| end > now));
+        assert!(listener.certificate(b"nonsense", &[]).is_err());
+        assert_eq!(ConnectionCertificate::default().check(now + Duration::from_secs(1 << 32)), Ok(()));
         assert!(Tls::load(None, "c").expect("no TLS").client_authorities().0.is_none());
     }
 
@@ -272,14 +276,14 @@ mod tests {
         let ca = Ca::load(dir.path()).expect("the CA");
         let pem = issue(&ca, 60);
         let chain = std::fs::read(dir.path().join("ca.pem")).expect("read");
-        let alone = listener.standing(&pem, &[]).expect("readable");
-        let whole = listener.standing(&pem, &chain).expect("readable");
-        let again = listener.standing(&pem, &[]).expect("readable");
-        let chain_of = |standing: &Standing| standing.0.as_ref().map(|(_, seen)| seen.chain.len());
+        let alone = listener.certificate(&pem, &[]).expect("readable");
+        let whole = listener.certificate(&pem, &chain).expect("readable");
+        let again = listener.certificate(&pem, &[]).expect("readable");
+        let chain_of = |certificate: &ConnectionCertificate| certificate.0.as_ref().map(|(_, seen)| seen.chain.len());
         assert_eq!([alone, whole, again].map(|s| chain_of(&s)), [Some(0), Some(1), Some(1)]);
         for n in 0..CERTIFICATES_REMEMBERED_MAX * 2 {
             // Text before the certificate changes the bytes, but not the certificate.
-            listener.standing(&[format!("{n}\n").as_bytes(), &pem].concat(), &[]).expect("readable");
+            listener.certificate(&[format!("{n}\n").as_bytes(), &pem].concat(), &[]).expect("readable");
             assert!(lock(&listener.seen).len() <= CERTIFICATES_REMEMBERED_MAX);
         }
     }
@@ -335,8 +339,8 @@ mod tests {
         for n in [0, 1, 0] {
             std::fs::write(&files.client_ca_file, roots[n].to_pem().expect("PEM")).expect("written");
             assert_eq!(tls.reload(), Ok(true));
-            let standing = listener.standing(&leaf, &between[n]).expect("readable");
-            assert_eq!(standing.check(SystemTime::now()), Ok(()), "with root {n}");
+            let certificate = listener.certificate(&leaf, &between[n]).expect("readable");
+            assert_eq!(certificate.check(SystemTime::now()), Ok(()), "with root {n}");
         }
     }
 }
