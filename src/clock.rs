@@ -44,7 +44,7 @@ pub struct PeerClocks(Arc<Mutex<BTreeMap<NodeId, (u64, Instant)>>>);
 
 impl PeerClocks {
     /// Records a peer's clock, received now.
-    pub fn heard(&self, peer: NodeId, clock_us: u64, now: Instant) {
+    pub fn record(&self, peer: NodeId, clock_us: u64, now: Instant) {
         let mut clocks = self.0.lock();
         clocks.retain(|_, (_, heard)| now.saturating_duration_since(*heard) < HEARD);
         clocks.insert(peer, (clock_us, now));
@@ -142,13 +142,13 @@ impl StampClock {
         } else if jump > AHEAD_US {
             let since = *self.jumped.get_or_insert(now);
             if passed(since) < HOLD {
-                self.note(Some(Wrong::Jumped), jump);
+                self.log_change(Some(Wrong::Jumped), jump);
                 return line_us;
             }
         }
         (self.jumped, self.refuted) = (None, false);
         self.line = Some((wall_us, now));
-        self.note(self.differs.map(|(peer, _)| Wrong::Differs(peer)), self.differs.map_or(0, |(_, ahead)| ahead));
+        self.log_change(self.differs.map(|(peer, _)| Wrong::Differs(peer)), self.differs.map_or(0, |(_, ahead)| ahead));
         wall_us
     }
 
@@ -157,12 +157,12 @@ impl StampClock {
     fn refute(&mut self, wrong: Wrong, by_us: i64, majority_us: u64, now: Instant) -> u64 {
         self.line = Some((majority_us, now));
         (self.jumped, self.refuted) = (None, true);
-        self.note(Some(wrong), by_us);
+        self.log_change(Some(wrong), by_us);
         majority_us
     }
 
     /// Logs when a condition begins and when it ends.
-    fn note(&mut self, wrong: Option<Wrong>, by_us: i64) {
+    fn log_change(&mut self, wrong: Option<Wrong>, by_us: i64) {
         if self.wrong == wrong {
             return;
         }
@@ -257,7 +257,7 @@ mod tests {
         assert_eq!(clock.now(T - YEAR + SECOND, at(start, 1)), T + SECOND);
         assert_eq!(clock.now(T - 58 * SECOND, at(start, 1)), T - 58 * SECOND, "within a minute it is followed");
         assert_eq!(clock.wrong, None);
-        // It jumps back between two calls of `look`.
+        // It jumps back between two calls of `observe`.
         assert_eq!(clock.now(T - YEAR, at(start, 2)), T + 2 * SECOND);
     }
 
@@ -325,8 +325,8 @@ mod tests {
     #[test]
     fn ignores_clocks_received_long_ago() {
         let (start, clocks) = (Instant::now(), PeerClocks::default());
-        clocks.heard(NodeId(2), T + 3, start);
-        clocks.heard(NodeId(3), u64::MAX, at(start, 5));
+        clocks.record(NodeId(2), T + 3, start);
+        clocks.record(NodeId(3), u64::MAX, at(start, 5));
         assert_eq!(clocks.now(at(start, 9)), [(NodeId(2), T + 3 + 9 * SECOND), (NodeId(3), u64::MAX)]);
         assert_eq!(clocks.now(at(start, 12)), [(NodeId(3), u64::MAX)]);
     }

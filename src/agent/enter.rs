@@ -36,13 +36,13 @@ impl Base {
                 "checking that cluster {:?} does not exist yet, before founding it",
                 self.config.cluster.cluster_name
             ));
-            let Some(doubtful) = self.probe(Duration::ZERO)? else { return Ok(None) };
-            if doubtful.is_empty() {
-                self.found(node_file)?;
+            let Some(possible_clusters) = self.probe(Duration::ZERO)? else { return Ok(None) };
+            if possible_clusters.is_empty() {
+                self.found_cluster(node_file)?;
                 return Ok(None);
             }
             let (fatal, base) = (self.fatal.clone(), self);
-            let waits = move || base.found_once_sure(doubtful, node_file);
+            let waits = move || base.found_once_sure(possible_clusters, node_file);
             return spawn("admission", &fatal, waits).map(Some).map_err(no_thread);
         }
         let fatal = self.fatal.clone();
@@ -61,20 +61,20 @@ impl Base {
             Some(Err(_)) => return Ok(None),
             None => return Err(AgentError::System(format!("membership did not answer a probe within {PROBE_MAX:?}"))),
         };
-        let doubtful = probed.doubtful();
-        probed.found.map_or(Ok(Some(doubtful)), |found| Err(AgentError::ClusterExists(found)))
+        let possible_clusters = probed.possible_clusters();
+        probed.found.map_or(Ok(Some(possible_clusters)), |found| Err(AgentError::ClusterExists(found)))
     }
 
     /// Founds the cluster once every join address has answered or refused the connection. Otherwise a founder with a
     /// replaced disk would found a second cluster while its join addresses can't be reached.
-    fn found_once_sure(&self, mut doubtful: Vec<String>, node_file: NodeFile) -> Result<(), AgentError> {
+    fn found_once_sure(&self, mut possible_clusters: Vec<String>, node_file: NodeFile) -> Result<(), AgentError> {
         let mut next_report = Instant::now();
-        while !doubtful.is_empty() {
+        while !possible_clusters.is_empty() {
             let why = format!(
                 "not founding cluster {:?} yet: no answer from {}, where it may exist already. If these hosts were never members, \
                  start without them in --join",
                 self.config.cluster.cluster_name,
-                doubtful.join(", ")
+                possible_clusters.join(", ")
             );
             if Instant::now() >= next_report {
                 log::warn!("{why}");
@@ -82,12 +82,12 @@ impl Base {
             }
             self.waiting.set(why);
             let Some(now) = self.probe(PROBE_PAUSE)? else { return Ok(()) };
-            doubtful = now;
+            possible_clusters = now;
         }
-        self.found(node_file)
+        self.found_cluster(node_file)
     }
 
-    fn found(&self, mut node_file: NodeFile) -> Result<(), AgentError> {
+    fn found_cluster(&self, mut node_file: NodeFile) -> Result<(), AgentError> {
         let cluster_id = ClusterId::random().map_err(|e| AgentError::System(e.to_string()))?;
         log::info!("founding cluster {} with id {cluster_id}", self.config.cluster.cluster_name);
         self.enter(cluster_id, Genesis::Founder(self.me.id), &mut node_file)?;

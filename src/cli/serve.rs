@@ -106,7 +106,7 @@ fn wait(agent: &Agent, modes: &mut FileModes, signals: &Receiver<i32>, is_ready:
         warn_of(modes);
         agent.reload();
     };
-    let (watch, look) = (tick(CHECK_THREADS), tick(CHECK_FILES));
+    let (threads_due, files_due) = (tick(CHECK_THREADS), tick(CHECK_FILES));
     let (mut starting, mut is_ready) = (tick(CHECK_READY), Some(is_ready));
     loop {
         select! {
@@ -116,7 +116,7 @@ fn wait(agent: &Agent, modes: &mut FileModes, signals: &Receiver<i32>, is_ready:
                     starting = never();
                 }
             }
-            recv(watch) -> _ => {
+            recv(threads_due) -> _ => {
                 if let Some(thread) = agent.hanging() {
                     // The node can neither sync nor stop cleanly. Other nodes must take over, and this one must
                     // recover at its next start.
@@ -127,7 +127,7 @@ fn wait(agent: &Agent, modes: &mut FileModes, signals: &Receiver<i32>, is_ready:
                     return Some(Failure::new(Exit::BadConfig, refusal.text, refusal.reason.next_step()));
                 }
             }
-            recv(look) -> _ => reload(),
+            recv(files_due) -> _ => reload(),
             recv(signals) -> signal => match signal {
                 Ok(SIGHUP) => reload(),
                 Ok(signal) => {

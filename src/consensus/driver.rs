@@ -329,7 +329,7 @@ impl Driver {
         if !self.admission.admits(from, &message, &self.groups, catalog) {
             return;
         }
-        self.lines.heard(from, &self.groups, catalog);
+        self.lines.record_heard(from, &self.groups, catalog);
         let group = GroupId(message.group);
         let Some(replica) = self.groups.get_mut(&group) else { return };
         if is_ordered(&message) && replica.group.is_behind_with_syncs() {

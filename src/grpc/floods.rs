@@ -97,11 +97,11 @@ fn close_reset_floods(resets: &mut ResetWatch, metrics: &Metrics) -> Duration {
     let mut connections = Vec::new();
     let servers = sockets::servers();
     for server in &servers {
-        let seen = resets.server(server);
+        let seen = resets.update_server(server);
         growing |= seen.grows;
         let from = if seen.grows { 0 } else { seen.newest + 1 };
         let ids = sockets::connections(server.id, from);
-        resets.newest(server, ids.last().copied());
+        resets.update_newest(server, ids.last().copied());
         if seen.grows || resets.bans() {
             let found = ids.into_iter().filter_map(|id| Some((id, id > seen.newest, sockets::connection(id)?)));
             connections.extend(found);

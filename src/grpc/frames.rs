@@ -95,9 +95,9 @@ impl FrameWatch {
         }
         let traffic = sockets::traffic()?;
         let since = self.checked.replace(begin).map(|last| begin.duration_since(last));
-        let suspects = self.ledger.take(&traffic, |remote| self.received.explained(remote), since);
+        let suspects = self.ledger.update(&traffic, |remote| self.received.explained(remote), since);
         let remotes: HashSet<SocketAddr> = traffic.iter().map(|t| t.remote).collect();
-        self.received.keep(|remote| remotes.contains(remote));
+        self.received.retain(|remote| remotes.contains(remote));
         let suspects = suspects.into_iter().filter_map(|ends| self.connection(ends)).collect();
         let floods = self.ledger.judge(suspects);
         self.next = begin + PACE.max(begin.elapsed() * PACE_PER_CHECK);
@@ -161,7 +161,7 @@ struct Track {
 impl Ledger {
     /// Records what all connections have sent. `since` is the time since the last check, `None` at the first one.
     /// Returns the suspects.
-    fn take(&mut self, now: &[Traffic], explained: impl Fn(SocketAddr) -> u64, since: Option<Duration>) -> Vec<Ends> {
+    fn update(&mut self, now: &[Traffic], explained: impl Fn(SocketAddr) -> u64, since: Option<Duration>) -> Vec<Ends> {
         let mut before = std::mem::take(&mut self.tracks);
         let recent = since.is_some_and(|since| since < RECENT);
         let millis = u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn bytes_of_messages_are_not_a_flood() {
         let mut ledger = Ledger::default();
-        assert_eq!(ledger.take(&[traffic(1, 500 * MIB, 0)], nothing, None), [], "what was sent before is unknown");
+        assert_eq!(ledger.update(&[traffic(1, 500 * MIB, 0)], nothing, None), [], "what was sent before is unknown");
         for tenth in 1..100 {
             // Messages of 100 MB/s; one message of 1 MiB that is still arriving; a tail that receives 320 MB/s; and a
             // few control frames.
@@ -271,36 +271,36 @@ mod tests {
                 traffic(4, tenth * 6000, 0),
             ];
             let explained = |at: SocketAddr| if at.port() == 1 { 500 * MIB + tenth * 10 * MIB } else { 0 };
-            assert_eq!(ledger.take(&now, explained, TENTH), [], "at {tenth}");
+            assert_eq!(ledger.update(&now, explained, TENTH), [], "at {tenth}");
         }
         assert_eq!(ledger.tracks.len(), 4);
-        ledger.take(&[], nothing, TENTH);
+        ledger.update(&[], nothing, TENTH);
         assert!(ledger.tracks.is_empty(), "they are closed");
     }
 
     #[test]
     fn bytes_outside_of_requests_are_a_flood_also_on_a_new_connection() {
         let mut ledger = Ledger::default();
-        assert_eq!(ledger.take(&[], nothing, None), []);
-        assert_eq!(ledger.take(&[traffic(1, 5 * MIB, 0)], nothing, TENTH), [ends(1)]);
+        assert_eq!(ledger.update(&[], nothing, None), []);
+        assert_eq!(ledger.update(&[traffic(1, 5 * MIB, 0)], nothing, TENTH), [ends(1)]);
         let quiet = Calls::default();
         assert_eq!(ledger.judge(vec![connection(1, "bad", quiet)]), [], "a little more is needed");
-        assert_eq!(ledger.take(&[traffic(1, 10 * MIB, 0)], nothing, TENTH), [ends(1)]);
+        assert_eq!(ledger.update(&[traffic(1, 10 * MIB, 0)], nothing, TENTH), [ends(1)]);
         let floods = ledger.judge(vec![connection(1, "bad", quiet)]);
         assert!(matches!(&floods[..], [(c, left)] if *c == connection(1, "bad", quiet) && *left > OWNER_BYTES));
         // A connection between the same addresses starts from zero.
-        assert_eq!(ledger.take(&[traffic(1, MIB, 0)], nothing, TENTH), []);
+        assert_eq!(ledger.update(&[traffic(1, MIB, 0)], nothing, TENTH), []);
     }
 
     #[test]
     fn a_reconnecting_flood_is_remembered_for_a_while() {
         let mut ledger = Ledger::default();
-        ledger.take(&[], nothing, None);
-        ledger.take(&[traffic(1, 5 * MIB, 0)], nothing, TENTH);
-        assert_eq!(ledger.take(&[traffic(2, 5 * MIB, 0)], nothing, TENTH), [ends(2)]);
+        ledger.update(&[], nothing, None);
+        ledger.update(&[traffic(1, 5 * MIB, 0)], nothing, TENTH);
+        assert_eq!(ledger.update(&[traffic(2, 5 * MIB, 0)], nothing, TENTH), [ends(2)]);
         assert_eq!(ledger.judge(vec![connection(2, "bad", Calls::default())]).len(), 1);
         for _ in 0..200 {
-            ledger.take(&[], nothing, TENTH);
+            ledger.update(&[], nothing, TENTH);
         }
         assert!(ledger.gone.is_empty());
     }
@@ -308,9 +308,9 @@ mod tests {
     #[test]
     fn many_connections_of_one_owner_are_one_flood() {
         let mut ledger = Ledger::default();
-        ledger.take(&[], nothing, None);
+        ledger.update(&[], nothing, None);
         let now: Vec<Traffic> = (1..4).map(|port| traffic(port, 5 * MIB, 0)).collect();
-        assert_eq!(ledger.take(&now, nothing, TENTH).len(), 3);
+        assert_eq!(ledger.update(&now, nothing, TENTH).len(), 3);
         let of = |names: [&str; 3]| (1..4).zip(names).map(|(p, n)| connection(p, n, Calls::default())).collect();
         assert_eq!(ledger.judge(of(["a", "b", "c"])).len(), 0);
         assert_eq!(ledger.judge(of(["a", "b", "a"])).len(), 2);
@@ -319,24 +319,24 @@ mod tests {
     #[test]
     fn requests_account_for_headers_and_messages_in_flight() {
         let mut ledger = Ledger::default();
-        ledger.take(&[], nothing, None);
-        ledger.take(&[traffic(1, 60 * MIB, 0)], nothing, TENTH);
+        ledger.update(&[], nothing, None);
+        ledger.update(&[traffic(1, 60 * MIB, 0)], nothing, TENTH);
         let open = |calls| Calls { started: calls, ..Calls::default() };
         assert_eq!(ledger.judge(vec![connection(1, "a", open(6))]), [], "six messages may be in flight");
         assert_eq!(ledger.judge(vec![connection(1, "a", open(5))]).len(), 1);
-        ledger.take(&[traffic(1, 400 * MIB, 0)], nothing, TENTH);
+        ledger.update(&[traffic(1, 400 * MIB, 0)], nothing, TENTH);
         assert_eq!(ledger.judge(vec![connection(1, "a", open(1000))]).len(), 1, "but not more than the maximum");
         // Rejected requests, whose messages were not read.
         let refused = |calls| Calls { started: calls, answered: calls, ..Calls::default() };
         let mut ledger = Ledger::default();
-        ledger.take(&[traffic(1, 0, 0)], nothing, None);
-        assert_eq!(ledger.take(&[traffic(1, 20 * MIB, 0)], nothing, TENTH), [ends(1)]);
+        ledger.update(&[traffic(1, 0, 0)], nothing, None);
+        assert_eq!(ledger.update(&[traffic(1, 20 * MIB, 0)], nothing, TENTH), [ends(1)]);
         assert_eq!(
             ledger.judge(vec![connection(1, "a", refused(1_000_000))]),
             [],
             "it may be headers of many requests"
         );
-        assert_eq!(ledger.take(&[traffic(1, 40 * MIB, 0)], nothing, TENTH), [ends(1)]);
+        assert_eq!(ledger.update(&[traffic(1, 40 * MIB, 0)], nothing, TENTH), [ends(1)]);
         assert_eq!(ledger.judge(vec![connection(1, "a", refused(1_001_000))]), [], "1,000 requests since");
         assert_eq!(
             ledger.judge(vec![connection(1, "a", refused(1_000_100))]).len(),
@@ -348,8 +348,8 @@ mod tests {
     #[test]
     fn connections_whose_messages_are_not_counted_are_not_judged() {
         let mut ledger = Ledger::default();
-        ledger.take(&[], nothing, None);
-        ledger.take(&[traffic(1, 100 * MIB, 0)], nothing, TENTH);
+        ledger.update(&[], nothing, None);
+        ledger.update(&[traffic(1, 100 * MIB, 0)], nothing, TENTH);
         let peer = Calls { started: 1, messages_received: 1, ..Calls::default() };
         assert_eq!(ledger.judge(vec![connection(1, "peer", peer)]), []);
     }

@@ -104,14 +104,14 @@ pub(super) struct ResetWatch {
 
 impl ResetWatch {
     /// Updates a server's counters. Returns what was known about it before, but with the new value of `grows`.
-    pub fn server(&mut self, now: &ServerCalls) -> ServerSeen {
+    pub fn update_server(&mut self, now: &ServerCalls) -> ServerSeen {
         let server = self.servers.entry(now.id).or_default();
         server.grows = now.not_well.saturating_sub(server.not_well) >= GROWTH;
         server.not_well = now.not_well;
         *server
     }
 
-    pub fn newest(&mut self, server: &ServerCalls, newest: Option<u64>) {
+    pub fn update_newest(&mut self, server: &ServerCalls, newest: Option<u64>) {
         if let (Some(server), Some(newest)) = (self.servers.get_mut(&server.id), newest) {
             server.newest = server.newest.max(newest);
         }
@@ -169,7 +169,7 @@ impl ResetWatch {
         let mut by_owner: HashMap<Owner, u64> = HashMap::new();
         let mut counted = Vec::with_capacity(connections.len());
         for (id, new, connection) in connections {
-            let (lost, left) = self.lost(id, new, &connection.calls, now);
+            let (lost, left) = self.count_lost(id, new, &connection.calls, now);
             let owner: Owner = (connection.remote.ip(), connection.certificate.clone());
             *by_owner.entry(owner.clone()).or_default() += lost;
             if lost > LOST_MAX || left > LEFT_MAX {
@@ -198,7 +198,7 @@ impl ResetWatch {
 
     /// Returns how many requests a connection lost within its window, and how many of its requests have not ended or
     /// are not cleaned up.
-    fn lost(&mut self, id: u64, new: bool, calls: &Calls, now: Instant) -> (u64, u64) {
+    fn count_lost(&mut self, id: u64, new: bool, calls: &Calls, now: Instant) -> (u64, u64) {
         // A new connection started all its requests since the last check.
         let first = if new { Calls::default() } else { *calls };
         let window = self.windows.entry(id).or_insert(Window { begin: now, calls: first });
@@ -315,11 +315,11 @@ mod tests {
     fn connections_of_a_server_are_checked_when_it_has_many_unsuccessful_requests() {
         let mut watch = ResetWatch::default();
         let server = |not_well| ServerCalls { id: 1, not_well };
-        assert!(!watch.server(&server(GROWTH - 1)).grows);
-        watch.newest(&server(0), Some(7));
-        let seen = watch.server(&server(2 * GROWTH));
+        assert!(!watch.update_server(&server(GROWTH - 1)).grows);
+        watch.update_newest(&server(0), Some(7));
+        let seen = watch.update_server(&server(2 * GROWTH));
         assert!(seen.grows && seen.newest == 7);
-        assert!(!watch.server(&server(2 * GROWTH)).grows);
+        assert!(!watch.update_server(&server(2 * GROWTH)).grows);
         watch.forget_servers(&[]);
         assert!(watch.servers.is_empty());
     }

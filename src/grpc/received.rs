@@ -58,7 +58,7 @@ impl Received {
     }
 
     /// Removes the accounts of closed connections.
-    pub fn keep(&self, connects: impl Fn(&SocketAddr) -> bool) {
+    pub fn retain(&self, connects: impl Fn(&SocketAddr) -> bool) {
         self.lock().retain(|remote, account| {
             if connects(remote) {
                 account.missing.store(0, Ordering::Relaxed);
@@ -111,15 +111,15 @@ mod tests {
         let (call, _) = (open(1), open(2));
         call.add(64_000);
         assert_eq!((received.explained(remote(1)), received.explained(remote(3))), (64_000 + 1000 + 512, 0));
-        received.keep(|_| false);
+        received.retain(|_| false);
         assert_eq!(received.lock().len(), 2, "they may be newer than the list of connections");
-        received.keep(|_| false);
+        received.retain(|_| false);
         assert_eq!(received.lock().len(), 1, "one has a request");
         drop(call);
-        received.keep(|at| *at == remote(1));
-        received.keep(|_| false);
+        received.retain(|at| *at == remote(1));
+        received.retain(|_| false);
         assert_eq!(received.explained(remote(1)), 65_512);
-        received.keep(|_| false);
+        received.retain(|_| false);
         assert!(received.lock().is_empty());
         (0..2000).for_each(|port| drop(open(port)));
         assert!(received.has_many(100) && !received.has_many(500));

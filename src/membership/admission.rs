@@ -51,7 +51,7 @@ impl Probed {
     /// Returns the join addresses at which a cluster may exist that can't be reached now. Addresses that refuse the
     /// connection are not included, because no node runs there. Blocks for a second, plus the time to resolve host
     /// names.
-    pub fn doubtful(&self) -> Vec<String> {
+    pub fn possible_clusters(&self) -> Vec<String> {
         // One thread per address, because each silent address takes a second.
         let (fatal, _) = fatal_channel();
         let asked = self.silent.iter().map(|addr| {

@@ -29,7 +29,7 @@ impl Candidates {
     }
 
     /// Adds a node that mDNS found. Returns true if it announces this cluster's name and has changed or was not known.
-    pub fn found(&mut self, find: Find) -> bool {
+    pub fn add(&mut self, find: Find) -> bool {
         if find.cluster_name != self.cluster_name {
             return false;
         }
@@ -42,7 +42,7 @@ impl Candidates {
     }
 
     /// Removes a node whose mDNS announcement was withdrawn.
-    pub fn gone(&mut self, instance: &str) {
+    pub fn remove(&mut self, instance: &str) {
         self.finds.remove(instance);
     }
 
@@ -96,16 +96,16 @@ mod tests {
     fn finds_of_other_clusters_are_ignored_and_join_addresses_are_first() {
         let given = ["b:1".to_owned(), "a:1".to_owned(), "b:1".to_owned()];
         let mut candidates = Candidates::new("x", &given);
-        assert!(candidates.found(find("1", "x", "c:1")));
-        assert!(!candidates.found(find("1", "x", "c:1")), "not new");
-        assert!(!candidates.found(find("2", "y", "d:1")), "another cluster's name");
-        assert!(candidates.found(find("3", "x", "a:1")));
+        assert!(candidates.add(find("1", "x", "c:1")));
+        assert!(!candidates.add(find("1", "x", "c:1")), "not new");
+        assert!(!candidates.add(find("2", "y", "d:1")), "another cluster's name");
+        assert!(candidates.add(find("3", "x", "a:1")));
         assert_eq!(candidates.addresses(), ["b:1", "a:1", "c:1"]);
-        candidates.gone("1");
+        candidates.remove("1");
         assert_eq!(candidates.addresses(), ["b:1", "a:1"]);
         assert_eq!(candidates.nodes_of(ClusterId(1)).count(), 1);
         for n in 0..2 * FINDS_MAX {
-            candidates.found(find(&format!("n{n}"), "x", "e:1"));
+            candidates.add(find(&format!("n{n}"), "x", "e:1"));
         }
         assert_eq!(candidates.finds.len(), FINDS_MAX);
     }

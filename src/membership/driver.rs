@@ -319,13 +319,13 @@ impl MembershipDriver {
     fn handle_event(&mut self, event: MembershipEvent) {
         match event {
             MembershipEvent::MembershipMsg(message) => self.set_goal(message),
-            MembershipEvent::Mdns(event) => self.heard(event),
+            MembershipEvent::Mdns(event) => self.handle_mdns(event),
             MembershipEvent::Round => self.round(),
             MembershipEvent::Searched => self.searched(),
             MembershipEvent::Joined(answer) => self.joined(answer),
             MembershipEvent::Report => self.report(),
             MembershipEvent::Watch => self.watch(),
-            MembershipEvent::Watched => self.watched(),
+            MembershipEvent::Watched => self.evaluate_watch(),
         }
     }
 
@@ -357,11 +357,11 @@ impl MembershipDriver {
         };
     }
 
-    fn heard(&mut self, event: MdnsEvent) {
+    fn handle_mdns(&mut self, event: MdnsEvent) {
         match event {
             MdnsEvent::Found(find) => {
                 let (node, cluster_id, addr) = (find.node_id, find.cluster_id, find.bind_addr.clone());
-                if node == self.me.id || !self.candidates.found(find) {
+                if node == self.me.id || !self.candidates.add(find) {
                     return;
                 }
                 log::debug!("mDNS found node {node} of cluster {cluster_id} at {addr}");
@@ -373,7 +373,7 @@ impl MembershipDriver {
                     (Goal::Nothing | Goal::Probe { .. } | Goal::Admission { .. }, _) => {}
                 }
             }
-            MdnsEvent::Gone(instance) => self.candidates.gone(&instance),
+            MdnsEvent::Gone(instance) => self.candidates.remove(&instance),
             MdnsEvent::Ended => log::warn!("mDNS has ended: nodes are found by join addresses only"),
         }
     }

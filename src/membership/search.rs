@@ -88,7 +88,7 @@ impl Search {
     /// Processes the answers that have arrived. Ready when the round is over.
     pub fn poll(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
         while let Poll::Ready(Some((addr, answer))) = self.calls.poll_next_unpin(cx) {
-            self.take(addr, answer, now);
+            self.record_answer(addr, answer, now);
         }
         let over = match self.first_found {
             Some(moment) => self.calls.is_empty() || now >= moment + SETTLE,
@@ -105,7 +105,7 @@ impl Search {
         }
     }
 
-    fn take(&mut self, addr: String, answer: grpcio::Result<JoinResponse>, now: Instant) {
+    fn record_answer(&mut self, addr: String, answer: grpcio::Result<JoinResponse>, now: Instant) {
         match answer {
             Ok(response) if response.cluster_id != 0 => {
                 self.first_found.get_or_insert(now);
@@ -132,7 +132,7 @@ impl Search {
     }
 
     /// Returns the answers of members.
-    pub fn found(&self) -> &[FoundCluster] {
+    pub fn found_clusters(&self) -> &[FoundCluster] {
         &self.found
     }
 
@@ -178,12 +178,12 @@ mod tests {
         let now = Instant::now();
         let response = |id: u64| Ok(JoinResponse { cluster_id: id, ..JoinResponse::default() });
         assert_eq!(search.verdict(&given), SearchVerdict::Nobody);
-        search.take("m:1".to_owned(), response(1), now);
-        search.take("n:1".to_owned(), response(2), now);
+        search.record_answer("m:1".to_owned(), response(1), now);
+        search.record_answer("n:1".to_owned(), response(2), now);
         assert_eq!(search.verdict(&given), SearchVerdict::Several([ClusterId(1), ClusterId(2)].into()));
-        search.take("a:1".to_owned(), response(3), now);
+        search.record_answer("a:1".to_owned(), response(3), now);
         assert!(matches!(search.verdict(&given), SearchVerdict::One(found) if found[0].addr == "a:1"));
-        search.take("b:1".to_owned(), response(4), now);
+        search.record_answer("b:1".to_owned(), response(4), now);
         assert_eq!(search.verdict(&given), SearchVerdict::Several([ClusterId(3), ClusterId(4)].into()));
         assert_eq!(search.wake_at(), Some(now + SETTLE));
     }
@@ -196,7 +196,7 @@ mod tests {
         let reasons = [Reason::ProtocolVersion, Reason::Unknown, Reason::NotReady, Reason::ClusterName];
         for (addr, reason) in given.iter().zip(reasons) {
             let refused = grpcio::Error::RpcFailure(Refusal::new(reason, "because").status());
-            search.take(addr.clone(), Err(refused), Instant::now());
+            search.record_answer(addr.clone(), Err(refused), Instant::now());
         }
         assert_eq!(search.verdict(&given), SearchVerdict::Nobody);
         assert_eq!(search.silent(&given), ["a:1", "b:1"]);

@@ -94,7 +94,7 @@ impl Addresses {
     /// Records the content of an accepted hello. Returns false if the catalog does not contain the node and too many
     /// such nodes are known.
     pub fn record_hello(&self, node: NodeId, addr: &str, certificate: &PeerName, levels: FeatureRange) -> bool {
-        self.note(node, |known| {
+        self.update(node, |known| {
             known.hello_addr = Some(addr.to_owned());
             known.levels = Some(levels);
             known.certificate = Some(certificate.clone());
@@ -109,10 +109,10 @@ impl Addresses {
     /// Records an address that is not proven: discovery found it, or a member sent it with a request to change its
     /// address. Returns false in the same case as [`Addresses::record_hello`].
     pub fn suggest(&self, node: NodeId, addr: &str) -> bool {
-        self.note(node, |known| known.suggested = Some(addr.to_owned()))
+        self.update(node, |known| known.suggested = Some(addr.to_owned()))
     }
 
-    fn note(&self, node: NodeId, note: impl FnOnce(&mut KnownPeer)) -> bool {
+    fn update(&self, node: NodeId, update: impl FnOnce(&mut KnownPeer)) -> bool {
         let catalog = self.catalog.get();
         let mut known = self.lock();
         if !known.contains_key(&node) && catalog.member(node).is_none() {
@@ -121,7 +121,7 @@ impl Addresses {
                 return false;
             }
         }
-        note(known.entry(node).or_default());
+        update(known.entry(node).or_default());
         true
     }
 

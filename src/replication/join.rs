@@ -46,7 +46,7 @@ pub(super) async fn answer(
     {
         // All members may have moved at once. Then no leader can be elected until they reach each other at their new
         // addresses. The node there must prove by its certificate that it is that member.
-        core.peers.hint(member.id, &member.bind_addr);
+        core.peers.record_changed_address(member.id, &member.bind_addr);
     }
     own?;
     if request.probe || catalog.member(member.id) == Some(&member) {

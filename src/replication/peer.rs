@@ -144,7 +144,7 @@ impl Peer {
                 Err(wake_at) => park_until(wake_at),
             }
         }
-        self.unanswered.lost();
+        self.unanswered.fail_all();
         self.refuse_waiting(NotSent::Stopping);
     }
 
@@ -281,7 +281,7 @@ impl Peer {
                     }
                 }
             }
-            PeerEvent::Lost(lost) => self.lost(&lost),
+            PeerEvent::Lost(lost) => self.handle_lost(&lost),
             PeerEvent::Sweep => self.sweep(),
         }
     }
@@ -290,25 +290,25 @@ impl Peer {
         if let Some(connection) = &mut self.connection
             && let Err(lost) = act(connection)
         {
-            self.lost(&lost);
+            self.handle_lost(&lost);
         }
     }
 
     fn dial(&mut self) {
         let (addresses, expected) = (self.node.addresses.of(self.id), self.node.addresses.expected(self.id));
         if expected.is_empty() {
-            return self.lost(&Lost::because("it has no certificate that is accepted here"));
+            return self.handle_lost(&Lost::because("it has no certificate that is accepted here"));
         }
         let pairs: Vec<(&Dialled, &String)> =
             expected.iter().flat_map(|whom| addresses.iter().map(move |addr| (whom, addr))).collect();
         // The next attempt tries the next pair.
         let Some((whom, addr)) = pairs.get(self.attempts % pairs.len().max(1)) else {
-            return self.lost(&Lost::because("its address is not known"));
+            return self.handle_lost(&Lost::because("its address is not known"));
         };
         // Read before the channel is created: if they change in between, the channel is created once more.
         let (generation, authorities) = (self.node.dialer.generation(), self.node.dialer.authorities());
         let Some(channel) = self.node.dialer.channel(addr, whom) else {
-            return self.lost(&Lost::because("this node is stopping"));
+            return self.handle_lost(&Lost::because("this node is stopping"));
         };
         self.connection = Some(PeerConnection {
             client: PeerClient::new(channel),
@@ -334,7 +334,7 @@ impl Peer {
             self.node.snapshot_sent(self.id, group, sent.is_ok());
         }
         if let Err(lost) = sent {
-            self.lost(&lost);
+            self.handle_lost(&lost);
         }
     }
 
@@ -356,7 +356,7 @@ impl Peer {
         self.with_connection(|c| c.forward.as_mut().map_or(Ok(()), |link| link.send(request)));
     }
 
-    fn lost(&mut self, lost: &Lost) {
+    fn handle_lost(&mut self, lost: &Lost) {
         let connection = self.connection.take();
         // A peer that this node refuses after the welcome is treated like one that refuses this node.
         let welcomed =

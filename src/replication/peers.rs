@@ -237,7 +237,7 @@ impl PeersHandle {
 
     /// Records the new address of a member that asks to change it. The peer's thread tries it without waiting for its
     /// backoff, after the addresses from better sources.
-    pub(super) fn hint(&self, node: NodeId, bind_addr: &str) {
+    pub(super) fn record_changed_address(&self, node: NodeId, bind_addr: &str) {
         if node != self.me().node_id && !self.0.node.addresses.of(node).iter().any(|known| known == bind_addr) {
             log::info!("member {node} says that it is reached at {bind_addr} now");
             self.0.node.addresses.suggest(node, bind_addr);

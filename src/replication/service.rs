@@ -220,7 +220,7 @@ async fn replicate(
             return Refusal::new(Reason::Malformed, format!("a message that is not from {from} to {me}")).into();
         }
         if request.clock_us > 0 {
-            core.consensus.peer_clocks().heard(from, request.clock_us, Instant::now());
+            core.consensus.peer_clocks().record(from, request.clock_us, Instant::now());
         }
         core.consensus.peer(from, request.messages);
     }

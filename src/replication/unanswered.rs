@@ -38,7 +38,7 @@ impl JobCaller {
         }
     }
 
-    fn lost(self) {
+    fn fail(self) {
         match self {
             JobCaller::Propose(reply, _) => reply.send(Err(ProposeError::OutcomeUnknown)),
             JobCaller::ReadIndex(_, reply) => reply.send(Err(ReadIndexError::Unconfirmed)),
@@ -169,13 +169,13 @@ impl UnansweredJobs {
             *deadline = Some(deadline.map_or(until, |deadline| deadline.min(until)));
         }
         let others = self.callers.extract_if(.., |_, (_, caller)| caller.sent().is_none());
-        others.for_each(|(_, (_, caller))| caller.lost());
+        others.for_each(|(_, (_, caller))| caller.fail());
     }
 
     /// Answers every caller with "outcome unknown", because this node is stopping.
-    pub fn lost(&mut self) {
+    pub fn fail_all(&mut self) {
         for (_, (_, caller)) in std::mem::take(&mut self.callers) {
-            caller.lost();
+            caller.fail();
         }
     }
 
@@ -191,7 +191,7 @@ impl UnansweredJobs {
     /// Fails the read indexes of this group, because another node leads it. A retry is safe.
     pub fn fail_reads(&mut self, group: GroupId) {
         let reads = |caller: &JobCaller| matches!(caller, JobCaller::ReadIndex(of, _) if *of == group);
-        self.callers.extract_if(.., |_, (_, caller)| reads(caller)).for_each(|(_, (_, caller))| caller.lost());
+        self.callers.extract_if(.., |_, (_, caller)| reads(caller)).for_each(|(_, (_, caller))| caller.fail());
     }
 
     /// Returns, for this group's proposals of terms before `term`, the lowest index that one of their entries can
@@ -229,7 +229,7 @@ impl UnansweredJobs {
         let ids: Vec<u64> = self.callers.iter().filter(|(_, (d, _))| passed(d)).map(|(id, _)| *id).collect();
         for id in ids {
             if let Some((_, caller)) = self.callers.remove(&id) {
-                caller.lost();
+                caller.fail();
             }
         }
     }

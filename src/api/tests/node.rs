@@ -102,7 +102,7 @@ impl Fake {
                 state.out_of_sequence += 1;
                 return reply.send(Err(ProposeError::Dropped));
             }
-            state.streams.taken(place, Term(1));
+            state.streams.record_appended(place, Term(1));
         }
         match fate {
             Fate::Commit => {

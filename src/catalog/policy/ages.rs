@@ -52,7 +52,7 @@ impl LogClock {
 pub struct LogAges {
     clock: LogClock,
     /// All records below this offset were visible when this run started. Only to them the log's clock applies.
-    found: Offset,
+    visible_at_start: Offset,
     /// Marks, ascending: all records below the offset were visible at that time. The gap between two marks is at most
     /// a sixteenth of the newer one's age. So their number grows with the logarithm of time: a few hundred after
     /// years.
@@ -64,7 +64,7 @@ impl LogAges {
     /// unknown).
     pub fn new(begun_us: u64, next_offset: Offset, wall_us: u64, now: Instant) -> LogAges {
         let start_us = if begun_us == 0 { wall_us } else { begun_us };
-        LogAges { clock: LogClock(start_us, now), found: next_offset, marks: vec![(now, next_offset)] }
+        LogAges { clock: LogClock(start_us, now), visible_at_start: next_offset, marks: vec![(now, next_offset)] }
     }
 
     /// Records that all records below `next_offset` are visible now. Returns the time of the log's clock.
@@ -87,8 +87,8 @@ impl LogAges {
     }
 
     /// Returns the offset below which records were visible when this run started. Only to them the log's clock applies.
-    pub fn found(&self) -> Offset {
-        self.found
+    pub fn visible_at_start(&self) -> Offset {
+        self.visible_at_start
     }
 
     fn thin(&mut self, now: Instant) {
@@ -142,7 +142,7 @@ mod tests {
             Some(Offset(8)),
             "retention may become longer"
         );
-        assert_eq!(ages.found(), Offset(5));
+        assert_eq!(ages.visible_at_start(), Offset(5));
     }
 
     /// With a record every 300 seconds for a year, each age is known with a precision of a sixteenth.

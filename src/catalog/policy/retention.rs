@@ -85,8 +85,8 @@ pub struct Expired {
 /// The three conditions that all must hold for a record of an earlier run of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Times {
-    /// The record is below the offset, which this run found at its start.
-    found: Offset,
+    /// The record is below the offset: it was visible when this run started.
+    visible_at_start: Offset,
     /// The record had arrived by this time of the log's clock.
     arrived_by_us: u64,
     /// The record's timestamp is before this time.
@@ -118,7 +118,7 @@ impl Expired {
         let age = Duration::from_millis(log.retention_ms);
         let ago = |clock_us: u64| clock_us.checked_sub(as_us(age));
         let times = ago(local_us).zip(ago(now.wall_us)).map(|(arrived_by_us, stamped_before_us)| Times {
-            found: ages.found(),
+            visible_at_start: ages.visible_at_start(),
             arrived_by_us,
             stamped_before_us,
         });
@@ -130,7 +130,7 @@ impl Expired {
     }
 
     fn old_below(&self, times: Times, log: &impl LogContents) -> Option<Offset> {
-        log.arrived_by(times.arrived_by_us).map(|below| below.min(times.found).min(self.visible.next_offset))
+        log.arrived_by(times.arrived_by_us).map(|below| below.min(times.visible_at_start).min(self.visible.next_offset))
     }
 
     /// Returns false if no record can have expired. Does not read the disk.

@@ -20,7 +20,7 @@ pub struct GroupLines {
 impl GroupLines {
     /// Records that a node sent a raft message. Only members and nodes in a conf state are remembered: the number of
     /// other ids is not bounded, because each node chooses its own.
-    pub fn heard(&mut self, from: NodeId, groups: &Groups, catalog: &Catalog) {
+    pub fn record_heard(&mut self, from: NodeId, groups: &Groups, catalog: &Catalog) {
         let known = || groups.values().any(|replica| replica.group.conf_contains(from));
         if catalog.member(from).is_some() || known() {
             self.heard.insert(from, Instant::now());

@@ -128,8 +128,8 @@ pub fn leader_end(node: &RaftNode, message: &Message, before: Option<&Checkpoint
         MessageType::MsgSnapshot => wire::snapshot_from_raft(message.get_snapshot()).ok()?.base,
         _ => return None,
     };
-    let mut end = Some(start).filter(|start| node.holds(start.index, start.term))?;
-    for entry in message.entries.iter().take_while(|e| node.holds(LogIndex(e.index), Term(e.term))) {
+    let mut end = Some(start).filter(|start| node.has_entry(start.index, start.term))?;
+    for entry in message.entries.iter().take_while(|e| node.has_entry(LogIndex(e.index), Term(e.term))) {
         end = end.then(&wire::entry_to_storage(entry, end.offset)).ok()?;
     }
     Some(end)

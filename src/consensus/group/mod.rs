@@ -266,7 +266,7 @@ impl Group {
             }
         }
         checks::step_compared(&mut self.node, message, compared, self.config.rules.acknowledge_compared_only);
-        self.term_jumps.raised(term, self.node.raft.term, self.ticks);
+        self.term_jumps.record_raise(term, self.node.raft.term, self.ticks);
         Ok(())
     }
 

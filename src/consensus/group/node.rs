@@ -197,7 +197,7 @@ impl RaftNode {
 
     /// Returns true if raft's log contains an entry of this term at `index`. If so, the store's entries before it are
     /// raft's.
-    pub fn holds(&self, index: LogIndex, term: Term) -> bool {
+    pub fn has_entry(&self, index: LogIndex, term: Term) -> bool {
         let log = &self.raft.raft_log;
         index.0 + 1 >= log.first_index() && log.term(index.0).is_ok_and(|of| of == term.0)
     }

@@ -116,7 +116,7 @@ impl Proposer {
         let data = stamped(proposal, &appended)?;
         node.propose(Vec::new(), data).map_err(|e| raft_refusal(node, &e))?;
         if let Some(position) = position {
-            self.streams.taken(position, term);
+            self.streams.record_appended(position, term);
         }
         Ok(appended)
     }

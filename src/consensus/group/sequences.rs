@@ -46,7 +46,7 @@ impl StreamSequences {
     }
 
     /// Records that the proposal at that position was appended.
-    pub fn taken(&mut self, position: StreamPosition, term: Term) {
+    pub fn record_appended(&mut self, position: StreamPosition, term: Term) {
         if self.young.len() >= STREAMS_MAX {
             self.old = std::mem::take(&mut self.young);
         }
@@ -62,7 +62,7 @@ mod tests {
         let position = StreamPosition { stream: StreamId(stream), sequence };
         let taken = streams.take(position, Term(term));
         if taken {
-            streams.taken(position, Term(term));
+            streams.record_appended(position, Term(term));
         }
         taken
     }

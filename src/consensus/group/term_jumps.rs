@@ -23,7 +23,7 @@ impl TermJumps {
     }
 
     /// Records that a message has raised the term.
-    pub fn raised(&mut self, from: u64, to: u64, tick: usize) {
+    pub fn record_raise(&mut self, from: u64, to: u64, tick: usize) {
         if to > from + STEP_MAX {
             self.0 = Some(tick);
         }

@@ -75,8 +75,8 @@ impl Group {
 
     /// Returns true if raft's log contains an entry of this term at `index`. If so, the store's entries before it are
     /// raft's.
-    pub fn holds(&self, index: LogIndex, term: Term) -> bool {
-        self.node.holds(index, term)
+    pub fn has_entry(&self, index: LogIndex, term: Term) -> bool {
+        self.node.has_entry(index, term)
     }
 
     /// Returns true if the store contains raft's entry at this index, so that no write of it is due.

@@ -177,7 +177,7 @@ impl Comparing {
         let mut news = false;
         for theirs in claim.checkpoints.iter().filter(|at| at.index <= committed) {
             // The stored log may still contain entries that raft has truncated since the last Ready.
-            if let Some(ours) = self.end_at(theirs.index).filter(|ours| group.holds(ours.index, ours.term)) {
+            if let Some(ours) = self.end_at(theirs.index).filter(|ours| group.has_entry(ours.index, ours.term)) {
                 news |= self.comparison.compare(leader, *theirs, ours.digest);
             }
         }

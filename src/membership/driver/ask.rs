@@ -30,7 +30,7 @@ impl MembershipDriver {
             // The previous round has shown that only one cluster has this name.
             Goal::Admission { .. } if self.leader.is_some() => self.join(Vec::new(), None),
             Goal::Admission { .. } => self.search(None),
-            Goal::Keep { .. } => self.keep(),
+            Goal::Keep { .. } => self.update_own_entry(),
         }
     }
 
@@ -56,7 +56,7 @@ impl MembershipDriver {
                     SearchVerdict::Nobody => None,
                     SearchVerdict::One(found) => found.into_iter().next(),
                     // Each of them is a reason not to found another cluster.
-                    SearchVerdict::Several(_) => search.found().first().cloned(),
+                    SearchVerdict::Several(_) => search.found_clusters().first().cloned(),
                 },
                 silent: search.silent(self.candidates.join()),
             }),
@@ -112,7 +112,7 @@ impl MembershipDriver {
         };
         self.rest();
         let refusal = match answer {
-            Ok(response) => return self.accepted(&addr, &response),
+            Ok(response) => return self.handle_accepted(&addr, &response),
             Err(error) => {
                 let refusal = Refusal::from_error(&error);
                 let text = refusal.as_ref().map_or_else(|| error_text(&error), |refusal| refusal.text.clone());
@@ -126,7 +126,7 @@ impl MembershipDriver {
                 refusal
             }
         };
-        self.pace(&addr, refusal.as_ref());
+        self.plan_next_request(&addr, refusal.as_ref());
         let Some(refusal) = refusal.filter(|r| r.reason.is_final()) else { return };
         match std::mem::replace(&mut self.goal, Goal::Nothing) {
             Goal::Admission { reply } => {
@@ -144,7 +144,7 @@ impl MembershipDriver {
     }
 
     /// Decides when to send the next join request, and to which address.
-    fn pace(&mut self, asked: &str, refusal: Option<&Refusal>) {
+    fn plan_next_request(&mut self, asked: &str, refusal: Option<&Refusal>) {
         let waits = refusal.is_some_and(|r| r.reason == Reason::AnotherJoins);
         self.leader = refusal.and_then(|r| r.leader.clone()).filter(|leader| leader != asked);
         self.hints = if self.leader.is_some() { self.hints + 1 } else { 0 };
@@ -166,7 +166,7 @@ impl MembershipDriver {
         }
     }
 
-    fn accepted(&mut self, addr: &str, response: &JoinResponse) {
+    fn handle_accepted(&mut self, addr: &str, response: &JoinResponse) {
         match std::mem::replace(&mut self.goal, Goal::Nothing) {
             Goal::Admission { reply } if response.cluster_id != 0 => {
                 let cluster_id = ClusterId(response.cluster_id);
@@ -249,7 +249,7 @@ mod tests {
         for hop in 0..1000 {
             let (asked, leader) = if hop % 2 == 0 { ("a:1", "b:1") } else { ("b:1", "a:1") };
             driver.rest();
-            driver.pace(asked, Some(&Refusal::ask_leader(leader.to_owned())));
+            driver.plan_next_request(asked, Some(&Refusal::ask_leader(leader.to_owned())));
             let waits = matches!(driver.stage, Stage::Rest { until } if until > Instant::now() + ROUND_SHORT / 2);
             at_once += u32::from(!waits);
         }
@@ -257,7 +257,7 @@ mod tests {
         let mut same = 0;
         for _ in 0..1000 {
             driver.leader = None;
-            driver.pace("a:1", Some(&Refusal::new(Reason::AnotherJoins, "another")));
+            driver.plan_next_request("a:1", Some(&Refusal::new(Reason::AnotherJoins, "another")));
             same += u32::from(driver.leader.is_some());
         }
         println!("{same} of 1000 to the same");

@@ -36,7 +36,7 @@ impl MembershipDriver {
     /// Evaluates a search. While another cluster of this name answers, this node refuses appends, unless its own
     /// cluster has more members. If both clusters have the same number of members, both refuse appends: whichever
     /// cluster is the wrong one, records that clients append to it would be lost.
-    pub(super) fn watched(&mut self) {
+    pub(super) fn evaluate_watch(&mut self) {
         let (Some(search), Goal::Keep { peers, .. }) = (self.watch.take(), &self.goal) else { return };
         let (own, name) = (peers.me().cluster_id, &self.options.cluster_name);
         let catalog = peers.catalog().get();
@@ -46,7 +46,7 @@ impl MembershipDriver {
         }
         let members = catalog.members().count();
         // A node that lags may not know all members of its cluster, so the largest answer counts.
-        let others = search.found().iter().filter(|found| found.cluster_id != own);
+        let others = search.found_clusters().iter().filter(|found| found.cluster_id != own);
         let Some(other) = others.max_by_key(|found| found.members.len()) else { return self.no_rival_answers() };
         let what = format!(
             "another cluster named {name:?} answers at {} (id {}, {} members; this one is {own}, with {members}): if this node was meant to join \
@@ -82,7 +82,7 @@ impl MembershipDriver {
 
     /// Compares the catalog's entry of this node with its current name and addresses, and asks for a change if they
     /// differ.
-    pub(super) fn keep(&mut self) {
+    pub(super) fn update_own_entry(&mut self) {
         let Goal::Keep { peers, settled } = &mut self.goal else { return };
         let catalog = peers.catalog().get();
         match catalog.member(self.me.id) {
@@ -147,7 +147,7 @@ mod tests {
         if let Some(search) = &mut driver.watch {
             let over = futures::future::poll_fn(|cx| search.poll(cx, Instant::now()));
             block_until(over, Instant::now() + LONG).expect("an end");
-            driver.watched();
+            driver.evaluate_watch();
         }
     }
 
@@ -157,10 +157,10 @@ mod tests {
     fn a_rival_without_an_mdns_announcement_is_dropped_after_a_while() {
         let (node, other) = (Setup::node(1).start(), other());
         let (mut driver, peers) = (member(&node), node.peers.handle());
-        assert!(driver.candidates.found(find(&other)));
+        assert!(driver.candidates.add(find(&other)));
         search(&mut driver);
         assert!(peers.rival().is_some());
-        driver.candidates.gone("other");
+        driver.candidates.remove("other");
         search(&mut driver);
         assert!(peers.rival().is_some(), "not at once");
         driver.rival_seen = driver.rival_seen.and_then(|seen| seen.checked_sub(RIVAL_GONE + WATCH));
@@ -174,7 +174,7 @@ mod tests {
     fn a_rival_that_has_become_the_smaller_cluster_does_not_stop_appends() {
         let (node, other) = (Setup::node(1).start(), other());
         let (mut driver, peers) = (member(&node), node.peers.handle());
-        assert!(driver.candidates.found(find(&other)));
+        assert!(driver.candidates.add(find(&other)));
         search(&mut driver);
         assert!(peers.rival().is_some());
         let second = crate::catalog::Member { id: NodeId(3), bind_addr: "n3:1".to_owned(), ..node.member() };

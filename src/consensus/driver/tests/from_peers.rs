@@ -178,10 +178,10 @@ fn clocks_of_nodes_that_do_not_vote_do_not_count() {
     let mut founder = Founder::start(dir.path(), "n1");
     founder.settle();
     let now = Instant::now();
-    (10..20).for_each(|node| founder.driver.peer_clocks.heard(NodeId(node), 1 << 60, now));
+    (10..20).for_each(|node| founder.driver.peer_clocks.record(NodeId(node), 1 << 60, now));
     founder.driver.tick().expect("a tick");
     assert!(founder.driver.clock.now(wall_us(), Instant::now()) < 1 << 60);
-    founder.driver.peer_clocks.heard(ME, 7, now);
+    founder.driver.peer_clocks.record(ME, 7, now);
     assert_eq!(founder.driver.clocks_of_voters(now), [(ME, 7)]);
 }
 
