@@ -102,7 +102,7 @@ fn log_configure_shows_and_changes_retention_and_limits() {
     assert_eq!(status["nodes"][0]["counters"]["seriatim_streams_now"], 0);
 }
 
-/// `produce` failed if its first request, for the log's limits, met an election, although it retries every later request.
+/// `produce` first asks for the log's limits. If there was no leader then, it failed, although it retries every later request.
 #[test]
 fn produce_waits_for_a_leader() {
     let mut cluster = Cluster::start(3);

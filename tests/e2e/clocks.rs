@@ -26,7 +26,7 @@ fn stamp(records: &[Record]) -> u64 {
 }
 
 /// The leader's clock was wrong for the duration of one record. That record and all later ones, of every leader, had a wrong
-/// timestamp. No record expired for that time, and nothing was logged.
+/// timestamp. No record expired until the clocks reached it, and nothing was logged.
 #[test]
 fn a_clock_jump_does_not_reach_timestamps() {
     let (shim, cluster) = Shim::cluster(1);
@@ -97,7 +97,7 @@ fn a_leader_behind_the_majority_stamps_the_majority_time() {
 }
 
 /// A single node that starts with a wrong clock cannot detect it, and stamps records a month ahead. After the clock is corrected,
-/// `status` reports it, and records expire by their arrival time. Before, none expired for a month.
+/// `status` reports it, and records expire by their arrival time. They used to expire a month late.
 #[test]
 fn records_stamped_ahead_expire_by_their_arrival_time() {
     let site = Site::new();
@@ -167,11 +167,11 @@ impl<'a> RetentionWatch<'a> {
             self.appended.push(Instant::now());
             let first = self.client.get_log("").expect("a log").first_offset as usize;
             for at in &self.appended[self.removed..first] {
-                // The acknowledgement comes a little after the append.
+                // The record is a little older than its acknowledgement.
                 assert!(at.elapsed() > self.retention * 9 / 10, "removed after {:?}", at.elapsed());
             }
             self.removed = first;
-            // A busy machine is late.
+            // On a busy machine, retention runs late.
             let oldest = self.appended[first.min(self.appended.len() - 1)].elapsed();
             assert!(oldest < self.retention * 2, "{oldest:?} old");
             // The interval between requests.

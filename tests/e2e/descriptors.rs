@@ -64,14 +64,14 @@ fn connections_that_use_every_descriptor_do_not_stop_the_node() {
     let site = Site::new();
     let (mut node, client) = start(&site, 200);
     append(&client, 30);
-    // A quarter is reserved for files.
-    let most = 150;
+    // A quarter of the 200 descriptors is reserved for files.
+    let usable = 150;
     let addr = node.rpc_addr.parse().expect("an address");
     let connect = |_| TcpStream::connect_timeout(&addr, Duration::from_secs(10)).expect("a connection");
     let strangers: Vec<TcpStream> = (0..300).map(connect).collect();
     eventually("connections use every free descriptor", || {
         let taken = descriptors(&node);
-        (taken >= most).then_some(()).ok_or(format!("{taken} of {most}"))
+        (taken >= usable).then_some(()).ok_or(format!("{taken} of {usable}"))
     });
     append(&client, 100);
     // A reload of the policy, which may revoke permissions, still works.
@@ -82,7 +82,7 @@ fn connections_that_use_every_descriptor_do_not_stop_the_node() {
         let log = node.log();
         log.contains("access policy reloaded").then_some(()).ok_or(log)
     });
-    assert!(descriptors(&node) >= most - 10, "they were still in use: {}", descriptors(&node));
+    assert!(descriptors(&node) >= usable - 10, "they were still in use: {}", descriptors(&node));
     // A record in a closed segment is returned, or refused for now; it is never reported as lost.
     for offset in 0..30 {
         match client.consume_at("", offset) {
@@ -96,7 +96,7 @@ fn connections_that_use_every_descriptor_do_not_stop_the_node() {
     drop(strangers);
     eventually("descriptors are free again", || {
         let taken = descriptors(&node);
-        (taken < most).then_some(()).ok_or(format!("{taken}"))
+        (taken < usable).then_some(()).ok_or(format!("{taken}"))
     });
     check(&client, 130);
     assert!(node.stop().success());

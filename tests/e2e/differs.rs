@@ -39,7 +39,8 @@ fn produce(client: &Client, what: &str, count: usize) {
 }
 
 /// n3 is down while n1 and n2 acknowledge records. n2's disk is restored from an older copy, and n2 and n3 continue with other
-/// records at the same offsets. n1 restarted with lag 0, `status` exited with code 0, and n1 served other records than the others.
+/// records at the same offsets. n1 restarted with lag 0, `status` exited with code 0, and n1 served records that differ
+/// from those of n2 and n3.
 #[test]
 fn a_diverged_replica_stops_serving_and_reports_it() {
     let mut cluster = Cluster::start(3);

@@ -1,31 +1,31 @@
-//! What the documents quote exists: paths of the repository, names of tests and options, log lines, and the
-//! targets of links. So do the lessons that the code quotes.
+//! Everything that the documents quote exists: paths of the repository, names of tests and options, log lines, and the targets
+//! of links. So do the lessons that the code quotes.
 //!
 //! The rules have no list of exceptions. A word in back-ticks is taken for
 //!
 //! - a **path**, if it ends with `.rs`, `.proto`, `.sh` or `.service`, or begins with a folder of the root or of `src/`.
-//!   A path that begins in the root must exist; any other must be the end of a path that exists. What `.gitignore`
-//!   names is made by a build, and need not exist;
-//! - a **name**, if it is in `snake_case` with two underscores or more, or the last part of a path with `::` with one
-//!   or more. It must be a test or another function, the name of a golden script, or a word of the code (an option, a field).
-//!   Modules before a `::` must be those of the function. A name that begins with `seriatim_` is a metric, which may be put
-//!   together in the code from its parts.
+//!   A path that begins in the root must exist; any other must be the end of a path that exists. Paths that `.gitignore`
+//!   contains are made by a build, and need not exist;
+//! - a **name**, if it is in `snake_case` with at least two underscores, or with at least one if it is the last part of a path
+//!   with `::`. It must be a test or another function, the name of a golden script, or a word of the code (an option, a field).
+//!   Modules before a `::` must be those of the function. A name that begins with `seriatim_` is a metric, whose name the code
+//!   may compose from parts.
 //!
-//! Between fences (```) only words that end with `.rs` are looked at.
+//! Between fences (```), only words that end with `.rs` are checked.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// In `docs/OPERATIONS.md`: the first column of its table quotes log lines.
+/// A heading in `docs/OPERATIONS.md`: the first column of its table quotes log lines.
 const LOG_LINES: &str = "## Log lines worth an alert";
-/// There, too: a row for each option of `serve`.
+/// Also in `docs/OPERATIONS.md`: its table has a row for each option of `serve`.
 const SETTINGS: &str = "## Settings";
 
 #[test]
 fn every_path_that_the_documents_quote_exists() {
     let repository = Repository::read();
-    wrong_if_any(documents().iter().flat_map(|document| {
+    assert_none(documents().iter().flat_map(|document| {
         let quoted = document.quoted().chain(document.fenced_sources());
         let wrong = quoted.filter(|(_, word)| repository.lacks_path(word));
         wrong.map(|(line, word)| format!("{}:{line}: there is no `{word}`", document.name)).collect::<Vec<_>>()
@@ -35,7 +35,7 @@ fn every_path_that_the_documents_quote_exists() {
 #[test]
 fn every_test_and_name_that_the_documents_quote_exists() {
     let repository = Repository::read();
-    wrong_if_any(documents().iter().flat_map(|document| {
+    assert_none(documents().iter().flat_map(|document| {
         let wrong = document.quoted().filter(|(_, word)| repository.lacks_name(word));
         let text = |(line, word)| format!("{}:{line}: nothing in the code is called `{word}`", document.name);
         wrong.map(text).collect::<Vec<_>>()
@@ -45,7 +45,7 @@ fn every_test_and_name_that_the_documents_quote_exists() {
 #[test]
 fn every_link_of_the_documents_has_a_target() {
     let documents = documents();
-    wrong_if_any(documents.iter().flat_map(|document| {
+    assert_none(documents.iter().flat_map(|document| {
         let wrong = document.links().filter(|(_, target)| !document.reaches(target));
         wrong
             .map(|(line, target)| format!("{}:{line}: the link {target} leads nowhere", document.name))
@@ -60,7 +60,7 @@ fn every_lesson_that_the_code_quotes_exists() {
     let reliability = Document::read(Path::new("docs/RELIABILITY.md"));
     let is_number =
         |word: &str| word.len() > 1 && word.starts_with('L') && word[1..].bytes().all(|b| b.is_ascii_digit());
-    wrong_if_any(repository.paths.iter().filter(|path| path.ends_with(".rs")).flat_map(|path| {
+    assert_none(repository.paths.iter().filter(|path| path.ends_with(".rs")).flat_map(|path| {
         let text = fs::read_to_string(path).unwrap_or_default();
         let lines = text.lines().filter_map(|line| line.split_once("RELIABILITY L"));
         let quoted: Vec<String> = lines.flat_map(|(_, rest)| words(&format!("L{rest}")).collect::<Vec<_>>()).collect();
@@ -79,9 +79,9 @@ fn every_log_line_to_alert_on_is_written_somewhere() {
     let operations = Document::read(Path::new("docs/OPERATIONS.md"));
     let rows = operations.rows(LOG_LINES);
     assert!(rows.len() > 10, "{} rows", rows.len());
-    wrong_if_any(rows.iter().flat_map(|(line, row)| {
+    assert_none(rows.iter().flat_map(|(line, row)| {
         let first = row.split('|').nth(1).unwrap_or_default();
-        let parts = ticked(first)
+        let parts = in_back_ticks(first)
             .into_iter()
             .flat_map(|text| text.split('…').map(|part| part.trim().to_owned()).collect::<Vec<_>>());
         let missing = parts.filter(|part| !part.is_empty() && !code.contains(part));
@@ -99,7 +99,7 @@ fn the_settings_table_has_every_option_of_the_configuration_file() {
         let (name, _) = line.strip_prefix('#').unwrap_or(line).split_once(" = ")?;
         name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_').then_some(name)
     });
-    wrong_if_any(
+    assert_none(
         options
             .filter(|name| !rows.iter().any(|row| row.contains(&format!("`{name}`"))))
             .map(|name| format!("docs/OPERATIONS.md: the table of settings lacks `{name}`")),
@@ -157,12 +157,12 @@ fn wrong_quotes_are_found() {
 }
 
 #[track_caller]
-fn wrong_if_any(wrong: impl Iterator<Item = String>) {
+fn assert_none(wrong: impl Iterator<Item = String>) {
     let wrong: Vec<String> = wrong.collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// What there is to be quoted.
+/// Everything that a document may quote.
 struct Repository {
     /// Files and folders, from the root.
     paths: BTreeSet<String>,
@@ -218,7 +218,7 @@ impl Repository {
             self.words.extend(words(&text));
             return;
         }
-        // A comment may name what was removed. Good enough: a string with two slashes loses its end.
+        // Without comments, which may name removed items. A string that contains `//` is cut there, which does no harm.
         let code: String =
             text.lines().map(|line| line.split("//").next().unwrap_or_default().to_owned() + "\n").collect();
         let functions = code.split("fn ").skip(1).filter_map(|rest| words(rest).next());
@@ -232,7 +232,7 @@ impl Repository {
         }
     }
 
-    /// True for what looks like a path of the repository, and is none.
+    /// Returns true if the word looks like a path of the repository, but does not exist.
     fn lacks_path(&self, word: &str) -> bool {
         let path = word.trim_end_matches('/');
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
@@ -250,7 +250,7 @@ impl Repository {
         !self.paths.contains(path) && (in_root || !self.paths.iter().any(|known| known.ends_with(&end)))
     }
 
-    /// True for what looks like a name of the code, and is none.
+    /// Returns true if the word looks like a name in the code, but does not exist.
     fn lacks_name(&self, word: &str) -> bool {
         let word = word.trim_end_matches("()");
         let is_name = |part: &str| {
@@ -281,7 +281,7 @@ impl Repository {
         !self.words.contains(*name) && metric != Some(true) && !self.paths.iter().any(is_script)
     }
 
-    /// True if `.gitignore` names it, or a folder that it is in. Its patterns here have no wildcard but `*`.
+    /// Returns true if `.gitignore` contains the path, or a folder that contains it. The only wildcard in its patterns is `*`.
     fn is_ignored(&self, path: &str) -> bool {
         self.ignored.iter().any(|pattern| {
             let mut part = Some(Path::new(path));
@@ -301,7 +301,7 @@ fn ends_with(file: &[String], modules: &[&str]) -> bool {
     file.len() >= modules.len() && file[file.len() - modules.len()..].iter().zip(modules).all(|(a, b)| a == b)
 }
 
-/// True if the text is that of the pattern, in which `*` stands for any text.
+/// Returns true if the text matches the pattern, in which `*` stands for any text.
 fn matches(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
@@ -322,7 +322,7 @@ struct Document {
     text: String,
 }
 
-/// README.md, CONTRIBUTING.md and all in `docs/`. Not CHANGELOG.md, which may name what is gone.
+/// Returns README.md, CONTRIBUTING.md and the documents in `docs/`, but not CHANGELOG.md, which may name removed items.
 fn documents() -> Vec<Document> {
     let mut files = vec![PathBuf::from("README.md"), PathBuf::from("CONTRIBUTING.md")];
     let mut folders = vec![PathBuf::from("docs")];
@@ -347,7 +347,7 @@ impl Document {
         Document { name: file.display().to_string(), folder, text }
     }
 
-    /// Words between fences that end with `.rs`, with their line.
+    /// Returns the words between fences that end with `.rs`, with their line numbers.
     fn fenced_sources(&self) -> impl Iterator<Item = (usize, String)> {
         let outside: BTreeSet<usize> = self.lines().filter(|(_, line)| !line.is_empty()).map(|(i, _)| i).collect();
         let inside = self.text.lines().enumerate().filter(move |(i, _)| !outside.contains(&(i + 1)));
@@ -358,7 +358,7 @@ impl Document {
         })
     }
 
-    /// Its lines from 1, those between fences empty.
+    /// Returns the lines, numbered from 1. Lines between fences are empty.
     fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
         let mut fenced = false;
         self.text.lines().enumerate().map(move |(i, line)| {
@@ -368,12 +368,12 @@ impl Document {
         })
     }
 
-    /// What stands in back-ticks, with its line.
+    /// Returns the texts in back-ticks, with their line numbers.
     fn quoted(&self) -> impl Iterator<Item = (usize, String)> {
-        self.lines().flat_map(|(i, line)| ticked(line).into_iter().map(move |word| (i, word)))
+        self.lines().flat_map(|(i, line)| in_back_ticks(line).into_iter().map(move |word| (i, word)))
     }
 
-    /// The targets of links, those to other sites aside.
+    /// Returns the targets of links, except those to other sites, with their line numbers.
     fn links(&self) -> impl Iterator<Item = (usize, String)> {
         let links = self.lines().flat_map(|(i, line)| {
             let targets = line.split("](").skip(1).filter_map(|rest| rest.split(')').next());
@@ -397,7 +397,7 @@ impl Document {
         self.lines().any(|(_, line)| of_heading(line)) || self.text.contains(&format!("id=\"{anchor}\""))
     }
 
-    /// The rows of the tables below a heading, without their heads.
+    /// Returns the rows of the tables below a heading, without the header rows.
     fn rows(&self, heading: &str) -> Vec<(usize, String)> {
         let below = self.lines().skip_while(|(_, line)| *line != heading).skip(1);
         let section = below.take_while(|(_, line)| !line.starts_with("## "));
@@ -409,12 +409,12 @@ impl Document {
     }
 }
 
-/// What stands between single back-ticks.
-fn ticked(line: &str) -> Vec<String> {
+/// Returns the texts between single back-ticks.
+fn in_back_ticks(line: &str) -> Vec<String> {
     line.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// The anchor that a forge makes of a heading.
+/// Returns the anchor that Git hosting sites create for a heading.
 fn slug(heading: &str) -> String {
     let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()

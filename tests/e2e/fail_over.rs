@@ -66,7 +66,7 @@ pub fn slowest_until_appended(client: &Client, failed: impl Fn() -> bool) -> Dur
     }
 }
 
-/// Returns how often the main thread has gone to sleep. It wakes for the watchdog every second, and for little else.
+/// Returns how often the main thread has gone to sleep. Apart from the watchdog, which runs every second, it rarely wakes.
 fn main_thread_wakes(node: &Node) -> u64 {
     let pid = node.pid();
     let status = fs::read_to_string(format!("/proc/{pid}/task/{pid}/status")).expect("it runs");
@@ -88,7 +88,7 @@ fn a_suspended_node_resumes() {
         signal(&cluster.nodes[0], Signal::CONT);
         eventually("the node resumes", || client.produce("", vec![record("on")]).map_err(|e| e.to_string()));
         let before = main_thread_wakes(&cluster.nodes[0]);
-        // One of these may be the end of the pause.
+        // Two, because the first one may be due to the end of the pause.
         eventually("the watchdog has run", || match main_thread_wakes(&cluster.nodes[0]) - before {
             2.. => Ok(()),
             n => Err(format!("{n} times awake")),

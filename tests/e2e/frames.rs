@@ -12,7 +12,7 @@ use crate::raw::{Connection, Dialer, Frame, flood};
 
 const CLOSED: &str = "seriatim_flood_connections_closed_total";
 
-/// A frame to flood with, and what a connection for it sends first.
+/// A frame to flood with. `begin` sends what must come before it, and returns the stream that the frames name.
 struct Kind {
     name: &'static str,
     frame: Frame,
@@ -58,8 +58,8 @@ fn flood_frames(dialer: &Dialer, kind: &Kind, connections: usize, seconds: u64) 
     (batches * BATCH, closed)
 }
 
-/// Issues a certificate for a name without permissions. Each kind of flood has its own, since a client that floods is refused
-/// for ten seconds.
+/// Issues a certificate for a name without permissions. Each kind of flood uses another name, because a client that floods is
+/// banned for ten seconds.
 fn stranger(site: &Site, number: usize) -> ClientFiles {
     let (dir, name) = (site.certs(), format!("stranger-{number}"));
     let request =

@@ -39,7 +39,7 @@ pub struct Scale {
     idle: usize,
     garbage: usize,
     tails: usize,
-    /// Connections of each other kind of attack.
+    /// The number of connections of every other attack.
     pub few: usize,
     pub seconds: u64,
 }
@@ -74,24 +74,28 @@ impl MemoryPeak {
     }
 }
 
-/// Honest clients of the attacked node and of the other one. Each appends and reads, one call at a time, and panics if a call
+/// Honest clients of the attacked node and of a control node that is not attacked. Each appends and reads, one call at a time, and panics if a call
 /// fails.
 pub struct HonestClients {
     attacked: TimedClient,
-    alone: TimedClient,
+    control: TimedClient,
     /// Latencies of produce in all phases of one attack: its start and its continuation.
     attack: Mutex<Vec<Duration>>,
 }
 
 impl HonestClients {
-    pub fn new(attacked: Client, alone: Client) -> HonestClients {
-        HonestClients { attacked: TimedClient::new(attacked), alone: TimedClient::new(alone), attack: Mutex::default() }
+    pub fn new(attacked: Client, control: Client) -> HonestClients {
+        HonestClients {
+            attacked: TimedClient::new(attacked),
+            control: TimedClient::new(control),
+            attack: Mutex::default(),
+        }
     }
 
     fn report(&self, what: &str, memory: &MemoryPeak) {
         let (produces, consumes) = (take_sorted(&self.attacked.produce), take_sorted(&self.attacked.consume));
-        let alone = median(&take_sorted(&self.alone.produce));
-        take_sorted(&self.alone.consume);
+        let control = median(&take_sorted(&self.control.produce));
+        take_sorted(&self.control.consume);
         let (now, peak) = (memory.sample() >> 10, memory.peak.load(Ordering::Relaxed) >> 10);
         let mut attack = self.attack.lock().expect("no panic");
         let continues = what.starts_with("and ");
@@ -103,7 +107,7 @@ impl HonestClients {
         let whole =
             if continues { format!(", since the start of the attack {:.2?}", median(&attack)) } else { String::new() };
         print_uncaptured(&format!(
-            "  {what:29} {:4} calls, median produce {:8.2?} (alone {alone:8.2?}, worst {:8.2?}) consume {:8.2?}, memory {now} KiB, \
+            "  {what:29} {:4} calls, median produce {:8.2?} (control {control:8.2?}, worst {:8.2?}) consume {:8.2?}, memory {now} KiB, \
              peak so far {peak}{whole}",
             produces.len(),
             median(&produces),
@@ -155,9 +159,9 @@ fn median(sorted: &[Duration]) -> Duration {
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
-/// Runs what would run on other hosts. Here it competes with the node for the processors: with sixteen attackers on two of them,
-/// an honest call took 11 ms instead of 3 ms for this reason alone. So `act` runs with the lowest priority, but only when no
-/// other tests run: among these it might not progress at all.
+/// Runs `act` with the lowest priority. In reality, attackers run on other hosts; here they compete with the node for the
+/// processors. With sixteen attackers on two processors, an honest call took 11 ms instead of 3 ms for this reason alone. The
+/// priority is only lowered if no other tests run at the same time: otherwise `act` might not progress at all.
 fn with_low_priority<T: Send>(act: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
@@ -176,7 +180,7 @@ pub fn measure(what: &str, honest: &HonestClients, memory: &MemoryPeak, attack: 
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| honest.attacked.call_until(&over));
-        scope.spawn(|| honest.alone.call_until(&over));
+        scope.spawn(|| honest.control.call_until(&over));
         scope.spawn(|| {
             while !over.load(Ordering::Acquire) {
                 memory.sample();

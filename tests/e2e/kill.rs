@@ -18,7 +18,7 @@ fn one_node_keeps_acknowledged_records() {
     kill_loop(1, runs());
 }
 
-/// By default a short run.
+/// Returns the number of kills; by default few.
 fn runs() -> usize {
     std::env::var("SERIATIM_TEST_KILL_RUNS").map_or(5, |runs| runs.parse().expect("a number"))
 }

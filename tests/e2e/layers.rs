@@ -192,14 +192,14 @@ fn position(module: &str) -> Option<usize> {
     LAYERS.iter().position(|(_, modules)| modules.contains(&module))
 }
 
-/// What a file names, as paths from the crate's root.
+/// Returns the paths that a file names, from the crate's root.
 fn imports(module: &Module) -> Vec<Vec<String>> {
     let paths = expand_uses(&module.code).into_iter().chain(paths_in(&module.code));
     paths.filter_map(|path| resolve(&module.path, &path)).filter(|path| !path.is_empty()).collect()
 }
 
-/// The files of each module, by module path, and the other files of the same module that they name. A module and the module that
-/// declares it count as different files; a declaration (`mod x;`) is not an import.
+/// Returns each file, by its module path, with the files of the same top-level module that it imports. A declaration (`mod x;`)
+/// is not an import, so a module and the one that declares it are different files.
 fn file_graph() -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
     let modules = modules();
     let known: BTreeSet<&[String]> = modules.iter().map(|module| module.path.as_slice()).collect();
@@ -229,7 +229,7 @@ fn file_graph() -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
     graph
 }
 
-/// The sets of more than one node that can all be reached from each other.
+/// Returns the cycles: the sets of two or more nodes that can all be reached from each other.
 fn cycles(graph: &BTreeMap<Vec<String>, BTreeSet<Vec<String>>>) -> Vec<Vec<Vec<String>>> {
     let reached = |from: &Vec<String>| {
         let mut reached = BTreeSet::new();
@@ -254,7 +254,7 @@ fn cycles(graph: &BTreeMap<Vec<String>, BTreeSet<Vec<String>>>) -> Vec<Vec<Vec<S
     found.into_iter().collect()
 }
 
-/// The types of the `impl` blocks that implement no trait.
+/// Returns the types that have an `impl` block without a trait.
 fn inherent_impls(code: &str) -> Vec<String> {
     let blocks = code.lines().filter_map(|line| line.strip_prefix("impl"));
     let blocks = blocks.filter(|rest| !rest.contains(" for ") && rest.starts_with([' ', '<']));

@@ -1,8 +1,8 @@
 //! Load and its checks: clients produce in every way, keep the responses, and compare them with the log.
 //!
 //! The checks hold for every fault: each acknowledged record is at the acknowledged offset, offsets have no gap, no record is
-//! in the log twice, a record of unknown outcome is there at most once, a refused one is not there, and all nodes have the same
-//! bytes.
+//! in the log twice, a record of unknown outcome is in it at most once, a refused one is not in it, and all nodes have the
+//! same bytes.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -93,14 +93,14 @@ pub fn check(cluster: &Cluster, sent: &[Sent]) {
         let twice = found.insert(&record.value[..], record.offset);
         assert_eq!(twice, None, "twice in the log: {:?}, again at {}", record.value, record.offset);
     }
-    let (mut acknowledged, mut unknown, mut landed, mut refused) = (0, 0, 0, 0);
+    let (mut acknowledged, mut unknown, mut unknown_in_log, mut refused) = (0, 0, 0, 0);
     for producer in sent {
         for (value, offset) in &producer.acknowledged {
             assert_eq!(found.remove(value.as_bytes()), Some(*offset), "{value} was acknowledged at {offset}");
             acknowledged += 1;
         }
         for value in &producer.unknown {
-            landed += usize::from(found.remove(value.as_bytes()).is_some());
+            unknown_in_log += usize::from(found.remove(value.as_bytes()).is_some());
             unknown += 1;
         }
         for value in &producer.refused {
@@ -111,7 +111,7 @@ pub fn check(cluster: &Cluster, sent: &[Sent]) {
     assert!(found.is_empty(), "in the log, but never sent: {found:?}");
     assert!(acknowledged > 0, "nothing was acknowledged in the whole run");
     eprintln!(
-        "{acknowledged} records acknowledged, {unknown} of unknown outcome ({landed} of them in the log), {refused} refused"
+        "{acknowledged} records acknowledged, {unknown} of unknown outcome ({unknown_in_log} of them in the log), {refused} refused"
     );
 }
 
@@ -132,7 +132,7 @@ fn produce(producer: usize, clients: &[Client], mut random: Random, stop: &Atomi
                 } else {
                     sent.unknown.extend(values)
                 }
-                // A dead node refuses faster than a live one responds.
+                // A dead node refuses faster than a live one responds, so the loop must not spin.
                 clients[node].wait_connected(Duration::from_millis(100));
             }
         }
@@ -217,7 +217,7 @@ fn values(producer: usize, request: u64, random: &mut Random) -> Vec<String> {
     (0..count).map(|number| format!("{producer}-{request}-{number}-{}", "x".repeat(padding))).collect()
 }
 
-/// Sleeps until a random moment, not to wait for something.
+/// Sleeps. Only for reaching a random moment: a test never sleeps in order to wait for something.
 pub fn pause(milliseconds: u64) {
     std::thread::sleep(Duration::from_millis(milliseconds));
 }

@@ -36,7 +36,7 @@ fn a_member_started_with_the_name_of_another_exits_without_a_catalog_entry() {
     assert!(node.stop().success());
     cluster.site.name_peer(&format!("{name}+{taken}"));
     let more = node.set_more(vec![format!("--node-name={taken}")]);
-    // It may serve requests until the cluster has refused it.
+    // The node may serve requests until the cluster refuses it.
     let status = node.try_start_again().map_or_else(|status| status, |()| node.wait());
     assert_eq!(status.code(), Some(78), "{}", node.log());
     let log = node.log();
@@ -78,7 +78,7 @@ fn refuses_another_cluster_name_on_a_member_directory() {
     let line = "cluster_name = \"seriatim\"\n";
     assert!(node.stop().success());
     let before = text();
-    let right = node.set_more(more("other", "n1"));
+    let original = node.set_more(more("other", "n1"));
     let status = node.try_start_again().expect_err("the start must fail");
     assert_eq!(status.code(), Some(78), "{}", node.log());
     let log = node.log();
@@ -92,7 +92,7 @@ fn refuses_another_cluster_name_on_a_member_directory() {
     let older = before.replace(line, "");
     let lines = &older[..older.rfind("crc32c").expect("the last line")];
     std::fs::write(&path, format!("{lines}crc32c = \"{:08x}\"\n", crc32c::crc32c(lines.as_bytes()))).expect("written");
-    node.set_more(right);
+    node.set_more(original);
     node.start_again();
     assert_eq!(text(), before);
 

@@ -17,7 +17,7 @@ fn clusters_on_one_bridge_find_their_own_members_by_mdns() {
     let (site, other_site) = (Site::of_cluster("seriatim", &hosts), Site::of_cluster("other", &hosts));
     // Both clusters start at once, on the same three hosts.
     let start = |site: &Site, name: &str, number: usize, founder: usize| {
-        // The other cluster's first node starts last.
+        // `joins_later`, because the founder of the other cluster is the node that is started last.
         let options = bridge.options(number, format!("{name}{number}"));
         Node::start(site, NodeOptions { bootstrap: number == founder, joins_later: true, ..options })
     };

@@ -153,7 +153,7 @@ fn a_cluster_migrates_to_named_certificates_node_by_node() {
         let log = cluster.nodes[0].log();
         log.contains("has the shared peer certificate").then_some(()).ok_or(log)
     });
-    let works = |cluster: &Cluster| {
+    let assert_works = |cluster: &Cluster| {
         for (n, client) in cluster.clients().iter().enumerate() {
             let value = format!("by n{}", n + 1);
             let produce = || client.produce("", vec![record(&value)]).map_err(|e| e.to_string());
@@ -164,7 +164,7 @@ fn a_cluster_migrates_to_named_certificates_node_by_node() {
             }
         }
     };
-    works(&cluster);
+    assert_works(&cluster);
     for n in 0..3 {
         cluster.site.name_peer(&format!("n{}", n + 1));
         cluster.nodes[n].reload();
@@ -172,27 +172,27 @@ fn a_cluster_migrates_to_named_certificates_node_by_node() {
             let log = cluster.nodes[n].log();
             log.contains("certificates reloaded").then_some(()).ok_or(log)
         });
-        works(&cluster);
-        // All its connections are new, to nodes with both kinds of certificates.
+        assert_works(&cluster);
+        // A restart: all its connections are new, to nodes with both kinds of certificates.
         cluster.nodes[n].kill();
         cluster.nodes[n].start_again();
         wait_for_voters(&cluster.clients());
-        works(&cluster);
+        assert_works(&cluster);
     }
-    let shared = |cluster: &Cluster| {
+    let probe_with_shared = |cluster: &Cluster| {
         cluster.site.share_peer("old");
         let peer = TestPeer::new(&cluster.site, &cluster.nodes[0], "old", &Dialled::Member);
         peer.join(&JoinRequest { probe: true, ..invented(1) }).map_err(code)
     };
-    assert_eq!(shared(&cluster), Ok(()), "accepted without --require-named-peers");
+    assert_eq!(probe_with_shared(&cluster), Ok(()), "accepted without --require-named-peers");
     for n in 0..3 {
         cluster.nodes[n].set_more(vec!["--require-named-peers".into()]);
         assert!(cluster.nodes[n].stop().success());
         cluster.nodes[n].start_again();
         wait_for_voters(&cluster.clients());
-        works(&cluster);
+        assert_works(&cluster);
     }
-    assert_eq!(shared(&cluster), Err(Code::PERMISSION_DENIED));
+    assert_eq!(probe_with_shared(&cluster), Err(Code::PERMISSION_DENIED));
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Power cuts of real processes, while four clients produce: any part of the unsynced data is lost.
 //!
 //! A shim between the process and libc records how to undo unsynced changes. At the cut it undoes a random part of them, down
-//! to single sectors and file names, scrambles the index files, and kills the process. Every third start is cut again, most of
-//! these during recovery. Afterwards the checks of `load.rs` hold, and each node has started again on its own.
+//! to single sectors and file names, scrambles the index files, and kills the process. One start in three is cut again,
+//! mostly during recovery. Afterwards the checks of `load.rs` hold, and each node has started again on its own.
 //! `make power RUNS=200` cuts that many times (RELIABILITY L1, L2, L9 and L10).
 
 use std::os::unix::process::ExitStatusExt;
@@ -26,7 +26,7 @@ fn three_nodes_keep_acknowledged_records() {
     power_loop(3, runs().div_ceil(2));
 }
 
-/// By default a short run.
+/// Returns the number of power cuts; by default few.
 fn runs() -> usize {
     std::env::var("SERIATIM_TEST_POWER_RUNS").map_or(6, |runs| runs.parse().expect("a number"))
 }
@@ -42,12 +42,12 @@ fn power_loop(nodes: usize, runs: usize) {
         Cluster::start_at(site, nodes, &["--segment-bytes=262144"], |name| shim.env(&root.join(name), None, 1));
     let addrs: Vec<String> = cluster.nodes.iter().map(|node| node.rpc_addr.clone()).collect();
     let (site, nodes) = (&cluster.site, &mut cluster.nodes);
-    let mut again = 0;
+    let mut cuts_at_start = 0;
     let (sent, ()) = under_load(site, &addrs, &mut random, |random| {
         let client = site.client(&addrs[0], "root");
         for run in 1..=runs {
             if random.below(3) > 0 {
-                // One time in three, the cut may happen during an election.
+                // Otherwise, the cut may happen during an election.
                 eventually("a leader exists", || {
                     client.wait_connected(Duration::from_millis(100));
                     client.get_log("").map(drop).map_err(|e| e.to_string())
@@ -63,18 +63,18 @@ fn power_loop(nodes: usize, runs: usize) {
             for (node, dir) in nodes.iter_mut().zip(&dirs) {
                 while random.below(3) == 0 {
                     start_and_cut(node, &shim, dir, random);
-                    again += 1;
+                    cuts_at_start += 1;
                 }
                 node.set_env(shim.env(dir, None, 1));
                 node.start_again();
             }
             if run % 10 == 0 {
-                eprintln!("{run} cuts, and {again} more during or soon after a start");
+                eprintln!("{run} cuts, and {cuts_at_start} more during or soon after a start");
             }
         }
     });
     wait_for_voters(&cluster.clients());
-    eprintln!("{runs} cuts, and {again} more during or soon after a start");
+    eprintln!("{runs} cuts, and {cuts_at_start} more during or soon after a start");
     check(&cluster, &sent);
 }
 
@@ -83,7 +83,7 @@ fn start_and_cut(node: &mut Node, shim: &Shim, dir: &Path, random: &mut Random) 
     node.set_env(shim.env(dir, Some(1 + random.below(60)), random.next() >> 1));
     let ended = match node.try_start_again() {
         Ok(()) => {
-            // Without the other nodes it may never reach that operation.
+            // Without the other nodes, this node may never perform that many operations.
             pause(random.below(100));
             shim.inject(dir, &Fault::Cut(random.next() >> 1));
             node.wait()

@@ -1,4 +1,4 @@
-//! The English of the sources and documents, counted. `make prose` prints the counts; `make prose LIST=1`
+//! Counts some habits of unclear English in the sources and documents. `make prose` prints the counts; `make prose LIST=1`
 //! also prints where each one was found.
 //!
 //! A count does not measure good prose. It stops a habit from returning once it is gone.
@@ -95,7 +95,7 @@ fn comments_and_names_are_found() {
     assert_eq!(repeats("/// The log\n/// of logs.\npub log: Log,\n"), 0);
 }
 
-/// The hits of all comments, each as often as it was found in them.
+/// Returns each comment as often as `count` finds something in it.
 fn find(comments: &[Hit], count: impl Fn(&Hit) -> usize) -> Vec<Hit> {
     let copy = |hit: &Hit| Hit::new(&hit.file, hit.line, hit.text.trim());
     comments.iter().flat_map(|hit| (0..count(hit)).map(move |_| copy(hit))).collect()
@@ -112,7 +112,7 @@ fn count_is_no(hit: &Hit) -> usize {
     words.windows(2).filter(|pair| matches!(pair[0], "is" | "are") && pair[1] == "no").count()
 }
 
-/// The comments of a source, line by line.
+/// Returns the comments of a source, line by line.
 fn comments(file: &Path, text: &str) -> Vec<Hit> {
     let mut hits: Vec<Hit> = Vec::new();
     for (line, comment) in each_comment(text) {
@@ -124,7 +124,8 @@ fn comments(file: &Path, text: &str) -> Vec<Hit> {
     hits
 }
 
-/// Each comment with its line, from 1, without its slashes. Strings and characters that look like one are not comments.
+/// Returns each comment without its slashes, with its line number from 1. Skips strings and characters that look like a
+/// comment.
 fn each_comment(text: &str) -> Vec<(usize, String)> {
     let chars: Vec<char> = text.chars().collect();
     let at = |i: usize| chars.get(i).copied().unwrap_or('\0');
@@ -183,7 +184,7 @@ fn is_ident(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Doc comments of one line and at most three words, all of which are in the name of the item below.
+/// Returns the doc comments of one line and at most three words, all of which are in the name of the item below.
 fn repeated_names(file: &Path, text: &str) -> Vec<Hit> {
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     let is_doc = |i: usize| lines.get(i).is_some_and(|line| line.starts_with("///"));
@@ -203,7 +204,7 @@ fn repeated_names(file: &Path, text: &str) -> Vec<Hit> {
     hits
 }
 
-/// The words of a comment or a name: in lower case, without articles, in the singular.
+/// Returns the words of a comment or a name: in lower case, without articles, in the singular.
 fn words(text: &str) -> Vec<String> {
     let mut spaced = String::new();
     let mut before = ' ';
@@ -219,7 +220,7 @@ fn words(text: &str) -> Vec<String> {
     parts.map(|word| word.strip_suffix('s').filter(|word| word.len() > 1).unwrap_or(word).to_owned()).collect()
 }
 
-/// The words of the name that an item's first line declares.
+/// Returns the words of the name that an item's first line declares.
 fn name(item: &str) -> Vec<String> {
     let keywords = ["fn", "struct", "enum", "trait", "type", "const", "static", "mod", "union"];
     let mut names = item.split(|c: char| !is_ident(c)).filter(|part| !part.is_empty()).skip_while(|part| {
@@ -234,7 +235,7 @@ fn name(item: &str) -> Vec<String> {
     words(declared.unwrap_or_default())
 }
 
-/// The documents in the root, and all in `docs/`, except those that are generated.
+/// Returns the documents in the root and in `docs/`, except those that are generated.
 fn documents() -> Vec<(PathBuf, String)> {
     let mut all = files("docs", "md");
     for entry in fs::read_dir(".").expect("the project's root").flatten() {
@@ -253,7 +254,7 @@ fn long_lines((file, text): &(PathBuf, String)) -> Vec<Hit> {
     long.map(|(i, line)| Hit::new(file, i + 1, line.chars().take(60).collect::<String>())).collect()
 }
 
-/// All files below a folder of the project with that ending.
+/// Returns all files with this extension below a folder of the project.
 fn files(folder: &str, ending: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::from(folder)];

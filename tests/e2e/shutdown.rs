@@ -22,7 +22,8 @@ fn one_node_shuts_down_cleanly_under_load() {
     under_load(&mut Cluster::start(1), 0);
 }
 
-/// Counts the calls that ended with a response or a status. A call that does not end fails the test by its deadline.
+/// Stops the node `victim` while calls to it are in progress. Each call must end with a response or a status: one that does
+/// not end fails the test at its deadline.
 fn under_load(cluster: &mut Cluster, victim: usize) {
     let (acknowledged, statuses) = (AtomicU64::new(0), AtomicU64::new(0));
     let (acknowledged, statuses) = (&acknowledged, &statuses);
@@ -62,7 +63,7 @@ fn under_load(cluster: &mut Cluster, victim: usize) {
                 statuses.fetch_add(1, Ordering::Relaxed);
             }));
             let client = cluster.client(victim);
-            // A tail.
+            // A stream that waits at the end of the log.
             calls.push(scope.spawn(move || {
                 let request = ConsumeRequest { max_records: 1000, ..ConsumeRequest::default() };
                 let tail = client.consume_stream(&request, Some(TIMEOUT)).expect("a stream");

@@ -13,7 +13,7 @@ use crate::shim::{Fault, Shim};
 
 const SIGABRT: i32 = 6;
 
-/// An index file may fail to be written: it is rebuilt.
+/// The write to a segment fails. A write to an index file may fail, because an index is rebuilt.
 #[test]
 fn a_write_error_stops_the_process() {
     let (status, log) = fail_under_load(&Fault::WriteError(".seg"));
@@ -54,7 +54,7 @@ fn an_unreadable_sector_at_startup_is_reported_as_damage() {
     assert!(log.contains("Input/output error") && log.contains("`seriatim log verify` reads all files"), "{log}");
 }
 
-/// Normally the node refuses appends before the disk is full. Here it has no warning.
+/// Normally the node refuses appends before the disk is full. Here the disk is full without a warning.
 #[test]
 fn an_unexpected_disk_full_error_stops_the_process() {
     let (status, log) = fail_under_load(&Fault::WriteFull("groups/1/0"));

@@ -12,7 +12,7 @@ pub struct Module {
     pub code: String,
 }
 
-/// All Rust files below a directory of the repository.
+/// Returns all Rust files below a directory of the repository.
 pub fn sources(directory: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut directories = vec![PathBuf::from(directory)];
@@ -30,7 +30,7 @@ pub fn sources(directory: &str) -> Vec<PathBuf> {
     files
 }
 
-/// `src/a/b.rs` and `src/a/b/mod.rs` are `a`, `b`.
+/// Returns the names from the crate's root: `a`, `b` for `src/a/b.rs` and for `src/a/b/mod.rs`.
 pub fn module_path(file: &Path) -> Vec<String> {
     let inside = file.strip_prefix("src").expect("in src").with_extension("");
     let mut names: Vec<String> = inside.iter().map(|part| part.to_string_lossy().into_owned()).collect();
@@ -40,7 +40,7 @@ pub fn module_path(file: &Path) -> Vec<String> {
     names
 }
 
-/// The text of a file without comments and its test module.
+/// Returns the text of a file without its comments and its test module.
 pub fn code(file: &Path) -> String {
     let text = fs::read_to_string(file).expect("a source");
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
@@ -66,7 +66,7 @@ fn is_declared_for_tests(path: &[String]) -> bool {
     })
 }
 
-/// The paths of all `use` declarations, one per imported name.
+/// Returns the paths of all `use` declarations, one for each imported name.
 pub fn expand_uses(code: &str) -> Vec<Vec<String>> {
     uses(code).flat_map(|tree| expand(tree, &[])).collect()
 }
@@ -79,7 +79,7 @@ fn uses(code: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// `a::{b, c::d}` is `a::b` and `a::c::d`.
+/// Expands `a::{b, c::d}` to `a::b` and `a::c::d`.
 fn expand(tree: &str, prefix: &[String]) -> Vec<Vec<String>> {
     let names = |text: &str| {
         let names = text.split("::").map(str::trim).filter(|name| !name.is_empty());
@@ -121,13 +121,13 @@ fn first_level(text: &str) -> Vec<&str> {
     parts
 }
 
-/// The paths outside of `use` declarations that begin with `crate`, `self` or `super`.
+/// Returns the paths outside of `use` declarations that begin with `crate`, `self` or `super`.
 pub fn paths_in(code: &str) -> Vec<Vec<String>> {
     let is_root = |path: &Vec<String>| ["crate", "self", "super"].contains(&path[0].as_str());
     qualified(&without_uses(code)).into_iter().filter(is_root).collect()
 }
 
-/// All other paths, those of `use` declarations included: their first name may be a child module.
+/// Returns the paths that begin with another name, also those of `use` declarations. The first name may be a child module.
 pub fn bare_paths(code: &str) -> Vec<Vec<String>> {
     let is_root = |path: &Vec<String>| ["crate", "self", "super"].contains(&path[0].as_str());
     let all = qualified(&without_uses(code)).into_iter().chain(expand_uses(code));
@@ -138,14 +138,14 @@ fn without_uses(code: &str) -> String {
     uses(code).fold(code.to_owned(), |code, tree| code.replace(tree, ""))
 }
 
-/// All `a::b` of a text.
+/// Returns all paths with `::` in a text.
 fn qualified(code: &str) -> Vec<Vec<String>> {
     let is_name = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
     let words = code.split(|c: char| !is_name(c)).map(|word| word.trim_matches(':')).filter(|word| word.contains("::"));
     words.map(|word| word.split("::").filter(|name| !name.is_empty()).map(str::to_owned).collect()).collect()
 }
 
-/// A path as seen from the crate's root; none if it begins with another crate, a type or a child module.
+/// Returns a path from the crate's root; `None` if it begins with another crate, a type or a child module.
 pub fn resolve(own: &[String], path: &[String]) -> Option<Vec<String>> {
     let supers = path.iter().take_while(|name| *name == "super").count();
     let base = match path.first()?.as_str() {

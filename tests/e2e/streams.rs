@@ -119,7 +119,7 @@ fn an_interrupted_produce_reports_the_last_offset() {
 fn consume_reports_records_trimmed_before_they_were_read() {
     let cluster = Cluster::start(1);
     let client = cluster.client(0);
-    // More data than all buffers between the node and a reader that does not read.
+    // More data than fits into all buffers between the node and a reader that does not read.
     let value = |number: u64| [format!("{number:04}").into_bytes(), vec![b'x'; 1_000_000 - 4]].concat();
     (0..96).for_each(|number| drop(client.produce("", vec![record(value(number))]).expect("appended")));
     let consume = |from: &str| {
@@ -133,7 +133,7 @@ fn consume_reports_records_trimmed_before_they_were_read() {
     let readers = ["earliest", "-90", "0"].map(consume);
     assert_eq!(readers.each_ref().map(|(.., first)| *first), [0, 6, 0]);
     client.trim("", 94).expect("trimmed");
-    for (at, (mut child, stdout, first)) in readers.into_iter().enumerate() {
+    for (reader, (mut child, stdout, first)) in readers.into_iter().enumerate() {
         let read: Vec<u64> = stdout.lines().map(|line| number(&line.expect("a line"))).collect();
         let mut stderr = String::new();
         child.stderr.take().expect("stderr").read_to_string(&mut stderr).expect("text");
@@ -141,9 +141,9 @@ fn consume_reports_records_trimmed_before_they_were_read() {
         // Records that were already sent are read; the missing offsets are reported.
         let whole = read.iter().zip(first + 1..).take_while(|(got, wanted)| *got == wanted).count() as u64;
         let next = first + 1 + whole;
-        assert!(next < 94, "nothing was trimmed under reader {at}");
+        assert!(next < 94, "nothing was trimmed under reader {reader}");
         let rest = &read[usize::try_from(whole).expect("small")..];
-        if at == 2 {
+        if reader == 2 {
             assert_eq!((code, rest), (Some(1), &[][..]), "from an explicit offset: {stderr}");
             assert!(stderr.contains("OFFSET_TRIMMED"), "{stderr}");
             continue;

@@ -46,8 +46,8 @@ fn damage_is_found_by_the_scrub_and_by_verify() {
     assert!(SEGMENT.ends_with(&range.file) && (range.position..range.position + range.bytes).contains(&(at as u64)));
     let lost = client.consume_at("", 3).expect_err("damaged");
     assert_eq!(lost.status().map(|status| status.code), Some(Code::DATA_LOSS));
-    for whole in [2, 4, 39] {
-        assert_eq!(client.consume_at("", whole).expect("the others are served").offset, whole);
+    for intact in [2, 4, 39] {
+        assert_eq!(client.consume_at("", intact).expect("the others are served").offset, intact);
     }
     client.produce("", vec![record("after the damage")]).expect("produces");
     let status = cluster.site.cli(&cluster.nodes[0].rpc_addr, &["status"]).output().expect("runs");
