@@ -1,5 +1,5 @@
-//! The client of every measurement sends raw bytes over one channel. The same code calls a node and the raw server, so that the
-//! client's cost is on both sides of a ratio.
+//! The client of every measurement, which sends raw bytes over one channel. The same code calls a node and the raw server, so that
+//! both sides of a ratio contain the cost of the client.
 
 use std::io::Read as _;
 use std::pin::pin;
@@ -127,17 +127,17 @@ impl Caller {
         &self,
         message: Bytes,
         window: usize,
-        enough: impl Fn(u64, Duration) -> bool + Send + 'static,
+        is_enough: impl Fn(u64, Duration) -> bool + Send + 'static,
     ) -> f64 {
         let (mut sink, mut answers) =
             self.client().duplex_streaming(&PRODUCE_STREAM, CallOption::default()).expect("a stream");
-        let (mut take, mut give) = mpsc::channel::<()>(window.saturating_sub(1));
+        let (mut slots, mut free_slot) = mpsc::channel::<()>(window.saturating_sub(1));
         let stop = Arc::new(AtomicBool::new(false));
         let stopping = stop.clone();
         let (closed, is_closed) = oneshot::channel::<()>();
         self.client().spawn(async move {
             sink.enhance_batch(true);
-            while !stopping.load(Ordering::Relaxed) && take.feed(()).await.is_ok() {
+            while !stopping.load(Ordering::Relaxed) && slots.feed(()).await.is_ok() {
                 sink.send((message.clone(), WriteFlags::default())).await.expect("sends");
             }
             sink.close().await.expect("closes");
@@ -146,18 +146,18 @@ impl Caller {
         self.run(async move {
             let begin = Instant::now();
             let mut count = 0u64;
-            let mut at_end = begin;
+            let mut last_answer = begin;
             while let Some(answer) = answers.next().await {
                 answer.expect("a response");
                 count += 1;
-                at_end = Instant::now();
-                if enough(count, at_end - begin) {
+                last_answer = Instant::now();
+                if is_enough(count, last_answer - begin) {
                     stop.store(true, Ordering::Relaxed);
                 }
-                give.next().await;
+                free_slot.next().await;
             }
             let _ = is_closed.await;
-            count as f64 / (at_end - begin).as_secs_f64()
+            count as f64 / (last_answer - begin).as_secs_f64()
         })
     }
 

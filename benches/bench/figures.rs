@@ -8,8 +8,8 @@ use seriatim::pb::log::ConsumeRequest;
 
 use super::calls::{Bytes, Caller, Download, consume_request, produce_request};
 use super::harness::{Cluster, memory_bytes};
-use super::process::{Highest, cpu_part, cpu_time};
-use super::raw::{Raw, RawFile};
+use super::process::{MemoryPeak, cpu_fraction, cpu_time};
+use super::raw::{RawFile, RawServer};
 use super::report::{Row, Target, Values};
 
 const MIB: f64 = (1 << 20) as f64;
@@ -63,7 +63,7 @@ impl Bench {
     }
 
     /// Adds a figure without a ceiling.
-    pub fn single(&mut self, name: &str, unit: &'static str, target: Target, value: f64, note: &str) {
+    pub fn add_single(&mut self, name: &str, unit: &'static str, target: Target, value: f64, note: &str) {
         let mut row = Row::new(name, unit, target);
         row.ours.push(value);
         row.note = note.to_owned();
@@ -91,14 +91,14 @@ pub struct Pair {
     pub node: Caller,
     pub raw: Caller,
     pub cluster: Cluster,
-    pub server: Raw,
+    pub server: RawServer,
 }
 
 impl Pair {
     pub fn start() -> Pair {
         let cluster = Cluster::start_with(1, &["--streams-per-principal-max=20000"]);
         let files = cluster.site.client_files("root");
-        let server = Raw::start(&cluster.site.certs(), files.clone());
+        let server = RawServer::start(&cluster.site.certs(), files.clone());
         let node = Caller::connect(&cluster.nodes[0].rpc_addr, &files);
         Pair { node, raw: server.connect(), cluster, server }
     }
@@ -214,9 +214,9 @@ fn upload(bench: &mut Bench, name: &str, at_least: f64, pair: &Pair, message: &B
 }
 
 /// Appends this many MiB of 1 KiB records to the log.
-pub fn fill(pair: &Pair, megabytes: usize) {
+pub fn fill(pair: &Pair, mib: usize) {
     let batch = produce_request(512, 1024);
-    let wanted = (megabytes << 20).div_ceil(batch.len()) as u64;
+    let wanted = (mib << 20).div_ceil(batch.len()) as u64;
     pair.node.upload(batch, 16, wanted);
 }
 
@@ -225,8 +225,8 @@ pub fn consume_all(max_bytes: u32) -> Bytes {
     consume_request(&request)
 }
 
-/// Returns a request for as many and as large messages from the raw server as `like` had.
-pub fn raw_request(like: &Download) -> Bytes {
+/// Returns the request for which the raw server sends as many messages of the same average size as in `like`.
+pub fn matching_raw_request(like: &Download) -> Bytes {
     let (max_records, max_bytes) = (like.messages as u32, (like.bytes / like.messages.max(1)) as u32);
     consume_request(&ConsumeRequest { max_records, max_bytes, ..ConsumeRequest::default() })
 }
@@ -244,12 +244,12 @@ fn consume(bench: &mut Bench) {
     for (name, max_bytes) in figures {
         let request = consume_all(max_bytes);
         let first = pair.node.download(request.clone());
-        let alike = raw_request(&first);
+        let raw_request = matching_raw_request(&first);
         bench.compare(
             name,
             "MB/s",
             Target::AtLeast(0.8),
-            || pair.raw.download(alike.clone()).rate(),
+            || pair.raw.download(raw_request.clone()).rate(),
             || pair.node.download(request.clone()).rate(),
         );
     }
@@ -264,7 +264,7 @@ fn tails(bench: &mut Bench) {
     const TAILS: usize = 1000;
     let pair = Pair::start();
     let begin = Instant::now();
-    let stamp = move || begin.elapsed().as_micros() as u64;
+    let now_us = move || begin.elapsed().as_micros() as u64;
     let request = consume_request(&ConsumeRequest { max_records: 1000, ..ConsumeRequest::default() });
     let results = Arc::new(std::sync::Mutex::new(Vec::new()));
     pair.node.upload(stamped(0), 1, 1);
@@ -275,11 +275,11 @@ fn tails(bench: &mut Bench) {
         let (results, all_open, done) = (results.clone(), all_open.clone(), done.clone());
         pair.node.spawn(async move {
             let mut tail = tail;
-            let mut late = Vec::new();
+            let mut latencies = Vec::new();
             let mut next = 0;
-            while late.len() < records as usize {
+            while latencies.len() < records as usize {
                 let message = tail.next().await.expect("open").expect("records");
-                let now = stamp();
+                let now = now_us();
                 for (offset, sent) in stamps(&message) {
                     assert_eq!(offset, next, "each record once, in order");
                     next += 1;
@@ -287,24 +287,24 @@ fn tails(bench: &mut Bench) {
                     match sent {
                         0 if offset == 0 => drop(all_open.send(())),
                         0 => {}
-                        sent => late.push((now - sent) as f64),
+                        sent => latencies.push((now - sent) as f64),
                     }
                 }
             }
-            results.lock().expect("whole").extend(late);
+            results.lock().expect("whole").extend(latencies);
             let _ = done.send(());
         });
     }
     (0..TAILS).for_each(|_| opened.recv().expect("a tail opens"));
     let feeder = Caller::connect(&pair.cluster.nodes[0].rpc_addr, &pair.cluster.site.client_files("root"));
-    feeder.feed(records, Duration::from_millis(1), move || stamped(stamp()));
+    feeder.feed(records, Duration::from_millis(1), move || stamped(now_us()));
     (0..TAILS).for_each(|_| ended.recv_timeout(Duration::from_secs(60)).expect("every tail receives every record"));
-    let mut late = std::mem::take(&mut *results.lock().expect("whole"));
-    assert_eq!(late.len(), TAILS * records as usize, "every tail receives every record");
-    late.sort_by(f64::total_cmp);
-    let at = |part: f64| late[((late.len() - 1) as f64 * part) as usize] / 1000.0;
+    let mut latencies = std::mem::take(&mut *results.lock().expect("whole"));
+    assert_eq!(latencies.len(), TAILS * records as usize, "every tail receives every record");
+    latencies.sort_by(f64::total_cmp);
+    let at = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize] / 1000.0;
     let note = format!("p50 {:.1} ms, longest {:.1} ms; every tail got all {records}", at(0.5), at(1.0));
-    bench.single(name, "ms", Target::None, at(0.99), &note);
+    bench.add_single(name, "ms", Target::None, at(0.99), &note);
 }
 
 /// Returns a request with one record whose value begins with this number.
@@ -330,14 +330,14 @@ fn memory(bench: &mut Bench) {
     }
     let pair = Pair::start();
     let pid = pair.cluster.nodes[0].pid();
-    bench.single("memory: idle", "MiB", Target::Under(25.0), memory_bytes(pid) as f64 / MIB, "RssAnon");
-    let part = cpu_part(pid, bench.turn * 10) * 100.0;
-    bench.single("memory: CPU of an idle node", "% of a core", Target::Under(0.2), part, "");
+    bench.add_single("memory: idle", "MiB", Target::Under(25.0), memory_bytes(pid) as f64 / MIB, "RssAnon");
+    let percent = cpu_fraction(pid, bench.turn * 10) * 100.0;
+    bench.add_single("memory: CPU of an idle node", "% of a core", Target::Under(0.2), percent, "");
 
     pair.node.upload(produce_request(1, 100), 1, 1);
     let waiting = consume_request(&ConsumeRequest { max_records: 1, ..ConsumeRequest::default() });
     let idle = consume_request(&ConsumeRequest { max_bytes: 100, ..ConsumeRequest::default() });
-    let of_tails = |pid: u32, connect: &dyn Fn() -> Caller, request: &Bytes| {
+    let kib_per_tail = |pid: u32, connect: &dyn Fn() -> Caller, request: &Bytes| {
         let before = memory_bytes(pid);
         let callers: Vec<Caller> = (0..10).map(|_| connect()).collect();
         let mut tails: Vec<_> = callers.iter().map(|caller| caller.tails(request, 1000)).collect();
@@ -346,14 +346,14 @@ fn memory(bench: &mut Bench) {
     };
     let files = pair.cluster.site.client_files("root");
     let addr = pair.cluster.nodes[0].rpc_addr.clone();
-    let raw = of_tails(pair.server.pid(), &|| pair.server.connect(), &idle);
-    let ours = of_tails(pid, &|| Caller::connect(&addr, &files), &waiting);
+    let raw = kib_per_tail(pair.server.pid(), &|| pair.server.connect(), &idle);
+    let ours = kib_per_tail(pid, &|| Caller::connect(&addr, &files), &waiting);
     let note = format!("{ours:.1} KiB, of which raw gRPC takes {raw:.1}");
-    bench.single("memory: an idle tail, of 10,000, above raw gRPC", "KiB", Target::Under(8.0), ours - raw, &note);
+    bench.add_single("memory: an idle tail, of 10,000, above raw gRPC", "KiB", Target::Under(8.0), ours - raw, &note);
     drop(pair);
 
     let pair = Pair::start();
-    let highest = Highest::of(pair.cluster.nodes[0].pid());
+    let peak = MemoryPeak::of(pair.cluster.nodes[0].pid());
     let small = produce_request(1, 100);
     let batch = produce_request(1024, 1000);
     pair.node.unary_rate(&small, 256, bench.turn * 3);
@@ -362,5 +362,5 @@ fn memory(bench: &mut Bench) {
         pair.node.download(consume_all(1 << 20));
     }
     let note = "RssAnon over 256 unary calls in flight, 1 MiB batches and catching up";
-    bench.single("memory: highest under load", "MiB", Target::Under(256.0), highest.get() as f64 / MIB, note);
+    bench.add_single("memory: highest under load", "MiB", Target::Under(256.0), peak.get() as f64 / MIB, note);
 }

@@ -8,9 +8,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::calls::{Caller, produce_request};
-use super::figures::{Bench, consume_all, raw_request};
+use super::figures::{Bench, consume_all, matching_raw_request};
 use super::harness::{Node, NodeOptions, Site, print_uncaptured};
-use super::raw::Raw;
+use super::raw::RawServer;
 use super::report::{Row, Target};
 
 const CALLGRIND: &str = "callgrind_control";
@@ -40,7 +40,8 @@ impl<'a> Counted<'a> {
         counted
     }
 
-    /// Runs `work`, which returns its number of records. Returns the instructions per record, without those of an idle server.
+    /// Returns the instructions per record while `work` runs, without those of an idle server. `work` returns the number of
+    /// its records.
     fn during(&self, work: impl FnOnce() -> f64) -> f64 {
         self.control("--zero");
         let begin = Instant::now();
@@ -86,7 +87,7 @@ pub fn run(bench: &mut Bench) {
     let options =
         NodeOptions { name: "n1".into(), bootstrap: true, wrapper: wrapper.clone(), ..NodeOptions::default() };
     let node = Node::start(&site, options);
-    let raw = Raw::start_wrapped(&wrapper, &site.certs(), files.clone());
+    let raw = RawServer::start_wrapped(&wrapper, &site.certs(), files.clone());
     let callers = [raw.connect(), Caller::connect(&node.rpc_addr, &files)];
     let servers = [raw.pid(), node.pid()].map(|process| Counted::new(process, dir.path()));
     let mut count = |name: &str, load: &dyn Fn(usize) -> f64| {
@@ -112,7 +113,7 @@ pub fn run(bench: &mut Bench) {
     upload(1, 100, 32, 200);
     let request = consume_all(0);
     let log = callers[1].download(request.clone());
-    let requests = [raw_request(&log), request];
+    let requests = [matching_raw_request(&log), request];
     count(CONSUME, &|server| {
         callers[server].download(requests[server].clone());
         log.bytes as f64 / 1024.0

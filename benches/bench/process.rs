@@ -14,23 +14,23 @@ pub fn cpu_time(pid: u32) -> Duration {
     Duration::from_nanos(used.sum())
 }
 
-/// Samples the memory of a process, and keeps the maximum.
-pub struct Highest {
+/// Samples the memory of a process until [`MemoryPeak::get`], which returns the maximum.
+pub struct MemoryPeak {
     stop: crossbeam_channel::Sender<()>,
     thread: std::thread::JoinHandle<u64>,
 }
 
-impl Highest {
-    pub fn of(pid: u32) -> Highest {
+impl MemoryPeak {
+    pub fn of(pid: u32) -> MemoryPeak {
         let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
         let thread = std::thread::spawn(move || {
-            let mut highest = memory_bytes(pid);
+            let mut peak = memory_bytes(pid);
             while stopped.recv_timeout(Duration::from_millis(5)) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
-                highest = highest.max(memory_bytes(pid));
+                peak = peak.max(memory_bytes(pid));
             }
-            highest
+            peak
         });
-        Highest { stop, thread }
+        MemoryPeak { stop, thread }
     }
 
     pub fn get(self) -> u64 {
@@ -40,7 +40,7 @@ impl Highest {
 }
 
 /// Returns the CPU time of a process during `over`, as a fraction of one core.
-pub fn cpu_part(pid: u32, over: Duration) -> f64 {
+pub fn cpu_fraction(pid: u32, over: Duration) -> f64 {
     let (begin, used) = (Instant::now(), cpu_time(pid));
     std::thread::park_timeout(over);
     (cpu_time(pid) - used).as_secs_f64() / begin.elapsed().as_secs_f64()

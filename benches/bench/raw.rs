@@ -97,19 +97,19 @@ pub fn serve(certs: &Path) {
 }
 
 /// The raw server in its own process; killed when dropped.
-pub struct Raw {
+pub struct RawServer {
     child: Child,
     addr: String,
     files: ClientFiles,
 }
 
-impl Raw {
-    pub fn start(certs: &Path, files: ClientFiles) -> Raw {
-        Raw::start_wrapped(&[], certs, files)
+impl RawServer {
+    pub fn start(certs: &Path, files: ClientFiles) -> RawServer {
+        RawServer::start_wrapped(&[], certs, files)
     }
 
-    /// Like [`Raw::start`], with a command that runs the program.
-    pub fn start_wrapped(wrapper: &[String], certs: &Path, files: ClientFiles) -> Raw {
+    /// Like [`RawServer::start`], with a command that runs the program.
+    pub fn start_wrapped(wrapper: &[String], certs: &Path, files: ClientFiles) -> RawServer {
         let program = std::env::current_exe().expect("this program").display().to_string();
         let mut words = wrapper.iter().chain([&program]);
         let mut child = Command::new(words.next().expect("the program"))
@@ -122,7 +122,7 @@ impl Raw {
             .expect("the raw server starts");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("a port");
-        Raw { child, addr: format!("127.0.0.1:{}", line.trim()), files }
+        RawServer { child, addr: format!("127.0.0.1:{}", line.trim()), files }
     }
 
     pub fn connect(&self) -> Caller {
@@ -134,7 +134,7 @@ impl Raw {
     }
 }
 
-impl Drop for Raw {
+impl Drop for RawServer {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -209,9 +209,9 @@ pub fn read_rate(files: &[File]) -> f64 {
 }
 
 /// Drops files from the page cache.
-pub fn forget(files: &[File]) {
+pub fn drop_from_page_cache(files: &[File]) {
     for file in files {
         file.sync_all().expect("syncs");
-        rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed).expect("forgets");
+        rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed).expect("dropped");
     }
 }

@@ -10,7 +10,7 @@ use seriatim::storage::log::{Genesis, GroupLog, HardState, LogOptions, LogState}
 use seriatim::types::{GroupId, NodeId};
 
 use super::figures::{Bench, Pair, consume_all, fill};
-use super::raw::{RawFile, forget, read_rate};
+use super::raw::{RawFile, drop_from_page_cache, read_rate};
 use super::report::{Row, Target};
 
 pub fn run(bench: &mut Bench) {
@@ -96,18 +96,18 @@ fn cold(bench: &mut Bench) {
         Target::AtLeast(0.8),
         || {
             let files = segments(&pair);
-            forget(&files);
+            drop_from_page_cache(&files);
             read_rate(&files)
         },
         || {
-            forget(&segments(&pair));
+            drop_from_page_cache(&segments(&pair));
             pair.node.download(request.clone()).rate()
         },
     );
 }
 
 /// Appends until the newest segment is half full. A start reads that segment, so it should be equally long in both logs.
-fn half_a_segment(pair: &Pair) {
+fn fill_half_a_segment(pair: &Pair) {
     let before = segments(pair).len();
     while segments(pair).len() == before {
         fill(pair, 1);
@@ -115,7 +115,7 @@ fn half_a_segment(pair: &Pair) {
     fill(pair, 32);
 }
 
-/// Measures the time from process start to `ready`, with a small and with a large log, whose tail is in the page cache.
+/// Measures the time from process start to `ready`, with a small and with a large log. The newest segment is in the page cache.
 fn start(bench: &mut Bench) {
     let name = "start: 16 GiB against 1 GiB of log";
     if !bench.wants(name) {
@@ -125,10 +125,10 @@ fn start(bench: &mut Bench) {
     let mut pair = Pair::start();
     let mut row = Row::new(name, "ms", Target::Under(100.0));
     fill(&pair, 1024);
-    half_a_segment(&pair);
+    fill_half_a_segment(&pair);
     let small = starts(&mut pair, bench.rounds);
     fill(&pair, (gib - 1) << 10);
-    half_a_segment(&pair);
+    fill_half_a_segment(&pair);
     let large = starts(&mut pair, bench.rounds);
     for (small, large) in small.into_iter().zip(large) {
         row.ceiling.push(small);
