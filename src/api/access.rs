@@ -137,7 +137,7 @@ impl ClientAccess {
 
     /// Resolves when an open stream has to end: the right or the certificate is lost, or the node stops. `log` is `None`
     /// while no message has named one.
-    pub async fn lost(
+    pub async fn must_end(
         self,
         right: Right,
         log: Option<LogName>,
@@ -195,8 +195,8 @@ mod tests {
         let log = LogName::new("").expect("a name");
         assert_eq!(client.check_log(CONSUME, &log), Ok(()));
         assert!(client.check_log(Right::Log(&[Action::Produce]), &log).is_err());
-        let lost = client.lost(CONSUME, Some(log), Lifecycle::default(), timers.handle());
-        let error = futures::executor::block_on(lost);
+        let end = client.must_end(CONSUME, Some(log), Lifecycle::default(), timers.handle());
+        let error = futures::executor::block_on(end);
         assert!(matches!(error, ApiError::NoIdentity(_)), "{error:?}");
         assert!(SystemTime::now() >= expires);
     }

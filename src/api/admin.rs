@@ -33,7 +33,7 @@ pub async fn trim(service: Service, call: Call, request: Request) -> Result<admi
         ApiError::from_propose(error, &FailedProposal { bounds: &bounds, offset, producer_id: 0 })
     })?;
     // It is committed, and so final, even if this node does not apply it in time.
-    let mark = core.applied(log.group, applied.index, &log.watermark, &service.timers, deadline).await;
+    let mark = core.wait_applied(log.group, applied.index, &log.watermark, &service.timers, deadline).await;
     let mark = mark.unwrap_or_else(|_| log.watermark.get());
     let mut response = admin::TrimResponse::new();
     response.first_offset = mark.first_offset.0.max(request.first_offset);

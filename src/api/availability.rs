@@ -18,11 +18,11 @@ const FAILING_MAX: Duration = Duration::from_secs(3);
 /// A read index that is not answered for this long has failed.
 const PROBE_MAX: Duration = Duration::from_secs(1);
 /// Between two probes while they fail.
-const PAUSE: Duration = Duration::from_millis(100);
+const PROBE_PAUSE: Duration = Duration::from_millis(100);
 /// The result of a probe is used for this long, however many requests need it.
 const FRESH: Duration = Duration::from_secs(1);
 /// Failures further apart than this are not one failure that lasts: nothing was probed in between.
-const APART: Duration = Duration::from_secs(10);
+const SAME_FAILURE_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 struct Probes {
@@ -56,17 +56,17 @@ impl Availability {
                 *self.lock() = Probes { succeeded: Some(Instant::now()), failed: None };
                 return true;
             }
-            if self.failed(Instant::now()) >= FAILING_MAX {
+            if self.record_failure(Instant::now()) >= FAILING_MAX {
                 return false;
             }
-            timers.at(Instant::now() + PAUSE).await;
+            timers.at(Instant::now() + PROBE_PAUSE).await;
         }
     }
 
     /// Notes a failure; returns for how long it has lasted.
-    fn failed(&self, now: Instant) -> Duration {
+    fn record_failure(&self, now: Instant) -> Duration {
         let mut probes = self.lock();
-        let same = probes.failed.filter(|(_, last)| now.duration_since(*last) < APART);
+        let same = probes.failed.filter(|(_, last)| now.duration_since(*last) < SAME_FAILURE_MAX);
         let first = same.map_or(now, |(first, _)| first);
         probes.failed = Some((first, now));
         now.duration_since(first)
@@ -79,7 +79,7 @@ async fn probe(core: &Core, timers: &TimersHandle) -> bool {
     let groups: Vec<GroupId> = core.logs.all().iter().map(|log| log.group).collect();
     for group in &groups {
         let index = core.read_index(*group, until);
-        match select(Box::pin(index), timers.at(until + PAUSE)).await {
+        match select(Box::pin(index), timers.at(until + PROBE_PAUSE)).await {
             Either::Left((Ok(_), _)) => {}
             Either::Left((Err(_), _)) | Either::Right(_) => return false,
         }

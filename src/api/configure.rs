@@ -48,7 +48,7 @@ pub async fn configure_log(
                 &FailedProposal { bounds: &bounds, offset: Offset::default(), producer_id: 0 },
             )
         })?;
-        core.applied(GroupId::CATALOG, applied.index, &core.catalog_watermark, &service.timers, deadline).await?;
+        core.wait_applied(GroupId::CATALOG, applied.index, &core.catalog_watermark, &service.timers, deadline).await?;
     }
     let mut response = admin::ConfigureLogResponse::new();
     response.settings = Some(settings(&meta(core, &log)?)).into();

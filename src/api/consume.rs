@@ -48,31 +48,31 @@ pub async fn consume(
     }
     let mut until = wait_until(request.wait_ms, call.deadline);
     loop {
-        let mark = position.log.watermark.get();
-        if position.offset < mark.next_offset {
-            let room = service.limits.read(&principal, batching.bytes_max)?;
+        let visible = position.log.watermark.get();
+        if position.offset < visible.next_offset {
+            let permit = service.limits.read(&principal, batching.bytes_max)?;
             let began = Instant::now();
-            if let Some((slice, room)) = position.read(core, &mark, batching, room).await? {
+            if let Some((slice, permit)) = position.read(core, &visible, batching, permit).await? {
                 service.metrics.read(slice.bytes.len(), began);
-                return Ok((some(batching, slice, &position.log, mark), Some(room)));
+                return Ok((reply_of(batching, slice, &position.log, visible), Some(permit)));
             }
         } else if position.confirmed.is_none() {
             position.confirmed = confirm(&service, core, &position, call.deadline).await?;
-        } else if position.offset > mark.next_offset {
-            return Err(ApiError::OffsetPastEnd(bounds(&position.log, &mark), position.offset));
+        } else if position.offset > visible.next_offset {
+            return Err(ApiError::OffsetPastEnd(bounds(&position.log, &visible), position.offset));
         } else if let Some(end) = until.take() {
             service.visible(&position.log.watermark, position.offset, end).await?;
             // That may have taken a minute.
             call.check_log(&name)?;
         } else if batching.one_by_one {
-            return Err(ApiError::OffsetPastEnd(bounds(&position.log, &mark), position.offset));
+            return Err(ApiError::OffsetPastEnd(bounds(&position.log, &visible), position.offset));
         } else {
-            return Ok((ConsumeReply::many(Vec::new(), mark, position.log.log_id), None));
+            return Ok((ConsumeReply::many(Vec::new(), visible, position.log.log_id), None));
         }
     }
 }
 
-/// The mark with everything acknowledged before the request; `None` if the record came first.
+/// The visible with everything acknowledged before the request; `None` if the record came first.
 async fn confirm(
     service: &Service,
     core: &Core,
@@ -81,21 +81,21 @@ async fn confirm(
 ) -> Result<Option<Visible>, ApiError> {
     let log = &position.log;
     let confirmed = core.catch_up(log.group, &log.watermark, &service.timers, deadline);
-    let visible = log.watermark.wait(Until::Visible(position.offset), &service.timers);
-    match select(visible, Box::pin(confirmed)).await {
+    let arrived = log.watermark.wait(Until::Visible(position.offset), &service.timers);
+    match select(arrived, Box::pin(confirmed)).await {
         // The log has stopped here: the error of the read index says why.
         Either::Left((Err(_), confirmed)) => confirmed.await.map(Some),
         Either::Left((Ok(_), _)) => Ok(None),
-        Either::Right((mark, _)) => mark.map(Some),
+        Either::Right((visible, _)) => visible.map(Some),
     }
 }
 
-fn some(batching: Batching, mut slice: Slice, log: &OpenLog, mark: Visible) -> ConsumeReply {
+fn reply_of(batching: Batching, mut slice: Slice, log: &OpenLog, visible: Visible) -> ConsumeReply {
     if batching.one_by_one {
         retag(&mut slice.bytes);
         return ConsumeReply::one(slice.bytes);
     }
-    ConsumeReply::many(slice.bytes, mark, log.log_id)
+    ConsumeReply::many(slice.bytes, visible, log.log_id)
 }
 
 /// The end of a wait: the request's, and early enough for a response before the deadline.

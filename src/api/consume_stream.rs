@@ -28,7 +28,7 @@ use crate::watermark::Until;
 /// The size of a message where the request sets none: what was read at once, at most this or one larger entry.
 const BYTES_DEFAULT: usize = 1 << 20;
 
-/// What is read at once, if there is room: whole entries for several messages, so that checksums are verified once.
+/// What is read at once, if there is permit: whole entries for several messages, so that checksums are verified once.
 const READ_BYTES: usize = 600 << 10;
 
 /// The shortest interval of heartbeats.
@@ -49,7 +49,7 @@ async fn serve(stream: ServerStream<'_, ConsumeReply>) -> Result<(), StreamEnd> 
     let core = service.core()?;
 
     let principal = call.principal();
-    let lost = call.lost(service, Some(name.clone()))?;
+    let must_end = call.must_end(service, Some(name.clone()))?;
     let tail = async {
         let log = core.log(&name, &service.timers, call.deadline).await?;
         let position = read_position(core, log, &request, &service.timers, call.deadline).await?;
@@ -63,7 +63,7 @@ async fn serve(stream: ServerStream<'_, ConsumeReply>) -> Result<(), StreamEnd> 
         tail.find_end(&request, call.deadline).await?;
         tail.run(sink).await
     };
-    match select(pin!(lost), pin!(tail)).await {
+    match select(pin!(must_end), pin!(tail)).await {
         Either::Left((error, _)) => Err(error.into()),
         Either::Right((result, _)) => result,
     }
@@ -97,14 +97,14 @@ impl Tail<'_> {
         let log = Arc::clone(&self.position.log);
         let past_end = |offset: Offset| offset > log.watermark.get().next_offset;
         if self.position.confirmed.is_none() && (request.stop_at_end || past_end(self.position.offset)) {
-            let mark = self.core.catch_up(log.group, &log.watermark, &self.service.timers, deadline).await?;
-            self.position.confirmed = Some(mark);
+            let visible = self.core.catch_up(log.group, &log.watermark, &self.service.timers, deadline).await?;
+            self.position.confirmed = Some(visible);
         }
         if past_end(self.position.offset) {
             return Err(ApiError::OffsetPastEnd(bounds(&log, &log.watermark.get()), self.position.offset));
         }
         if request.stop_at_end {
-            self.end = self.position.confirmed.map(|mark| mark.next_offset);
+            self.end = self.position.confirmed.map(|visible| visible.next_offset);
         }
         Ok(())
     }
@@ -112,14 +112,16 @@ impl Tail<'_> {
     async fn run(&mut self, sink: &mut Out) -> Result<(), StreamEnd> {
         let mut last_sent = Instant::now();
         while self.end.is_none_or(|end| self.position.offset < end) {
-            let mut mark = self.position.log.watermark.get();
+            let mut visible = self.position.log.watermark.get();
             if let Some(end) = self.end {
-                mark.next_offset = mark.next_offset.min(end);
+                visible.next_offset = visible.next_offset.min(end);
             }
-            if self.position.offset < mark.next_offset {
-                let room = self.room(sink).await?;
+            if self.position.offset < visible.next_offset {
+                let permit = self.read_permit(sink).await?;
                 let began = Instant::now();
-                if let Some((slice, _room)) = self.position.read_on(self.core, &mark, self.read_bytes, room).await? {
+                if let Some((slice, _permit)) =
+                    self.position.read_next(self.core, &visible, self.read_bytes, permit).await?
+                {
                     self.service.metrics.read(slice.bytes.len(), began);
                     self.send(slice, sink).await?;
                     last_sent = Instant::now();
@@ -128,7 +130,7 @@ impl Tail<'_> {
             }
             let beat = self.heartbeat.map(|every| last_sent + every);
             if !self.wait(sink, beat).await? {
-                let nothing = ConsumeReply::many(Vec::new(), mark, self.position.log.log_id);
+                let nothing = ConsumeReply::many(Vec::new(), visible, self.position.log.log_id);
                 send_all([nothing], sink).await?;
                 last_sent = Instant::now();
             }
@@ -136,11 +138,11 @@ impl Tail<'_> {
         Ok(())
     }
 
-    /// Waits for room for the next read, or for the end of the client.
-    async fn room(&self, sink: &mut Out) -> Result<Permit, StreamEnd> {
-        let room = pin!(self.service.limits.read_soon(&self.principal, self.read_bytes, &self.service.timers));
-        match select(room, poll_fn(|cx| gone(sink, cx))).await {
-            Either::Left((room, _)) => Ok(room?),
+    /// Waits for permit for the next read, or for the end of the client.
+    async fn read_permit(&self, sink: &mut Out) -> Result<Permit, StreamEnd> {
+        let permit = pin!(self.service.limits.queue_read(&self.principal, self.read_bytes, &self.service.timers));
+        match select(permit, poll_fn(|cx| gone(sink, cx))).await {
+            Either::Left((permit, _)) => Ok(permit?),
             Either::Right(_) => Err(StreamEnd::Gone),
         }
     }
@@ -162,9 +164,9 @@ impl Tail<'_> {
         let Slice { bytes, count, next } = slice;
         let Batching { one_by_one, records_max, bytes_max } = self.batching;
         if !one_by_one && count <= records_max && bytes.len() <= bytes_max {
-            let mark = self.position.log.watermark.get();
+            let visible = self.position.log.watermark.get();
             self.position.offset = next;
-            return send_all([ConsumeReply::many(bytes, mark, self.position.log.log_id)], sink).await;
+            return send_all([ConsumeReply::many(bytes, visible, self.position.log.log_id)], sink).await;
         }
         let mut at = 0;
         while at < bytes.len() {
@@ -174,8 +176,8 @@ impl Tail<'_> {
                 retag(&mut record);
                 ConsumeReply::one(record)
             } else {
-                let mark = self.position.log.watermark.get();
-                ConsumeReply::part(&bytes[at..end], mark, self.position.log.log_id)
+                let visible = self.position.log.watermark.get();
+                ConsumeReply::part(&bytes[at..end], visible, self.position.log.log_id)
             };
             sink.feed((reply, WriteFlags::default())).await.map_err(|_| StreamEnd::Gone)?;
             self.position.offset.0 += u64::from(count);

@@ -82,12 +82,12 @@ impl Core {
 }
 
 /// The bounds of a log, for errors.
-pub fn bounds(log: &OpenLog, mark: &Visible) -> LogBounds {
+pub fn bounds(log: &OpenLog, visible: &Visible) -> LogBounds {
     LogBounds {
         log: log.name.clone(),
         log_id: log.log_id,
-        first_offset: mark.first_offset,
-        next_offset: mark.next_offset,
+        first_offset: visible.first_offset,
+        next_offset: visible.next_offset,
     }
 }
 

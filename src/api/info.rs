@@ -51,12 +51,12 @@ pub async fn get_log(service: Service, call: Call, request: Request) -> Result<G
     let name = call.log_name(&request.log)?;
     let core = service.core()?;
     let log = core.log(&name, &service.timers, call.deadline).await?;
-    let mut mark = core.catch_up(log.group, &log.watermark, &service.timers, call.deadline).await?;
+    let mut visible = core.catch_up(log.group, &log.watermark, &service.timers, call.deadline).await?;
     let first_append_time_us = loop {
-        match append_time_us(core, &log, &mark).await {
-            // Trimmed since the mark was read. The watermark moves before the files are removed.
-            Err(ApiError::OffsetTrimmed(..)) if log.watermark.get().first_offset > mark.first_offset => {
-                mark = log.watermark.get();
+        match append_time_us(core, &log, &visible).await {
+            // Trimmed since the visible was read. The watermark moves before the files are removed.
+            Err(ApiError::OffsetTrimmed(..)) if log.watermark.get().first_offset > visible.first_offset => {
+                visible = log.watermark.get();
             }
             found => break found?.unwrap_or_default(),
         }
@@ -64,11 +64,11 @@ pub async fn get_log(service: Service, call: Call, request: Request) -> Result<G
     let mut response = GetLogResponse::new();
     response.log = log.name.to_string();
     response.log_id = log.log_id.0;
-    response.first_offset = mark.first_offset.0;
-    response.next_offset = mark.next_offset.0;
-    if mark.first_offset < mark.next_offset {
+    response.first_offset = visible.first_offset.0;
+    response.next_offset = visible.next_offset.0;
+    if visible.first_offset < visible.next_offset {
         response.first_append_time_us = first_append_time_us;
-        response.last_append_time_us = mark.last_append_time_us;
+        response.last_append_time_us = visible.last_append_time_us;
     }
     response.record_bytes_max = log.record_bytes_max;
     response.request_bytes_max = log.request_bytes_max;

@@ -32,19 +32,19 @@ impl ConsumeReply {
     }
 
     /// Any number of records, and the bounds of the log.
-    pub fn many(mut records: Vec<u8>, mark: Visible, log_id: LogId) -> ConsumeReply {
+    pub fn many(mut records: Vec<u8>, visible: Visible, log_id: LogId) -> ConsumeReply {
         records.reserve(TAIL_BYTES_MAX);
-        put_varint_field(&mut records, 4, mark.first_offset.0);
-        put_varint_field(&mut records, 5, mark.next_offset.0);
+        put_varint_field(&mut records, 4, visible.first_offset.0);
+        put_varint_field(&mut records, 5, visible.next_offset.0);
         put_fixed64_field(&mut records, 6, log_id.0);
         ConsumeReply(Cell::new(records))
     }
 
     /// [`ConsumeReply::many`] for a part of records that were read together.
-    pub fn part(records: &[u8], mark: Visible, log_id: LogId) -> ConsumeReply {
+    pub fn part(records: &[u8], visible: Visible, log_id: LogId) -> ConsumeReply {
         let mut part = Vec::with_capacity(records.len() + TAIL_BYTES_MAX);
         part.extend_from_slice(records);
-        ConsumeReply::many(part, mark, log_id)
+        ConsumeReply::many(part, visible, log_id)
     }
 }
 

@@ -72,12 +72,12 @@ enum StreamEvent {
     Ends(ApiError),
 }
 
-async fn serve(stream: DuplexStream<'_, ProduceResponse>) -> Result<(), StreamEnd> {
-    let DuplexStream { service, call, requests, sink } = stream;
+async fn serve(duplex: DuplexStream<'_, ProduceResponse>) -> Result<(), StreamEnd> {
+    let DuplexStream { service, call, requests, sink } = duplex;
     sink.enhance_batch(true);
     // Until the first message names the log, nothing else is waited for.
-    let lost = call.lost(service, None)?;
-    let first = match select(pin!(next(requests)), pin!(lost)).await {
+    let must_end = call.must_end(service, None)?;
+    let first = match select(pin!(next(requests)), pin!(must_end)).await {
         Either::Left((Ok(Some(first)), _)) => first,
         Either::Left((Ok(None), _)) => return Ok(()),
         Either::Left((Err(gone), _)) => return Err(gone),
@@ -91,12 +91,12 @@ async fn serve(stream: DuplexStream<'_, ProduceResponse>) -> Result<(), StreamEn
     let opened = open(service, call, first).await;
     let (core, log, proposal, permit) =
         opened.map_err(|error| StreamEnd::Failed(RequestFailure { error, request_bytes, at: None }))?;
-    let mut run = Run {
+    let mut stream = AppendStream {
         service,
         core,
         call,
         principal: call.principal(),
-        lost: Box::pin(call.lost(service, Some(log.name.clone()))?),
+        must_end: Box::pin(call.must_end(service, Some(log.name.clone()))?),
         log,
         run,
         proposed: 0,
@@ -108,8 +108,8 @@ async fn serve(stream: DuplexStream<'_, ProduceResponse>) -> Result<(), StreamEn
         failed: None,
         all_read: false,
     };
-    run.propose(proposal, permit);
-    run.run(requests, sink).await
+    stream.propose(proposal, permit);
+    stream.run(requests, sink).await
 }
 
 async fn next(requests: &mut Requests) -> Result<Option<Request>, StreamEnd> {
@@ -137,12 +137,12 @@ async fn open<'a>(
 }
 
 /// A stream whose log is known. Request number `answered` is the front of `unanswered`.
-struct Run<'a> {
+struct AppendStream<'a> {
     service: &'a Service,
     core: &'a Core,
     call: &'a Call,
     principal: Principal,
-    lost: Pin<Box<dyn Future<Output = ApiError> + Send + 'a>>,
+    must_end: Pin<Box<dyn Future<Output = ApiError> + Send + 'a>>,
     log: Arc<OpenLog>,
     /// The run that began when nothing was unanswered.
     run: StreamId,
@@ -160,7 +160,7 @@ struct Run<'a> {
     all_read: bool,
 }
 
-impl Run<'_> {
+impl AppendStream<'_> {
     async fn run(&mut self, requests: &mut Requests, sink: &mut Out) -> Result<(), StreamEnd> {
         loop {
             if self.unanswered.is_empty() {
@@ -177,7 +177,7 @@ impl Run<'_> {
             match poll_fn(|cx| self.poll_event(cx, requests, sink)).await? {
                 StreamEvent::Request(request) => {
                     self.call.account.add(request.0.len());
-                    self.take(request);
+                    self.accept(request);
                 }
                 StreamEvent::NoMoreRequests => self.all_read = true,
                 StreamEvent::Ends(error) => self.failed = Some((error, 0)),
@@ -190,7 +190,7 @@ impl Run<'_> {
                     if self.failed.is_none()
                         && let Some(held) = self.held.take()
                     {
-                        self.take(held);
+                        self.accept(held);
                     }
                     sink.feed((response, WriteFlags::default())).await.map_err(|_| StreamEnd::Gone)?;
                 }
@@ -214,7 +214,7 @@ impl Run<'_> {
             return Poll::Ready(Ok(StreamEvent::Answer(outcome(answer))));
         }
         if self.failed.is_none() && !self.all_read {
-            if let Poll::Ready(error) = self.lost.poll_unpin(cx) {
+            if let Poll::Ready(error) = self.must_end.poll_unpin(cx) {
                 return Poll::Ready(Ok(StreamEvent::Ends(error)));
             }
             if self.has_room() {
@@ -237,7 +237,7 @@ impl Run<'_> {
         self.held.is_none() && self.unanswered.len() < WINDOW_REQUESTS && self.unanswered_bytes < WINDOW_BYTES
     }
 
-    fn take(&mut self, request: Request) {
+    fn accept(&mut self, request: Request) {
         let permit = match self.service.limits.bytes(&self.principal, request.0.len()) {
             Ok(permit) => permit,
             // A response on its way releases bytes.

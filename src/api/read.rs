@@ -54,12 +54,12 @@ pub struct ReadPosition {
     /// The first record that is wanted.
     pub offset: Offset,
     /// That record may be trimmed meanwhile; then the first one after it that exists is wanted.
-    pub earliest: bool,
-    /// The mark with everything acknowledged before the request, if it was needed.
+    pub skips_trimmed: bool,
+    /// The visible with everything acknowledged before the request, if it was needed.
     pub confirmed: Option<Visible>,
     /// Where the last read of a stream ended, and how far the disk has been asked to read ahead.
-    place: Option<ResumePoint>,
-    ahead: Ahead,
+    resume_point: Option<ResumePoint>,
+    read_ahead: Ahead,
 }
 
 /// Resolves the start of a request. Its right is checked already.
@@ -78,31 +78,35 @@ pub async fn read_position(
     let at = |log, offset| ReadPosition {
         log,
         offset,
-        earliest: false,
+        skips_trimmed: false,
         confirmed: None,
-        place: None,
-        ahead: Ahead::default(),
+        resume_point: None,
+        read_ahead: Ahead::default(),
     };
     match start {
         Start::START_OFFSET => Ok(at(log, Offset(request.offset))),
         Start::START_EARLIEST => {
             let offset = log.watermark.get().first_offset;
-            Ok(ReadPosition { earliest: true, ..at(log, offset) })
+            Ok(ReadPosition { skips_trimmed: true, ..at(log, offset) })
         }
         Start::START_LATEST => {
-            let mark = core.catch_up(log.group, &log.watermark, timers, deadline).await?;
-            Ok(ReadPosition { confirmed: Some(mark), ..at(log, mark.next_offset) })
+            let visible = core.catch_up(log.group, &log.watermark, timers, deadline).await?;
+            Ok(ReadPosition { confirmed: Some(visible), ..at(log, visible.next_offset) })
         }
         Start::START_TIME => {
-            let mark = log.watermark.get();
+            let visible = log.watermark.get();
             // Append times never decrease: the first record here is the first one on every node.
-            if let Some(offset) = first_not_before(core, &log, &mark, request.start_time_us).await? {
-                return Ok(ReadPosition { earliest: true, ..at(log, offset) });
+            if let Some(offset) = first_not_before(core, &log, &visible, request.start_time_us).await? {
+                return Ok(ReadPosition { skips_trimmed: true, ..at(log, offset) });
             }
-            let mark = core.catch_up(log.group, &log.watermark, timers, deadline).await?;
-            let offset = first_not_before(core, &log, &mark, request.start_time_us).await?;
-            let earliest = offset.is_some();
-            Ok(ReadPosition { earliest, confirmed: Some(mark), ..at(log, offset.unwrap_or(mark.next_offset)) })
+            let visible = core.catch_up(log.group, &log.watermark, timers, deadline).await?;
+            let offset = first_not_before(core, &log, &visible, request.start_time_us).await?;
+            let skips_trimmed = offset.is_some();
+            Ok(ReadPosition {
+                skips_trimmed,
+                confirmed: Some(visible),
+                ..at(log, offset.unwrap_or(visible.next_offset))
+            })
         }
     }
 }
@@ -112,49 +116,49 @@ impl ReadPosition {
     ///
     /// # Errors
     /// [`ApiError::OffsetTrimmed`].
-    pub fn trimmed(&mut self, mark: &Visible, first_offset: Offset) -> Result<(), ApiError> {
-        if self.earliest {
+    pub fn skip_trimmed(&mut self, visible: &Visible, first_offset: Offset) -> Result<(), ApiError> {
+        if self.skips_trimmed {
             self.offset = self.offset.max(first_offset);
             return Ok(());
         }
-        let mark = Visible { first_offset, ..*mark };
-        Err(ApiError::OffsetTrimmed(bounds(&self.log, &mark), self.offset))
+        let visible = Visible { first_offset, ..*visible };
+        Err(ApiError::OffsetTrimmed(bounds(&self.log, &visible), self.offset))
     }
 
-    /// The next records of a stream, below the mark, and the permit that they hold: whole entries where possible,
+    /// The next records of a stream, below the visible, and the permit that they hold: whole entries where possible,
     /// about `bytes_max` or as many as the permit allows. `None`: the start has moved, look again.
     ///
     /// # Errors
     /// Those of [`ReadPosition::read`].
-    pub async fn read_on(
+    pub async fn read_next(
         &mut self,
         core: &Core,
-        mark: &Visible,
+        visible: &Visible,
         bytes_max: usize,
-        room: Permit,
+        permit: Permit,
     ) -> Result<Option<(Slice, Permit)>, ApiError> {
-        if self.offset < mark.first_offset {
-            return self.trimmed(mark, mark.first_offset).map(|()| None);
+        if self.offset < visible.first_offset {
+            return self.skip_trimmed(visible, visible.first_offset).map(|()| None);
         }
-        let (from, until, place) = (self.offset, mark.next_offset, self.place);
-        let bytes_max = bytes_max.min(room.bytes());
+        let (from, until, place) = (self.offset, visible.next_offset, self.resume_point);
+        let bytes_max = bytes_max.min(permit.bytes());
         let block = move |reader: &GroupReader, access| reader.block(from, until, bytes_max, access, place);
-        let (read, waited) = read(core, &self.log, room, block).await?;
+        let (read, waited) = read(core, &self.log, permit, block).await?;
         let read = read.map(|(slice, place)| {
-            self.place = place;
+            self.resume_point = place;
             if waited {
-                self.ahead = Ahead::of_waited(place);
+                self.read_ahead = Ahead::of_waited(place);
             }
             slice
         });
-        if let Some(fetch) = self.place.and_then(|place| self.log.reader.to_fetch(place, &mut self.ahead)) {
+        if let Some(fetch) = self.resume_point.and_then(|place| self.log.reader.to_fetch(place, &mut self.read_ahead)) {
             // If it is rejected the next read waits for the disk itself.
             let _ = core.readers.run(Box::new(move || fetch.run()));
         }
-        self.taken(mark, read)
+        self.finish_read(visible, read)
     }
 
-    /// Records from the start, below the mark, as many as the permit allows, and the permit that they hold. `None`:
+    /// Records from the start, below the visible, as many as the permit allows, and the permit that they hold. `None`:
     /// the start has moved, look again.
     ///
     /// # Errors
@@ -162,67 +166,71 @@ impl ReadPosition {
     pub async fn read(
         &mut self,
         core: &Core,
-        mark: &Visible,
+        visible: &Visible,
         batching: Batching,
-        room: Permit,
+        permit: Permit,
     ) -> Result<Option<(Slice, Permit)>, ApiError> {
-        if self.offset < mark.first_offset {
-            return self.trimmed(mark, mark.first_offset).map(|()| None);
+        if self.offset < visible.first_offset {
+            return self.skip_trimmed(visible, visible.first_offset).map(|()| None);
         }
-        let (from, until, records_max) = (self.offset, mark.next_offset, batching.records_max);
-        let bytes_max = batching.bytes_max.min(room.bytes());
+        let (from, until, records_max) = (self.offset, visible.next_offset, batching.records_max);
+        let bytes_max = batching.bytes_max.min(permit.bytes());
         let records = move |reader: &GroupReader, access| {
             reader.records(from, until, records_max, bytes_max, access).map(|slice| (slice, ()))
         };
-        let (read, _) = read(core, &self.log, room, records).await?;
-        self.taken(mark, read.map(|(slice, ())| slice))
+        let (read, _) = read(core, &self.log, permit, records).await?;
+        self.finish_read(visible, read.map(|(slice, ())| slice))
     }
 
-    fn taken(&mut self, mark: &Visible, read: Result<Fitted, ReadError>) -> Result<Option<(Slice, Permit)>, ApiError> {
+    fn finish_read(
+        &mut self,
+        visible: &Visible,
+        read: Result<SliceAndPermit, ReadError>,
+    ) -> Result<Option<(Slice, Permit)>, ApiError> {
         match read {
-            Ok((slice, room)) if slice.next > self.offset => {
-                self.earliest = false;
-                Ok(Some((slice, room?)))
+            Ok((slice, permit)) if slice.next > self.offset => {
+                self.skips_trimmed = false;
+                Ok(Some((slice, permit?)))
             }
             Ok(_) => {
                 let what = "nothing is stored below the watermark".to_owned();
                 Err(ApiError::Damaged { log: self.log.name.clone(), offset: self.offset, resume: None, what })
             }
-            Err(ReadError::Trimmed { first_offset }) => self.trimmed(mark, first_offset).map(|()| None),
-            Err(error) => Err(ApiError::from_read(error, bounds(&self.log, mark), self.offset)),
+            Err(ReadError::Trimmed { first_offset }) => self.skip_trimmed(visible, first_offset).map(|()| None),
+            Err(error) => Err(ApiError::from_read(error, bounds(&self.log, visible), self.offset)),
         }
     }
 }
 
 /// What was read, and the permit that it holds; or the limit that one record would exceed.
-type Fitted = (Slice, Result<Permit, LimitReached>);
+type SliceAndPermit = (Slice, Result<Permit, LimitReached>);
 
 /// Reads from memory, or by a `reader` (then `true`): this thread never waits for the disk.
 async fn read<T: Send + 'static>(
     core: &Core,
     log: &Arc<OpenLog>,
-    room: Permit,
+    permit: Permit,
     read: impl Fn(&GroupReader, Access) -> Result<(Slice, T), ReadError> + Send + 'static,
-) -> Result<(Result<(Fitted, T), ReadError>, bool), ApiError> {
-    not_withdrawn(log)?;
+) -> Result<(Result<(SliceAndPermit, T), ReadError>, bool), ApiError> {
+    check_not_withdrawn(log)?;
     match read(&log.reader, Access::Cached) {
         Err(ReadError::NotCached) => {}
-        done => return Ok((done.map(|(slice, more)| (fit(slice, room), more)), false)),
+        done => return Ok((done.map(|(slice, more)| (resize_permit(slice, permit), more)), false)),
     }
     let reader = log.reader.clone();
     // What does not fit is dropped before the result waits for this thread.
-    let job = move || read(&reader, Access::Blocking).map(|(slice, more)| (fit(slice, room), more));
-    Ok((by_reader(core, job).await?, true))
+    let job = move || read(&reader, Access::Blocking).map(|(slice, more)| (resize_permit(slice, permit), more));
+    Ok((run_on_reader(core, job).await?, true))
 }
 
 /// A replica that differs from the others serves nothing: a client could read other bytes here than elsewhere.
-fn not_withdrawn(log: &OpenLog) -> Result<(), ApiError> {
+fn check_not_withdrawn(log: &OpenLog) -> Result<(), ApiError> {
     if log.watermark.is_withdrawn() { Err(ApiError::ReplicaDamaged) } else { Ok(()) }
 }
 
-fn fit(slice: Slice, mut room: Permit) -> Fitted {
-    match room.fits(slice.bytes.len()) {
-        Ok(()) => (slice, Ok(room)),
+fn resize_permit(slice: Slice, mut permit: Permit) -> SliceAndPermit {
+    match permit.resize(slice.bytes.len()) {
+        Ok(()) => (slice, Ok(permit)),
         Err(limit) => (Slice { bytes: Vec::new(), ..slice }, Err(limit)),
     }
 }
@@ -231,42 +239,45 @@ fn fit(slice: Slice, mut room: Permit) -> Fitted {
 async fn first_not_before(
     core: &Core,
     log: &Arc<OpenLog>,
-    mark: &Visible,
+    visible: &Visible,
     time_us: u64,
 ) -> Result<Option<Offset>, ApiError> {
-    not_withdrawn(log)?;
-    if mark.last_append_time_us < time_us {
+    check_not_withdrawn(log)?;
+    if visible.last_append_time_us < time_us {
         return Ok(None);
     }
-    let (from, until) = (mark.first_offset, mark.next_offset);
+    let (from, until) = (visible.first_offset, visible.next_offset);
     let found = match log.reader.first_not_before(time_us, from, until, Access::Cached) {
         Err(ReadError::NotCached) => {
             let reader = log.reader.clone();
-            by_reader(core, move || reader.first_not_before(time_us, from, until, Access::Blocking)).await?
+            run_on_reader(core, move || reader.first_not_before(time_us, from, until, Access::Blocking)).await?
         }
         done => done,
     };
-    found.map_err(|error| ApiError::from_read(error, bounds(log, mark), from))
+    found.map_err(|error| ApiError::from_read(error, bounds(log, visible), from))
 }
 
 /// When the first record was appended; `None` for an empty log.
 ///
 /// # Errors
 /// Those of [`ReadPosition::read`].
-pub async fn append_time_us(core: &Core, log: &Arc<OpenLog>, mark: &Visible) -> Result<Option<u64>, ApiError> {
-    not_withdrawn(log)?;
-    let (from, until) = (mark.first_offset, mark.next_offset);
+pub async fn append_time_us(core: &Core, log: &Arc<OpenLog>, visible: &Visible) -> Result<Option<u64>, ApiError> {
+    check_not_withdrawn(log)?;
+    let (from, until) = (visible.first_offset, visible.next_offset);
     let time = match log.reader.append_time_us(from, until, Access::Cached) {
         Err(ReadError::NotCached) => {
             let reader = log.reader.clone();
-            by_reader(core, move || reader.append_time_us(from, until, Access::Blocking)).await?
+            run_on_reader(core, move || reader.append_time_us(from, until, Access::Blocking)).await?
         }
         done => done,
     };
-    time.map_err(|error| ApiError::from_read(error, bounds(log, mark), from))
+    time.map_err(|error| ApiError::from_read(error, bounds(log, visible), from))
 }
 
-async fn by_reader<T: Send + 'static>(core: &Core, job: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+async fn run_on_reader<T: Send + 'static>(
+    core: &Core,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
     let (answer, answered) = reply();
     core.readers.run(Box::new(move || answer.send(job()))).map_err(|_| ApiError::QueueFull)?;
     // A reader drops a job only when it stops.

@@ -108,7 +108,7 @@ impl Core {
         }
     }
 
-    /// Waits until this node has applied everything that was acknowledged before this call; returns its mark then.
+    /// Waits until this node has applied everything that was acknowledged before this call; returns its visible then.
     ///
     /// # Errors
     /// No leader confirmed it, or this node did not catch up in time.
@@ -124,14 +124,14 @@ impl Core {
             Either::Left((index, _)) => index?,
             Either::Right(((), _)) => return Err(ApiError::NoLeader),
         };
-        self.applied(group, index, watermark, timers, deadline).await
+        self.wait_applied(group, index, watermark, timers, deadline).await
     }
 
-    /// Waits until this node has applied an entry; returns its mark then.
+    /// Waits until this node has applied an entry; returns its visible then.
     ///
     /// # Errors
     /// It did not catch up in time, or the group has stopped here.
-    pub async fn applied(
+    pub async fn wait_applied(
         &self,
         group: GroupId,
         index: LogIndex,
@@ -141,7 +141,7 @@ impl Core {
     ) -> Result<Visible, ApiError> {
         for until in [deadline.min(Instant::now() + STALLED_AFTER), deadline] {
             match select(watermark.wait(Until::Applied(index), timers), timers.at(until)).await {
-                Either::Left((mark, _)) => return mark.map_err(|_| ApiError::ReplicaDamaged),
+                Either::Left((visible, _)) => return visible.map_err(|_| ApiError::ReplicaDamaged),
                 Either::Right(((), _)) => {
                     if let Some((leader, entry)) = self.consensus.status(group).and_then(|status| status.stalled) {
                         let leader = self.catalog.get().member(leader).map(|m| m.name.to_string()).unwrap_or_default();

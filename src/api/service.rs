@@ -181,13 +181,13 @@ impl Call {
     ///
     /// # Errors
     /// [`ApiError::NoIdentity`].
-    pub fn lost(
+    pub fn must_end(
         &self,
         service: &Service,
         log: Option<LogName>,
     ) -> Result<impl Future<Output = ApiError> + Send + use<>, ApiError> {
         let client = self.client()?.clone();
-        Ok(client.lost(self.right, log, service.lifecycle.clone(), service.timers.clone()))
+        Ok(client.must_end(self.right, log, service.lifecycle.clone(), service.timers.clone()))
     }
 }
 

@@ -36,7 +36,7 @@ pub async fn upgrade_cluster(
             Ok(appended) => {
                 log::info!("feature level {level} was requested by {}", call.principal());
                 let watermark = &core.catalog_watermark;
-                core.applied(GroupId::CATALOG, appended.index, watermark, &service.timers, deadline).await?;
+                core.wait_applied(GroupId::CATALOG, appended.index, watermark, &service.timers, deadline).await?;
             }
             Err(ProposeError::LevelUnsupported { member }) => {
                 let why = format!("member {} does not support it", name_of(core, member));

@@ -135,7 +135,7 @@ impl Budgets {
         self.take(principal, Usage { bytes: (bytes as u64).saturating_add(REQUEST_OVERHEAD_BYTES), ..Usage::default() })
     }
 
-    /// Takes bytes to read into: as many as wanted, or fewer. [`Permit::fits`] corrects that to what was read.
+    /// Takes bytes to read into: as many as wanted, or fewer. [`Permit::resize`] corrects that to what was read.
     ///
     /// # Errors
     /// [`LimitReached`], of bytes.
@@ -230,7 +230,7 @@ impl Permit {
     ///
     /// # Errors
     /// [`LimitReached`]; then it holds what it held before.
-    pub fn fits(&mut self, bytes: usize) -> Result<(), LimitReached> {
+    pub fn resize(&mut self, bytes: usize) -> Result<(), LimitReached> {
         let read_bytes = bytes as u64;
         let mut held = self.limits.lock();
         let less = Usage { read_bytes: self.held.read_bytes, ..Usage::default() };
@@ -369,11 +369,11 @@ mod tests {
         let a = principal("a");
         let mut permit = limits.read(&a, 100 << 10).expect("bytes");
         assert_eq!(permit.bytes(), 100 << 10);
-        permit.fits(7).expect("fewer");
+        permit.resize(7).expect("fewer");
         assert_eq!(limits.usage().read_bytes, 7);
-        permit.fits(600 << 10).expect("one record");
+        permit.resize(600 << 10).expect("one record");
         assert_eq!(limits.usage().read_bytes, 600 * KIB);
-        assert_eq!(permit.fits(700 << 10), Err(LimitReached { limit: Limit::PrincipalBytes, max: MIB / 3 * 2 }));
+        assert_eq!(permit.resize(700 << 10), Err(LimitReached { limit: Limit::PrincipalBytes, max: MIB / 3 * 2 }));
         assert_eq!(limits.usage().read_bytes, 600 * KIB, "as before");
         drop(permit);
         assert_eq!(limits.usage(), Usage::default());

@@ -13,6 +13,6 @@
 mod budget;
 mod late;
 mod queue;
-mod turn;
+mod queued_read;
 
 pub use self::budget::{Budgets, LimitReached, Permit, Usage};

@@ -67,7 +67,7 @@ struct State {
     log: GroupLog,
     watermark: HighWatermark,
     last: LogIndex,
-    mark: Visible,
+    visible: Visible,
     fates: VecDeque<Fate>,
     fate: Fate,
     silent: Vec<ReplySender<Result<Appended, ProposeError>>>,
@@ -107,8 +107,8 @@ impl Fake {
         match fate {
             Fate::Commit => {
                 let appended = state.append(&proposal);
-                let mark = state.mark;
-                state.watermark.advance(mark);
+                let visible = state.visible;
+                state.watermark.advance(visible);
                 reply.send(appended);
             }
             Fate::CommitElsewhere => {
@@ -123,7 +123,7 @@ impl Fake {
 
 impl State {
     fn append(&mut self, proposal: &Proposal) -> Result<Appended, ProposeError> {
-        let base = self.mark.next_offset;
+        let base = self.visible.next_offset;
         if proposal.expected_offset.is_some_and(|expected| expected != base) {
             return Err(ProposeError::ExpectedOffset { next_offset: base });
         }
@@ -133,7 +133,7 @@ impl State {
             if first > base {
                 return Err(ProposeError::PastEnd { next_offset: base });
             }
-            self.mark.first_offset = self.mark.first_offset.max(first);
+            self.visible.first_offset = self.visible.first_offset.max(first);
         } else {
             assert_eq!(stamp_records(&mut payload, base, Term(1), TIME_US), Ok(proposal.count));
         }
@@ -147,9 +147,9 @@ impl State {
             sequence: 0,
         };
         self.log.append(&[Entry::new(self.last, Term(1), stamp, &payload)]).expect("appended");
-        self.mark.applied = self.last;
-        self.mark.next_offset.0 += u64::from(proposal.count);
-        self.mark.last_append_time_us = TIME_US;
+        self.visible.applied = self.last;
+        self.visible.next_offset.0 += u64::from(proposal.count);
+        self.visible.last_append_time_us = TIME_US;
         Ok(Appended { offset: base, count: proposal.count, term: Term(1), index: self.last, append_time_us: TIME_US })
     }
 }
@@ -244,8 +244,8 @@ impl Node {
         std::fs::create_dir(&groups).expect("made");
         GroupLog::create(&disk, &groups, GROUP, &options, Genesis::Founder(ME)).expect("a group");
         let (log, _) = GroupLog::open(&disk, &groups, GROUP, &options).expect("a log");
-        let mark = Visible { applied: LogIndex(1), ..Visible::default() };
-        let watermark = HighWatermark::new(mark);
+        let visible = Visible { applied: LogIndex(1), ..Visible::default() };
+        let watermark = HighWatermark::new(visible);
         let name = LogName::new("").expect("a name");
         let logs = Logs::default();
         logs.insert(OpenLog {
@@ -277,7 +277,7 @@ impl Node {
             log,
             watermark,
             last: LogIndex(1),
-            mark,
+            visible,
             fates: VecDeque::new(),
             fate: Fate::Commit,
             silent: Vec::new(),
@@ -397,7 +397,7 @@ impl Node {
     /// Makes visible here what was committed elsewhere.
     pub fn catch_up(&self) {
         let state = self.fake.lock();
-        state.watermark.advance(state.mark);
+        state.watermark.advance(state.visible);
     }
 
     /// Answers the proposals that were kept silent.
@@ -453,8 +453,8 @@ fn answer(fake: &Fake, messages: &Inbox<ConsensusMsg>) {
                 let mut state = fake.lock();
                 let last = if group == GROUP { state.last } else { LogIndex(5) };
                 if let Some(first_offset) = state.trims.pop_front() {
-                    state.mark.first_offset = first_offset;
-                    state.watermark.advance(state.mark);
+                    state.visible.first_offset = first_offset;
+                    state.watermark.advance(state.visible);
                 }
                 reply.send(state.read_index.map(|()| last));
             }

@@ -97,7 +97,7 @@ fn stored(records: &[RecordFields<'_>], base: u64, term: u64, time_us: u64) -> (
     (payload, records.iter().enumerate().map(meant).collect())
 }
 
-fn mark(first_offset: u64, next_offset: u64) -> Visible {
+fn visible(first_offset: u64, next_offset: u64) -> Visible {
     Visible {
         applied: LogIndex(1),
         first_offset: Offset(first_offset),
@@ -120,7 +120,7 @@ fn consumed(samples: &mut Vec<Sample>) {
         let time_us = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let one = [RecordFields { value: b"v", ..RecordFields::default() }];
         let (mut bytes, records) = stored(&one, number, term, time_us);
-        let reply = ConsumeReply::many(bytes.clone(), mark(number / 2, number + 1), LogId(u64::MAX - number));
+        let reply = ConsumeReply::many(bytes.clone(), visible(number / 2, number + 1), LogId(u64::MAX - number));
         let expected = many(records.clone(), number / 2, number + 1, u64::MAX - number);
         samples.push(sample(&format!("consume_many_{number}"), expected, reply.bytes()));
         retag(&mut bytes);
@@ -134,9 +134,9 @@ fn consumed(samples: &mut Vec<Sample>) {
         bytes.extend(more);
         records.extend(meant);
     }
-    let reply = ConsumeReply::part(&bytes, mark(0, Offset::MAX.0), LogId(1));
+    let reply = ConsumeReply::part(&bytes, visible(0, Offset::MAX.0), LogId(1));
     samples.push(sample("consume_batches", many(records, 0, Offset::MAX.0, 1), reply.bytes()));
-    let empty = ConsumeReply::many(Vec::new(), mark(5, 5), LogId(0x8000_0000_0000_0000));
+    let empty = ConsumeReply::many(Vec::new(), visible(5, 5), LogId(0x8000_0000_0000_0000));
     samples.push(sample("consume_heartbeat", many(Vec::new(), 5, 5, 1 << 63), empty.bytes()));
 }
 

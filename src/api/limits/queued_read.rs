@@ -12,10 +12,10 @@ use crate::security::identity::Principal;
 use crate::timers::{Sleep, TimersHandle};
 
 /// An open stream waits this long for bytes to read into before it is rejected.
-const READ_SOON: Duration = Duration::from_secs(10);
+const QUEUED_MAX: Duration = Duration::from_secs(10);
 /// The first in a queue asks this often, besides when one of the same principal releases some: the limit of all principals
 /// together may be what it waits for.
-const READ_AGAIN: Duration = Duration::from_millis(100);
+const RETRY_EVERY: Duration = Duration::from_millis(100);
 
 impl Budgets {
     /// Like [`Budgets::read`], but waits some seconds for room, in the order of arrival. Other streams of the principal, such
@@ -24,14 +24,14 @@ impl Budgets {
     ///
     /// # Errors
     /// [`LimitReached`], of bytes, all the time.
-    pub async fn read_soon(
+    pub async fn queue_read(
         &self,
         principal: &Principal,
         wanted: usize,
         timers: &TimersHandle,
     ) -> Result<Permit, LimitReached> {
-        let turn = Turn::new(self, principal, wanted, timers);
-        match select(turn, timers.at(Instant::now() + READ_SOON)).await {
+        let read = QueuedRead::new(self, principal, wanted, timers);
+        match select(read, timers.at(Instant::now() + QUEUED_MAX)).await {
             Either::Left((permit, _)) => Ok(permit),
             Either::Right(_) => self.read(principal, wanted),
         }
@@ -39,7 +39,7 @@ impl Budgets {
 }
 
 /// Waits for bytes to read into. Dropping it leaves the queue.
-struct Turn<'a> {
+struct QueuedRead<'a> {
     limits: &'a Budgets,
     principal: &'a Principal,
     wanted: usize,
@@ -47,13 +47,13 @@ struct Turn<'a> {
     /// While it is in the queue.
     ticket: Option<u64>,
     /// The next time that the first in the queue asks again.
-    again: Option<Sleep>,
+    retry: Option<Sleep>,
 }
 
-impl<'a> Turn<'a> {
+impl<'a> QueuedRead<'a> {
     /// Not in the queue yet.
-    fn new(limits: &'a Budgets, principal: &'a Principal, wanted: usize, timers: &'a TimersHandle) -> Turn<'a> {
-        Turn { limits, principal, wanted, timers, ticket: None, again: None }
+    fn new(limits: &'a Budgets, principal: &'a Principal, wanted: usize, timers: &'a TimersHandle) -> QueuedRead<'a> {
+        QueuedRead { limits, principal, wanted, timers, ticket: None, retry: None }
     }
 
     /// Leaves the queue; returns the waker of the stream whose turn it is now.
@@ -68,7 +68,7 @@ impl<'a> Turn<'a> {
     }
 }
 
-impl Future for Turn<'_> {
+impl Future for QueuedRead<'_> {
     type Output = Permit;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Permit> {
@@ -98,18 +98,18 @@ impl Future for Turn<'_> {
         this.ticket = Some(ticket);
         drop(guard);
         if is_first {
-            let at = pause.unwrap_or_else(|| Instant::now() + READ_AGAIN);
-            let mut again = this.timers.at(at);
-            if Pin::new(&mut again).poll(cx).is_ready() {
+            let at = pause.unwrap_or_else(|| Instant::now() + RETRY_EVERY);
+            let mut retry = this.timers.at(at);
+            if Pin::new(&mut retry).poll(cx).is_ready() {
                 cx.waker().wake_by_ref();
             }
-            this.again = Some(again);
+            this.retry = Some(retry);
         }
         Poll::Pending
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for QueuedRead<'_> {
     fn drop(&mut self) {
         if self.ticket.is_some() {
             let next = self.leave(&mut self.limits.lock());
@@ -148,8 +148,8 @@ mod tests {
         Budgets::new(config::Limits { bytes_per_principal_max, bytes_max, ..config::Limits::default() })
     }
 
-    fn poll(turn: &mut Turn<'_>, woken: &Arc<Woken>) -> Poll<Permit> {
-        Pin::new(turn).poll(&mut Context::from_waker(&Waker::from(woken.clone())))
+    fn poll(read: &mut QueuedRead<'_>, woken: &Arc<Woken>) -> Poll<Permit> {
+        Pin::new(read).poll(&mut Context::from_waker(&Waker::from(woken.clone())))
     }
 
     /// Everything that releases room, or leaves the queue, wakes the first in the queue. (The first also asks again after a
@@ -162,9 +162,10 @@ mod tests {
         let mut held: Vec<Permit> = std::iter::from_fn(|| limits.read(&a, 1 << 20).ok()).collect();
         let woken: [Arc<Woken>; 4] = Default::default();
         let counts = || woken.each_ref().map(|woken| woken.0.swap(0, Ordering::SeqCst));
-        let [mut first, mut second, mut third, mut fourth] = [(); 4].map(|()| Turn::new(&limits, &a, 1 << 20, &timers));
-        for (turn, woken) in [&mut first, &mut second, &mut third, &mut fourth].into_iter().zip(&woken) {
-            assert!(poll(turn, woken).is_pending());
+        let [mut first, mut second, mut third, mut fourth] =
+            [(); 4].map(|()| QueuedRead::new(&limits, &a, 1 << 20, &timers));
+        for (read, woken) in [&mut first, &mut second, &mut third, &mut fourth].into_iter().zip(&woken) {
+            assert!(poll(read, woken).is_pending());
         }
         assert_eq!(counts(), [0; 4]);
 
@@ -177,7 +178,7 @@ mod tests {
         assert_eq!(counts(), [0; 4], "it has left already");
         drop(second);
         assert_eq!(counts(), [0, 0, 1, 0], "by one that leaves");
-        held[0].fits(1).expect("fewer");
+        held[0].resize(1).expect("fewer");
         assert_eq!(counts(), [0, 0, 1, 0], "by a read of fewer bytes");
         // The waker of the last poll counts.
         assert!(poll(&mut fourth, &woken[0]).is_pending());
@@ -196,15 +197,15 @@ mod tests {
         let a = Principal::new("a").expect("a name");
         let woken: Arc<Woken> = Arc::default();
         let mut held: Vec<Permit> = std::iter::from_fn(|| limits.read(&a, 1 << 20).ok()).collect();
-        let [mut first, mut second, mut third] = [(); 3].map(|()| Turn::new(&limits, &a, 1 << 20, &timers));
-        for turn in [&mut first, &mut second, &mut third] {
-            assert!(poll(turn, &woken).is_pending());
+        let [mut first, mut second, mut third] = [(); 3].map(|()| QueuedRead::new(&limits, &a, 1 << 20, &timers));
+        for read in [&mut first, &mut second, &mut third] {
+            assert!(poll(read, &woken).is_pending());
         }
         held.clear();
         let Poll::Ready(mut got) = poll(&mut first, &woken) else { panic!("its turn") };
         assert!(got.bytes() as u64 >= BURST_BYTES);
         let start = Instant::now();
-        got.fits(got.bytes()).expect("all of it");
+        got.resize(got.bytes()).expect("all of it");
         // A pause, although there is room. The next one asks again by itself after it.
         assert!(block_on(&mut second).bytes() > 0);
         assert!(start.elapsed() >= BETWEEN_BURSTS);
@@ -212,9 +213,11 @@ mod tests {
         assert!(block_on(third).bytes() > 0);
         // No stream waits, so none has to pause.
         assert!(limits.lock().queues.is_empty());
-        let Poll::Ready(mut more) = poll(&mut Turn::new(&limits, &a, 1 << 20, &timers), &woken) else { panic!("room") };
-        more.fits(100).expect("fewer");
-        assert!(poll(&mut Turn::new(&limits, &a, 1 << 20, &timers), &woken).is_ready());
+        let Poll::Ready(mut more) = poll(&mut QueuedRead::new(&limits, &a, 1 << 20, &timers), &woken) else {
+            panic!("room")
+        };
+        more.resize(100).expect("fewer");
+        assert!(poll(&mut QueuedRead::new(&limits, &a, 1 << 20, &timers), &woken).is_ready());
     }
 
     /// A tail takes much room and finds one small record. A thousand of them would otherwise pause a thousand times, and the
@@ -226,15 +229,15 @@ mod tests {
         let a = Principal::new("a").expect("a name");
         let woken: Arc<Woken> = Arc::default();
         let held: Vec<Permit> = std::iter::from_fn(|| limits.read(&a, 1 << 20).ok()).collect();
-        let mut waiting: Vec<_> = (0..100).map(|_| Turn::new(&limits, &a, 1 << 20, &timers)).collect();
-        for turn in &mut waiting {
-            assert!(poll(turn, &woken).is_pending());
+        let mut waiting: Vec<_> = (0..100).map(|_| QueuedRead::new(&limits, &a, 1 << 20, &timers)).collect();
+        for read in &mut waiting {
+            assert!(poll(read, &woken).is_pending());
         }
         drop(held);
         let mut reads = 0;
-        for turn in &mut waiting {
-            let Poll::Ready(mut got) = poll(turn, &woken) else { panic!("its turn") };
-            got.fits(100).expect("fewer");
+        for read in &mut waiting {
+            let Poll::Ready(mut got) = poll(read, &woken) else { panic!("its turn") };
+            got.resize(100).expect("fewer");
             reads += 1;
             if limits.lock().queues.get_mut(&a).expect("a queue").paused_until(Instant::now()).is_some() {
                 break;
@@ -250,7 +253,7 @@ mod tests {
         let (limits, a) = (limits(1 << 20, 4 << 20), Principal::new("a").expect("a name"));
         let held: Vec<_> = std::iter::from_fn(|| limits.read(&a, 1 << 20).ok()).collect();
         let handle = timers.handle();
-        let mut room = pin!(limits.read_soon(&a, 1 << 20, &handle));
+        let mut room = pin!(limits.queue_read(&a, 1 << 20, &handle));
         assert!(room.as_mut().now_or_never().is_none(), "no room is left");
         drop(held);
         assert!(block_on(room).is_ok_and(|permit| permit.bytes() > 0));
@@ -264,7 +267,7 @@ mod tests {
         let timers = Timers::start(&fatal).expect("a thread");
         let (limits, a, handle) = (limits(1 << 20, 4 << 20), Principal::new("a").expect("a name"), timers.handle());
         let mut held: Vec<_> = std::iter::from_fn(|| limits.read(&a, 1 << 20).ok()).collect();
-        let wait = || Box::pin(limits.read_soon(&a, 1 << 20, &handle));
+        let wait = || Box::pin(limits.queue_read(&a, 1 << 20, &handle));
         let mut waiting: Vec<_> = (0..5).map(|_| wait()).collect();
         for one in &mut waiting {
             assert!(one.as_mut().now_or_never().is_none());
