@@ -1,5 +1,5 @@
-//! Authorization: what a client needs to be allowed, before its message is received, for the log that the message names, and
-//! while its stream is open.
+//! Authorization. A client's certificate and permissions are checked before its message is received, again for the log that the
+//! message names, and repeatedly while its stream is open.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,22 +14,22 @@ use crate::security::tls::{Authorities, ConnectionCertificate};
 use crate::timers::TimersHandle;
 use crate::types::LogName;
 
-/// The rights of an open stream are checked again after this time.
+/// The time between two checks of an open stream.
 const RECHECK_EVERY: Duration = Duration::from_secs(60);
 
-/// What an RPC requires.
+/// The permission that an RPC requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Right {
-    /// Nothing but an accepted certificate.
+    /// No permission: an accepted certificate is enough.
     Certificate,
-    /// One of these actions on the log that the message names; before the message is received, on any log.
+    /// One of these actions on the log that the message names. Before the message is received: on at least one log.
     Log(&'static [Action]),
-    /// This action on every log; before the message is received, on any log.
+    /// This action on every log. Before the message is received: on at least one log.
     EveryLog(Action),
 }
 
 impl Right {
-    /// The actions of which one must be allowed.
+    /// Returns the actions of which one must be allowed.
     fn actions(&self) -> &[Action] {
         match self {
             Right::Certificate => &[],
@@ -39,7 +39,7 @@ impl Right {
     }
 }
 
-/// Tells clients and their rights.
+/// Identifies clients and checks their permissions.
 #[derive(Clone)]
 pub struct AccessControl {
     identities: Identities,
@@ -56,12 +56,12 @@ pub struct ClientAccess {
 }
 
 impl AccessControl {
-    /// Tells clients by their certificates, which these authorities issue, and their rights by the policy.
+    /// Creates the checks. `authorities` are those that issue the clients' certificates; `acl` is the access policy.
     pub fn new(identities: Identities, authorities: Authorities, acl: Acl) -> AccessControl {
         AccessControl { identities, authorities, acl }
     }
 
-    /// The certificate of the request's connection.
+    /// Returns the certificate of the request's connection.
     ///
     /// # Errors
     /// Those of [`Authorities::certificate_of`].
@@ -69,7 +69,7 @@ impl AccessControl {
         self.authorities.certificate_of(ctx)
     }
 
-    /// The client that sends the request, with that certificate.
+    /// Returns the client that sends the request, with that certificate.
     ///
     /// # Errors
     /// [`ApiError::NoIdentity`].
@@ -77,7 +77,7 @@ impl AccessControl {
         Ok(ClientAccess { identity: self.identities.client(ctx)?, certificate, acl: self.acl.clone() })
     }
 
-    /// Checks what is known before the message is received.
+    /// Checks the certificate and the permission, as far as possible before the message is received.
     ///
     /// # Errors
     /// [`ApiError::NoIdentity`], [`ApiError::NotAllowed`].
@@ -91,7 +91,7 @@ impl AccessControl {
 }
 
 impl ClientAccess {
-    /// The name for policy and limits.
+    /// Returns the name that the policy and the limits use.
     pub fn principal(&self) -> &Principal {
         &self.identity.principal
     }
@@ -102,7 +102,7 @@ impl ClientAccess {
         Ok(self.identity.check(now)?)
     }
 
-    /// Checks the certificate, and the right on at least one log.
+    /// Checks the certificate, and the permission on at least one log.
     ///
     /// # Errors
     /// [`ApiError::NoIdentity`], [`ApiError::NotAllowed`].
@@ -110,7 +110,7 @@ impl ClientAccess {
         self.check(right, LogScope::Any, |action| self.acl.allows_some(self.principal(), action))
     }
 
-    /// Checks the certificate, and the right on a log.
+    /// Checks the certificate, and the permission on a log.
     ///
     /// # Errors
     /// Those of [`ClientAccess::check_any_log`].
@@ -118,7 +118,7 @@ impl ClientAccess {
         self.check(right, LogScope::One(log.clone()), |action| self.acl.allows(self.principal(), log.as_str(), action))
     }
 
-    /// Checks the certificate, and the right on every log.
+    /// Checks the certificate, and the permission on every log.
     ///
     /// # Errors
     /// Those of [`ClientAccess::check_any_log`].
@@ -135,8 +135,8 @@ impl ClientAccess {
         }
     }
 
-    /// Resolves when an open stream has to end: the right or the certificate is lost, or the node stops. `log` is `None`
-    /// while no message has named one.
+    /// Resolves, with the reason, when an open stream must end: its certificate or its permission is no longer accepted, or the
+    /// node stops. `log` is `None` until a message has named the log.
     pub async fn must_end(
         self,
         right: Right,
@@ -162,11 +162,10 @@ impl ClientAccess {
     }
 }
 
-/// When the certificate and the right of an open stream are checked again: when the certificate expires, or after
-/// `RECHECK_EVERY` if that is earlier.
+/// Returns when an open stream is checked again: when its certificate expires, but at the latest after `RECHECK_EVERY`.
 pub fn next_check(expires: Option<SystemTime>) -> Instant {
     let left = expires.map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
-    // A moment after the end, so that the check finds it passed.
+    // A moment later, so that the certificate has expired when it is checked.
     let left = left.map(|left| left + Duration::from_millis(1));
     Instant::now() + left.map_or(RECHECK_EVERY, |left| left.min(RECHECK_EVERY))
 }

@@ -1,7 +1,7 @@
-//! An append request: a client's bytes become the proposal whose payload is replicated and stored.
+//! Decodes a `ProduceRequest` into the proposal whose payload is replicated and stored.
 //!
-//! Of a client's record only value, key, type and headers are kept, and they are written in the log's own form
-//! (`storage/format/payload.rs`): nothing else can be smuggled in, and offset, term and time can't be forged.
+//! Only the value, key, type and headers of a client's record are kept, and they are encoded again in the log's own form
+//! (`storage/format/payload.rs`). So a client can neither store other fields nor forge offset, term and time.
 
 use std::time::Instant;
 
@@ -16,30 +16,30 @@ use crate::storage::entry::{ENTRY_BYTES_MAX, EntryKind, Stamp, Unstamped};
 use crate::storage::payload::{RecordFields, encode_record};
 use crate::types::{GroupId, LogName, Offset};
 
-/// Until [`AppendRequest::for_log`] replaces it; no node has a replica of it.
+/// A placeholder until [`AppendRequest::for_log`] sets the group. No node has a replica of this group.
 const NO_GROUP: GroupId = GroupId(u64::MAX);
 
-/// The largest payload of an entry.
+/// The maximum size of an entry's payload.
 const PAYLOAD_BYTES_MAX: usize = ENTRY_BYTES_MAX - Stamp::BYTES;
 
-/// A decoded `ProduceRequest`: its proposal, and what is checked against the log before the proposal gets its group.
+/// A decoded `ProduceRequest`: its proposal, and the values to check against the log before the proposal gets its group.
 #[derive(Debug)]
 pub struct AppendRequest {
     /// The log that the request names.
     pub log: LogName,
-    /// Append only to the log with this id.
+    /// If set, the records are appended only to the log with this id.
     log_id: Option<u64>,
     sizes: RecordSizes,
-    /// Without its group: only [`AppendRequest::for_log`] returns it.
+    /// Its group is not set: [`AppendRequest::for_log`] sets it.
     proposal: Proposal,
 }
 
-/// The sizes that a log limits.
+/// The sizes that the settings of a log limit.
 #[derive(Clone, Copy, Debug, Default)]
 struct RecordSizes {
-    /// Content bytes of all records.
+    /// The content bytes of all records.
     content: usize,
-    /// Content bytes of the largest record, and its position.
+    /// The content bytes of the largest record, and its position.
     largest: (usize, u32),
     /// The size of the largest record in canonical form.
     largest_stored: usize,
@@ -59,7 +59,7 @@ impl<'a> Parts<'a> {
         for field in MessageFields::new(record) {
             match field? {
                 (1, Value::Bytes(value)) => self.value = value,
-                // The cast is protobuf's own: a uint32 keeps the low 32 bits.
+                // As protobuf requires, a uint32 keeps the low 32 bits.
                 (4, Value::Varint(kind)) => self.kind = kind as u32,
                 (6, Value::Bytes(key)) => self.key = Some(key),
                 (7, Value::Bytes(header)) => self.headers.push(read_header(header)?),
@@ -76,7 +76,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// The size that limits count: what the client sends, without what the format adds.
+/// Returns the size that limits apply to: value, key and headers, without the overhead of the format.
 fn content_bytes(parts: &Parts<'_>) -> usize {
     let headers = parts.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
     parts.value.len() + parts.key.map_or(0, <[u8]>::len) + headers
@@ -94,7 +94,7 @@ fn read_header(header: &[u8]) -> Result<(&str, &[u8]), Invalid> {
     Ok((name, value))
 }
 
-/// The payload while records are added to it, after the room for its stamp.
+/// A payload to which records are added. It begins with space for the stamp.
 struct Payload {
     bytes: Vec<u8>,
     count: u32,
@@ -124,14 +124,14 @@ impl AppendRequest {
     /// Decodes the bytes of a `ProduceRequest`.
     ///
     /// # Errors
-    /// [`Invalid`]: malformed, without a record, with both `record` and `records`, larger than an entry can be, or with an
-    /// expected offset that no log has.
+    /// [`Invalid`] if the request is malformed, has no record, has both `record` and `records`, exceeds the size of an entry, or
+    /// expects an offset that no log can have.
     pub fn decode(message: &[u8]) -> Result<AppendRequest, Invalid> {
         let mut log = "";
         let (mut expected_offset, mut producer_id, mut sequence, mut log_id) = (None, 0, 0, None);
         let mut single: Option<Parts<'_>> = None;
         let mut parts = Parts::default();
-        // One record grows by less than this; with more records the buffer grows once or twice.
+        // One record grows by less than this. With more records, the buffer is reallocated once or twice.
         let bytes = Unstamped::room(message.len() + 64);
         let mut payload = Payload { bytes, count: 0, sizes: RecordSizes::default() };
         for field in MessageFields::new(message) {
@@ -166,10 +166,10 @@ impl AppendRequest {
         Ok(AppendRequest { log, log_id, sizes: payload.sizes, proposal })
     }
 
-    /// Checks the request against its log; returns the proposal to the log's group.
+    /// Checks the request against its log. Returns the proposal to the log's group.
     ///
     /// # Errors
-    /// A record or all records are too large, the log has another id, or a field is not implemented yet.
+    /// If one record or all records together are too large, the log has another id, or a field is not implemented yet.
     pub fn for_log(self, log: &OpenLog, deadline: Option<Instant>) -> Result<Proposal, ApiError> {
         let RecordSizes { content, largest: (bytes, position), largest_stored } = self.sizes;
         if bytes > log.record_bytes_max as usize {
@@ -190,13 +190,13 @@ impl AppendRequest {
         Ok(Proposal { group: log.group, deadline: Some(proposal_deadline(deadline)), ..self.proposal })
     }
 
-    /// The proposal as it was decoded.
+    /// Returns the proposal as it was decoded.
     #[cfg(test)]
     pub fn proposal(&self) -> &Proposal {
         &self.proposal
     }
 
-    /// The log id that the request requires.
+    /// Returns the log id that the request requires.
     #[cfg(test)]
     pub fn log_id(&self) -> Option<u64> {
         self.log_id

@@ -1,7 +1,7 @@
-//! Whether the logs of this node accept appends and linearizable reads now, for load balancers.
+//! Determines whether the logs of this node accept appends and linearizable reads now. Load balancers ask for this.
 //!
-//! A log is available while its replica here is undamaged and a read index succeeds, for which a majority must answer its
-//! leader. An election takes a second or two, so only failures that last longer count.
+//! A log is available if its replica on this node is undamaged and a read index succeeds, which requires that a majority
+//! answers its leader. An election takes a second or two, so only longer failures count.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,15 +13,15 @@ use super::core::Core;
 use crate::timers::TimersHandle;
 use crate::types::GroupId;
 
-/// Failures that last for this long make a node unavailable.
+/// A failure that lasts for this time makes a node unavailable.
 const FAILING_MAX: Duration = Duration::from_secs(3);
-/// A read index that is not answered for this long has failed.
+/// A read index without an answer after this time has failed.
 const PROBE_MAX: Duration = Duration::from_secs(1);
-/// Between two probes while they fail.
+/// The pause between two probes while probes fail.
 const PROBE_PAUSE: Duration = Duration::from_millis(100);
-/// The result of a probe is used for this long, however many requests need it.
+/// A successful probe is valid for this time, for any number of requests.
 const FRESH: Duration = Duration::from_secs(1);
-/// Failures further apart than this are not one failure that lasts: nothing was probed in between.
+/// Two failed probes that are further apart do not count as one lasting failure, because nothing was probed in between.
 const SAME_FAILURE_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ struct Probes {
     failed: Option<(Instant, Instant)>,
 }
 
-/// The results of the last probes; a clone is the same.
+/// The results of the last probes. Clones share the state.
 #[derive(Clone, Debug, Default)]
 pub struct Availability(Arc<Mutex<Probes>>);
 
@@ -40,7 +40,8 @@ impl Availability {
         self.0.lock()
     }
 
-    /// Whether every log here is available. Waits for an election to end, up to three seconds after the first failure.
+    /// Returns true if every log of this node is available. If probes fail, waits up to three seconds after the first failure,
+    /// because an election may be in progress.
     pub async fn serves(&self, core: &Core, timers: &TimersHandle) -> bool {
         loop {
             if core.check_rival().is_err() {
@@ -63,7 +64,7 @@ impl Availability {
         }
     }
 
-    /// Notes a failure; returns for how long it has lasted.
+    /// Records a failed probe. Returns for how long probes have failed.
     fn record_failure(&self, now: Instant) -> Duration {
         let mut probes = self.lock();
         let same = probes.failed.filter(|(_, last)| now.duration_since(*last) < SAME_FAILURE_MAX);
@@ -73,7 +74,7 @@ impl Availability {
     }
 }
 
-/// One read index for each log.
+/// Performs one read index for each log. Returns true if all succeed.
 async fn probe(core: &Core, timers: &TimersHandle) -> bool {
     let until = Instant::now() + PROBE_MAX;
     let groups: Vec<GroupId> = core.logs.all().iter().map(|log| log.group).collect();

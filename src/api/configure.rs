@@ -12,7 +12,7 @@ use crate::logs::OpenLog;
 use crate::pb::admin;
 use crate::types::{GroupId, Offset};
 
-/// Serves `ConfigureLog`: answered once it is applied on this node.
+/// Serves `ConfigureLog`. Responds once the change is applied on this node.
 ///
 /// # Errors
 /// Those of [`super::status`].
@@ -38,7 +38,7 @@ pub async fn configure_log(
         check(meta(core, &log)?, change)?;
     }
     let command = Command::ConfigureLog(log.group, change);
-    // This node is caught up. A command that changes nothing would be an entry that every node keeps forever.
+    // This node is caught up, so the check is reliable. A command without effect would be an entry that every node keeps forever.
     if core.catalog.get().would_change(&command) != Ok(false) {
         let proposal = Proposal { deadline: Some(deadline), ..command_proposal(&command) };
         let applied = core.propose(call.principal().as_str(), proposal).await.map_err(|error| {
@@ -65,7 +65,7 @@ fn check(meta: LogMeta, change: LogChange) -> Result<(), Invalid> {
     }
     let changed = meta.changed(change);
     if !changed.limits_hold() {
-        // Both values are named: the one that the request did not set may be the one that does not fit.
+        // The message contains both values, because the one that the request does not set may be the one that does not fit.
         return Err(Invalid::Settings(format!(
             "`record_bytes_max` would be {}, `request_bytes_max` {}: the first must be 1024 to 4128768, the second at least \
              the first and at most 8323072",
@@ -75,7 +75,7 @@ fn check(meta: LogMeta, change: LogChange) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// The settings of a log, as a message.
+/// Returns the settings of a log as a message.
 pub fn settings(meta: &LogMeta) -> admin::LogSettings {
     let mut settings = admin::LogSettings::new();
     settings.retention_bytes = meta.retention_bytes;

@@ -1,4 +1,4 @@
-//! `Consume`: one response, at once or after a wait.
+//! `Consume`: one response, immediately or after a wait for the next record.
 
 use std::time::{Duration, Instant};
 
@@ -16,13 +16,13 @@ use crate::storage::payload::retag;
 use crate::storage::reader::Slice;
 use crate::watermark::{Until, Visible};
 
-/// A `Consume` waits at most this long.
+/// The maximum wait of a `Consume`.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// A response is sent this long before the deadline, so that it arrives in time.
+/// A wait ends this long before the deadline, so that the response arrives in time.
 const HEAD_START: Duration = Duration::from_millis(50);
 
-/// The size of a response where the request sets none.
+/// The maximum size of a response if the request does not set one.
 const BYTES_DEFAULT: usize = 1 << 20;
 
 /// Serves `Consume`.
@@ -61,8 +61,8 @@ pub async fn consume(
         } else if position.offset > visible.next_offset {
             return Err(ApiError::OffsetPastEnd(bounds(&position.log, &visible), position.offset));
         } else if let Some(end) = until.take() {
-            service.visible(&position.log.watermark, position.offset, end).await?;
-            // That may have taken a minute.
+            service.wait_visible(&position.log.watermark, position.offset, end).await?;
+            // The permission may have been revoked during the wait.
             call.check_log(&name)?;
         } else if batching.one_by_one {
             return Err(ApiError::OffsetPastEnd(bounds(&position.log, &visible), position.offset));
@@ -72,7 +72,8 @@ pub async fn consume(
     }
 }
 
-/// The visible with everything acknowledged before the request; `None` if the record came first.
+/// Returns the visible range, which includes everything acknowledged before the request. `None` if the wanted record became
+/// visible first.
 async fn confirm(
     service: &Service,
     core: &Core,
@@ -83,7 +84,7 @@ async fn confirm(
     let confirmed = core.catch_up(log.group, &log.watermark, &service.timers, deadline);
     let arrived = log.watermark.wait(Until::Visible(position.offset), &service.timers);
     match select(arrived, Box::pin(confirmed)).await {
-        // The log has stopped here: the error of the read index says why.
+        // This node's replica has stopped: the error of the read index contains the reason.
         Either::Left((Err(_), confirmed)) => confirmed.await.map(Some),
         Either::Left((Ok(_), _)) => Ok(None),
         Either::Right((visible, _)) => visible.map(Some),
@@ -98,7 +99,7 @@ fn reply_of(batching: Batching, mut slice: Slice, log: &OpenLog, visible: Visibl
     ConsumeReply::many(slice.bytes, visible, log.log_id)
 }
 
-/// The end of a wait: the request's, and early enough for a response before the deadline.
+/// Returns the end of a wait: after `wait_ms`, but early enough for a response before the deadline.
 fn wait_until(wait_ms: u32, deadline: Option<Instant>) -> Option<Instant> {
     if wait_ms == 0 {
         return None;

@@ -1,7 +1,7 @@
-//! `ConsumeStream`: the stored records, then what is appended. It ends only with a status.
+//! `ConsumeStream`: sends the stored records, and then each record that is appended. It ends only with a status.
 //!
-//! A stream is a future. At the high watermark it waits for the next record, the heartbeat, the end of the client, or the
-//! loss of its right. It holds at most one read that is not sent yet: a slow client delays only its own stream.
+//! A stream is a future. At the high watermark it waits until a record is appended, a heartbeat is due, the client is gone, or
+//! the permission is revoked. It holds at most one read that is not sent yet, so a slow client delays only its own stream.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::limits::Permit;
 use super::messages::{ConsumeReply, decode};
 use super::prelude::ServerStream;
 use super::read::{Batching, ReadPosition, read_position};
-use super::service::{Service, StreamEnd, gone};
+use super::service::{Service, StreamEnd, poll_gone};
 use crate::pb::log::ConsumeRequest;
 use crate::security::identity::Principal;
 use crate::storage::payload::{records, retag};
@@ -25,13 +25,14 @@ use crate::storage::reader::Slice;
 use crate::types::Offset;
 use crate::watermark::Until;
 
-/// The size of a message where the request sets none: what was read at once, at most this or one larger entry.
+/// The maximum size of a message if the request does not set one. A larger record is sent alone.
 const BYTES_DEFAULT: usize = 1 << 20;
 
-/// What is read at once, if there is permit: whole entries for several messages, so that checksums are verified once.
+/// The size of one read, if the budget allows it: whole entries, which may become several messages. So the checksum of an entry is
+/// verified once, and not for each message.
 const READ_BYTES: usize = 600 << 10;
 
-/// The shortest interval of heartbeats.
+/// The minimum interval of heartbeats.
 const HEARTBEAT_MS_MIN: u32 = 1000;
 
 type Out = DuplexSink<ConsumeReply>;
@@ -56,7 +57,7 @@ async fn serve(stream: ServerStream<'_, ConsumeReply>) -> Result<(), StreamEnd> 
         let batching = Batching::of(&request, BYTES_DEFAULT);
         let read_bytes = if request.max_bytes == 0 { READ_BYTES } else { READ_BYTES.max(batching.bytes_max) };
         if batching.one_by_one {
-            // Small messages that are ready together share a write.
+            // Small messages that are ready at the same time share a write.
             sink.enhance_batch(true);
         }
         let mut tail = Tail { service, core, principal, position, batching, read_bytes, heartbeat, end: None };
@@ -77,22 +78,23 @@ fn heartbeat(request: &ConsumeRequest) -> Result<Option<Duration>, Invalid> {
     }
 }
 
-/// A stream on its way through the log; `position.offset` is the next record.
+/// The state of a stream. `position.offset` is the next record.
 struct Tail<'a> {
     service: &'a Service,
     core: &'a Core,
     principal: Principal,
     position: ReadPosition,
     batching: Batching,
-    /// How much is read at once.
+    /// The size of one read.
     read_bytes: usize,
     heartbeat: Option<Duration>,
-    /// The offset to stop at; `None`: the stream tails.
+    /// The offset to stop at. `None` if the stream continues with new records.
     end: Option<Offset>,
 }
 
 impl Tail<'_> {
-    /// An offset that is not visible here is valid only if the leader has it; and `stop_at_end` needs the leader's end.
+    /// Checks an offset that is not visible on this node, and determines the end for `stop_at_end`. Both depend on the leader's
+    /// log, not on this node's.
     async fn find_end(&mut self, request: &ConsumeRequest, deadline: Option<Instant>) -> Result<(), ApiError> {
         let log = Arc::clone(&self.position.log);
         let past_end = |offset: Offset| offset > log.watermark.get().next_offset;
@@ -138,20 +140,20 @@ impl Tail<'_> {
         Ok(())
     }
 
-    /// Waits for permit for the next read, or for the end of the client.
+    /// Waits until the budget allows the next read, or the client is gone.
     async fn read_permit(&self, sink: &mut Out) -> Result<Permit, StreamEnd> {
         let permit = pin!(self.service.limits.queue_read(&self.principal, self.read_bytes, &self.service.timers));
-        match select(permit, poll_fn(|cx| gone(sink, cx))).await {
+        match select(permit, poll_fn(|cx| poll_gone(sink, cx))).await {
             Either::Left((permit, _)) => Ok(permit?),
             Either::Right(_) => Err(StreamEnd::Gone),
         }
     }
 
-    /// Waits for the next record (true), the heartbeat (false), or the end of the client.
+    /// Waits. Returns true at the next record, false when a heartbeat is due, and an error if the client is gone.
     async fn wait(&self, sink: &mut Out, beat: Option<Instant>) -> Result<bool, StreamEnd> {
         let more = self.position.log.watermark.wait(Until::Visible(self.position.offset), &self.service.timers);
         let quiet = pin!(self.service.timers.at_or_never(beat));
-        match select(select(more, poll_fn(|cx| gone(sink, cx))), quiet).await {
+        match select(select(more, poll_fn(|cx| poll_gone(sink, cx))), quiet).await {
             Either::Left((Either::Left((Ok(_), _)), _)) => Ok(true),
             Either::Left((Either::Left((Err(_), _)), _)) => Err(ApiError::ReplicaDamaged.into()),
             Either::Left((Either::Right(_), _)) => Err(StreamEnd::Gone),
@@ -159,7 +161,7 @@ impl Tail<'_> {
         }
     }
 
-    /// Sends what was read, in messages as the request asked; messages that are ready together share writes.
+    /// Sends records that were read, in messages of the requested size. Messages that are ready at the same time share writes.
     async fn send(&mut self, slice: Slice, sink: &mut Out) -> Result<(), StreamEnd> {
         let Slice { bytes, count, next } = slice;
         let Batching { one_by_one, records_max, bytes_max } = self.batching;
@@ -186,7 +188,7 @@ impl Tail<'_> {
         sink.flush().await.map_err(|_| StreamEnd::Gone)
     }
 
-    /// The end of the next message, and how many records it contains: as many as allowed, and at least one.
+    /// Returns the end of the next message, and the number of its records: as many as allowed, and at least one.
     fn message(&self, bytes: &[u8], at: usize) -> Result<(usize, u32), ApiError> {
         let (mut end, mut count) = (at, 0);
         let records_max = if self.batching.one_by_one { 1 } else { self.batching.records_max };

@@ -1,4 +1,4 @@
-//! What the API needs of the rest of the node. It exists once the node is a member; until then requests fail with JOINING.
+//! The parts of the node that the API uses. They exist once the node is a member; until then requests fail with JOINING.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,15 +18,15 @@ use crate::watermark::{HighWatermark, Visible};
 /// This node's identity, known from its start.
 #[derive(Clone, Debug)]
 pub struct Me {
-    /// Its id in every Raft group.
+    /// The node's id in every Raft group.
     pub node_id: NodeId,
-    /// As it is configured; unique in the cluster.
+    /// The configured name, which is unique in the cluster.
     pub node_name: NodeName,
     /// The name of the cluster.
     pub cluster_name: String,
 }
 
-/// The parts that requests work with, known once the node is a member of a cluster.
+/// The parts that handlers use. Available once the node is a member of a cluster.
 #[derive(Clone)]
 pub struct Core {
     /// This node's identity.
@@ -35,27 +35,27 @@ pub struct Core {
     pub cluster_id: ClusterId,
     /// Sends proposals and read indexes to the `consensus` thread.
     pub consensus: ConsensusHandle,
-    /// The logs that this node has replicas of.
+    /// The logs of which this node has replicas.
     pub logs: Logs,
     /// Members and logs of the cluster.
     pub catalog: CatalogView,
-    /// How far the catalog's group is applied here. `catalog` is never older.
+    /// The high watermark of the catalog's group on this node. `catalog` is never older.
     pub catalog_watermark: HighWatermark,
-    /// Reaches a leader on another node.
+    /// Sends work to a leader on another node.
     pub forward: Arc<dyn Forward>,
-    /// Reads what is not in the page cache.
+    /// Perform reads that are not in the page cache.
     pub readers: ReadersHandle,
-    /// Damaged ranges that the scrub found.
+    /// The damaged ranges that the scrub found.
     pub scrub: ScrubHandle,
     /// The free space on this node's disk.
     pub space: Space,
 }
 
 impl Core {
-    /// The log of that name. NO_SUCH_LOG is returned only once this node has caught up with the catalog.
+    /// Returns the log with this name. NO_SUCH_LOG is returned only after this node has caught up with the catalog.
     ///
     /// # Errors
-    /// No such log; or the catalog can't be read; or this node has no replica of it (yet).
+    /// If the log does not exist, this node can't catch up with the catalog, or it has no replica of the log yet.
     pub async fn log(
         &self,
         name: &LogName,
@@ -70,7 +70,7 @@ impl Core {
             return Ok(log);
         }
         let catalog = self.catalog.get();
-        // A new cluster has no log for a moment.
+        // A new cluster has no log at first.
         if catalog.logs().next().is_none() {
             Err(ApiError::Joining("the cluster is being created and has no log yet"))
         } else if catalog.log_named(name).is_some() {
@@ -81,7 +81,7 @@ impl Core {
     }
 }
 
-/// The bounds of a log, for errors.
+/// Returns the bounds of a log, for errors.
 pub fn bounds(log: &OpenLog, visible: &Visible) -> LogBounds {
     LogBounds {
         log: log.name.clone(),

@@ -1,13 +1,13 @@
-//! The deadline of a request, as an instant of this process's clock.
+//! The deadline of a request, as an instant of the monotonic clock.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use grpcio::{Deadline, RpcContext};
 
-/// A deadline later than this counts as none.
+/// A later deadline is ignored.
 const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// gRPC's `gpr_timespec`, which is all that a [`Deadline`] holds.
+/// gRPC's `gpr_timespec`, the only field of a [`Deadline`].
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Timespec {
@@ -19,7 +19,7 @@ struct Timespec {
 const _: () = assert!(size_of::<Deadline>() == size_of::<Timespec>());
 const _: () = assert!(align_of::<Deadline>() == align_of::<Timespec>());
 
-/// The request's deadline, if it has one.
+/// Returns the request's deadline, if it has one.
 pub fn of(ctx: &RpcContext<'_>) -> Option<Instant> {
     moment(ctx.deadline())
 }
@@ -29,7 +29,7 @@ fn moment(deadline: Deadline) -> Option<Instant> {
         return Some(Instant::now());
     }
     // SAFETY: size and alignment are equal and every bit pattern of the target is valid. `grpcio` has no accessor for the
-    // value; should its one field ever change, the test below fails.
+    // value. If its only field ever changes, the test below fails.
     let at: Timespec = unsafe { std::mem::transmute(deadline) };
     let since_epoch = Duration::new(u64::try_from(at.seconds).ok()?, u32::try_from(at.nanos).ok()?);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;

@@ -1,6 +1,6 @@
-//! Why a request fails: every error of the API, with its message. [`super::status`] says which gRPC status each one is.
+//! The errors of the API, with their messages. [`super::status`] maps each one to a gRPC status.
 //!
-//! A message says "not appended" only where that is certain.
+//! A message says "not appended" only if that is certain.
 
 use super::limits::LimitReached;
 use crate::consensus::handle::{ProposeError, ReadIndexError};
@@ -11,7 +11,7 @@ use crate::storage::entry::ENTRY_BYTES_MAX;
 use crate::storage::reader::ReadError;
 use crate::types::{BadName, LogId, LogIndex, LogName, Offset};
 
-/// The offsets of a log, for a request that asked for others.
+/// The bounds of a log, for the error of a request that asks for an offset outside of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogBounds {
     /// The name of the log.
@@ -24,13 +24,13 @@ pub struct LogBounds {
     pub next_offset: Offset,
 }
 
-/// The logs that a request needs a right to.
+/// The logs on which a request needs a permission.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogScope {
     /// At least one log.
     #[error("any log")]
     Any,
-    /// All of them: only a line for `*` grants that.
+    /// Every log, which only a policy line for `*` grants.
     #[error("every log (`*` in the policy)")]
     Every,
     /// The log that the request names.
@@ -38,7 +38,7 @@ pub enum LogScope {
     One(LogName),
 }
 
-/// What is wrong with a request, whatever the state of the log.
+/// Why a request is invalid, independent of the state of the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
     /// The bytes are not a message of the method.
@@ -119,17 +119,17 @@ pub enum ApiError {
     /// The request carries no usable identity.
     #[error("{0}")]
     NoIdentity(#[from] NoIdentity),
-    /// The access policy does not grant the right.
+    /// The access policy does not grant the permission.
     #[error("{principal} may not {} {log}: the access policy does not grant it", verb(*.action))]
     NotAllowed {
         /// The principal of the request.
         principal: Principal,
-        /// The logs that the right is needed for.
+        /// The logs on which the permission is needed.
         log: LogScope,
         /// The first of the actions that would be enough.
         action: Action,
     },
-    /// The request itself is wrong.
+    /// The request itself is invalid.
     #[error("{0}")]
     Invalid(#[from] Invalid),
     /// A field that a later version implements.
@@ -161,13 +161,13 @@ pub enum ApiError {
     /// The record at that offset has been trimmed.
     #[error("offset {1} of log {log} has been trimmed: the first offset is {first}", log = .0.log, first = .0.first_offset)]
     OffsetTrimmed(LogBounds, Offset),
-    /// The cluster has no log of that name.
+    /// The cluster has no log with this name.
     #[error("log {0} does not exist")]
     NoSuchLog(LogName),
     /// A health check names a service that the node does not have.
     #[error("this node does not have that service")]
     NoSuchService,
-    /// The log of that name has another id.
+    /// The log with this name has another id.
     #[error("log {log} has another id: {log_id}")]
     LogIdMismatch {
         /// The name of the log.
@@ -206,10 +206,10 @@ pub enum ApiError {
         /// What the node waits for.
         waiting_for: String,
     },
-    /// The node has no replica of the log yet, or its replica lags: which of the two, and why.
+    /// The node has no replica of the log yet, or its replica lags. The text says which, and why.
     #[error("nothing was done: {0}")]
     Joining(&'static str),
-    /// Another cluster of the same name answers: not appended, as it is unknown which of the two is the right one.
+    /// Another cluster of the same name answers. Not appended, because it is unknown which of the two is the right one.
     #[error("not appended: {0}")]
     AnotherCluster(String),
     /// The node is stopping.
@@ -228,10 +228,10 @@ pub enum ApiError {
         /// The index of the entry.
         entry: LogIndex,
     },
-    /// It may have been appended or not.
+    /// Whether the request was appended is unknown.
     #[error("it may have been appended or not: the same request again {}", if *.retry_is_safe { "is appended once" } else { "may append it twice" })]
     OutcomeUnknown {
-        /// A retry is safe: the request has a producer id.
+        /// True if the request has a producer id, so that a retry is appended once.
         retry_is_safe: bool,
     },
     /// The deadline passed before anything was done.
@@ -255,15 +255,15 @@ pub enum ApiError {
         /// The system's error.
         what: String,
     },
-    /// A bug, logged where it was found.
+    /// A bug in this program.
     #[error("{0}")]
     Internal(&'static str),
 }
 
-/// What the failed proposal contained, for its error.
+/// The values of a failed proposal, for its error.
 #[derive(Clone, Debug)]
 pub struct FailedProposal<'a> {
-    /// The log as this node sees it.
+    /// The bounds of the log on this node.
     pub bounds: &'a LogBounds,
     /// `expected_offset`, or the first offset that a trim keeps.
     pub offset: Offset,
@@ -286,7 +286,7 @@ impl From<ReadIndexError> for ApiError {
 }
 
 impl ApiError {
-    /// The error of a proposal to a log.
+    /// Returns the error of a failed proposal to a log.
     pub fn from_propose(error: ProposeError, proposed: &FailedProposal<'_>) -> ApiError {
         match error {
             ProposeError::OutcomeUnknown => ApiError::OutcomeUnknown { retry_is_safe: proposed.producer_id != 0 },
@@ -301,7 +301,7 @@ impl ApiError {
         }
     }
 
-    /// The error of a proposed command of the catalog. A command has the same effect if it is sent again.
+    /// Returns the error of a failed command of the catalog. Sending a command twice has no additional effect.
     pub fn from_command(error: ProposeError) -> ApiError {
         match error {
             ProposeError::NotLeader { leader: None } => ApiError::NoLeader,
@@ -323,7 +323,7 @@ impl ApiError {
         }
     }
 
-    /// The error of a read at `offset`. A reader that may block never returns `ReadError::NotCached`.
+    /// Returns the error of a failed read at `offset`. A blocking read never returns `ReadError::NotCached`.
     pub fn from_read(error: ReadError, bounds: LogBounds, offset: Offset) -> ApiError {
         match error {
             ReadError::NotCached => ApiError::Internal("a blocking read returned `NotCached`"),
@@ -349,7 +349,7 @@ impl ApiError {
     }
 }
 
-/// The action in "may not ... log default".
+/// Returns the verb for "may not ... log default".
 fn verb(action: Action) -> &'static str {
     match action {
         Action::Produce => "produce to",

@@ -1,4 +1,4 @@
-//! Work for the node that leads a group, where that is another one.
+//! Forwards work to the leader of a group if that is another node.
 
 use std::time::Instant;
 
@@ -7,19 +7,19 @@ use crate::replication::peers::PeersHandle;
 use crate::reply::ReplyReceiver;
 use crate::types::{GroupId, LogIndex, NodeId};
 
-/// Hands work to the node that leads a group. `replication` implements it; tests have a fake.
+/// Sends work to the node that leads a group. `replication` implements it; tests have a fake.
 pub trait Forward: Send + Sync {
-    /// Proposes there. Never sends twice: [`ProposeError::Dropped`] if it was not sent, [`ProposeError::OutcomeUnknown`] if it
-    /// was sent and not answered.
+    /// Proposes on the node `to`. Never sends a proposal twice. The result is [`ProposeError::Dropped`] if it was not sent, and
+    /// [`ProposeError::OutcomeUnknown`] if it was sent and not answered.
     fn propose(&self, to: NodeId, principal: &str, proposal: Proposal)
     -> ReplyReceiver<Result<Appended, ProposeError>>;
 
-    /// Describes another cluster of the same name, once one has answered.
+    /// Returns a description of another cluster with the same name, if one has answered.
     fn rival(&self) -> Option<String> {
         None
     }
 
-    /// Asks there for an index that covers everything acknowledged before.
+    /// Requests from the node `to` an index that covers everything acknowledged before this call.
     fn read_index(
         &self,
         to: NodeId,

@@ -1,4 +1,4 @@
-//! Fuzz loops of what clients send.
+//! Fuzz loops of the decoders of clients' requests.
 
 use protobuf::{Message, MessageFull};
 
@@ -37,7 +37,7 @@ fn produce_requests() -> Vec<Vec<u8>> {
     [single, batch].iter().map(|request| request.write_to_bytes().expect("encoded")).collect()
 }
 
-/// What rust-protobuf decodes, and our rules applied to it; `Err(None)`: a malformed name.
+/// Decodes with rust-protobuf and applies the rules of [`AppendRequest`]. Returns `Err(None)` for a malformed name.
 fn by_protobuf(bytes: &[u8]) -> Result<(log::ProduceRequest, Vec<u8>), Option<Invalid>> {
     let request: log::ProduceRequest = pb::parse(bytes).map_err(|_| Some(Invalid::Malformed))?;
     let records: Vec<&log::Record> = match (request.record.as_ref(), &request.records[..]) {
@@ -61,9 +61,9 @@ fn by_protobuf(bytes: &[u8]) -> Result<(log::ProduceRequest, Vec<u8>), Option<In
     Ok((request, payload))
 }
 
-/// Where the two may differ: rust-protobuf rejects a varint that is longer than its type needs (others drop the rest,
-/// and so do we), skips groups, which proto3 does not have, without checking that they end, and replaces a `record`
-/// that occurs twice, which the standard merges.
+/// Returns true for messages that the two decoders may treat differently. rust-protobuf rejects a varint that is longer than its
+/// type needs (the standard drops the rest), skips a group, which proto3 does not have, without checking that it ends, and
+/// replaces a `record` that occurs twice (the standard merges the two).
 fn is_odd(message: &[u8], inside: &[u64]) -> bool {
     let mut rest = message;
     let mut singles = 0;
@@ -114,12 +114,12 @@ fn is_odd(message: &[u8], inside: &[u64]) -> bool {
     false
 }
 
-/// The hot path's decoder and rust-protobuf agree on every message: accepted or not, and its contents.
+/// The decoder of the hot path and rust-protobuf agree on every message: whether it is accepted, and what it contains.
 #[test]
 fn produce_request() {
     let all = Loop::new("produce_request", produce_requests()).memory(400).memory_fixed(PROTOBUF_FIXED_BYTES);
     all.run(|bytes| {
-        // Where rust-protobuf differs from the standard it agrees once the bytes are in canonical form.
+        // rust-protobuf differs from the standard only for bytes that are not in canonical form.
         let right = canonical::<log::ProduceRequest>(bytes).map_err(Some);
         match (AppendRequest::decode(bytes), right.and_then(|right| by_protobuf(&right))) {
             (Ok(append), Ok((request, payload))) => {
@@ -168,14 +168,14 @@ fn produce_request() {
     });
 }
 
-/// A small request: what is decoded is what is encoded again.
+/// Fuzzes a small request: a decoded message is the same after it was encoded and decoded again.
 fn small<M: MessageFull + PartialEq>(name: &'static str, seeds: Vec<M>) {
     let seeds = seeds.iter().map(|message| message.write_to_bytes().expect("encoded")).collect();
     Loop::new(name, seeds).memory(400).memory_fixed(PROTOBUF_FIXED_BYTES).run(|bytes| {
         let request = Request(bytes.to_vec());
         let Ok(message) = decode::<M>(&request) else { return false };
         let again = Request(message.write_to_bytes().expect("encoded"));
-        // Unknown fields are kept and encoded, too.
+        // Unknown fields are kept and encoded too, so the second encoding may exceed the limit.
         assert!(decode::<M>(&again).is_ok_and(|again| again == message) || again.0.len() > 64 << 10);
         true
     });

@@ -1,4 +1,4 @@
-//! `grpc.health.v1.Health`: whether this node serves requests.
+//! `grpc.health.v1.Health`: returns whether this node serves requests.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -11,13 +11,13 @@ use super::error::ApiError;
 use super::lifecycle::Phase;
 use super::messages::{Request, decode};
 use super::prelude::ServerStream;
-use super::service::{Call, Service, StreamEnd, gone};
+use super::service::{Call, Service, StreamEnd, poll_gone};
 use crate::pb::health::health_check_response::ServingStatus;
 use crate::pb::health::{HealthCheckRequest, HealthCheckResponse};
 
 /// The service whose health depends on a majority.
 const LOG: &str = "log.v1.Log";
-/// How often a watch checks the log's health.
+/// The interval in which a watch checks the health of the logs.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
 /// Serves `Check`.
@@ -56,7 +56,7 @@ async fn serve(stream: ServerStream<'_, HealthCheckResponse>) -> Result<(), Stre
         if seen.phase == Phase::Stopping {
             return Err(ApiError::Stopping.into());
         }
-        let mut gone = pin!(poll_fn(|cx| gone(sink, cx)));
+        let mut gone = pin!(poll_fn(|cx| poll_gone(sink, cx)));
         let mut next = call.next_check();
         if request.service == LOG {
             next = next.min(Instant::now() + WATCH_EVERY);

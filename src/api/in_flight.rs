@@ -1,4 +1,4 @@
-//! Counts the requests that have not ended: a drain waits until none is left.
+//! Counts the requests that have not ended. A drain waits until none is left.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,7 +11,7 @@ struct InFlightCount {
     none_left: Condvar,
 }
 
-/// The count; a clone is the same.
+/// The count. Clones share it.
 #[derive(Clone, Default)]
 pub struct InFlight(Arc<InFlightCount>);
 
@@ -40,7 +40,7 @@ impl InFlight {
     }
 }
 
-/// One request in flight.
+/// Counts as one request in flight until it is dropped.
 pub struct Entered(InFlight);
 
 impl Drop for Entered {

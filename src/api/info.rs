@@ -16,7 +16,7 @@ pub async fn get_servers(service: Service, call: Call, request: Request) -> Resu
     let request: GetServersRequest = decode(&request)?;
     let name = call.log_name(&request.log)?;
     let core = service.core()?;
-    // The leader is known if this node has a replica of the log; the members are known anyway.
+    // Without a replica of the log, this node does not know the leader, but it knows the members.
     let group = match core.log(&name, &service.timers, call.deadline).await {
         Ok(log) => Some(log.group),
         Err(ApiError::Joining(_)) => core.catalog.get().log_named(&name).map(|log| log.group),
@@ -54,7 +54,7 @@ pub async fn get_log(service: Service, call: Call, request: Request) -> Result<G
     let mut visible = core.catch_up(log.group, &log.watermark, &service.timers, call.deadline).await?;
     let first_append_time_us = loop {
         match append_time_us(core, &log, &visible).await {
-            // Trimmed since the visible was read. The watermark moves before the files are removed.
+            // Trimmed since the watermark was read. The watermark advances before the files are removed.
             Err(ApiError::OffsetTrimmed(..)) if log.watermark.get().first_offset > visible.first_offset => {
                 visible = log.watermark.get();
             }

@@ -1,4 +1,4 @@
-//! What every open request must learn: that the node serves, that it stops, that rights must be checked again.
+//! Informs open requests that the node serves, that it stops, or that permissions must be checked again.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -8,26 +8,26 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Mutex, MutexGuard};
 
-/// How far the node is between start and stop. It only advances.
+/// The phases of a node from start to stop. A node never returns to an earlier one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Not a member of a cluster yet.
     #[default]
     Joining,
-    /// A member, whose handlers run.
+    /// A member: handlers run.
     Serving,
-    /// Still serves, but health says NOT_SERVING: clients should use another node.
+    /// Requests are served, but health checks return NOT_SERVING, so that clients use another node.
     Leaving,
     /// New requests fail with STOPPING.
     Stopping,
 }
 
-/// What a request has seen so far.
+/// The state that a request has seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// As of the last change.
+    /// The phase of the node.
     pub phase: Phase,
-    /// Counts up when rights must be checked again.
+    /// Incremented when permissions must be checked again.
     pub rechecks: u64,
 }
 
@@ -38,27 +38,27 @@ struct LifecycleState {
     waiters: BTreeMap<u64, Waker>,
 }
 
-/// The phase, and the requests that wait for a change; a clone is the same. Waiters are bounded by the limits on streams.
+/// The phase, and the requests that wait for a change. Clones share the state. The limits on streams bound the number of waiters.
 #[derive(Clone, Default)]
 pub struct Lifecycle(Arc<Mutex<LifecycleState>>);
 
 impl Lifecycle {
-    /// What a request sees at this moment.
+    /// Returns the current state.
     pub fn now(&self) -> Observed {
         self.lock().now
     }
 
-    /// Advances to a phase; an earlier one changes nothing.
+    /// Advances to a phase. An earlier phase than the current one is ignored.
     pub fn enter(&self, phase: Phase) {
         self.change(|seen| seen.phase = seen.phase.max(phase));
     }
 
-    /// Makes every open stream check its rights again.
+    /// Makes every open stream check its permissions again.
     pub fn recheck(&self) {
         self.change(|seen| seen.rechecks += 1);
     }
 
-    /// Waits until something differs from what was seen.
+    /// Waits until the state differs from `seen`.
     pub fn changed(&self, seen: Observed) -> Changed {
         Changed { lifecycle: self.clone(), seen, id: None }
     }
@@ -77,7 +77,7 @@ impl Lifecycle {
     }
 }
 
-/// A wait for a change; dropping it ends the wait.
+/// Waits for a change. Dropping it ends the wait.
 pub struct Changed {
     lifecycle: Lifecycle,
     seen: Observed,
@@ -129,7 +129,7 @@ mod tests {
         state.enter(Phase::Stopping);
         assert_eq!(thread.join().expect("no panic").phase, Phase::Stopping);
         state.enter(Phase::Serving);
-        assert_eq!(state.now().phase, Phase::Stopping, "never back");
+        assert_eq!(state.now().phase, Phase::Stopping, "it never goes back");
 
         let mut wait = Box::pin(state.changed(state.now()));
         let waker = futures::task::noop_waker();

@@ -1,7 +1,7 @@
-//! Requests and responses as gRPC carries them: as bytes where an object would only cost a copy.
+//! Requests and responses as gRPC receives and sends them. Both are bytes, to avoid copies.
 //!
-//! A request arrives as bytes and its handler decodes it, so that the API and not gRPC answers a malformed one
-//! (INVALID_ARGUMENT; gRPC itself would say INTERNAL). Stored records are sent as they are.
+//! The handler decodes a request, so that a malformed one is rejected with INVALID_ARGUMENT; gRPC itself would return INTERNAL.
+//! Stored records are sent without being decoded.
 
 use std::cell::Cell;
 use std::io::Read;
@@ -15,23 +15,23 @@ use crate::pb;
 use crate::types::LogId;
 use crate::watermark::Visible;
 
-/// A request as it arrived.
+/// The bytes of a request.
 pub struct Request(pub Vec<u8>);
 
-/// A `ConsumeResponse` whose records are as they are stored. It can be sent once: gRPC takes the bytes without a copy.
+/// A `ConsumeResponse` that contains stored bytes. It can be sent only once, because gRPC takes the bytes without a copy.
 #[derive(Default)]
 pub struct ConsumeReply(Cell<Vec<u8>>);
 
-/// The most bytes that [`ConsumeReply::many`] adds to the records.
+/// The maximum size of the fields that [`ConsumeReply::many`] appends to the records.
 const TAIL_BYTES_MAX: usize = 32;
 
 impl ConsumeReply {
-    /// One record, already a field `record` = 2, and nothing else.
+    /// Creates a response with one record, which is already encoded as field 2 (`record`).
     pub fn one(record: Vec<u8>) -> ConsumeReply {
         ConsumeReply(Cell::new(record))
     }
 
-    /// Any number of records, and the bounds of the log.
+    /// Creates a response with any number of records, and the bounds of the log.
     pub fn many(mut records: Vec<u8>, visible: Visible, log_id: LogId) -> ConsumeReply {
         records.reserve(TAIL_BYTES_MAX);
         put_varint_field(&mut records, 4, visible.first_offset.0);
@@ -40,7 +40,7 @@ impl ConsumeReply {
         ConsumeReply(Cell::new(records))
     }
 
-    /// [`ConsumeReply::many`] for a part of records that were read together.
+    /// Like [`ConsumeReply::many`], for some of the records of one read.
     pub fn part(records: &[u8], visible: Visible, log_id: LogId) -> ConsumeReply {
         let mut part = Vec::with_capacity(records.len() + TAIL_BYTES_MAX);
         part.extend_from_slice(records);
@@ -50,7 +50,7 @@ impl ConsumeReply {
 
 #[cfg(test)]
 impl ConsumeReply {
-    /// The bytes that are sent.
+    /// Returns the bytes that are sent.
     pub fn bytes(&self) -> Vec<u8> {
         self.0.take()
     }
@@ -77,7 +77,7 @@ pub fn decode_change<M: MessageFull>(request: &Request) -> Result<M, Invalid> {
 
 /// A message that a handler may return.
 pub trait Response: Sized + Send + 'static {
-    /// How gRPC encodes it. Only clients decode it.
+    /// How gRPC encodes the response. Only clients decode it.
     const MARSHALLER: Marshaller<Self>;
 }
 
@@ -89,7 +89,7 @@ impl Response for ConsumeReply {
     const MARSHALLER: Marshaller<ConsumeReply> = Marshaller { ser: put_reply, de: no_reply };
 }
 
-/// The method of that name, for gRPC's binding.
+/// Returns the method with this name, for gRPC's binding.
 pub const fn method<T: Response>(ty: MethodType, name: &'static str) -> Method<Request, T> {
     Method { ty, name, req_mar: Marshaller { ser: put_request, de: take_request }, resp_mar: T::MARSHALLER }
 }
@@ -107,7 +107,7 @@ fn put_request(request: &Request, buffer: &mut GrpcSlice) -> grpcio::Result<()> 
 
 fn put_reply(reply: &ConsumeReply, buffer: &mut GrpcSlice) -> grpcio::Result<()> {
     let mut bytes = reply.0.take();
-    // gRPC takes the allocation over only if it has no spare capacity.
+    // gRPC takes over the allocation only if it has no spare capacity.
     bytes.shrink_to_fit();
     *buffer = GrpcSlice::from(bytes);
     Ok(())

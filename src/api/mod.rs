@@ -1,4 +1,4 @@
-//! What clients call: `log.v1.Log`, `seriatim.v1.Admin` and `grpc.health.v1.Health`, on the client listener.
+//! The client API: `log.v1.Log`, `seriatim.v1.Admin` and `grpc.health.v1.Health`, on the client listener.
 //!
 //! ```text
 //!  request ── prelude: certificate, right, limits ── handler: log name and its right ── router ── consensus here
@@ -7,27 +7,27 @@
 //!                                                                                                     if not in memory
 //! ```
 //!
-//! Handlers run on gRPC's completion-queue threads as small futures that wait for a reply, a watermark, a send or a timer,
-//! and never block. Invariants:
-//! - A client is authenticated and authorized before anything is looked up, and again while its stream is open.
-//! - A node answers from what it has; "nothing there" and "no such log" are returned only after a read index.
-//! - Each request ends with a response or a status; [`status`] is the one file that says which.
+//! Handlers are futures on gRPC's completion-queue threads. They wait for a reply, a watermark, a send or a timer, and never
+//! block. Invariants:
+//! - A client is authenticated and authorized before its request is processed, and again while its stream is open.
+//! - A node serves reads from its own replica. It returns "no record" and "no such log" only after a read index.
+//! - Each request ends with a response or a status. [`status`] is the only file that maps errors to statuses.
 //!
-//! A request that appends has three shapes on its way, and no other:
+//! An append has exactly three representations:
 //! 1. [`messages::Request`]: the client's bytes, as gRPC delivers them
-//! 2. [`Proposal`](crate::consensus::handle::Proposal): the records in canonical form, encoded once by [`append_request`], with
-//!    room for the entry's stamp in front; and the conditions of the append. Forwarded to a leader, the same payload bytes are
-//!    a field of its message.
-//! 3. [`Entry`](crate::storage::entry::Entry): the same allocation once the leader has written the stamp and each record's
+//! 2. [`Proposal`](crate::consensus::handle::Proposal): the conditions of the append, and the payload: space for the entry's
+//!    stamp, then the records in canonical form, encoded once by [`append_request`]. If the proposal is forwarded to a leader,
+//!    the message contains the same payload bytes.
+//! 3. [`Entry`](crate::storage::entry::Entry): the same allocation, after the leader has written the stamp and each record's
 //!    offset, term and time in place. raft, the messages to followers and the frame on disk share these bytes.
 //!
 //! In reading order:
-//! - [`rpc`]: the table of RPCs. [`prelude`]: what runs around every handler. [`service`]: what a handler works with.
+//! - [`rpc`]: the table of RPCs. [`prelude`]: the steps before and after every handler. [`service`]: what handlers use.
 //! - [`access`], [`limits`], [`deadline`], [`in_flight`], [`lifecycle`], [`metrics`]: the parts of the prelude
 //! - [`produce`], [`produce_stream`], [`consume`], [`consume_stream`], [`info`], [`admin`], [`configure`], [`upgrade`], [`health`]: the
 //!   handlers; [`append_request`], [`read`] and `availability` are parts of them
-//! - [`core`], [`router`], [`forward`]: the rest of the node, and the way to a leader
-//! - [`messages`], [`wire`]: requests and responses as bytes. [`error`], [`status`]: what fails, and with which status.
+//! - [`core`], [`router`], [`forward`]: the parts of the node that the API uses, and the routing of proposals to a leader
+//! - [`messages`], [`wire`]: requests and responses as bytes. [`error`], [`status`]: the errors, and their statuses.
 //! - [`server`]: starts and stops the listener
 //!
 //! To add an RPC: a line in [`rpc`], and its handler.

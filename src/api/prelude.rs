@@ -1,19 +1,19 @@
-//! What runs around every handler, for every RPC the same:
+//! The steps before and after the handler, the same for every RPC:
 //!
-//! 1. before the message is received: the certificate, and the RPC's right to some log ([`AccessChecker`])
-//! 2. identity, deadline and the account of the connection ([`Call::new`])
-//! 3. until the message is complete: one of the principal's unanswered requests, and a time limit
-//! 4. the certificate again, as the message may have taken a minute
-//! 5. from here on the request counts as in flight: a drain waits for it
-//! 6. the size of the message, the right to every log where the RPC needs it, and the budget: the request's bytes, or an open
-//!    stream
-//! 7. the handler, which checks the right to the log that the message names ([`Call::log_name`])
-//! 8. a failure is counted; if a large request fails whenever it is sent, its status is sent late
+//! 1. Before the message is received, the certificate is checked, and the permission on at least one log ([`AccessChecker`]).
+//! 2. Identity, deadline and the account of the connection are determined ([`Call::new`]).
+//! 3. Until the message is complete, the request counts as one of the principal's unanswered requests. There is a time limit.
+//! 4. The certificate is checked again, because receiving the message may have taken a minute.
+//! 5. From now on the request counts as in flight: a drain waits for it.
+//! 6. The size of the message is checked, the permission on every log if the RPC requires it, and the budget: the bytes of the
+//!    request, or an open stream.
+//! 7. The handler runs. It checks the permission on the log that the message names ([`Call::log_name`]).
+//! 8. A failure is counted. The status of a large request that fails whenever it is sent is sent late.
 //!
-//! Every method is a stream of requests to gRPC's binding, also where its client sends a single one: the bytes on the
-//! wire are the same. A method of one request takes one of 1,024 slots until its message has arrived, so a client that sends a byte
-//! a second could block the service for all (`tests/e2e/hostile.rs`); and the message is received before its sender's right
-//! is checked.
+//! Every method is registered with gRPC's binding as a stream of requests, even if clients send only one; the bytes on the wire are
+//! the same. A method that is registered with one request would occupy one of 1,024 slots until its message has arrived, so that
+//! a client that sends a byte per second could block the service (`tests/e2e/hostile.rs`). Its message would also be received
+//! before the permission of its sender is checked.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -40,10 +40,10 @@ use crate::security::acl::Action;
 use crate::security::identity::Principal;
 use crate::thread::FatalSender;
 
-/// The message of a request must be complete after this time.
+/// The time limit for receiving the message of a request.
 const REQUEST_MAX: Duration = Duration::from_secs(60);
 
-/// How often a request that waits for a record checks that its client is still there.
+/// The interval in which a request that waits for a record checks whether its client is gone.
 const CLIENT_CHECK: Duration = Duration::from_secs(1);
 
 /// The prelude of one RPC.
@@ -51,9 +51,9 @@ const CLIENT_CHECK: Duration = Duration::from_secs(1);
 pub struct Prelude {
     /// The parts that the handler works with.
     pub service: Service,
-    /// What the RPC requires.
+    /// The permission that the RPC requires.
     pub right: Right,
-    /// The largest message that the RPC allows.
+    /// The maximum size of a message.
     pub request_bytes_max: usize,
 }
 
@@ -101,7 +101,7 @@ impl Prelude {
         Ok((request, permit))
     }
 
-    /// Checks what does not depend on the contents of the message.
+    /// Performs the checks that do not depend on the contents of the message.
     fn admit(&self, call: &Call, request: &Request) -> Result<(), ApiError> {
         if request.0.len() > self.request_bytes_max {
             return Err(Invalid::MessageTooLarge { bytes_max: self.request_bytes_max }.into());
@@ -337,12 +337,12 @@ impl<T> OpenStream<T> {
     }
 }
 
-/// Resolves soon after the client cancelled the request, or its connection broke. gRPC's binding wakes nothing for that in a
-/// request with one response, but returns it when the next message is read.
+/// Resolves soon after the client has cancelled the request, or its connection has broken. For a request with one response,
+/// gRPC's binding wakes no future then, but a read of the next message fails.
 async fn cancelled(service: &Service, requests: &mut RequestStream<Request>) {
     loop {
         service.timers.at(Instant::now() + CLIENT_CHECK).await;
-        // A second message, which such a request must not have, is dropped: one with each check.
+        // Such a request must not have a second message. If it has more, each check drops one.
         if let Some(Some(Err(_))) = requests.next().now_or_never() {
             return;
         }
@@ -353,14 +353,14 @@ async fn cancelled(service: &Service, requests: &mut RequestStream<Request>) {
 #[derive(Clone)]
 pub struct AccessChecker {
     access: AccessControl,
-    /// By full method name.
+    /// The permission for each full method name.
     rights: Arc<HashMap<&'static str, Right>>,
     metrics: RequestMetrics,
     fatal: FatalSender,
 }
 
 impl AccessChecker {
-    /// Rejects requests without the right of their method.
+    /// Creates the check, which rejects requests without the permission for their method.
     pub fn new(service: &Service, rights: HashMap<&'static str, Right>) -> AccessChecker {
         AccessChecker {
             access: service.access.clone(),
@@ -372,7 +372,7 @@ impl AccessChecker {
 
     fn right(&self, method: &[u8]) -> Right {
         let known = std::str::from_utf8(method).ok().and_then(|method| self.rights.get(method));
-        // gRPC rejects an unknown method after this.
+        // gRPC itself rejects an unknown method after this check.
         known.copied().unwrap_or(Right::EveryLog(Action::Admin))
     }
 }

@@ -1,4 +1,4 @@
-//! `Produce`: one request, one entry, one response once it is committed.
+//! `Produce`: appends one entry, and responds once it is committed.
 
 use std::time::Instant;
 
@@ -34,25 +34,25 @@ pub async fn produce(service: Service, call: Call, request: Request) -> Result<P
     }
 }
 
-/// What is kept of a proposal while its answer is awaited.
+/// The values of a proposal that are needed when its answer arrives.
 pub struct SentProposal {
     /// The size of its payload.
     pub bytes: usize,
-    /// When it was handed over.
+    /// When it was proposed.
     pub at: Instant,
     expected_offset: Option<Offset>,
     producer_id: u64,
 }
 
 impl SentProposal {
-    /// Of a proposal that is about to be handed over.
+    /// Keeps the values of a proposal that is about to be proposed.
     pub fn new(proposal: &Proposal) -> SentProposal {
         let Proposal { expected_offset, producer_id, .. } = *proposal;
         SentProposal { bytes: proposal.payload.len(), at: Instant::now(), expected_offset, producer_id }
     }
 }
 
-/// The response to a request that was appended.
+/// Returns the response to a request that was appended.
 pub fn response(appended: &Appended, log: &OpenLog) -> ProduceResponse {
     let mut response = ProduceResponse::new();
     response.offset = appended.offset.0;
@@ -63,7 +63,7 @@ pub fn response(appended: &Appended, log: &OpenLog) -> ProduceResponse {
     response
 }
 
-/// Why a request was not appended, or is not known to be.
+/// Returns the error of a request that was not appended, or whose outcome is unknown.
 pub fn propose_error(error: ProposeError, sent: &SentProposal, log: &OpenLog) -> ApiError {
     let bounds = bounds(log, &log.watermark.get());
     let offset = sent.expected_offset.unwrap_or_default();

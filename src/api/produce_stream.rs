@@ -1,16 +1,16 @@
-//! `ProduceStream`: pipelined requests, responses in their order.
+//! `ProduceStream`: pipelined requests, and their responses in the same order.
 //!
 //! ```text
-//!  requests ──decode, check, limits──► proposed in order ──► window of unanswered ones ──front first──► responses
+//!  requests ──decode, check, limits──► proposed in order ──► window of unanswered ones ──oldest first──► responses
 //! ```
 //!
-//! The first request that fails ends the stream, after every earlier response has been sent. Nothing after it is appended:
-//! the leader rejects what is already on its way (`consensus/sequences.rs`). So responses received = requests acknowledged.
-//! Only if the outcome of the first failure is unknown may later requests be in the log too: the status says through which
-//! request.
+//! The first request that fails ends the stream, after every earlier response has been sent. No later request is appended: the
+//! leader rejects those that have already been sent to it (`consensus/group/sequences.rs`). So exactly the requests with a
+//! response are acknowledged. Only if the outcome of the first failure is unknown, later requests may also be in the log; the
+//! status contains the last such request.
 //!
-//! All proposals that are unanswered at a time were sent to the same node, so they can't overtake each other: the node is
-//! chosen anew only when none is on its way. Then a new run begins, with an id of its own.
+//! All unanswered proposals of a stream were sent to the same node, so that they can't overtake each other. Another node is chosen
+//! only while no proposal is unanswered. Then a new run begins, with its own id.
 
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
@@ -39,13 +39,13 @@ use crate::reply::ReplyReceiver;
 use crate::security::identity::Principal;
 use crate::types::StreamId;
 
-/// With this many unanswered requests the server stops reading.
+/// The maximum number of unanswered requests. The server then stops reading.
 const WINDOW_REQUESTS: usize = 256;
 
-/// With this many unanswered bytes the server stops reading.
+/// The maximum size of the unanswered requests. The server then stops reading.
 const WINDOW_BYTES: usize = 8 << 20;
 
-/// How long a failed stream waits for the outcome of the requests after the failed one.
+/// The maximum wait of a failed stream for the outcomes of the requests after the failed one.
 const SETTLE_MAX: Duration = Duration::from_secs(1);
 
 type Requests = RequestStream<Request>;
@@ -56,26 +56,26 @@ pub fn produce_stream(stream: DuplexStream<'_, ProduceResponse>) -> BoxFuture<'_
     serve(stream).boxed()
 }
 
-/// A request on its way.
+/// A request that was proposed and is not answered yet.
 struct UnansweredRequest {
     sent: SentProposal,
     answer: ReplyReceiver<Result<Appended, ProposeError>>,
     _permit: Permit,
 }
 
-/// What happens next.
+/// The next step of a stream.
 enum StreamEvent {
     Request(Request),
     NoMoreRequests,
     Answer(Result<Appended, ProposeError>),
-    /// The right or the certificate is lost, or the node stops: no further request is accepted.
+    /// The permission was revoked, the certificate is no longer accepted, or the node stops. No further request is accepted.
     Ends(ApiError),
 }
 
 async fn serve(duplex: DuplexStream<'_, ProduceResponse>) -> Result<(), StreamEnd> {
     let DuplexStream { service, call, requests, sink } = duplex;
     sink.enhance_batch(true);
-    // Until the first message names the log, nothing else is waited for.
+    // The first message names the log.
     let must_end = call.must_end(service, None)?;
     let first = match select(pin!(next(requests)), pin!(must_end)).await {
         Either::Left((Ok(Some(first)), _)) => first,
@@ -136,7 +136,7 @@ async fn open<'a>(
     Ok((core, log, proposal, permit))
 }
 
-/// A stream whose log is known. Request number `answered` is the front of `unanswered`.
+/// A stream whose log is known. The front of `unanswered` is request number `answered`.
 struct AppendStream<'a> {
     service: &'a Service,
     core: &'a Core,
@@ -144,18 +144,18 @@ struct AppendStream<'a> {
     principal: Principal,
     must_end: Pin<Box<dyn Future<Output = ApiError> + Send + 'a>>,
     log: Arc<OpenLog>,
-    /// The run that began when nothing was unanswered.
+    /// The current run. A run begins when no request is unanswered.
     run: StreamId,
-    /// The position of the next proposal in the run.
+    /// The number of the run's proposals, and so the position of the next one.
     proposed: u64,
     route: Route,
     unanswered: VecDeque<UnansweredRequest>,
     unanswered_bytes: usize,
     answered: u64,
-    /// A request that was read but exceeds its principal's limit of bytes for now. While it is held something is unanswered,
-    /// and nothing is read.
+    /// A request that was read, but would exceed its principal's limit of bytes now. It waits until a response releases bytes;
+    /// until then no request is read.
     held: Option<Request>,
-    /// Why the request after all of `unanswered` was not proposed, and its size. Nothing more is read.
+    /// Why the request after those in `unanswered` was not proposed, and its size. No further request is read.
     failed: Option<(ApiError, usize)>,
     all_read: bool,
 }
@@ -226,7 +226,7 @@ impl AppendStream<'_> {
                 }
             }
         }
-        // Nothing to do: sends what was fed, and notices if the client is gone.
+        // Nothing to do: flushes the responses, and notices if the client is gone.
         match Pin::new(sink).poll_flush(cx) {
             Poll::Ready(Err(_)) => Poll::Ready(Err(StreamEnd::Gone)),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
@@ -240,7 +240,7 @@ impl AppendStream<'_> {
     fn accept(&mut self, request: Request) {
         let permit = match self.service.limits.bytes(&self.principal, request.0.len()) {
             Ok(permit) => permit,
-            // A response on its way releases bytes.
+            // The response to an unanswered request will release bytes.
             Err(_) if !self.unanswered.is_empty() => {
                 self.held = Some(request);
                 return;
@@ -285,7 +285,8 @@ impl AppendStream<'_> {
         Some(front)
     }
 
-    /// The front request failed. Later ones may be appended only if its outcome is unknown: waits a moment for theirs.
+    /// Ends the stream because the front request failed. If its outcome is unknown, later ones may be appended, so this waits
+    /// some time for their outcomes.
     async fn fail_at_front(&mut self, error: ProposeError) -> StreamEnd {
         let failed_request = self.answered;
         let unknown = error == ProposeError::OutcomeUnknown;

@@ -1,5 +1,4 @@
-//! Reads what is visible: resolves where a request starts, and reads stored bytes from memory or by a `reader`
-//! thread.
+//! Reads visible records: determines where a request starts, and reads stored bytes from the page cache, or on a `reader` thread.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,23 +16,23 @@ use crate::timers::TimersHandle;
 use crate::types::Offset;
 use crate::watermark::Visible;
 
-/// No response is larger, except with one larger record: clients accept 4 MiB by default, and a message contains more
-/// than records.
+/// The maximum size of the records in a response, unless a single record is larger. Clients accept messages of 4 MiB by default,
+/// and a message contains more than records.
 pub const ANSWER_BYTES_MAX: usize = (4 << 20) - (64 << 10);
 
-/// How many records and bytes one read returns.
+/// The sizes of messages that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batching {
-    /// Exactly one record in each message, in field `record`.
+    /// Each message contains exactly one record, in field `record`.
     pub one_by_one: bool,
-    /// The most records of one read.
+    /// The maximum number of records in one message.
     pub records_max: u32,
-    /// The most bytes of one read; a single record may be larger.
+    /// The maximum size of the records in one message, unless a single record is larger.
     pub bytes_max: usize,
 }
 
 impl Batching {
-    /// From the request; `bytes_default` if it sets no size.
+    /// Returns the sizes of the request; `bytes_default` if it sets no size.
     pub fn of(request: &ConsumeRequest, bytes_default: usize) -> Batching {
         let bytes_max = match request.max_bytes {
             0 => bytes_default,
@@ -47,25 +46,26 @@ impl Batching {
     }
 }
 
-/// A log, and the offset in it that a request starts from.
+/// A log, and the position of a request in it.
 pub struct ReadPosition {
     /// The log that the request names.
     pub log: Arc<OpenLog>,
-    /// The first record that is wanted.
+    /// The offset of the next record to read.
     pub offset: Offset,
-    /// That record may be trimmed meanwhile; then the first one after it that exists is wanted.
+    /// If that record is trimmed before it is read, the first remaining one is read instead of an error.
     pub skips_trimmed: bool,
-    /// The visible with everything acknowledged before the request, if it was needed.
+    /// The visible range that includes everything acknowledged before the request, if it was determined.
     pub confirmed: Option<Visible>,
-    /// Where the last read of a stream ended, and how far the disk has been asked to read ahead.
+    /// Where the last read of a stream ended.
     resume_point: Option<ResumePoint>,
+    /// How far the page cache has been filled ahead of the stream.
     read_ahead: Ahead,
 }
 
-/// Resolves the start of a request. Its right is checked already.
+/// Determines the start of a request. The caller has checked its permission.
 ///
 /// # Errors
-/// Those of [`ConsumeRequest`].
+/// If the log id or the start is invalid, this node can't catch up with the leader, or a read fails.
 pub async fn read_position(
     core: &Core,
     log: Arc<OpenLog>,
@@ -95,7 +95,7 @@ pub async fn read_position(
         }
         Start::START_TIME => {
             let visible = log.watermark.get();
-            // Append times never decrease: the first record here is the first one on every node.
+            // Append times never decrease, so the first matching record on this node is the first one on every node.
             if let Some(offset) = first_not_before(core, &log, &visible, request.start_time_us).await? {
                 return Ok(ReadPosition { skips_trimmed: true, ..at(log, offset) });
             }
@@ -112,7 +112,7 @@ pub async fn read_position(
 }
 
 impl ReadPosition {
-    /// Handles a start below the first record: moves it up, or fails.
+    /// Handles a position below the first record: advances it, or fails.
     ///
     /// # Errors
     /// [`ApiError::OffsetTrimmed`].
@@ -125,8 +125,8 @@ impl ReadPosition {
         Err(ApiError::OffsetTrimmed(bounds(&self.log, &visible), self.offset))
     }
 
-    /// The next records of a stream, below the visible, and the permit that they hold: whole entries where possible,
-    /// about `bytes_max` or as many as the permit allows. `None`: the start has moved, look again.
+    /// Reads the next visible records of a stream: whole entries if possible, about `bytes_max`, or as many as the permit allows.
+    /// Returns them with the permit that they hold; `None` if the position has advanced, and the caller must try again.
     ///
     /// # Errors
     /// Those of [`ReadPosition::read`].
@@ -152,17 +152,17 @@ impl ReadPosition {
             slice
         });
         if let Some(fetch) = self.resume_point.and_then(|place| self.log.reader.to_fetch(place, &mut self.read_ahead)) {
-            // If it is rejected the next read waits for the disk itself.
+            // If the queue is full, the next read itself waits for the disk.
             let _ = core.readers.run(Box::new(move || fetch.run()));
         }
         self.finish_read(visible, read)
     }
 
-    /// Records from the start, below the visible, as many as the permit allows, and the permit that they hold. `None`:
-    /// the start has moved, look again.
+    /// Reads visible records from the position on, as many as the request and the permit allow. Returns them with the permit that
+    /// they hold; `None` if the position has advanced, and the caller must try again.
     ///
     /// # Errors
-    /// [`ApiError::OffsetTrimmed`], [`ApiError::Damaged`], the readers are busy, or one record exceeds the permit.
+    /// [`ApiError::OffsetTrimmed`], [`ApiError::Damaged`], or if the readers are busy or one record exceeds the budget.
     pub async fn read(
         &mut self,
         core: &Core,
@@ -202,10 +202,11 @@ impl ReadPosition {
     }
 }
 
-/// What was read, and the permit that it holds; or the limit that one record would exceed.
+/// The records that were read, and the permit that they hold; or the limit that a single large record would exceed.
 type SliceAndPermit = (Slice, Result<Permit, LimitReached>);
 
-/// Reads from memory, or by a `reader` (then `true`): this thread never waits for the disk.
+/// Reads from the page cache, or else on a `reader` thread, so that this thread never waits for the disk. Also returns whether a
+/// `reader` was needed.
 async fn read<T: Send + 'static>(
     core: &Core,
     log: &Arc<OpenLog>,
@@ -218,12 +219,12 @@ async fn read<T: Send + 'static>(
         done => return Ok((done.map(|(slice, more)| (resize_permit(slice, permit), more)), false)),
     }
     let reader = log.reader.clone();
-    // What does not fit is dropped before the result waits for this thread.
+    // Records that exceed the budget are dropped at once, not when this thread processes the result.
     let job = move || read(&reader, Access::Blocking).map(|(slice, more)| (resize_permit(slice, permit), more));
     Ok((run_on_reader(core, job).await?, true))
 }
 
-/// A replica that differs from the others serves nothing: a client could read other bytes here than elsewhere.
+/// A replica that differs from the others serves no reads, because a client could read other records here than elsewhere.
 fn check_not_withdrawn(log: &OpenLog) -> Result<(), ApiError> {
     if log.watermark.is_withdrawn() { Err(ApiError::ReplicaDamaged) } else { Ok(()) }
 }
@@ -235,7 +236,7 @@ fn resize_permit(slice: Slice, mut permit: Permit) -> SliceAndPermit {
     }
 }
 
-/// The first visible record that was appended at that time or later.
+/// Returns the first visible record that was appended at or after this time.
 async fn first_not_before(
     core: &Core,
     log: &Arc<OpenLog>,
@@ -257,7 +258,7 @@ async fn first_not_before(
     found.map_err(|error| ApiError::from_read(error, bounds(log, visible), from))
 }
 
-/// When the first record was appended; `None` for an empty log.
+/// Returns when the first record was appended; `None` for an empty log.
 ///
 /// # Errors
 /// Those of [`ReadPosition::read`].
@@ -280,7 +281,7 @@ async fn run_on_reader<T: Send + 'static>(
 ) -> Result<T, ApiError> {
     let (answer, answered) = reply();
     core.readers.run(Box::new(move || answer.send(job()))).map_err(|_| ApiError::QueueFull)?;
-    // A reader drops a job only when it stops.
+    // A reader drops a job only if it is stopping.
     answered.await.map_err(|_| ApiError::Stopping)
 }
 

@@ -1,4 +1,4 @@
-//! Routing: a proposal is handed to `consensus` here, or once to the node that leads.
+//! Routing: a proposal is sent to `consensus` on this node, or forwarded once to the leader.
 
 use std::time::{Duration, Instant};
 
@@ -12,14 +12,14 @@ use crate::timers::TimersHandle;
 use crate::types::{GroupId, LogIndex, NodeId};
 use crate::watermark::{HighWatermark, Until, Visible};
 
-/// How long a read waits for this node to catch up if its deadline is later. After that it fails with JOINING.
+/// The maximum wait of a read for this node to catch up. Then it fails with JOINING.
 const CATCH_UP_MAX: Duration = Duration::from_secs(10);
 
-/// A leader that can't read an entry that this node lacks hands over leadership to a node that can. If that takes
-/// longer than this, the read fails with the reason.
+/// If the leader can't read an entry that this node lacks, it hands over leadership to a node that can. If that takes longer than
+/// this, the read fails with the reason.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 
-/// How long a proposal may stay unanswered if its deadline is later. After that its outcome is unknown.
+/// The maximum wait for the answer to a proposal. Then its outcome is unknown.
 const PROPOSAL_MAX: Duration = Duration::from_secs(30);
 
 /// The node that a proposal is sent to.
@@ -27,11 +27,11 @@ const PROPOSAL_MAX: Duration = Duration::from_secs(30);
 pub enum Route {
     /// This node.
     Here,
-    /// Another node, which is thought to lead.
+    /// Another node, which probably leads.
     To(NodeId),
 }
 
-/// The deadline of a proposal: the request's, but never none.
+/// Returns the deadline of a proposal: that of the request, but at most `PROPOSAL_MAX` from now.
 pub fn proposal_deadline(request: Option<Instant>) -> Instant {
     at_most(request, PROPOSAL_MAX)
 }
@@ -41,7 +41,7 @@ fn at_most(deadline: Option<Instant>, wait: Duration) -> Instant {
     deadline.map_or(end, |deadline| deadline.min(end))
 }
 
-/// The outcome of a proposal. Without an answer it may still be appended.
+/// Returns the outcome of a proposal. If the answer was dropped, the proposal may still be appended.
 pub fn outcome(answer: Result<Result<Appended, ProposeError>, Dropped>) -> Result<Appended, ProposeError> {
     answer.unwrap_or(Err(ProposeError::OutcomeUnknown))
 }
@@ -55,13 +55,13 @@ impl Core {
         self.forward.rival().map_or(Ok(()), |what| Err(ApiError::AnotherCluster(what)))
     }
 
-    /// The node that a stream's next proposal is sent to, by what this node knows now.
+    /// Returns the node to which a stream sends its next proposals: the leader, as far as this node knows.
     pub fn route(&self, group: GroupId) -> Route {
         let leader = self.consensus.status(group).and_then(|status| status.leader);
         leader.filter(|leader| *leader != self.me.node_id).map_or(Route::Here, Route::To)
     }
 
-    /// Hands over a proposal; the caller waits for the answer.
+    /// Sends a proposal. The caller waits for the answer.
     pub fn hand_over(
         &self,
         route: Route,
@@ -74,15 +74,14 @@ impl Core {
         }
     }
 
-    /// Proposes here, and if another node leads, once there.
+    /// Proposes on this node, and if another node leads, once on that node.
     ///
     /// # Errors
-    /// [`ProposeError`]; all but `OutcomeUnknown` mean "not appended".
+    /// [`ProposeError`]. Every error except `OutcomeUnknown` means that the proposal was not appended.
     pub async fn propose(&self, principal: &str, proposal: Proposal) -> Result<Appended, ProposeError> {
         let status = self.consensus.status(proposal.group);
         if status.is_some_and(|status| status.leader == Some(self.me.node_id)) {
-            // Nothing else shares its bytes, so they are stamped in place. If leadership is lost right now, the client
-            // retries.
+            // Not cloned, so that the payload is stamped in place. If leadership is lost at this moment, the client retries.
             return match outcome(self.hand_over(Route::Here, principal, proposal).await) {
                 Err(ProposeError::NotLeader { leader: Some(_) }) => Err(ProposeError::Dropped),
                 other => other,
@@ -96,7 +95,7 @@ impl Core {
         }
     }
 
-    /// An index that covers everything acknowledged before this call, confirmed by the leader, here or elsewhere.
+    /// Returns an index that covers everything acknowledged before this call, and that the leader has confirmed.
     pub(super) async fn read_index(&self, group: GroupId, deadline: Instant) -> Result<LogIndex, ReadIndexError> {
         let here = self.consensus.read_index(group, Some(deadline)).await;
         match here.unwrap_or(Err(ReadIndexError::Stopping)) {
@@ -108,10 +107,10 @@ impl Core {
         }
     }
 
-    /// Waits until this node has applied everything that was acknowledged before this call; returns its visible then.
+    /// Waits until this node has applied everything that was acknowledged before this call. Returns the visible range.
     ///
     /// # Errors
-    /// No leader confirmed it, or this node did not catch up in time.
+    /// If no leader confirmed its leadership, or this node did not catch up in time.
     pub async fn catch_up(
         &self,
         group: GroupId,
@@ -127,10 +126,10 @@ impl Core {
         self.wait_applied(group, index, watermark, timers, deadline).await
     }
 
-    /// Waits until this node has applied an entry; returns its visible then.
+    /// Waits until this node has applied an entry. Returns the visible range.
     ///
     /// # Errors
-    /// It did not catch up in time, or the group has stopped here.
+    /// If this node did not catch up in time, or its replica has stopped.
     pub async fn wait_applied(
         &self,
         group: GroupId,

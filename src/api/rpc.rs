@@ -1,4 +1,4 @@
-//! The table of RPCs. Adding one is a line here and its handler; everything else follows from the line.
+//! The table of RPCs. To add one, add a line here and a handler.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -16,12 +16,12 @@ use super::{admin, configure, consume, consume_stream, health, info, produce, pr
 use crate::grpc::CLIENT_MESSAGE_BYTES_MAX;
 use crate::security::acl::Action::{Admin, Consume, Produce};
 
-/// The largest message of an RPC whose requests contain records.
+/// The maximum size of a request that contains records.
 const RECORDS: usize = CLIENT_MESSAGE_BYTES_MAX;
-/// The largest message of every other RPC.
+/// The maximum size of every other request.
 const SMALL: usize = 64 << 10;
 
-/// The service that answers for itself in health checks.
+/// The service of the health checks. It has no health status of its own.
 const HEALTH: &str = "grpc.health.v1.Health";
 
 /// One RPC.
@@ -36,12 +36,12 @@ struct Rpc {
 /// Registers a handler of one streaming kind.
 type Handler = Box<dyn FnOnce(ServiceBuilder, &'static str, Prelude) -> ServiceBuilder>;
 
-/// Every RPC of the client listener: the full method name, the right that it needs, its largest request, and the streaming
-/// kind with the handler. The kind decides which budgets a request uses:
+/// Returns every RPC of the client listener: the full method name, the permission that it requires, the maximum size of a
+/// request, and the streaming kind with the handler. The kind determines which budgets a request uses:
 ///
 /// - [`unary`]: an unanswered request and its bytes
-/// - [`long_poll`]: the same, while it waits an open stream, and for its response bytes to read into
-/// - [`server_stream`]: an unanswered request until its message is complete, then an open stream, and bytes to read into
+/// - [`long_poll`]: the same, an open stream while it waits, and the bytes of its response
+/// - [`server_stream`]: an unanswered request until its message is complete, then an open stream and the bytes of each read
 /// - [`duplex`]: an open stream, and the bytes of each request until it is answered
 fn table() -> Vec<Rpc> {
     let rpc = |method, right, request_bytes_max, handler| Rpc { method, right, request_bytes_max, handler };
@@ -63,7 +63,7 @@ fn table() -> Vec<Rpc> {
     ]
 }
 
-/// The services with every RPC, and the check that runs before a message is received.
+/// Returns the services with every RPC, and the check that runs before a message is received.
 pub fn register(service: &Service) -> (grpcio::Service, AccessChecker) {
     let table = table();
     let rights: HashMap<_, _> = table.iter().map(|rpc| (rpc.method, rpc.right)).collect();
@@ -74,7 +74,7 @@ pub fn register(service: &Service) -> (grpcio::Service, AccessChecker) {
     (services.build(), AccessChecker::new(service, rights))
 }
 
-/// The names of the services, for health checks; the empty one is the process.
+/// Returns the names of the services for health checks. The empty name stands for the process.
 pub fn service_names() -> Vec<&'static str> {
     let services = table().into_iter().filter_map(|rpc| rpc.method.strip_prefix('/')?.split('/').next());
     let mut names: Vec<&str> = [""].into_iter().chain(services.filter(|name| *name != HEALTH)).collect();

@@ -29,7 +29,7 @@ use crate::waiting::WaitingFor;
 
 /// What the client listener needs to start.
 pub struct ApiOptions {
-    /// Where to listen; port 0 takes any.
+    /// The address to listen on. Port 0 selects a free one.
     pub listen_addr: SocketAddr,
     /// TLS with reloading certificates, or plain text with `--insecure`.
     pub credentials: ServerCredentials,
@@ -39,11 +39,11 @@ pub struct ApiOptions {
     pub authorities: Authorities,
     /// The access policy.
     pub acl: Acl,
-    /// What one principal, and all together, may hold.
+    /// The limits on what each principal, and all principals together, hold.
     pub limits: config::Limits,
     /// The counters of the node.
     pub metrics: Arc<Metrics>,
-    /// Why the node does not serve yet.
+    /// The reason why the node does not serve yet.
     pub waiting: WaitingFor,
     /// This node's identity.
     pub me: Me,
@@ -55,10 +55,10 @@ pub enum StartError {
     /// The address can't be bound.
     #[error("can't listen for clients on {addr}: another process uses it, or it is not an address of this host")]
     Bind {
-        /// As it is configured, or found by its name.
+        /// The configured address, resolved.
         addr: String,
     },
-    /// gRPC fails for another reason.
+    /// gRPC failed for another reason.
     #[error("can't start the client listener: {0}")]
     Grpc(grpcio::Error),
     /// A thread can't be created.
@@ -70,13 +70,13 @@ pub enum StartError {
 pub struct Api {
     port: u16,
     service: Service,
-    /// Taken when it stops, in this order: requests end before the timers do.
+    /// Stopped in this order, so that requests end before the timers. `None` after the stop.
     running: Option<(Server, Timers)>,
-    /// Closes floods, also while it drains.
+    /// Closes connections that flood, also during a drain.
     _flood_guard: FloodGuard,
 }
 
-/// A failure is logged: it is not worth refusing to start.
+/// Limits the receive buffers of connections. A failure is only logged, because the listener works without the limit.
 fn bound_connections(addr: SocketAddr) {
     match bound_receive_buffers(addr, RECEIVE_BUFFER_BYTES) {
         Ok(1..) => {}
@@ -86,10 +86,10 @@ fn bound_connections(addr: SocketAddr) {
 }
 
 impl Api {
-    /// Binds and accepts requests. Until [`Api::serve`] they fail with JOINING, and what the node waits for.
+    /// Starts to listen. Until [`Api::serve`], requests fail with JOINING, and with the reason why the node does not serve yet.
     ///
     /// # Errors
-    /// [`StartError`] when it can't listen.
+    /// [`StartError`].
     pub fn start(options: ApiOptions, env: &Env, fatal: &FatalSender) -> Result<Api, StartError> {
         let timers = Timers::start(fatal).map_err(StartError::Thread)?;
         let received = Received::default();
@@ -128,12 +128,12 @@ impl Api {
         Ok(Api { port, service, running: Some((server, timers)), _flood_guard: flood_guard })
     }
 
-    /// The port it listens on.
+    /// Returns the port on which the listener accepts connections.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The node is a member: requests are served from now on. Called once.
+    /// Serves requests from now on, because the node is a member. Must be called only once.
     ///
     /// # Panics
     /// If it is called again.
@@ -143,17 +143,17 @@ impl Api {
         self.service.lifecycle.enter(Phase::Serving);
     }
 
-    /// The policy or the certificates were reloaded: every open stream checks its right again.
+    /// Makes every open stream check its permission again, after the policy or the certificates were reloaded.
     pub fn recheck(&self) {
         self.service.lifecycle.recheck();
     }
 
-    /// The first step of a shutdown: health says NOT_SERVING, and requests are still served while leadership is handed over.
+    /// The first step of a shutdown: health checks return NOT_SERVING. Requests are still served while leadership is handed over.
     pub fn leave(&self) {
         self.service.lifecycle.enter(Phase::Leaving);
     }
 
-    /// Rejects new requests (STOPPING), ends tails with a status and waits until the requests in flight are answered, at most
+    /// Rejects new requests with STOPPING, ends tails with a status, and waits until the requests in flight are answered, but at most
     /// until `deadline`. Returns true if none is left.
     pub fn drain(&self, deadline: Instant) -> bool {
         self.service.lifecycle.enter(Phase::Stopping);

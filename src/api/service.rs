@@ -1,5 +1,5 @@
-//! What every handler works with: the node's shared parts ([`Service`]), the request's identity and deadline ([`Call`]), and
-//! the ways in which a request ends.
+//! What handlers use: the node's shared parts ([`Service`]), the identity and the deadline of the request ([`Call`]), and the ways
+//! in which a request ends.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -31,52 +31,52 @@ use crate::types::{LogName, Offset};
 use crate::waiting::WaitingFor;
 use crate::watermark::{HighWatermark, Until};
 
-/// Shared by all handlers; a clone is the same.
+/// The parts that all handlers share. Clones share them, too.
 #[derive(Clone)]
 pub struct Service {
-    /// Id and name of this node, and its cluster's name.
+    /// The identity of this node.
     pub me: Me,
-    /// Tells clients and their rights.
+    /// Identifies clients and checks their permissions.
     pub access: AccessControl,
-    /// What each principal, and all together, may hold.
+    /// The limits on what each principal, and all principals together, hold.
     pub limits: Budgets,
-    /// What requests count.
+    /// The metrics of requests.
     pub metrics: RequestMetrics,
-    /// Why the node does not serve yet.
+    /// The reason why the node does not serve yet.
     pub waiting: WaitingFor,
-    /// How many of the bytes that connections send belong to messages.
+    /// Counts the received bytes that belong to messages, for each connection.
     pub received: Received,
-    /// Joining, serving or stopping.
+    /// The phase of the node.
     pub lifecycle: Lifecycle,
-    /// Whether a majority answers.
+    /// Whether the logs of this node are available.
     pub availability: Availability,
-    /// Wakes futures at a time.
+    /// Wakes futures at their deadlines.
     pub timers: TimersHandle,
-    /// Requests that have not ended.
+    /// Counts the requests that have not ended.
     pub in_flight: InFlight,
-    /// The rest of the node, once it is a member.
+    /// The parts of the node that exist once it is a member.
     pub member: Arc<OnceLock<Core>>,
-    /// The names of the services that health checks may ask for.
+    /// The names of the services in health checks.
     pub services: Arc<[&'static str]>,
-    /// Where a panic is reported.
+    /// Receives panics.
     pub fatal: FatalSender,
 }
 
-/// A request's identity, right and deadline.
+/// The identity, required permission and deadline of a request.
 pub struct Call {
     right: Right,
     certificate: Result<ConnectionCertificate, NoIdentity>,
     client: Result<ClientAccess, ApiError>,
     /// Counts the messages of the request's connection.
     pub account: Arc<Account>,
-    /// When the client stops waiting.
+    /// The client's deadline.
     pub deadline: Option<Instant>,
 }
 
-/// How a stream ends, where it does not end well.
+/// Why a stream ends without success.
 #[derive(Debug)]
 pub enum StreamEnd {
-    /// With the status of an error.
+    /// An error, which becomes the status.
     Failed(RequestFailure),
     /// The client is gone.
     Gone,
@@ -95,11 +95,11 @@ impl StreamEnd {
 /// The error that ends a request.
 #[derive(Debug)]
 pub struct RequestFailure {
-    /// Classified by `status`.
+    /// The error. `status` maps it to a gRPC status.
     pub error: ApiError,
     /// The size of the request that failed.
     pub request_bytes: usize,
-    /// In a stream of requests: which one failed; `None`: the first.
+    /// Which request of a stream failed; `None` for the first one.
     pub at: Option<FailedAt>,
 }
 
@@ -110,7 +110,7 @@ impl<E: Into<ApiError>> From<E> for StreamEnd {
 }
 
 impl Call {
-    /// Reads what the request's context tells about it.
+    /// Reads identity and deadline from the context of a request.
     pub fn new(service: &Service, ctx: &RpcContext<'_>, right: Right) -> Call {
         let certificate = service.access.certificate(ctx);
         let client =
@@ -118,7 +118,7 @@ impl Call {
         Call { right, certificate, client, account: service.received.account(ctx), deadline: deadline::of(ctx) }
     }
 
-    /// The client.
+    /// Returns the client.
     ///
     /// # Errors
     /// [`ApiError::NoIdentity`].
@@ -126,12 +126,12 @@ impl Call {
         self.client.as_ref().map_err(Clone::clone)
     }
 
-    /// The principal whose limits the request counts against. All without a usable name share one.
+    /// Returns the principal whose limits the request uses. All requests without a usable name share one principal.
     pub fn principal(&self) -> Principal {
         self.client.as_ref().map_or_else(|_| Principal::anonymous(), |client| client.principal().clone())
     }
 
-    /// Checks the certificate alone, whatever name it has.
+    /// Checks only the certificate, and accepts any name in it.
     ///
     /// # Errors
     /// [`ApiError::NoIdentity`].
@@ -139,12 +139,12 @@ impl Call {
         Ok(self.certificate.as_ref().map_err(Clone::clone)?.check(SystemTime::now())?)
     }
 
-    /// When an open stream checks its certificate again.
+    /// Returns when an open stream checks its certificate again.
     pub fn next_check(&self) -> Instant {
         next_check(self.certificate.as_ref().ok().and_then(ConnectionCertificate::expires))
     }
 
-    /// Parses the name of the log that a message contains, and checks the RPC's right to it.
+    /// Parses the log name in a message, and checks the permission that the RPC requires on that log.
     ///
     /// # Errors
     /// [`Invalid::LogName`], [`ApiError::NoIdentity`], [`ApiError::NotAllowed`].
@@ -154,7 +154,7 @@ impl Call {
         Ok(name)
     }
 
-    /// Checks the RPC's right to a log. To be repeated after a long wait.
+    /// Checks the permission that the RPC requires on a log. Must be repeated after a long wait.
     ///
     /// # Errors
     /// [`ApiError::NoIdentity`], [`ApiError::NotAllowed`].
@@ -166,7 +166,7 @@ impl Call {
         }
     }
 
-    /// Checks the RPC's right, if it needs one to every log.
+    /// Checks the permission on every log, if the RPC requires one.
     ///
     /// # Errors
     /// [`ApiError::NoIdentity`], [`ApiError::NotAllowed`].
@@ -177,7 +177,7 @@ impl Call {
         }
     }
 
-    /// Resolves when an open stream has to end: see [`ClientAccess::lost`].
+    /// Resolves when an open stream must end: see [`ClientAccess::must_end`].
     ///
     /// # Errors
     /// [`ApiError::NoIdentity`].
@@ -192,10 +192,10 @@ impl Call {
 }
 
 impl Service {
-    /// The rest of the node.
+    /// Returns the parts of the node that exist once it is a member.
     ///
     /// # Errors
-    /// JOINING before the node is a member, STOPPING at the end.
+    /// JOINING before the node is a member, STOPPING while it stops.
     pub fn core(&self) -> Result<&Core, ApiError> {
         match self.lifecycle.now().phase {
             Phase::Stopping => Err(ApiError::Stopping),
@@ -205,11 +205,16 @@ impl Service {
         }
     }
 
-    /// Waits until a record is visible, until a time, or until the node stops; the caller looks which it was.
+    /// Waits until a record is visible, but at most until a time. The caller checks which was first.
     ///
     /// # Errors
-    /// STOPPING, or the log has stopped on this node.
-    pub async fn visible(&self, watermark: &HighWatermark, offset: Offset, until: Instant) -> Result<(), ApiError> {
+    /// STOPPING if the node stops, and an error if its replica of the log has stopped.
+    pub async fn wait_visible(
+        &self,
+        watermark: &HighWatermark,
+        offset: Offset,
+        until: Instant,
+    ) -> Result<(), ApiError> {
         let over = select(self.timers.at(until), self.stopping());
         match select(watermark.wait(Until::Visible(offset), &self.timers), over).await {
             Either::Left((Ok(_), _)) | Either::Right((Either::Left(_), _)) => Ok(()),
@@ -230,8 +235,8 @@ impl Service {
     }
 }
 
-/// Ready when the client is gone, for a stream that has nothing to send.
-pub fn gone<T>(sink: &mut DuplexSink<T>, cx: &mut Context<'_>) -> Poll<()> {
+/// Becomes ready when the client is gone. For a stream that has nothing to send.
+pub fn poll_gone<T>(sink: &mut DuplexSink<T>, cx: &mut Context<'_>) -> Poll<()> {
     match Pin::new(sink).poll_flush(cx) {
         Poll::Ready(Err(_)) => Poll::Ready(()),
         Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,

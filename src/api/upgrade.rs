@@ -12,7 +12,7 @@ use crate::feature_level::FeatureLevel;
 use crate::pb::admin;
 use crate::types::{GroupId, NodeId};
 
-/// Serves `UpgradeCluster`: answered once it is applied on this node.
+/// Serves `UpgradeCluster`. Responds once the change is applied on this node.
 ///
 /// # Errors
 /// Those of [`super::status`].

@@ -1,7 +1,7 @@
-//! Protobuf's wire format, as far as the hot paths need it: the fields of a message, without an object for it.
+//! Protobuf's wire format, as far as the hot paths need it: iterates over the fields of a message without creating an object.
 //!
-//! A produce request of 4 MiB may contain two million empty records. Decoded field by field, it needs no more memory
-//! than what is kept of it.
+//! A produce request of 4 MiB may contain two million empty records. Decoding it field by field needs no memory except for the
+//! values that are kept.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use protobuf::reflect::{MessageDescriptor, RuntimeFieldType, RuntimeType};
 use super::error::Invalid;
 use crate::varint;
 
-/// The deepest nesting of groups and of messages; deeper ones are rejected, as by every other parser.
+/// The maximum nesting of groups and of messages. As in other parsers, deeper ones are rejected.
 const DEPTH_MAX: usize = 100;
 
 /// A field's value, by its wire type.
@@ -28,13 +28,13 @@ pub enum Value<'a> {
     Fixed32(u32),
 }
 
-/// The fields of a message, in their order.
+/// Iterates over the fields of a message.
 pub struct MessageFields<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> MessageFields<'a> {
-    /// The fields of a message in these bytes.
+    /// Iterates over the fields of the message in these bytes.
     pub fn new(bytes: &'a [u8]) -> MessageFields<'a> {
         MessageFields { rest: bytes }
     }
@@ -52,7 +52,7 @@ impl<'a> MessageFields<'a> {
         Ok(taken)
     }
 
-    /// A field's number and wire type.
+    /// Reads a field's number and wire type.
     fn tag(&mut self) -> Result<(u32, u32), Invalid> {
         let tag = u32::try_from(self.varint()?).map_err(|_| Invalid::Malformed)?;
         if tag >> 3 == 0 { Err(Invalid::Malformed) } else { Ok((tag >> 3, tag & 7)) }
@@ -146,7 +146,7 @@ fn canonical_of(descriptor: &MessageDescriptor, message: &[u8], depth: usize) ->
             }
             Value::Bytes(bytes) => match known.runtime_field_type() {
                 RuntimeFieldType::Singular(RuntimeType::Message(inner)) => {
-                    // Each by itself first: a truncated message must not continue in the next one.
+                    // Each one is checked separately first, because a truncated message must not continue in the next one.
                     merged.entry(number).or_default().extend(canonical_of(&inner, bytes, depth)?);
                 }
                 RuntimeFieldType::Repeated(RuntimeType::Message(inner)) => {
@@ -166,7 +166,7 @@ fn canonical_of(descriptor: &MessageDescriptor, message: &[u8], depth: usize) ->
     Ok(out)
 }
 
-/// The value of a varint in a field of that type. The casts are protobuf's own: a type of 32 bits keeps the low ones.
+/// Returns the value of a varint in a field of this type. As protobuf requires, a 32-bit type keeps the low 32 bits.
 fn of_type(ty: Type, value: u64) -> u64 {
     match ty {
         Type::TYPE_INT32 | Type::TYPE_ENUM => i64::from(value as i32) as u64,
@@ -186,7 +186,7 @@ fn put_bytes_field(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// Appends a varint field; zero, proto3's default, takes no bytes.
+/// Appends a varint field, unless the value is zero, proto3's default.
 pub fn put_varint_field(out: &mut Vec<u8>, number: u32, value: u64) {
     if value != 0 {
         put_tag(out, number, 0);
@@ -194,7 +194,7 @@ pub fn put_varint_field(out: &mut Vec<u8>, number: u32, value: u64) {
     }
 }
 
-/// Appends a fixed64 field; zero takes no bytes.
+/// Appends a fixed64 field, unless the value is zero.
 pub fn put_fixed64_field(out: &mut Vec<u8>, number: u32, value: u64) {
     if value != 0 {
         put_tag(out, number, 1);

@@ -1,4 +1,4 @@
-//! From clients' bytes to canonical payloads; everything else is rejected with a reason.
+//! Requests are decoded into canonical payloads, or rejected with a reason.
 
 use bytes::Bytes;
 use protobuf::Message;
@@ -18,7 +18,7 @@ fn bytes(request: &ProduceRequest) -> Vec<u8> {
     request.write_to_bytes().expect("a message")
 }
 
-/// What a consumer would receive: stamped and decoded.
+/// Returns the records that a consumer would receive: stamped and decoded.
 fn stored(request: &AppendRequest) -> Vec<Record> {
     let proposal = request.proposal();
     let mut payload = proposal.payload.to_vec();
@@ -90,7 +90,7 @@ fn error(message: &[u8]) -> Option<Invalid> {
 }
 
 #[test]
-fn rejects_what_is_not_a_batch() {
+fn rejects_malformed_and_contradictory_requests() {
     assert_eq!(error(b""), Some(Invalid::NoRecord));
     let mut request = ProduceRequest::new();
     request.log = "default".to_owned();

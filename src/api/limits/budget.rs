@@ -1,4 +1,4 @@
-//! The budgets: how much each principal, and all together, hold of every limit.
+//! The budgets: what each principal, and all principals together, hold of every limit.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::config;
 use crate::metrics::Limit;
 use crate::security::identity::Principal;
 
-/// What a request in flight costs besides its bytes.
+/// Counted for each request in flight in addition to its bytes.
 const REQUEST_OVERHEAD_BYTES: u64 = 1024;
 
 /// A request would exceed a limit.
@@ -26,21 +26,21 @@ pub struct LimitReached {
     pub max: u64,
 }
 
-/// What is held, of one principal or of all.
+/// What one principal, or all principals together, hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Streams that are open, and long polls that wait.
+    /// Open streams, and long polls that wait.
     pub streams: u64,
     /// Requests without a response.
     pub calls: u64,
     /// Bytes of requests in flight.
     pub bytes: u64,
-    /// Bytes of responses in flight, or room for them.
+    /// Bytes of responses in flight, and bytes reserved for reads.
     pub read_bytes: u64,
 }
 
 impl Usage {
-    /// Bytes in flight, of requests and responses.
+    /// Returns the bytes of requests and responses in flight.
     pub fn all_bytes(self) -> u64 {
         self.bytes.saturating_add(self.read_bytes)
     }
@@ -64,20 +64,20 @@ impl Usage {
     }
 }
 
-/// What is in use.
+/// What is held now.
 #[derive(Default)]
 pub(super) struct HeldBudgets {
     all: Usage,
-    /// A principal that holds nothing is removed, so this is bounded by the requests in flight.
+    /// A principal that holds nothing is removed, so the requests in flight bound the size.
     each: HashMap<Principal, Usage>,
-    /// The streams that wait for bytes to read into; bounded by the open streams.
+    /// The streams that wait for their next read. The number of open streams bounds the size.
     pub queues: HashMap<Principal, FairQueue>,
     /// The ticket of the next stream that waits.
     pub next_ticket: u64,
 }
 
 impl HeldBudgets {
-    /// The first in a principal's queue, to be woken after the lock is released.
+    /// Returns the waker of the first in a principal's queue, to be woken after the lock is released.
     pub fn first(&self, principal: &Principal) -> Option<Waker> {
         Some(self.queues.get(principal)?.first()?.1.clone())
     }
@@ -89,7 +89,7 @@ struct SharedBudgets {
     late: LateRefusals,
 }
 
-/// The limits and what is in use of them; a clone is the same.
+/// The limits, and what is held of them. Clones share the state.
 #[derive(Clone)]
 pub struct Budgets(Arc<SharedBudgets>);
 
@@ -98,12 +98,12 @@ fn within(used: u64, max: u64, limit: Limit) -> Result<(), LimitReached> {
 }
 
 impl Budgets {
-    /// These maxima, with nothing in use.
+    /// Creates budgets with these limits.
     pub fn new(max: config::Limits) -> Budgets {
         Budgets(Arc::new(SharedBudgets { max, held: Mutex::default(), late: LateRefusals::default() }))
     }
 
-    /// What all principals hold together.
+    /// Returns what all principals together hold.
     pub fn usage(&self) -> Usage {
         self.lock().all
     }
@@ -135,7 +135,7 @@ impl Budgets {
         self.take(principal, Usage { bytes: (bytes as u64).saturating_add(REQUEST_OVERHEAD_BYTES), ..Usage::default() })
     }
 
-    /// Takes bytes to read into: as many as wanted, or fewer. [`Permit::resize`] corrects that to what was read.
+    /// Takes bytes for a read: as many as wanted, or fewer. After the read, [`Permit::resize`] sets the actual size.
     ///
     /// # Errors
     /// [`LimitReached`], of bytes.
@@ -159,7 +159,7 @@ impl Budgets {
         Ok(self.hold(held, principal, more))
     }
 
-    /// When a rejected request of that many bytes is answered; `None`: at once. See `late`.
+    /// Returns when a rejected request of this size is answered; `None` for immediately. See `late`.
     pub fn refusal_due(
         &self,
         principal: &Principal,
@@ -181,7 +181,7 @@ impl Budgets {
         let mut held = self.lock();
         let one = held.each.get(principal).copied().unwrap_or_default().plus(more);
         let all = held.all.plus(more);
-        // What is not asked for is not rejected, even if too much of it is held already.
+        // A limit that the request does not use is not checked, even if it is exceeded already.
         if more.streams > 0 {
             within(one.streams, max.streams_per_principal_max, Limit::PrincipalStreams)?;
             within(all.streams, max.streams_max, Limit::Streams)?;
@@ -211,7 +211,7 @@ impl Budgets {
     }
 }
 
-/// What a request holds of its principal's limits; released when dropped.
+/// What a request holds of its principal's limits. Dropping it releases that.
 pub struct Permit {
     limits: Budgets,
     principal: Principal,

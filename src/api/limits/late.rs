@@ -1,8 +1,8 @@
-//! Large requests that are rejected are answered late.
+//! Throttles clients that send large invalid requests: their rejections are sent late.
 //!
-//! gRPC delivers a message only when it is complete, so by the time of the rejection the work is done. A client that sends
-//! requests above its limit in a loop, and waits for each response, would keep gRPC's thread busy as long as it goes on: 64
-//! requests of 5 and 8 MiB at a time made an honest produce take 8 to 13 ms, and 2 ms with late answers, as without the loop.
+//! gRPC delivers a message only when it is complete, so a large message has been received when it is rejected. A client that
+//! sends such requests in a loop, each after the response to the last one, would keep gRPC's thread busy. With 64 requests of
+//! 5 and 8 MiB in flight, an honest produce took 8 to 13 ms. With late rejections it takes 2 ms, as without the loop.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,26 +11,27 @@ use parking_lot::Mutex;
 
 use crate::security::identity::Principal;
 
-/// Requests of more bytes are large: they cost more to receive than to refuse.
+/// Larger requests are throttled: receiving them costs more than rejecting them.
 const LARGE_BYTES: usize = 1 << 20;
 
-/// Rejections worth this much of a principal's time are answered at once,
+/// Rejections of a principal are sent immediately until their cost exceeds this time.
 const FREE: Duration = Duration::from_millis(500);
 
-/// and above that this many bytes a second.
+/// The rate of rejected bytes that is allowed. The cost of a rejection is its size divided by this rate.
 const BYTES_PER_SECOND: u64 = 32 << 20;
 
-/// No response is later than this.
+/// The maximum delay of a response.
 const LATE_MAX: Duration = Duration::from_secs(5);
 
-/// How many bytes of each principal were rejected, as a virtual clock that runs ahead (GCRA, ITU-T I.371). A principal whose
-/// clock is not ahead is removed.
+/// For each principal, a virtual clock that each rejection advances by its cost (GCRA, ITU-T I.371). A principal whose clock is
+/// not ahead of the time is removed.
 #[derive(Default)]
 pub(super) struct LateRefusals(Mutex<BTreeMap<Principal, Instant>>);
 
 impl LateRefusals {
-    /// When a rejected request of that many bytes is answered; `None`: at once. Half of the time to its deadline is left.
-    /// Only for requests that fail whenever they are sent: honest clients, too, meet a limit of what is in flight and retry.
+    /// Returns when a rejected request of this size is answered; `None` for immediately. Leaves at least half of the time until
+    /// the deadline. Only for requests that fail whenever they are sent: an honest client may also exceed a limit of bytes in
+    /// flight, and retries.
     pub fn due(&self, principal: &Principal, bytes: usize, now: Instant, deadline: Option<Instant>) -> Option<Instant> {
         if bytes <= LARGE_BYTES {
             return None;
@@ -60,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_are_answered_at_once_and_each_further_one_later_up_to_five_seconds() {
+    fn rejections_are_sent_later_and_later_up_to_five_seconds() {
         let (late, now) = (LateRefusals::default(), Instant::now());
         let waits: Vec<Option<Duration>> =
             (0..100).map(|_| due(&late, "loop", now, None).map(|due| due - now)).collect();
@@ -70,17 +71,17 @@ mod tests {
         assert!(waits[3..].is_sorted());
         assert_eq!(waits[99], Some(LATE_MAX));
         assert_eq!(due(&late, "other", now, None), None, "other principals are not slowed");
-        assert_eq!(due(&late, "loop", now + FREE + LATE_MAX, None), None, "it is paid off");
-        assert_eq!(late.0.into_inner().len(), 1, "and removed");
+        assert_eq!(due(&late, "loop", now + FREE + LATE_MAX, None), None, "the clock is not ahead any more");
+        assert_eq!(late.0.into_inner().len(), 1, "and the principal is removed");
     }
 
     #[test]
-    fn half_of_the_time_to_the_deadline_is_left() {
+    fn half_of_the_time_until_the_deadline_remains() {
         let (late, now) = (LateRefusals::default(), Instant::now());
         let deadline = Some(now + Duration::from_secs(1));
         let last = (0..100).map(|_| due(&late, "loop", now, deadline)).last().expect("a hundred");
         assert_eq!(last, Some(now + Duration::from_millis(500)));
-        assert_eq!(due(&late, "loop", now, Some(now)), None, "no time is left");
+        assert_eq!(due(&late, "loop", now, Some(now)), None, "the deadline has passed");
     }
 
     #[test]

@@ -1,14 +1,14 @@
-//! What one principal, and all together, may hold at once: open streams, unanswered requests, and bytes of requests and
-//! responses in flight. Above a limit a request is rejected with LIMIT_REACHED; nobody waits for another principal's limit.
+//! Limits on what each principal, and all principals together, hold at the same time: open streams, unanswered requests, and
+//! bytes of requests and responses in flight. A request that would exceed a limit is rejected with LIMIT_REACHED.
 //!
-//! Responses have a budget of their own, as large as that of requests, so that a client which never reads can still send
-//! requests. A read takes less the less is left of two thirds of it, a quarter of that at most; the last third is for small
-//! reads. So clients that never read what they asked for do not starve others of the same name. All reads leave a quarter
-//! of the node's bytes to appends.
+//! Responses have a separate budget of the same size as that of requests, so that a client that reads no responses can still
+//! send requests. A read takes at most a quarter of what is left of two thirds of this budget; the last third is reserved for
+//! small reads. So clients that request data and never read it do not starve other clients of the same principal. All reads
+//! together leave a quarter of the node's bytes to appends.
 //!
 //! - `budget`: [`Budgets`], and the [`Permit`] that holds a part of them
-//! - `queue` and `turn`: the fair queue in which a principal's open streams wait for bytes to read into
-//! - `late`: large requests that are rejected again and again are answered late
+//! - `queue` and `queued_read`: the fair queue in which the open streams of a principal wait for their next read
+//! - `late`: throttles clients that send large invalid requests
 
 mod budget;
 mod late;

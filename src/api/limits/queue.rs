@@ -1,22 +1,23 @@
-//! The fair queue: the streams of one principal that wait for bytes to read into, in the order of their arrival.
+//! The fair queue: the streams of one principal that wait until the budget allows a read, in the order of their arrival.
 
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::pacer::{Pacer, WaitList};
 
-/// A read gets at least this much, however little is left of two thirds of its principal's budget.
+/// The minimum size of a read's permit, even if less is left of two thirds of the principal's budget.
 pub(super) const READ_BYTES_LEAST: u64 = 16 << 10;
 
-/// While a principal's streams wait for each other, they read this much, each read counting at least [`READ_BYTES_LEAST`],
+/// While streams of a principal wait, they together read this many bytes, then pause. Each read counts as at least
+/// [`READ_BYTES_LEAST`].
 pub(super) const BURST_BYTES: u64 = 512 << 10;
-/// and then pause for this long: gRPC's thread looks at its connections only when it has nothing to run.
+/// The duration of that pause. Without it, gRPC's thread would not serve its connections: it does so only when no future is ready.
 pub(super) const BETWEEN_BURSTS: Duration = Duration::from_millis(1);
 
-/// The waiting streams of one principal. It exists only while there are any.
+/// The waiting streams of one principal. It exists only while a stream waits.
 pub(super) struct FairQueue {
     waiting: WaitList,
-    /// Its unit is a byte read.
+    /// Counts the bytes that were read.
     pacer: Pacer,
 }
 
@@ -29,17 +30,17 @@ impl Default for FairQueue {
 }
 
 impl FairQueue {
-    /// A stream that had its turn has read this much, which may be far less than the room that it got. The pause begins if
-    /// it ends the burst.
+    /// Records that a stream that had waited has read this many bytes, possibly far fewer than its permit allowed. If this ends
+    /// the burst, the pause begins.
     pub fn has_read(&mut self, bytes: u64, now: Instant) {
-        // A small read costs time, too.
+        // A small read also costs time.
         if self.pacer.done(bytes.max(READ_BYTES_LEAST)) {
             self.pacer.pause(now);
             self.pacer.begin(BURST_BYTES);
         }
     }
 
-    /// The end of the pause, if it is not over.
+    /// Returns the end of the pause, unless it is over.
     pub fn paused_until(&mut self, now: Instant) -> Option<Instant> {
         let until = self.pacer.paused_until().filter(|until| *until > now);
         if until.is_none() {
@@ -53,17 +54,17 @@ impl FairQueue {
         self.waiting.insert(ticket, waker);
     }
 
-    /// Removes a stream that got its permit, or gave up.
+    /// Removes a stream that has received its permit or stopped waiting.
     pub fn leave(&mut self, ticket: u64) {
         self.waiting.remove(ticket);
     }
 
-    /// The stream whose turn it is.
+    /// Returns the stream that reads next.
     pub fn first(&self) -> Option<(u64, &Waker)> {
         self.waiting.first()
     }
 
-    /// True if no stream waits.
+    /// Returns true if no stream waits.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }

@@ -1,4 +1,4 @@
-//! A stream's turn in the fair queue.
+//! A read of an open stream that waits in the fair queue.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,19 +11,19 @@ use super::budget::{Budgets, HeldBudgets, LimitReached, Permit};
 use crate::security::identity::Principal;
 use crate::timers::{Sleep, TimersHandle};
 
-/// An open stream waits this long for bytes to read into before it is rejected.
+/// The maximum wait of an open stream. Then the stream fails.
 const QUEUED_MAX: Duration = Duration::from_secs(10);
-/// The first in a queue asks this often, besides when one of the same principal releases some: the limit of all principals
-/// together may be what it waits for.
+/// The interval in which the first in a queue tries again. It is also woken when its principal releases bytes, but it may wait for
+/// the limit of all principals together.
 const RETRY_EVERY: Duration = Duration::from_millis(100);
 
 impl Budgets {
-    /// Like [`Budgets::read`], but waits some seconds for room, in the order of arrival. Other streams of the principal, such
-    /// as a thousand tails that one record wakes, may hold everything for a moment: an open stream does not fail for that,
-    /// and is not overtaken.
+    /// Like [`Budgets::read`], but waits some seconds, in the order of arrival, until the budget allows the read. Other streams
+    /// of the principal may hold the whole budget for a moment, for example a thousand tails that one record wakes. An open
+    /// stream does not fail because of that, and is not overtaken.
     ///
     /// # Errors
-    /// [`LimitReached`], of bytes, all the time.
+    /// [`LimitReached`], of bytes, if the budget does not allow the read in time.
     pub async fn queue_read(
         &self,
         principal: &Principal,
@@ -38,25 +38,25 @@ impl Budgets {
     }
 }
 
-/// Waits for bytes to read into. Dropping it leaves the queue.
+/// Waits until the budget allows a read. Dropping it leaves the queue.
 struct QueuedRead<'a> {
     limits: &'a Budgets,
     principal: &'a Principal,
     wanted: usize,
     timers: &'a TimersHandle,
-    /// While it is in the queue.
+    /// Set while it is in the queue.
     ticket: Option<u64>,
-    /// The next time that the first in the queue asks again.
+    /// Wakes the first in the queue for its next attempt.
     retry: Option<Sleep>,
 }
 
 impl<'a> QueuedRead<'a> {
-    /// Not in the queue yet.
+    /// Creates the future. It enters the queue at its first poll, if it has to wait.
     fn new(limits: &'a Budgets, principal: &'a Principal, wanted: usize, timers: &'a TimersHandle) -> QueuedRead<'a> {
         QueuedRead { limits, principal, wanted, timers, ticket: None, retry: None }
     }
 
-    /// Leaves the queue; returns the waker of the stream whose turn it is now.
+    /// Leaves the queue. Returns the waker of the stream that is first now.
     fn leave(&mut self, held: &mut HeldBudgets) -> Option<Waker> {
         let ticket = self.ticket.take()?;
         let queue = held.queues.get_mut(self.principal)?;
@@ -87,7 +87,7 @@ impl Future for QueuedRead<'_> {
             permit.waited = this.ticket.is_some();
             let next = this.leave(held);
             drop(guard);
-            // There may be room for the next one, too.
+            // The budget may allow the next read too.
             next.into_iter().for_each(Waker::wake);
             return Poll::Ready(permit);
         }
@@ -152,8 +152,8 @@ mod tests {
         Pin::new(read).poll(&mut Context::from_waker(&Waker::from(woken.clone())))
     }
 
-    /// Everything that releases room, or leaves the queue, wakes the first in the queue. (The first also asks again after a
-    /// tenth of a second, which would hide a lost wake.)
+    /// Each release of bytes, and each stream that leaves the queue, wakes the first in the queue. (The first also tries again
+    /// after a tenth of a second, which would hide a lost wake.)
     #[test]
     fn each_release_wakes_the_first_in_the_queue_and_no_other() {
         let limits = limits(1 << 20, 4 << 20);
@@ -170,25 +170,25 @@ mod tests {
         assert_eq!(counts(), [0; 4]);
 
         drop(held.pop());
-        assert_eq!(counts(), [1, 0, 0, 0], "by a permit that is dropped");
+        assert_eq!(counts(), [1, 0, 0, 0], "by a dropped permit");
         assert!(poll(&mut second, &woken[1]).is_pending(), "another one is first");
-        let Poll::Ready(got) = poll(&mut first, &woken[0]) else { panic!("its turn") };
-        assert_eq!(counts(), [0, 1, 0, 0], "by the one that had its turn: there may be room for more");
+        let Poll::Ready(got) = poll(&mut first, &woken[0]) else { panic!("it is first") };
+        assert_eq!(counts(), [0, 1, 0, 0], "by the one that reads: the budget may allow more");
         drop(first);
         assert_eq!(counts(), [0; 4], "it has left already");
         drop(second);
-        assert_eq!(counts(), [0, 0, 1, 0], "by one that leaves");
+        assert_eq!(counts(), [0, 0, 1, 0], "by one that leaves the queue");
         held[0].resize(1).expect("fewer");
         assert_eq!(counts(), [0, 0, 1, 0], "by a read of fewer bytes");
         // The waker of the last poll counts.
         assert!(poll(&mut fourth, &woken[0]).is_pending());
-        let Poll::Ready(more) = poll(&mut third, &woken[2]) else { panic!("its turn") };
+        let Poll::Ready(more) = poll(&mut third, &woken[2]) else { panic!("it is first") };
         assert_eq!(counts(), [1, 0, 0, 0]);
         drop((got, more, third, fourth));
         assert!(limits.lock().queues.is_empty());
     }
 
-    /// Otherwise they would occupy gRPC's thread as long as there is room and one of them waits for it.
+    /// Otherwise they would occupy gRPC's thread while the budget allows reads and one of them waits.
     #[test]
     fn streams_that_wait_for_each_other_pause_between_bursts() {
         let limits = limits(6 << 20, 64 << 20);
@@ -202,28 +202,28 @@ mod tests {
             assert!(poll(read, &woken).is_pending());
         }
         held.clear();
-        let Poll::Ready(mut got) = poll(&mut first, &woken) else { panic!("its turn") };
+        let Poll::Ready(mut got) = poll(&mut first, &woken) else { panic!("it is first") };
         assert!(got.bytes() as u64 >= BURST_BYTES);
         let start = Instant::now();
         got.resize(got.bytes()).expect("all of it");
-        // A pause, although there is room. The next one asks again by itself after it.
+        // A pause, although the budget allows a read. After it, the next one tries again by itself.
         assert!(block_on(&mut second).bytes() > 0);
         assert!(start.elapsed() >= BETWEEN_BURSTS);
         drop(second);
         assert!(block_on(third).bytes() > 0);
-        // No stream waits, so none has to pause.
+        // No stream waits, so no read has to pause.
         assert!(limits.lock().queues.is_empty());
         let Poll::Ready(mut more) = poll(&mut QueuedRead::new(&limits, &a, 1 << 20, &timers), &woken) else {
-            panic!("room")
+            panic!("the budget allows it")
         };
         more.resize(100).expect("fewer");
         assert!(poll(&mut QueuedRead::new(&limits, &a, 1 << 20, &timers), &woken).is_ready());
     }
 
-    /// A tail takes much room and finds one small record. A thousand of them would otherwise pause a thousand times, and the
-    /// queue would never become empty.
+    /// A tail takes a large permit and finds one small record. If the size of the permit counted, a thousand tails would pause a
+    /// thousand times, and the queue would never become empty.
     #[test]
-    fn a_pause_follows_what_was_read_and_not_the_room_taken() {
+    fn a_pause_depends_on_the_bytes_read_and_not_on_the_permit() {
         let limits = limits(6 << 20, 64 << 20);
         let timers = TimersHandle::stopped();
         let a = Principal::new("a").expect("a name");
@@ -236,7 +236,7 @@ mod tests {
         drop(held);
         let mut reads = 0;
         for read in &mut waiting {
-            let Poll::Ready(mut got) = poll(read, &woken) else { panic!("its turn") };
+            let Poll::Ready(mut got) = poll(read, &woken) else { panic!("it is first") };
             got.resize(100).expect("fewer");
             reads += 1;
             if limits.lock().queues.get_mut(&a).expect("a queue").paused_until(Instant::now()).is_some() {
@@ -247,20 +247,20 @@ mod tests {
     }
 
     #[test]
-    fn an_open_stream_waits_for_room() {
+    fn an_open_stream_waits_until_the_budget_allows_a_read() {
         let (fatal, _failures) = fatal_channel();
         let timers = Timers::start(&fatal).expect("a thread");
         let (limits, a) = (limits(1 << 20, 4 << 20), Principal::new("a").expect("a name"));
         let held: Vec<_> = std::iter::from_fn(|| limits.read(&a, 1 << 20).ok()).collect();
         let handle = timers.handle();
         let mut room = pin!(limits.queue_read(&a, 1 << 20, &handle));
-        assert!(room.as_mut().now_or_never().is_none(), "no room is left");
+        assert!(room.as_mut().now_or_never().is_none(), "the budget is used up");
         drop(held);
         assert!(block_on(room).is_ok_and(|permit| permit.bytes() > 0));
     }
 
-    /// Of a thousand tails that lagged together, those that asked every tenth of a second were overtaken for seconds by those
-    /// that came back for more.
+    /// Of a thousand tails that lagged, those that only tried again every tenth of a second were overtaken for seconds by those
+    /// that had just read.
     #[test]
     fn a_stream_that_waits_for_room_is_not_overtaken() {
         let (fatal, _failures) = fatal_channel();
@@ -272,16 +272,16 @@ mod tests {
         for one in &mut waiting {
             assert!(one.as_mut().now_or_never().is_none());
         }
-        // The third loses its client.
+        // The client of the third one is gone.
         drop(waiting.remove(2));
         drop(held.pop());
         let mut late = wait();
-        assert!(late.as_mut().now_or_never().is_none(), "there is room for one, and others came first");
+        assert!(late.as_mut().now_or_never().is_none(), "the budget allows one read, and others came first");
         for one in waiting.iter_mut().skip(1) {
             assert!(one.as_mut().now_or_never().is_none());
         }
         let mut first = waiting.remove(0);
-        let got = first.as_mut().now_or_never().expect("its turn").expect("room");
+        let got = first.as_mut().now_or_never().expect("it is first").expect("a permit");
         drop(first);
         drop((got, held));
         for one in waiting {

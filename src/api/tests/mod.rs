@@ -1,5 +1,5 @@
-//! The client listener over real gRPC, plain text on loopback, with real storage and a fake of `consensus` that
-//! commits at once, rejects or stays silent as the test says.
+//! The client listener over real gRPC without TLS, with real storage and a fake `consensus` that commits immediately, rejects,
+//! or does not answer, as each test requires.
 
 mod calls;
 mod limits;
@@ -21,7 +21,7 @@ fn rpc_status(error: Error) -> RpcStatus {
     }
 }
 
-/// The code and the `ErrorInfo` of a rejection.
+/// Returns the code and the `ErrorInfo` of a rejection.
 fn refusal<T: std::fmt::Debug>(result: grpcio::Result<T>) -> (RpcStatusCode, error_details::ErrorInfo) {
     let status = rpc_status(result.expect_err("a refusal"));
     let details = status::Status::parse_from_bytes(status.details()).expect("a google.rpc.Status");

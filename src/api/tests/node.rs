@@ -1,4 +1,4 @@
-//! One node as the API sees it: a log on disk, a catalog, and a thread that answers in place of `consensus`.
+//! A node for the tests of the API: a log on disk, a catalog, and a thread that answers instead of `consensus`.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -49,10 +49,10 @@ pub const OTHER: NodeId = NodeId(2);
 /// Grants everything to every client.
 pub const OPEN_POLICY: &str = "p, anonymous, *, produce\np, anonymous, *, consume\np, anonymous, *, admin\n";
 
-/// The outcome of the next proposals, whichever node they are sent to.
+/// The outcome of a proposal, on this node or forwarded.
 #[derive(Clone, Copy, Debug)]
 pub enum Fate {
-    /// Committed and visible at once.
+    /// Committed, and visible immediately.
     Commit,
     /// Committed, but not visible here until [`Node::catch_up`].
     CommitElsewhere,
@@ -62,8 +62,8 @@ pub enum Fate {
     Silence,
 }
 
-/// The group, as its leader has it.
-struct State {
+/// The state of the group's leader.
+struct FakeState {
     log: GroupLog,
     watermark: HighWatermark,
     last: LogIndex,
@@ -73,21 +73,21 @@ struct State {
     silent: Vec<ReplySender<Result<Appended, ProposeError>>>,
     /// The principal of each forwarded proposal.
     forwarded: Vec<String>,
-    /// What the leader remembers of streams.
+    /// The leader's state of produce streams.
     streams: StreamSequences,
     proposed: usize,
     /// Proposals that the leader rejected because an earlier one of their run was not appended.
     out_of_sequence: usize,
     read_index: Result<(), ReadIndexError>,
-    /// The first offset once the next read index is answered.
+    /// First offsets to which the next read indexes trim the log.
     trims: VecDeque<Offset>,
 }
 
 #[derive(Clone)]
-pub struct Fake(Arc<Mutex<State>>);
+pub struct FakeConsensus(Arc<Mutex<FakeState>>);
 
-impl Fake {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl FakeConsensus {
+    fn lock(&self) -> MutexGuard<'_, FakeState> {
         self.0.lock()
     }
 
@@ -121,7 +121,7 @@ impl Fake {
     }
 }
 
-impl State {
+impl FakeState {
     fn append(&mut self, proposal: &Proposal) -> Result<Appended, ProposeError> {
         let base = self.visible.next_offset;
         if proposal.expected_offset.is_some_and(|expected| expected != base) {
@@ -154,7 +154,7 @@ impl State {
     }
 }
 
-impl Forward for Fake {
+impl Forward for FakeConsensus {
     fn propose(
         &self,
         to: NodeId,
@@ -164,7 +164,7 @@ impl Forward for Fake {
         assert_eq!(to, OTHER);
         let (tx, rx) = reply();
         self.lock().forwarded.push(principal.to_owned());
-        Fake::propose(self, proposal, tx);
+        FakeConsensus::propose(self, proposal, tx);
         rx
     }
 
@@ -182,10 +182,10 @@ impl Forward for Fake {
     }
 }
 
-/// A node with its client listener, and a client of it.
+/// A node with its client listener, and clients of it.
 pub struct Node {
     pub api: Option<Api>,
-    pub fake: Fake,
+    pub fake: FakeConsensus,
     pub client: LogClient,
     pub admin: AdminClient,
     pub health: HealthClient,
@@ -224,14 +224,14 @@ fn member(id: NodeId, name: &str) -> Command {
 }
 
 impl Node {
-    /// A member of a cluster that serves the log `default` and leads it.
+    /// Starts a node that is a member of a cluster, and leads the log `default`.
     pub fn serving() -> Node {
         let node = Node::joining(OPEN_POLICY);
         node.serve();
         node
     }
 
-    /// Not a member yet.
+    /// Starts a node that is not a member yet.
     pub fn joining(policy: &str) -> Node {
         let dir = tempfile::tempdir().expect("a directory");
         let policy_file = dir.path().join("policy.csv");
@@ -273,7 +273,7 @@ impl Node {
         }));
         let view = CatalogView::default();
         view.publish(catalog);
-        let fake = Fake(Arc::new(Mutex::new(State {
+        let fake = FakeConsensus(Arc::new(Mutex::new(FakeState {
             log,
             watermark,
             last: LogIndex(1),
@@ -357,12 +357,12 @@ impl Node {
         self.api().serve(self.core.clone());
     }
 
-    /// The outcome of every further proposal.
+    /// Sets the outcome of all further proposals.
     pub fn fate(&self, fate: Fate) {
         self.fake.lock().fate = fate;
     }
 
-    /// The outcomes of the next ones, before [`Node::fate`] is used.
+    /// Sets the outcomes of the next proposals. After them, that of [`Node::fate`] applies.
     pub fn fates(&self, fates: &[Fate]) {
         self.fake.lock().fates.extend(fates);
     }
@@ -376,7 +376,7 @@ impl Node {
         self.fake.lock().trims.push_back(Offset(first_offset));
     }
 
-    /// The leader as far as this node knows.
+    /// Sets the leader that this node knows.
     pub fn leader_is(&self, leader: Option<NodeId>) {
         self.statuses.publish(GroupStatus {
             group: GROUP,
@@ -388,25 +388,25 @@ impl Node {
         });
     }
 
-    /// The replica here is damaged.
+    /// Marks this node's replica as damaged.
     pub fn damaged(&self) {
         let damage = Some("a hole".to_owned());
         self.statuses.publish(GroupStatus { group: GROUP, damage, ..GroupStatus::default() });
     }
 
-    /// Makes visible here what was committed elsewhere.
+    /// Makes the records visible on this node that were only committed.
     pub fn catch_up(&self) {
         let state = self.fake.lock();
         state.watermark.advance(state.visible);
     }
 
-    /// Answers the proposals that were kept silent.
+    /// Answers all unanswered proposals with this error.
     pub fn answer_the_silent(&self, error: ProposeError) {
         let silent = std::mem::take(&mut self.fake.lock().silent);
         silent.into_iter().for_each(|reply| reply.send(Err(error)));
     }
 
-    /// The same, one by one and in their order.
+    /// Answers the unanswered proposals with these errors, in their order.
     pub fn answer_each<const N: usize>(&self, errors: [ProposeError; N]) {
         let silent = std::mem::take(&mut self.fake.lock().silent);
         silent.into_iter().zip(errors).for_each(|(reply, error)| reply.send(Err(error)));
@@ -416,12 +416,12 @@ impl Node {
         self.fake.lock().silent.len()
     }
 
-    /// How many proposals have reached the leader.
+    /// Returns how many proposals have reached the leader.
     pub fn proposed(&self) -> usize {
         self.fake.lock().proposed
     }
 
-    /// How many proposals arrived after one of their run that did not.
+    /// Returns how many proposals the leader rejected because an earlier one of their run was not appended.
     pub fn out_of_sequence(&self) -> usize {
         self.fake.lock().out_of_sequence
     }
@@ -430,12 +430,12 @@ impl Node {
         self.fake.lock().forwarded.clone()
     }
 
-    /// Futures that wait for the log.
+    /// Returns the number of futures that wait for the log.
     pub fn waiters(&self) -> usize {
         self.fake.lock().watermark.waiters()
     }
 
-    /// Waits until it holds, at most ten seconds.
+    /// Waits until the condition holds, at most ten seconds.
     pub fn until(&self, what: &str, holds: impl Fn(&Node) -> bool) {
         let end = Instant::now() + Duration::from_secs(10);
         while !holds(self) {
@@ -445,7 +445,7 @@ impl Node {
     }
 }
 
-fn answer(fake: &Fake, messages: &Inbox<ConsensusMsg>) {
+fn answer(fake: &FakeConsensus, messages: &Inbox<ConsensusMsg>) {
     for message in messages.iter() {
         match message {
             ConsensusMsg::Propose(proposal, reply) => fake.propose(proposal, reply),

@@ -1,8 +1,8 @@
-//! Golden requests: bytes that encoders of other languages may send and that the protobuf standard allows. Each is decoded as
-//! the standard requires; bytes that are malformed for every parser are rejected.
+//! Golden requests: bytes that encoders of other languages may send, and that the protobuf standard allows. Each request is decoded
+//! as the standard requires. Bytes that every parser considers malformed are rejected.
 //!
-//! rust-protobuf by itself rejects a varint with more bits than its type has (a `max_records` of -1 has 64), replaces a message
-//! field that occurs twice, and does not look for the end of a group.
+//! rust-protobuf alone rejects a varint with more bits than its type has (a `max_records` of -1 has 64), replaces a message field
+//! that occurs twice, and does not check that a group ends.
 
 use super::text::text;
 use crate::api::append_request::AppendRequest;
@@ -14,7 +14,7 @@ use crate::storage::payload::{records, stamp_records};
 use crate::types::{Offset, Term};
 use protobuf::{Message, MessageFull};
 
-/// Bytes from hexadecimal text.
+/// Parses hexadecimal text.
 fn bytes(hex: &str) -> Vec<u8> {
     let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
     digits.chunks(2).map(|two| u8::from_str_radix(&String::from_utf8_lossy(two), 16).expect("digits")).collect()
@@ -87,10 +87,10 @@ fn refused(message: &[u8]) -> Option<Invalid> {
 }
 
 #[test]
-fn rejects_what_no_parser_reads() {
+fn rejects_bytes_that_every_parser_rejects() {
     for (what, hex) in MALFORMED {
         assert_eq!(read::<log::ConsumeRequest>(hex), Err(Invalid::Malformed), "{what}");
-        // With a record, so that nothing else is wrong.
+        // With a record, so that this is the only fault.
         assert_eq!(refused(&bytes(&format!("0a 00 {hex}"))), Some(Invalid::Malformed), "{what}");
     }
     assert_eq!(read::<log::ConsumeRequest>("12 01 ff"), Err(Invalid::Malformed), "a name that is not UTF-8");
@@ -104,7 +104,7 @@ fn rejects_what_no_parser_reads() {
     assert_eq!(read::<log::ConsumeRequest>(&deep), Ok("{}".to_owned()), "groups as deep as other parsers allow");
 }
 
-/// The records of a produce request as they are stored, without what the server adds.
+/// Returns the records of a produce request as they are stored, without the fields that the server adds.
 fn produced(hex: &str) -> Result<String, Invalid> {
     let request = AppendRequest::decode(&bytes(hex))?;
     let proposal = request.proposal();

@@ -1,7 +1,7 @@
-//! Golden responses: bytes as the server writes them, and their meaning. `make test-decoders` decodes the same files
-//! in other languages; some decoders once read wrong offsets (`storage/format/payload.rs`).
+//! Golden responses: the bytes that the server writes, and the decoded messages. `make test-decoders` decodes the same files in
+//! other languages, because some decoders once read wrong offsets (`storage/format/payload.rs`).
 //!
-//! With `SERIATIM_WRITE_GOLDEN` set the files are written instead of compared.
+//! If `SERIATIM_WRITE_GOLDEN` is set, the files are written instead of compared.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ use crate::watermark::Visible;
 
 struct Sample {
     name: String,
-    /// What the bytes mean.
+    /// The message that the bytes encode.
     meant: Box<dyn MessageDyn>,
     bytes: Vec<u8>,
 }
@@ -31,13 +31,13 @@ fn sample<M: MessageFull>(name: &str, meant: M, bytes: Vec<u8>) -> Sample {
     Sample { name: name.to_owned(), meant: Box::new(meant), bytes }
 }
 
-/// What gRPC's own `pb_ser` writes.
+/// Creates a sample that gRPC's own `pb_ser` encodes.
 fn plain<M: MessageFull>(name: &str, meant: M) -> Sample {
     let bytes = meant.write_to_bytes().expect("encoded");
     sample(name, meant, bytes)
 }
 
-/// Numbers at the edges of varints, of other languages' types, and of what a log can contain. 1812 was seen.
+/// Numbers at the limits of varints, of integer types in other languages, and of offsets. 1812 is from a real failure.
 const NUMBERS: [u64; 17] = [
     0,
     1,
@@ -58,7 +58,7 @@ const NUMBERS: [u64; 17] = [
     (1 << 63) - 2,
 ];
 
-/// Records of all shapes.
+/// Records with all combinations of fields.
 fn shapes() -> Vec<RecordFields<'static>> {
     const HEADERS: &[(&str, &[u8])] = &[("a", b"1"), ("", b""), ("a", &[0xff, 0]), ("n\u{e4}me \u{1f980}", b"")];
     vec![
@@ -88,7 +88,7 @@ fn meant(fields: &RecordFields<'_>, offset: u64, term: u64, time_us: u64) -> log
     }
 }
 
-/// Records as they are stored and sent.
+/// Returns records as they are stored and sent, and as messages.
 fn stored(records: &[RecordFields<'_>], base: u64, term: u64, time_us: u64) -> (Vec<u8>, Vec<log::Record>) {
     let mut payload = Vec::new();
     records.iter().for_each(|record| _ = encode_record(&mut payload, record));
@@ -234,7 +234,7 @@ fn node() -> admin::GetNodeResponse {
     }
 }
 
-/// Statuses as the server creates them. Their meaning is written out again here.
+/// Statuses that the server creates.
 fn statuses(samples: &mut Vec<Sample>) {
     let log = || LogName::new("default").expect("a name");
     let bounds = LogBounds {
@@ -257,7 +257,7 @@ fn statuses(samples: &mut Vec<Sample>) {
         assert_eq!((details.code, details.message.as_str()), (i32::from(status.code()), status.message()), "{name}");
         samples.push(sample(name, details, status.details().to_vec()));
     }
-    // The same details, assembled by hand.
+    // A status with all kinds of details.
     let mut all = status::Status { code: -1, message: "all of them".to_owned(), ..Default::default() };
     let info = crate::pb::error_details::ErrorInfo {
         reason: "R".to_owned(),
@@ -304,7 +304,7 @@ fn responses_are_the_golden_bytes_and_mean_the_same() {
         if !(name.starts_with("status") && name.ends_with(".bin")) {
             return file == bytes;
         }
-        // The entries of a map have no order, so the same status may be other bytes.
+        // The entries of a map have no order, so the same status may have different bytes.
         let read = |bytes: &[u8]| status::Status::descriptor().parse_from_bytes(bytes).expect("a status");
         text(&*read(file)) == text(&*read(bytes))
     };

@@ -1,7 +1,7 @@
-//! Streams: they tail, keep their order, and end only with a status.
+//! Streams: they follow the log, keep the order, and end only with a status.
 //!
-//! grpcio's client reads one message ahead, and loses it if an error status arrives before it is polled. So a test
-//! that counts the messages before such a status also accepts one less.
+//! grpcio's client reads one message ahead, and loses it if an error status arrives before the message is polled. So a test that
+//! counts the messages before such a status also accepts one fewer.
 
 use std::time::{Duration, Instant};
 
@@ -48,8 +48,8 @@ fn a_stream_sends_stored_records_and_then_tails() {
         assert_eq!(record.offset, offset);
     }
     drop((one_by_one, batches));
-    node.until("nothing is left of a client that goes", |node| node.waiters() == 0);
-    node.until("its streams count no more", |node| {
+    node.until("the streams of the client have ended", |node| node.waiters() == 0);
+    node.until("they no longer count against the limit", |node| {
         let mut stream = node.client.consume_stream(&consume(0, 1)).expect("sent");
         next(&mut stream).expect("a message").is_ok()
     });
@@ -81,9 +81,8 @@ fn a_stream_stops_at_the_end_sends_heartbeats_and_checks_its_offset() {
     assert_eq!(end(&mut refused), (Code::INVALID_ARGUMENT, "INVALID_REQUEST".to_owned()));
 }
 
-/// A trim happens after the start was resolved and before it is read: "earliest" then means what is left. A start
-/// that was given as an offset fails, with the first record that is left, and so does a stream that a later trim
-/// overtakes: no gap is silent.
+/// A trim after the start was determined, and before the first record is read. A start at "earliest" then means the first
+/// remaining record. A start at an offset fails and names the first remaining record. No records are skipped silently.
 #[test]
 fn earliest_moves_with_a_trim_until_the_first_record_is_read() {
     let node = Node::serving();
@@ -103,7 +102,7 @@ fn earliest_moves_with_a_trim_until_the_first_record_is_read() {
     assert_eq!((code, info.reason.as_str()), (Code::OUT_OF_RANGE, "OFFSET_TRIMMED"));
     assert_eq!(info.metadata.get("first_offset").map(String::as_str), Some("3"));
 
-    // Everything is trimmed: nothing is left to read, which is not an error.
+    // All records are trimmed: an empty log is not an error.
     node.trim_at_read_index(5);
     assert!(next(&mut node.client.consume_stream(&earliest).expect("sent")).is_none(), "OK");
     assert_eq!(node.client.consume(&earliest).expect("an answer").records.len(), 0);
@@ -207,8 +206,8 @@ fn the_first_failure_ends_a_produce_stream_and_names_the_request() {
     let (code, _, failed, unknown) = fail(&[Fate::Commit, lost], 2);
     assert_eq!((code, failed, unknown), (Code::UNKNOWN, 1, Some(1)));
 
-    // Three are on their way when the first fails. The leader rejects the later ones; but if the first may be in the
-    // log, they may be, too.
+    // Three requests are unanswered when the first one fails. The leader rejects the later ones. But if the first one may be in
+    // the log, they may be too.
     use ProposeError::{Dropped, OutcomeUnknown};
     for (fates, code, unknown) in [
         ([Dropped, Dropped, Dropped], (Code::UNAVAILABLE, "NOT_APPENDED"), None),
@@ -231,9 +230,9 @@ fn the_first_failure_ends_a_produce_stream_and_names_the_request() {
     node.fate(Fate::Commit);
 }
 
-/// A stream's first request was answered. The second met a full inbox on its way to the leader, and the third
-/// arrived. It was appended, because the leader took it for the second request of the first run. The client was told
-/// that nothing after the failed request was in the log, sent both again, and had one record twice and out of order.
+/// The first request of a stream was answered. The second one was dropped because an inbox was full, and the third one reached
+/// the leader, which mistook it for the second request of the first run, and appended it. The client was told that no request
+/// after the failed one was in the log, and sent both again. One record was in the log twice, and out of order.
 #[test]
 fn nothing_after_a_rejected_request_is_appended_in_a_later_run() {
     for leader in [ME, OTHER] {
@@ -254,7 +253,7 @@ fn nothing_after_a_rejected_request_is_appended_in_a_later_run() {
         assert_eq!((acknowledged, code), (0, Code::RESOURCE_EXHAUSTED));
         assert_eq!(info.metadata.get("failed_request").map(String::as_str), Some("1"));
         assert_eq!(info.metadata.get("unknown_through"), None);
-        assert_eq!(node.out_of_sequence(), 1, "the leader rejected what came after it");
+        assert_eq!(node.out_of_sequence(), 1, "the leader rejected the request after it");
         assert_eq!(values(&node.client.consume(&consume(0, 10)).expect("records")), ["a"]);
     }
 }

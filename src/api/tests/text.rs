@@ -1,5 +1,5 @@
-//! A message as text that each decoder of `clients/decoders` prints, too: JSON with the fields that are set, in the
-//! order of their numbers; integers as decimal strings, bytes in hexadecimal, an `Any` as its message with `@type`.
+//! Prints a message as the decoders in `clients/decoders` do: JSON with the fields that are set, in the order of their numbers;
+//! integers as decimal strings, bytes in hexadecimal, and an `Any` as its message with `@type`.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use protobuf::well_known_types::any::Any;
 
 use crate::pb::error_details::{ErrorInfo, LocalizedMessage, RetryInfo};
 
-/// The message as one line of JSON.
+/// Returns the message as one line of JSON.
 pub fn text(message: &dyn MessageDyn) -> String {
     if let Some(any) = message.downcast_ref::<Any>() {
         return any_text(any);
@@ -18,8 +18,8 @@ pub fn text(message: &dyn MessageDyn) -> String {
     let descriptor = message.descriptor_dyn();
     let mut fields: Vec<FieldDescriptor> = descriptor.fields().collect();
     fields.sort_by_key(|field| field.number());
-    let there = fields.iter().filter_map(|field| Some(format!("{}:{}", quoted(field.name()), value(message, field)?)));
-    format!("{{{}}}", there.collect::<Vec<_>>().join(","))
+    let set = fields.iter().filter_map(|field| Some(format!("{}:{}", quoted(field.name()), value(message, field)?)));
+    format!("{{{}}}", set.collect::<Vec<_>>().join(","))
 }
 
 fn value(message: &dyn MessageDyn, field: &FieldDescriptor) -> Option<String> {
@@ -28,7 +28,7 @@ fn value(message: &dyn MessageDyn, field: &FieldDescriptor) -> Option<String> {
             let value = one(&optional.value()?);
             let has_presence =
                 field.proto().proto3_optional() || field.proto().has_type_name() && value.starts_with('{');
-            // Without presence a field with its default value counts as not set.
+            // A field without presence is not set if it has its default value.
             (has_presence || !["\"0\"", "\"\"", "false"].contains(&value.as_str())).then_some(value)
         }
         ReflectFieldRef::Repeated(repeated) => {
