@@ -12,6 +12,9 @@ use crate::feature_level::FeatureLevel;
 use crate::pb::admin;
 use crate::types::{GroupId, NodeId};
 
+/// How often the level is proposed. Before each attempt, this node has applied everything that the leader had committed.
+const ATTEMPTS: u32 = 5;
+
 /// Serves `UpgradeCluster`. Responds once the change is applied on this node.
 ///
 /// # Errors
@@ -28,16 +31,24 @@ pub async fn upgrade_cluster(
     let level = FeatureLevel(request.level);
     let core = service.core()?;
     let deadline = proposal_deadline(call.deadline);
-    core.catch_up(GroupId::CATALOG, &core.catalog_watermark, &service.timers, Some(deadline)).await?;
-    let previous = core.catalog.get().feature_level();
-    if level > previous {
+    let watermark = &core.catalog_watermark;
+    let mut previous = None;
+    // Another operator's raise, or a node that joins, may be under way at the leader.
+    for _ in 0..ATTEMPTS {
+        core.catch_up(GroupId::CATALOG, watermark, &service.timers, Some(deadline)).await?;
+        let now = core.catalog.get().feature_level();
+        let previous = *previous.get_or_insert(now);
+        if level <= now {
+            return Ok(response(now, previous));
+        }
         let proposal = Proposal { deadline: Some(deadline), ..command_proposal(&Command::RaiseFeatureLevel(level)) };
         match core.propose(call.principal().as_str(), proposal).await {
             Ok(appended) => {
                 log::info!("feature level {level} was requested by {}", call.principal());
-                let watermark = &core.catalog_watermark;
                 core.wait_applied(GroupId::CATALOG, appended.index, watermark, &service.timers, deadline).await?;
+                return Ok(response(core.catalog.get().feature_level(), previous));
             }
+            Err(ProposeError::Dropped) => {}
             Err(ProposeError::LevelUnsupported { member }) => {
                 let why = format!("member {} does not support it", name_of(core, member));
                 return Err(ApiError::LevelUnsupported { level, why });
@@ -49,9 +60,13 @@ pub async fn upgrade_cluster(
             Err(error) => return Err(ApiError::from_command(error)),
         }
     }
+    Err(ApiError::NotAppended)
+}
+
+fn response(level: FeatureLevel, previous: FeatureLevel) -> admin::UpgradeClusterResponse {
     let mut response = admin::UpgradeClusterResponse::new();
-    (response.level, response.previous) = (core.catalog.get().feature_level().0, previous.0);
-    Ok(response)
+    (response.level, response.previous) = (level.0, previous.0);
+    response
 }
 
 fn name_of(core: &Core, member: NodeId) -> String {

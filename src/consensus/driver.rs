@@ -292,8 +292,8 @@ impl Driver {
                     (Some(replica), Ok(())) => replica.group.propose(proposal, now, time_us, reply),
                 }
             }
-            ConsensusMsg::Command(command, reply) => {
-                self.governor.command(&mut self.groups, &command, now, time_us, reply);
+            ConsensusMsg::Command(command, supported, reply) => {
+                self.governor.command(&mut self.groups, &command, supported, now, time_us, reply);
             }
             ConsensusMsg::ReadIndex(group, deadline, reply) => match self.groups.get_mut(&group) {
                 Some(replica) => replica.group.read_index(deadline, now, reply),
@@ -424,7 +424,7 @@ impl Driver {
         }
         for message in self.inbox.try_iter() {
             match message {
-                ConsensusMsg::Propose(_, reply) | ConsensusMsg::Command(_, reply) => {
+                ConsensusMsg::Propose(_, reply) | ConsensusMsg::Command(_, _, reply) => {
                     reply.send(Err(ProposeError::Stopping));
                 }
                 ConsensusMsg::ReadIndex(_, _, reply) => reply.send(Err(ReadIndexError::Stopping)),

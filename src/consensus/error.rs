@@ -22,9 +22,7 @@ pub enum HostError {
     #[error("{0}; start a newer version of the program")]
     Catalog(#[source] BadCommand),
     /// The cluster uses a feature level that this version does not support.
-    #[error(
-        "the cluster is at feature level {level}, and this version supports {range}; start a newer version of the program"
-    )]
+    #[error("the cluster is at feature level {level}, and this version supports {range}; start {} version of the program", if *.level > .range.max() { "a newer" } else { "an older" })]
     FeatureLevel {
         /// The level of the cluster.
         level: FeatureLevel,

@@ -15,6 +15,7 @@ pub use super::status::{GroupStatus, Role};
 use crate::catalog::Command;
 use crate::clock::PeerClocks;
 use crate::doorbell::Doorbell;
+use crate::feature_level::FeatureRange;
 use crate::inbox::Outbox;
 use crate::log_state::encode_trim;
 use crate::pb::peer::RaftMessage;
@@ -180,7 +181,7 @@ pub enum ConsensusMsg {
     /// A proposal from a client of this node, or forwarded by a peer.
     Propose(Proposal, ReplySender<Result<Appended, ProposeError>>),
     /// A change of the catalog. Refused unless this node leads the catalog.
-    Command(Command, ReplySender<Result<Appended, ProposeError>>),
+    Command(Command, FeatureRange, ReplySender<Result<Appended, ProposeError>>),
     /// A request for a linearizable position.
     ReadIndex(GroupId, Option<Instant>, ReplySender<Result<LogIndex, ReadIndexError>>),
     /// Messages to a peer were lost.
@@ -233,10 +234,10 @@ impl ConsensusHandle {
     }
 
     /// Proposes a change of the catalog, as [`ConsensusHandle::propose`] does for a log. A command that would change
-    /// nothing fails with [`ProposeError::Dropped`].
-    pub fn command(&self, command: Command) -> ReplyReceiver<Result<Appended, ProposeError>> {
+    /// nothing fails with [`ProposeError::Dropped`]. `supported` are the feature levels of the node that asks for it.
+    pub fn command(&self, command: Command, supported: FeatureRange) -> ReplyReceiver<Result<Appended, ProposeError>> {
         let (tx, rx) = reply();
-        self.request(ConsensusMsg::Command(command, tx));
+        self.request(ConsensusMsg::Command(command, supported, tx));
         rx
     }
 
@@ -324,7 +325,7 @@ impl ConsensusHandle {
         let propose = if full { ProposeError::QueueFull } else { ProposeError::Stopping };
         let read = if full { ReadIndexError::QueueFull } else { ReadIndexError::Stopping };
         match message {
-            ConsensusMsg::Propose(_, reply) | ConsensusMsg::Command(_, reply) => reply.send(Err(propose)),
+            ConsensusMsg::Propose(_, reply) | ConsensusMsg::Command(_, _, reply) => reply.send(Err(propose)),
             ConsensusMsg::ReadIndex(_, _, reply) => reply.send(Err(read)),
             _ => {}
         }

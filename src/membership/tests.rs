@@ -30,7 +30,7 @@ impl Leader {
                     recv(stopped) -> _ => return,
                 };
                 match message {
-                    ConsensusMsg::Command(command, reply) => {
+                    ConsensusMsg::Command(command, _, reply) => {
                         let mut new = Catalog::clone(&catalog.get());
                         new.apply(command);
                         catalog.publish(new);
@@ -279,7 +279,7 @@ fn a_member_reports_its_changed_address_to_the_leader() {
     let nobody = std::thread::spawn({
         let inbox = b.inbox.clone();
         move || match inbox.recv_timeout(LONG) {
-            Ok(ConsensusMsg::Command(_, reply)) => {
+            Ok(ConsensusMsg::Command(_, _, reply)) => {
                 reply.send(Err(crate::consensus::handle::ProposeError::NotLeader { leader: None }));
             }
             other => panic!("unexpected: {other:?}"),

@@ -24,7 +24,7 @@ struct KnownPeer {
     hello_addr: Option<String>,
     /// The certificate of its last hello.
     certificate: Option<PeerName>,
-    /// The feature levels in its last hello.
+    /// The feature levels in its last hello, or in its last answer to one.
     levels: Option<FeatureRange>,
     /// The address that discovery found, or that a member sent with a request to change its address.
     suggested: Option<String>,
@@ -101,7 +101,15 @@ impl Addresses {
         })
     }
 
-    /// Returns the feature levels in a node's last accepted hello; `None` if it has sent none since this node started.
+    /// Records the feature levels in a node's answer to a hello.
+    pub fn set_levels(&self, node: NodeId, levels: FeatureRange) {
+        if let Some(known) = self.lock().get_mut(&node) {
+            known.levels = Some(levels);
+        }
+    }
+
+    /// Returns the feature levels in a node's last accepted hello, or in its last answer to one; `None` if it has sent
+    /// none since this node started.
     pub fn levels_of(&self, node: NodeId) -> Option<FeatureRange> {
         self.lock().get(&node).and_then(|known| known.levels)
     }

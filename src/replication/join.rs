@@ -67,11 +67,17 @@ pub(super) async fn answer(
             Err(error) => return Err(unconfirmed(error)),
         }
     }
-    match core.consensus.command(command.clone()).await {
+    let levels = levels_of_caller(&request)?;
+    match core.consensus.command(command.clone(), levels.range).await {
         Ok(Ok(_)) => decided(&core, &command, &member),
         Ok(Err(ProposeError::NotLeader { leader: Some(leader) })) => Err(ask_leader(&core, leader)),
         Ok(Err(ProposeError::Dropped)) => {
             Err(waits(&core, &member).unwrap_or_else(|| undecided(ProposeError::Dropped)))
+        }
+        Ok(Err(error @ ProposeError::LevelUnsupported { .. })) => {
+            // The level was raised after the check of the request.
+            levels.check(|| format!("node {} ({})", member.name, member.id), &core.peers.me().levels)?;
+            Err(undecided(error))
         }
         Ok(Err(error)) => Err(undecided(error)),
         Err(Dropped) => Err(Refusal::new(Reason::NotReady, "this node is stopping")),
@@ -99,12 +105,16 @@ fn waits(core: &MemberCore, member: &Member) -> Option<Refusal> {
     Some(Refusal::new(Reason::AnotherJoins, text))
 }
 
+fn levels_of_caller(request: &JoinRequest) -> Result<PeerLevels, Refusal> {
+    PeerLevels::of_request(request.protocol_version, request.levels.as_ref())
+}
+
 fn check(
     cluster_name: &str,
     core: Result<MemberCore, Refusal>,
     request: &JoinRequest,
 ) -> Result<(MemberCore, Member), Refusal> {
-    let levels = PeerLevels::of_request(request.protocol_version, request.levels.as_ref());
+    let levels = levels_of_caller(request);
     if request.cluster_name != cluster_name {
         let text = format!("this node is of cluster {cluster_name:?}, not {:?}", request.cluster_name);
         return Err(Refusal::new(Reason::ClusterName, text));

@@ -431,7 +431,10 @@ impl Peer {
 /// feature level, which may have risen meanwhile.
 fn refused_peer(welcome: Option<Option<&FeatureLevels>>, peer: NodeId, node: &LocalNode) -> Option<Lost> {
     let levels = PeerLevels::of_response(welcome?);
-    let checked = levels.and_then(|levels| levels.check(|| describe(peer, &node.catalog.get()), &node.me.levels));
+    let checked = levels.and_then(|levels| {
+        node.addresses.set_levels(peer, levels.range);
+        levels.check(|| describe(peer, &node.catalog.get()), &node.me.levels)
+    });
     checked.err().map(Lost::PeerRefused)
 }
 

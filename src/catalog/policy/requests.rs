@@ -87,6 +87,8 @@ pub fn decide_for_peer(
     }
     match command {
         Command::ConfigureLog(..) => PeerDecision::Accept,
+        // The cluster is still being founded.
+        Command::RaiseFeatureLevel(_) if catalog.members().next().is_none() => PeerDecision::Drop,
         Command::RaiseFeatureLevel(level) => {
             let obstacle = |member: &Member| {
                 let is_heard = replica.progress.iter().any(|progress| progress.node == member.id && progress.active);

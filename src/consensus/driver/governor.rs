@@ -17,6 +17,7 @@ use crate::consensus::handle::{Appended, ConsensusHandle, Proposal, ProposeError
 use crate::consensus::replica::{Groups, Replica};
 use crate::consensus::retention::Searches;
 use crate::consensus::sinks::Sinks;
+use crate::feature_level::FeatureRange;
 use crate::reply::{ReplySender, reply};
 use crate::storage::entry::EntryKind;
 use crate::types::{GroupId, LogId};
@@ -77,7 +78,8 @@ impl Governor {
             }
         }
         let (level, range) = (self.catalog.feature_level(), self.view.level().range());
-        if !range.contains(level) {
+        // While the catalog is replayed, the level may still be lower than it is: `check_level` checks the other end.
+        if level > range.max() {
             return Err(HostError::FeatureLevel { level, range });
         }
         if level > self.view.level().get() {
@@ -87,8 +89,17 @@ impl Governor {
         Ok(())
     }
 
+    /// Refuses a cluster at a feature level that this version no longer supports. Only a leader that has applied all
+    /// entries knows it; a follower is refused by its leader.
+    fn check_level(&self, replicas: &Replicas) -> Result<(), HostError> {
+        let (level, range) = (self.catalog.feature_level(), self.view.level().range());
+        let knows = replicas.get(&GroupId::CATALOG).is_some_and(|catalog| catalog.leads && catalog.is_idle);
+        if knows && !range.contains(level) { Err(HostError::FeatureLevel { level, range }) } else { Ok(()) }
+    }
+
     /// Performs the actions that the policy requests on a tick.
     pub fn tick(&mut self, groups: &mut Groups, replicas: &Replicas, sinks: &Sinks, now: Now) -> Result<(), HostError> {
+        self.check_level(replicas)?;
         for action in self.policy.tick(&self.catalog, replicas, now) {
             match action {
                 Action::Propose(command) => {
@@ -120,10 +131,24 @@ impl Governor {
     }
 
     /// Proposes a requested change of the catalog. A command that would change nothing is not appended: the catalog already
-    /// shows the result.
-    pub fn command(&self, groups: &mut Groups, command: &Command, now: Instant, time_us: u64, answer: ProposeReply) {
+    /// shows the result. `supported` are the feature levels of the node that asks for it.
+    pub fn command(
+        &self,
+        groups: &mut Groups,
+        command: &Command,
+        supported: FeatureRange,
+        now: Instant,
+        time_us: u64,
+        answer: ProposeReply,
+    ) {
         if !groups.contains_key(&GroupId::CATALOG) {
             return answer.send(Err(ProposeError::NoSuchGroup));
+        }
+        // Decided where a raise of the level is decided, too: the caller's check may be older than the raise.
+        if let Command::AddNode(member) = command
+            && !supported.contains(self.catalog.feature_level())
+        {
+            return answer.send(Err(ProposeError::LevelUnsupported { member: member.id }));
         }
         match self.policy.decide(&self.catalog, &self.facts(groups), command) {
             Decision::Propose => propose(groups, command, now, time_us, answer),

@@ -1,6 +1,7 @@
 //! Tests of the driver without its thread: what it proposes by itself.
 
 mod from_peers;
+mod levels;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use crate::catalog::Command;
 use crate::catalog::policy::facts::Replicas;
 use crate::consensus::driver::governor::SILENT_TICKS_MAX;
 use crate::consensus::handle::{Appended, Proposal};
+use crate::feature_level::FeatureRange;
 use crate::reply::reply;
 use crate::storage::entry::{EntryKind, Unstamped};
 use crate::storage::log::{Genesis, GroupLog};
@@ -21,8 +23,8 @@ struct Nobody;
 impl Outbound for Nobody {
     fn send(&self, _to: NodeId, _message: RaftMessage) {}
 
-    fn levels_of(&self, _node: NodeId) -> Option<crate::feature_level::FeatureRange> {
-        Some(crate::feature_level::FeatureRange::SUPPORTED)
+    fn levels_of(&self, _node: NodeId) -> Option<FeatureRange> {
+        Some(FeatureRange::SUPPORTED)
     }
 }
 
@@ -48,6 +50,10 @@ fn member(id: NodeId, name: &str) -> Member {
 
 impl Founder {
     fn start(dir: &std::path::Path, name: &str) -> Founder {
+        Founder::try_start(dir, name, CatalogView::default()).expect("recovered")
+    }
+
+    fn try_start(dir: &std::path::Path, name: &str, view: CatalogView) -> Result<Founder, HostError> {
         let (fatal, _) = fatal_channel();
         let disk = Disk::real();
         let data_dir = Arc::new(DataDir::open(&disk, dir).expect("a data directory"));
@@ -66,7 +72,7 @@ impl Founder {
             }
         });
         data_dir.store(&node_file).expect("stored");
-        let (consensus, view) = (Consensus::default(), CatalogView::default());
+        let consensus = Consensus::default();
         let writer = crate::writer::Writer::start(
             &disk,
             consensus.report(),
@@ -90,9 +96,9 @@ impl Founder {
             catalog_watermark: HighWatermark::default(),
             logs: Logs::default(),
         };
-        let driver = consensus.recover(parts).expect("recovered");
+        let driver = consensus.recover(parts)?;
         driver.bell.attach_current_thread();
-        Founder { driver, view, _writer: writer, _readers: readers }
+        Ok(Founder { driver, view, _writer: writer, _readers: readers })
     }
 
     /// Ticks until the node leads, at least once. Afterwards everything is synced and applied.
@@ -118,8 +124,13 @@ impl Founder {
 
     /// Requests a change of the catalog, and waits for the answer.
     fn command(&mut self, command: Command) -> Result<Appended, ProposeError> {
+        self.command_of(command, FeatureRange::SUPPORTED)
+    }
+
+    /// The same, for a node that supports these feature levels.
+    fn command_of(&mut self, command: Command, supported: FeatureRange) -> Result<Appended, ProposeError> {
         let (tx, rx) = reply();
-        self.driver.handle(ConsensusMsg::Command(command, tx));
+        self.driver.handle(ConsensusMsg::Command(command, supported, tx));
         self.tick();
         rx.wait().expect("an answer")
     }
@@ -208,7 +219,7 @@ fn a_stop_publishes_the_commands_that_it_applies() {
     let (view, watermark) = (founder.view.clone(), founder.driver.host.catalog_watermark.clone());
     let before = watermark.get().applied;
     let (tx, _nobody_waits) = reply();
-    founder.driver.handle(ConsensusMsg::Command(Command::AddNode(member(OTHER, "n2")), tx));
+    founder.driver.handle(ConsensusMsg::Command(Command::AddNode(member(OTHER, "n2")), FeatureRange::SUPPORTED, tx));
     founder.driver.perform().expect("appended");
     let until = Instant::now() + Duration::from_secs(20);
     while founder.driver.sinks.completions.is_empty() {
@@ -233,7 +244,11 @@ fn one_node_joins_at_a_time_also_after_a_change_of_leader() {
     let replies: Vec<_> = (2..100)
         .map(|id| {
             let (tx, rx) = reply();
-            founder.driver.handle(ConsensusMsg::Command(Command::AddNode(member(NodeId(id), &format!("n{id}"))), tx));
+            founder.driver.handle(ConsensusMsg::Command(
+                Command::AddNode(member(NodeId(id), &format!("n{id}"))),
+                FeatureRange::SUPPORTED,
+                tx,
+            ));
             rx
         })
         .collect();

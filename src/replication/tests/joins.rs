@@ -18,7 +18,7 @@ pub(crate) fn consensus_of(node: &TestNode, leader: NodeId, commands: usize) -> 
         let mut left = commands;
         while left > 0 {
             match inbox.recv_timeout(super::LONG).expect("a message for consensus") {
-                ConsensusMsg::Command(command, reply) if leader == own => {
+                ConsensusMsg::Command(command, _, reply) if leader == own => {
                     let mut new = Catalog::clone(&catalog.get());
                     new.apply(command);
                     catalog.publish(new);
@@ -27,7 +27,7 @@ pub(crate) fn consensus_of(node: &TestNode, leader: NodeId, commands: usize) -> 
                     reply.send(Ok(Appended { offset, count: 1, term: Term(1), index, append_time_us: 1 }));
                     left -= 1;
                 }
-                ConsensusMsg::Command(_, reply) => {
+                ConsensusMsg::Command(_, _, reply) => {
                     reply.send(Err(ProposeError::NotLeader { leader: Some(leader).filter(|l| l.0 != 0) }));
                     left -= 1;
                 }
@@ -172,7 +172,7 @@ fn a_node_is_told_which_node_joins_before_it() {
     };
     let refuses = |inbox: Inbox<ConsensusMsg>| {
         std::thread::spawn(move || match inbox.recv_timeout(super::LONG).expect("a message for consensus") {
-            ConsensusMsg::Command(_, reply) => reply.send(Err(ProposeError::Dropped)),
+            ConsensusMsg::Command(_, _, reply) => reply.send(Err(ProposeError::Dropped)),
             other => panic!("unexpected: {other:?}"),
         })
     };
