@@ -51,9 +51,9 @@ pub async fn consume(
         let visible = position.log.watermark.get();
         if position.offset < visible.next_offset {
             let permit = service.limits.read(&principal, batching.bytes_max)?;
-            let began = Instant::now();
-            if let Some((slice, permit)) = position.read(core, &visible, batching, permit).await? {
-                service.metrics.read(slice.bytes.len(), began);
+            let metrics = &service.metrics;
+            if let Some((slice, permit)) = position.read(core, metrics, &visible, batching, permit).await? {
+                metrics.read(slice.bytes.len());
                 return Ok((reply_of(batching, slice, &position.log, visible), Some(permit)));
             }
         } else if position.confirmed.is_none() {

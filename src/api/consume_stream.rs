@@ -120,11 +120,10 @@ impl Tail<'_> {
             }
             if self.position.offset < visible.next_offset {
                 let permit = self.read_permit(sink).await?;
-                let began = Instant::now();
-                if let Some((slice, _permit)) =
-                    self.position.read_next(self.core, &visible, self.read_bytes, permit).await?
-                {
-                    self.service.metrics.read(slice.bytes.len(), began);
+                let (position, metrics) = (&mut self.position, &self.service.metrics);
+                let read = position.read_next(self.core, metrics, &visible, self.read_bytes, permit).await?;
+                if let Some((slice, _permit)) = read {
+                    metrics.read(slice.bytes.len());
                     self.send(slice, sink).await?;
                     last_sent = Instant::now();
                 }

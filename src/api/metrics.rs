@@ -8,6 +8,7 @@ use super::error::ApiError;
 use super::limits::{Budgets, Usage};
 use super::status::{Counted, classify};
 use crate::clock::wall_us;
+use crate::consensus::handle::Appended;
 use crate::metrics::{BYTES, Counter, Histogram, Metrics, Registry, SECONDS};
 use crate::reason::ErrorReason;
 use crate::watermark::Visible;
@@ -21,7 +22,9 @@ pub struct RequestMetrics {
     produce_bytes: Histogram,
     /// Payload bytes that were appended.
     appended_bytes: Counter,
-    /// Reading the records of one response from the cache or the disk, seconds.
+    /// Records that were appended.
+    appended_records: Counter,
+    /// Reading the records of one response on a reader thread, seconds.
     read_seconds: Histogram,
     /// Bytes of records that were read for responses.
     read_bytes: Counter,
@@ -45,7 +48,12 @@ impl RequestMetrics {
             produce_bytes: registry.histogram("produce_bytes", "Payload bytes of a produce request", BYTES),
             appended_bytes: registry
                 .counter("appended_bytes", "Payload bytes of this node's clients that were appended"),
-            read_seconds: registry.histogram("read_seconds", "Reading the records of one response", SECONDS),
+            appended_records: registry.counter("appended_records", "Records of this node's clients that were appended"),
+            read_seconds: registry.histogram(
+                "read_seconds",
+                "Reading the records of one response that were not in the page cache",
+                SECONDS,
+            ),
             read_bytes: registry.counter("read_bytes", "Bytes of records that were read for responses"),
             failed: ErrorReason::ALL.iter().map(|reason| failed.with(reason.code())).collect(),
             shared,
@@ -58,13 +66,19 @@ impl RequestMetrics {
     }
 
     /// Counts records that were read for a response.
-    pub fn read(&self, bytes: usize, began: Instant) {
-        self.read_seconds.observe(began.elapsed().as_secs_f64());
+    pub fn read(&self, bytes: usize) {
         self.read_bytes.inc_by(bytes as u64);
     }
 
+    /// Counts a read that the page cache could not serve. The others take microseconds, and a tail makes one for each
+    /// record: to measure them would cost more than they do.
+    pub fn disk_read(&self, began: Instant) {
+        self.read_seconds.observe(began.elapsed().as_secs_f64());
+    }
+
     /// Counts a request that was appended.
-    pub fn appended(&self, bytes: usize, began: Instant) {
+    pub fn appended(&self, appended: &Appended, bytes: usize, began: Instant) {
+        self.appended_records.inc_by(appended.count.into());
         self.produce_seconds.observe(began.elapsed().as_secs_f64());
         self.produce_bytes.observe(bytes as f64);
         self.appended_bytes.inc_by(bytes as u64);

@@ -27,7 +27,7 @@ pub async fn produce(service: Service, call: Call, request: Request) -> Result<P
     let sent = SentProposal::new(&proposal);
     match core.propose(call.principal().as_str(), proposal).await {
         Ok(appended) => {
-            service.metrics.appended(sent.bytes, sent.at);
+            service.metrics.appended(&appended, sent.bytes, sent.at);
             Ok(response(&appended, &log))
         }
         Err(error) => Err(propose_error(error, &sent, &log)),

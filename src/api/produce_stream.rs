@@ -184,7 +184,7 @@ impl AppendStream<'_> {
                 StreamEvent::Answer(Ok(appended)) => {
                     let response = response(&appended, &self.log);
                     if let Some(front) = self.pop() {
-                        self.service.metrics.appended(front.sent.bytes, front.sent.at);
+                        self.service.metrics.appended(&appended, front.sent.bytes, front.sent.at);
                     }
                     self.answered += 1;
                     if self.failed.is_none()

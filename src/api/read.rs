@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::core::{Core, bounds, check_log_id};
 use super::error::{ApiError, Invalid};
 use super::limits::{LimitReached, Permit};
+use super::metrics::RequestMetrics;
 use crate::logs::OpenLog;
 use crate::pb::log::{ConsumeRequest, Start};
 use crate::reply::reply;
@@ -133,6 +134,7 @@ impl ReadPosition {
     pub async fn read_next(
         &mut self,
         core: &Core,
+        metrics: &RequestMetrics,
         visible: &Visible,
         bytes_max: usize,
         permit: Permit,
@@ -143,7 +145,7 @@ impl ReadPosition {
         let (from, until, place) = (self.offset, visible.next_offset, self.resume_point);
         let bytes_max = bytes_max.min(permit.bytes());
         let block = move |reader: &GroupReader, access| reader.block(from, until, bytes_max, access, place);
-        let (read, waited) = read(core, &self.log, permit, block).await?;
+        let (read, waited) = read(core, metrics, &self.log, permit, block).await?;
         let read = read.map(|(slice, place)| {
             self.resume_point = place;
             if waited {
@@ -166,6 +168,7 @@ impl ReadPosition {
     pub async fn read(
         &mut self,
         core: &Core,
+        metrics: &RequestMetrics,
         visible: &Visible,
         batching: Batching,
         permit: Permit,
@@ -178,7 +181,7 @@ impl ReadPosition {
         let records = move |reader: &GroupReader, access| {
             reader.records(from, until, records_max, bytes_max, access).map(|slice| (slice, ()))
         };
-        let (read, _) = read(core, &self.log, permit, records).await?;
+        let (read, _) = read(core, metrics, &self.log, permit, records).await?;
         self.finish_read(visible, read.map(|(slice, ())| slice))
     }
 
@@ -209,6 +212,7 @@ type SliceAndPermit = (Slice, Result<Permit, LimitReached>);
 /// `reader` was needed.
 async fn read<T: Send + 'static>(
     core: &Core,
+    metrics: &RequestMetrics,
     log: &Arc<OpenLog>,
     permit: Permit,
     read: impl Fn(&GroupReader, Access) -> Result<(Slice, T), ReadError> + Send + 'static,
@@ -221,7 +225,10 @@ async fn read<T: Send + 'static>(
     let reader = log.reader.clone();
     // Records that exceed the budget are dropped at once, not when this thread processes the result.
     let job = move || read(&reader, Access::Blocking).map(|(slice, more)| (resize_permit(slice, permit), more));
-    Ok((run_on_reader(core, job).await?, true))
+    let began = Instant::now();
+    let read = run_on_reader(core, job).await?;
+    metrics.disk_read(began);
+    Ok((read, true))
 }
 
 /// A replica that differs from the others serves no reads, because a client could read other records here than elsewhere.

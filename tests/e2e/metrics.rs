@@ -10,6 +10,7 @@ fn appends_syncs_elections_and_failures_are_measured() {
     client.consume_at("", 1000).expect_err("past the end");
 
     assert!(counter(&client, "seriatim_appended_bytes_total") > 0);
+    assert_eq!(counter(&client, "seriatim_appended_records_total"), 1);
     assert_eq!(counter(&client, "seriatim_requests_failed_total{reason=\"OFFSET_PAST_END\"}"), 1);
     let node = client.get_node().expect("a response");
     for name in ["seriatim_produce_seconds", "seriatim_sync_seconds", "seriatim_sync_entries"] {

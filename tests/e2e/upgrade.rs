@@ -3,6 +3,8 @@
 //! The newer binary is the same program, which claims one more feature level (`SERIATIM_TEST_FEATURE_LEVEL_MAX`). Only nodes
 //! without TLS accept that.
 
+use std::process::Stdio;
+
 use seriatim::client::Client;
 use seriatim::feature_level::{FeatureLevel, FeatureRange};
 
@@ -124,4 +126,18 @@ fn a_newer_binary_joins_and_rolls_in_both_directions_and_older_ones_are_refused_
     nodes[2].start_again();
     wait_for_voters(&clients(site, nodes));
     check(&cluster, &sent);
+}
+
+/// The second of two operators was told that nothing was appended, and a monitor reported a failed upgrade.
+#[test]
+fn everyone_who_raises_the_level_at_the_same_time_is_told_that_it_is_raised() {
+    let Cluster { site, nodes } = Cluster::start_at(Site::insecure(), 3, &[], |_| newer());
+    let start = |i: usize| {
+        let mut command = site.cli(&nodes[i % 3].rpc_addr, &["cluster", "upgrade"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs")
+    };
+    let operators: Vec<_> = (0..9).map(start).collect();
+    let outcomes = operators.into_iter().map(|child| outcome(&child.wait_with_output().expect("ends")));
+    let failed: Vec<_> = outcomes.filter(|(code, ..)| *code != Some(0)).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
 }
