@@ -1,5 +1,7 @@
 //! `UpgradeCluster`: raises the feature level of the cluster, by a command of the catalog.
 
+use std::time::{Duration, Instant};
+
 use super::core::Core;
 use super::error::{ApiError, Invalid};
 use super::messages::{Request, decode_change};
@@ -12,8 +14,12 @@ use crate::feature_level::FeatureLevel;
 use crate::pb::admin;
 use crate::types::{GroupId, NodeId};
 
-/// How often the level is proposed. Before each attempt, this node has applied everything that the leader had committed.
-const ATTEMPTS: u32 = 5;
+/// How long the level is proposed again while the leader waits for something that passes: an entry that is not applied
+/// yet, or a member that has not answered since the leader last asked.
+const SETTLE: Duration = Duration::from_secs(3);
+
+/// The pause between two attempts.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `UpgradeCluster`. Responds once the change is applied on this node.
 ///
@@ -32,9 +38,8 @@ pub async fn upgrade_cluster(
     let core = service.core()?;
     let deadline = proposal_deadline(call.deadline);
     let watermark = &core.catalog_watermark;
-    let mut previous = None;
-    // Another operator's raise, or a node that joins, may be under way at the leader.
-    for _ in 0..ATTEMPTS {
+    let (until, mut previous) = (deadline.min(Instant::now() + SETTLE), None);
+    loop {
         core.catch_up(GroupId::CATALOG, watermark, &service.timers, Some(deadline)).await?;
         let now = core.catalog.get().feature_level();
         let previous = *previous.get_or_insert(now);
@@ -42,25 +47,29 @@ pub async fn upgrade_cluster(
             return Ok(response(now, previous));
         }
         let proposal = Proposal { deadline: Some(deadline), ..command_proposal(&Command::RaiseFeatureLevel(level)) };
-        match core.propose(call.principal().as_str(), proposal).await {
+        let refused = match core.propose(call.principal().as_str(), proposal).await {
             Ok(appended) => {
                 log::info!("feature level {level} was requested by {}", call.principal());
                 core.wait_applied(GroupId::CATALOG, appended.index, watermark, &service.timers, deadline).await?;
                 return Ok(response(core.catalog.get().feature_level(), previous));
             }
-            Err(ProposeError::Dropped) => {}
             Err(ProposeError::LevelUnsupported { member }) => {
                 let why = format!("member {} does not support it", name_of(core, member));
                 return Err(ApiError::LevelUnsupported { level, why });
             }
             Err(ProposeError::MemberSilent { member }) => {
                 let why = format!("the leader of the catalog does not hear from member {}", name_of(core, member));
-                return Err(ApiError::LevelUnsupported { level, why });
+                ApiError::LevelUnsupported { level, why }
             }
+            Err(ProposeError::Dropped) => ApiError::NotAppended,
             Err(error) => return Err(ApiError::from_command(error)),
+        };
+        let next = Instant::now() + PAUSE;
+        if next > until {
+            return Err(refused);
         }
+        service.timers.at(next).await;
     }
-    Err(ApiError::NotAppended)
 }
 
 fn response(level: FeatureLevel, previous: FeatureLevel) -> admin::UpgradeClusterResponse {

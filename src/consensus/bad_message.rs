@@ -2,6 +2,7 @@
 
 use crate::catalog::BadCommand;
 use crate::codes::UnknownCode;
+use crate::feature_level::{FeatureLevel, FeatureRange};
 use crate::log_state::BadLogState;
 
 /// Why a peer's message is rejected.
@@ -19,4 +20,14 @@ pub enum BadMessage {
     /// An entry of the catalog that this version can't apply.
     #[error("{0}; if a newer version runs there, start it here too")]
     Command(#[from] BadCommand),
+    /// A raise of the feature level beyond what this version supports.
+    #[error(
+        "the cluster is raised to feature level {level}, and this node supports {supported}: start a newer version"
+    )]
+    FeatureLevel {
+        /// The new level.
+        level: FeatureLevel,
+        /// The levels of this version.
+        supported: FeatureRange,
+    },
 }

@@ -335,7 +335,7 @@ impl Driver {
         if is_ordered(&message) && replica.group.is_behind_with_syncs() {
             return self.peers.count_dropped();
         }
-        if let Err(what) = replica.step(message) {
+        if let Err(what) = replica.step(message, self.governor.supported()) {
             self.admission.log_dropped(from, &format!("group {group}: {what}"));
         }
     }

@@ -11,6 +11,7 @@ use super::bad_message::BadMessage;
 use super::state_change::state_change;
 use crate::catalog::Command;
 use crate::codes::UnknownCode;
+use crate::feature_level::FeatureRange;
 use crate::log_state::StateChange;
 use crate::storage::entry::{ENTRY_BYTES_MAX, EntryKind, Stamp};
 use crate::storage::payload;
@@ -20,11 +21,11 @@ use crate::types::{GroupId, Term};
 ///
 /// # Errors
 /// [`BadMessage`] for an entry that no leader of this version proposes.
-pub(super) fn check(group: GroupId, message: &Message) -> Result<(), BadMessage> {
+pub(super) fn check(group: GroupId, message: &Message, supported: FeatureRange) -> Result<(), BadMessage> {
     match message.get_msg_type() {
         MessageType::MsgAppend => {
             check_terms(message)?;
-            message.entries.iter().try_for_each(|entry| check_entry(group, entry))
+            message.entries.iter().try_for_each(|entry| check_entry(group, entry, supported))
         }
         MessageType::MsgSnapshot if message.get_snapshot().get_metadata().term > message.term => Err(NEWER),
         _ => Ok(()),
@@ -43,7 +44,7 @@ fn check_terms(message: &Message) -> Result<(), BadMessage> {
     if terms().all(|term| term <= message.term) { Ok(()) } else { Err(NEWER) }
 }
 
-fn check_entry(group: GroupId, entry: &RaftEntry) -> Result<(), BadMessage> {
+fn check_entry(group: GroupId, entry: &RaftEntry, supported: FeatureRange) -> Result<(), BadMessage> {
     if entry.data.len() > ENTRY_BYTES_MAX {
         return Err(BadMessage::Malformed("an entry that is too large"));
     }
@@ -60,7 +61,7 @@ fn check_entry(group: GroupId, entry: &RaftEntry) -> Result<(), BadMessage> {
             payload::check_stamped(body, stamp.base_offset, term, stamp.append_time_us, stamp.count)
                 .map_err(|bad| BadMessage::Malformed(bad.0))?;
             if group == GroupId::CATALOG {
-                payload::records(body).flatten().try_for_each(|record| Command::of_record(record).map(|_| ()))?;
+                payload::records(body).flatten().try_for_each(|record| check_command(record, supported))?;
             }
             Ok(())
         }
@@ -72,10 +73,22 @@ fn check_entry(group: GroupId, entry: &RaftEntry) -> Result<(), BadMessage> {
     }
 }
 
+/// A raise of the feature level beyond what this node supports would end it, and again at each later start. So such a
+/// raise is committed only if a majority supports it.
+fn check_command(record: &[u8], supported: FeatureRange) -> Result<(), BadMessage> {
+    match Command::of_record(record)? {
+        Command::RaiseFeatureLevel(level) if level > supported.max() => {
+            Err(BadMessage::FeatureLevel { level, supported })
+        }
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::consensus::command_proposal;
+    use crate::feature_level::FeatureLevel;
     use crate::storage::entry::Unstamped;
     use crate::storage::payload::{RecordFields, encode_record, stamp_records};
     use crate::types::{NodeId, Offset};
@@ -104,7 +117,20 @@ mod tests {
     fn checked(group: u64, entry: RaftEntry) -> Result<(), BadMessage> {
         let mut message = Message { entries: vec![entry].into(), term: TERM + 1, ..Default::default() };
         message.set_msg_type(MessageType::MsgAppend);
-        check(GroupId(group), &message)
+        check(GroupId(group), &message, FeatureRange::SUPPORTED)
+    }
+
+    /// One append with a level that no binary supports ended every node that applied it, and again at each later start.
+    #[test]
+    fn a_level_beyond_what_this_node_supports_is_not_written() {
+        let raise = |level| {
+            let payload = command_proposal(&Command::RaiseFeatureLevel(FeatureLevel(level))).payload;
+            checked(0, entry(EntryKind::Records, 1, payload))
+        };
+        let max = FeatureRange::SUPPORTED.max().0;
+        assert_eq!(raise(max), Ok(()));
+        let refused = raise(max + 1).expect_err("beyond");
+        assert!(refused.to_string().contains("start a newer version"), "{refused}");
     }
 
     /// One append with an entry that no node can apply stopped its receiver, and again at each later start.
@@ -148,7 +174,7 @@ mod tests {
             let entries: Vec<_> = terms.iter().map(|term| RaftEntry { term: *term, ..Default::default() }).collect();
             let mut message = Message { entries: entries.into(), term: 5, log_term: 3, ..Default::default() };
             message.set_msg_type(MessageType::MsgAppend);
-            check(GroupId(1), &message)
+            check(GroupId(1), &message, FeatureRange::SUPPORTED)
         };
         assert_eq!([append(&[]), append(&[3, 3, 4, 5])], [Ok(()), Ok(())]);
         for terms in [&[2][..], &[4, 3], &[6], &[5, 1 << 40]] {
@@ -157,9 +183,9 @@ mod tests {
         let mut snapshot = Message { term: 5, ..Default::default() };
         snapshot.set_msg_type(MessageType::MsgSnapshot);
         snapshot.mut_snapshot().mut_metadata().term = 5;
-        assert_eq!(check(GroupId(1), &snapshot), Ok(()));
+        assert_eq!(check(GroupId(1), &snapshot, FeatureRange::SUPPORTED), Ok(()));
         snapshot.mut_snapshot().mut_metadata().term = 6;
-        assert!(check(GroupId(1), &snapshot).is_err());
+        assert!(check(GroupId(1), &snapshot, FeatureRange::SUPPORTED).is_err());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::group::{Answer, Effects, EntryEnd, FETCH_BYTES, FetchRange, Group, Gr
 use super::sinks::Sinks;
 use super::{received, wire};
 use crate::catalog::policy::facts::ReplicaFacts;
+use crate::feature_level::FeatureRange;
 use crate::pb::peer::RaftMessage;
 use crate::storage::entry::Entry;
 use crate::storage::log::{GroupLog, HardState, Recovered, SealAge, StorageError};
@@ -224,14 +225,14 @@ impl Replica {
         Ok(())
     }
 
-    /// Steps a peer's message.
+    /// Steps a peer's message. `supported` are the feature levels of this node.
     ///
     /// # Errors
     /// Why the message is dropped. No correct peer of this version sends such a message.
-    pub fn step(&mut self, mut message: RaftMessage) -> Result<(), String> {
+    pub fn step(&mut self, mut message: RaftMessage, supported: FeatureRange) -> Result<(), String> {
         let claim = message.claim.take().map(|claim| wire::claim_from_pb(&claim));
         let message = wire::message_from_pb(message).map_err(|e| e.to_string())?;
-        received::check(self.id, &message).map_err(|e| e.to_string())?;
+        received::check(self.id, &message, supported).map_err(|e| e.to_string())?;
         let mut compared = Compared::Equal;
         // The claim of a node that does not lead proves nothing; `step_with` rejects its message.
         let compares = self.group.compares() && !self.group.leads_another(&message);

@@ -48,6 +48,11 @@ impl Governor {
         }
     }
 
+    /// Returns the feature levels that this node supports.
+    pub fn supported(&self) -> FeatureRange {
+        self.view.level().range()
+    }
+
     /// Returns the catalog as applied on this node.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
@@ -77,7 +82,7 @@ impl Governor {
                 host.serve(wanted.log, replica);
             }
         }
-        let (level, range) = (self.catalog.feature_level(), self.view.level().range());
+        let (level, range) = (self.catalog.feature_level(), self.supported());
         // While the catalog is replayed, the level may still be lower than it is: `check_level` checks the other end.
         if level > range.max() {
             return Err(HostError::FeatureLevel { level, range });
@@ -92,7 +97,7 @@ impl Governor {
     /// Refuses a cluster at a feature level that this version no longer supports. Only a leader that has applied all
     /// entries knows it; a follower is refused by its leader.
     fn check_level(&self, replicas: &Replicas) -> Result<(), HostError> {
-        let (level, range) = (self.catalog.feature_level(), self.view.level().range());
+        let (level, range) = (self.catalog.feature_level(), self.supported());
         let knows = replicas.get(&GroupId::CATALOG).is_some_and(|catalog| catalog.leads && catalog.is_idle);
         if knows && !range.contains(level) { Err(HostError::FeatureLevel { level, range }) } else { Ok(()) }
     }

@@ -27,6 +27,7 @@ use crate::consensus::handle::{Appended, Proposal, ProposeError, ReadIndexError}
 use crate::consensus::replica::Replica;
 use crate::consensus::sinks::Sinks;
 use crate::consensus::tests::voters::VoterMover;
+use crate::feature_level::FeatureRange;
 use crate::pb::peer::RaftMessage;
 use crate::reply::{ReplyReceiver, reply};
 use crate::storage::disk::sim::{Rng, Sim};
@@ -49,8 +50,8 @@ impl Outbound for Outbox {
         self.0.lock().push(message);
     }
 
-    fn levels_of(&self, _node: NodeId) -> Option<crate::feature_level::FeatureRange> {
-        Some(crate::feature_level::FeatureRange::SUPPORTED)
+    fn levels_of(&self, _node: NodeId) -> Option<FeatureRange> {
+        Some(FeatureRange::SUPPORTED)
     }
 }
 
@@ -324,7 +325,7 @@ impl World {
             self.network.push(message.clone());
         }
         if let Some(process) = &mut receiver.process {
-            process.replica.step(message).expect("our own message");
+            process.replica.step(message, FeatureRange::SUPPORTED).expect("our own message");
             // Several messages arrive before the effects of the first one are performed.
             if !self.rng.once_in(3) {
                 self.perform(to as usize - 1);

@@ -102,7 +102,7 @@ fn a_leader_that_restarts_with_a_tail_in_several_segments_is_acknowledged() {
             let Some(at) = at else { continue };
             let message = world.network.remove(at);
             let process = world.nodes[follower].process.as_mut().expect("running");
-            process.replica.step(message).expect("a message of a peer");
+            process.replica.step(message, FeatureRange::SUPPORTED).expect("a message of a peer");
             world.perform(follower);
             if world.indexes(follower).1 == world.indexes(leader).1 {
                 break;

@@ -15,7 +15,7 @@ fn step(world: &mut World, message: Message, claim: Option<Claim>) {
     let mut message = wire::message_to_pb(GROUP, message);
     message.claim = claim.as_ref().map(wire::claim_to_pb).into();
     let process = world.nodes[1].process.as_mut().expect("running");
-    process.replica.step(message).expect("a message of a peer");
+    process.replica.step(message, FeatureRange::SUPPORTED).expect("a message of a peer");
 }
 
 /// Returns the end of a log that consists of these entries after the snapshot with which every test here starts.

@@ -22,7 +22,7 @@ impl World {
             for message in std::mem::take(&mut self.network) {
                 let (from, to) = (message.from as usize - 1, message.to as usize - 1);
                 if nodes.contains(&from) && nodes.contains(&to) && !done(self) {
-                    self.running(to).replica.step(message).expect("a message of a peer");
+                    self.running(to).replica.step(message, FeatureRange::SUPPORTED).expect("a message of a peer");
                     self.perform(to);
                 }
             }
@@ -107,7 +107,7 @@ fn an_acknowledgement_of_other_entries_is_not_counted() {
         assert_eq!(world.append(again), last);
         for message in late {
             // An acknowledgement that is not counted is rejected.
-            let _ = world.running(again).replica.step(message);
+            let _ = world.running(again).replica.step(message, FeatureRange::SUPPORTED);
             world.perform(again);
         }
         let commit = world.running(again).replica.group.status().commit_index;

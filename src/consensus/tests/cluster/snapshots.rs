@@ -49,7 +49,7 @@ fn a_snapshots_log_state_is_stored_with_its_own_index() {
     assert!(as_of > base, "the log state is newer than the base: {snapshot:?}");
     world.network.clear();
     let process = world.nodes[away].process.as_mut().expect("running");
-    process.replica.step(snapshot).expect("our own message");
+    process.replica.step(snapshot, FeatureRange::SUPPORTED).expect("our own message");
     world.perform(away);
     for end in [false, true] {
         world.sync(away, end);
