@@ -7,6 +7,8 @@
 mod base;
 mod enter;
 mod error;
+mod files;
+mod listen_addr;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -18,6 +20,7 @@ use parking_lot::Mutex;
 use base::Base;
 pub use error::AgentError;
 use error::no_thread;
+pub use files::FileError;
 
 use crate::api::core::Me;
 use crate::api::server::{Api, ApiOptions};
@@ -97,16 +100,7 @@ impl Agent {
             log::warn!("{} is set: this node claims {range}, for a test", FeatureRange::TEST_MAX);
         }
         let levels = ClusterLevel::new(range);
-        let tls = Tls::load_for(config.tls.as_ref(), &config.cluster.cluster_name, Some(&config.node.node_name))?;
-        let rules = match config.tls {
-            None => PeerRules::without_tls(&config.cluster.cluster_name),
-            Some(_) => PeerRules::load(
-                &config.cluster.cluster_name,
-                config.peer_rules.require_named_peers,
-                config.peer_rules.peer_deny_file.as_deref(),
-            )?,
-        };
-        let acl = Acl::load(config.access.acl_model_file.as_deref(), &config.access.acl_policy_file)?;
+        let (tls, rules, acl) = files::load(&config).map_err(AgentError::Files)?;
         let identities = Identities::new(&config.cluster.cluster_name, tls.is_insecure());
         let disk = Disk::real();
         if let Err(error) = disk.keep_descriptors() {
@@ -115,6 +109,8 @@ impl Agent {
         let data_dir = Arc::new(DataDir::open(&disk, &config.node.data_dir)?);
         disk.watch_space(&config.node.data_dir, &config.disk_space)?;
         let space = SpaceWatch::start(disk.space(), &fatal).map_err(no_thread)?;
+        listen_addr::check("bind-addr", config.node.bind_addr)?;
+        listen_addr::check("rpc-addr", config.node.rpc_addr)?;
         let node_file = enter::node_file(&config, &data_dir)?;
 
         let env = Env::start("grpc", Env::threads_for_this_machine(), &fatal);

@@ -8,6 +8,7 @@
 //!   definition.rs  the types of the table's entries
 //!   args.rs        reads flags, environment and file, as text
 //!   value.rs       parses and checks each value
+//!   problems.rs    collects the errors
 //!   config.rs      checks the rules that concern several options
 //!   document.rs    generates dist/seriatim.toml and the table in docs/OPERATIONS.md
 //! ```
@@ -20,11 +21,13 @@ mod args;
 mod definition;
 mod names;
 mod options;
+mod problems;
 mod tls;
 mod units;
 mod value;
 
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -38,7 +41,9 @@ pub use options::{
 pub use tls::TlsFiles;
 
 use address::check_host_port;
+use definition::Form;
 use options::{CERTIFICATES, PEERS, Values};
+use problems::Problems;
 
 /// A checked configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,16 +87,34 @@ impl Config {
     /// # Errors
     /// All errors at once.
     pub fn load(args: &ServeArgs) -> Result<Config, ConfigProblems> {
+        let (config, problems) = Config::read(&mut args.clone());
+        if problems.is_empty() { Ok(config) } else { Err(ConfigProblems(problems)) }
+    }
+
+    /// Like [`Config::load`], but also reports the files that can't be read.
+    ///
+    /// # Errors
+    /// All errors at once.
+    pub fn load_with_files(args: &ServeArgs) -> Result<Config, ConfigProblems> {
         let mut args = args.clone();
-        let mut problems = Vec::new();
+        let (config, mut problems) = Config::read(&mut args);
+        problems.extend(unreadable_files(&mut args));
+        if problems.is_empty() { Ok(config) } else { Err(ConfigProblems(problems)) }
+    }
+
+    /// Adds the options of the file to `args`. Returns a configuration that is only valid without problems.
+    fn read(args: &mut ServeArgs) -> (Config, Vec<String>) {
+        let mut problems = Problems::default();
         if let Some(file) = args.config.clone().map(PathBuf::from) {
             match fs::read_to_string(&file) {
-                Ok(text) => problems.extend(args.fill_from(&file, &text)),
-                Err(e) => problems.push(format!("config: {}: {e}", file.display())),
+                Ok(text) => args.fill_from(&file, &text, &mut problems),
+                Err(e) => {
+                    problems.push(format!("config: {}: {e}", file.display()));
+                    problems.set_all_unknown();
+                }
             }
         }
-        let config = Config::check(&mut args, &mut problems);
-        if problems.is_empty() { Ok(config) } else { Err(ConfigProblems(problems)) }
+        (Config::check(args, &mut problems), problems.list)
     }
 
     /// Returns a configuration for tests: node `name` with its data in `<dir>/<name>` and the policy
@@ -115,7 +138,7 @@ impl Config {
 
     /// Reads each option, then checks the rules that concern several options. The result is only valid if no problem
     /// was added.
-    fn check(args: &mut ServeArgs, problems: &mut Vec<String>) -> Config {
+    fn check(args: &mut ServeArgs, problems: &mut Problems) -> Config {
         let Values { mut node, cluster, tls, peer_rules, access, storage, disk_space, limits, logging } =
             Values::read(args, problems);
         if node.bind_addr == node.rpc_addr && node.bind_addr.port() != 0 {
@@ -126,7 +149,10 @@ impl Config {
             ("bind-addr", node.bind_addr, &mut node.advertise_bind_addr),
             ("rpc-addr", node.rpc_addr, &mut node.advertise_rpc_addr),
         ] {
-            if let Err(problem) = check_advertised(flag, listen_addr, advertised) {
+            let may_be_set = advertised.is_none() && problems.is_unknown(&format!("advertise-{flag}"));
+            if let Err(problem) = check_advertised(flag, listen_addr, advertised)
+                && !may_be_set
+            {
                 problems.push(problem);
             }
         }
@@ -164,7 +190,7 @@ fn check_advertised(flag: &str, listen_addr: SocketAddr, advertised: &mut Option
 
 /// Checks the rules for `--insecure`: other hosts must not be able to reach the node, and options that need TLS must
 /// not be set.
-fn check_insecure(args: &mut ServeArgs, node: &NodeOptions, problems: &mut Vec<String>) {
+fn check_insecure(args: &mut ServeArgs, node: &NodeOptions, problems: &mut Problems) {
     for (flag, addr) in [("bind-addr", node.bind_addr), ("rpc-addr", node.rpc_addr)] {
         if !addr.ip().is_loopback() {
             problems.push(format!("insecure: only allowed on loopback addresses, and {flag} is {addr}"));
@@ -173,7 +199,27 @@ fn check_insecure(args: &mut ServeArgs, node: &NodeOptions, problems: &mut Vec<S
     let of_tls = args.slots().filter(|(option, given)| {
         [CERTIFICATES, PEERS].contains(&option.section) && option.name != "insecure" && given.is_some()
     });
-    problems.extend(of_tls.map(|(option, _)| format!("insecure: conflicts with {}; remove one of them", option.flag)));
+    for (option, _) in of_tls {
+        problems.push(format!("insecure: conflicts with {}; remove one of them", option.flag));
+    }
+}
+
+/// Returns the given files that can't be read. Only regular files are opened: a pipe can be read only once.
+fn unreadable_files(args: &mut ServeArgs) -> Vec<String> {
+    let check = |file: &str| {
+        let metadata = fs::metadata(file)?;
+        match (metadata.is_dir(), metadata.is_file()) {
+            (true, _) => Err(io::Error::from(io::ErrorKind::IsADirectory)),
+            (false, true) => fs::File::open(file).map(drop),
+            (false, false) => Ok(()),
+        }
+    };
+    let files = args.slots().filter(|(option, _)| matches!(option.spec.form, Form::File(_)));
+    let problem = |(option, given): (&OptionDef, &mut Option<String>)| {
+        let file = given.as_deref()?;
+        check(file).err().map(|error| format!("{}: {file}: {error}", option.flag))
+    };
+    files.filter_map(problem).collect()
 }
 
 #[cfg(test)]

@@ -3,28 +3,24 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::files::FileError;
 use crate::api::server::StartError;
 use crate::consensus::HostError;
 use crate::feature_level::BadTestLevel;
 use crate::membership::admission::{AdmissionError, FoundCluster};
-use crate::security::acl::AclError;
-use crate::security::peer_rules::PeerRulesError;
-use crate::security::tls::TlsError;
 use crate::storage::error::StorageError;
 use crate::storage::reader::ReadError;
+
+fn lines(errors: &[FileError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
 
 /// Why a node does not start, or did not stop cleanly.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// An unusable certificate, key or certificate authority.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// An unusable access policy.
-    #[error(transparent)]
-    Acl(#[from] AclError),
-    /// An unusable list of denied peers.
-    #[error("peer-deny-file: {0}")]
-    PeerRules(#[from] PeerRulesError),
+    /// Unusable files of the configuration.
+    #[error("{}", lines(.0))]
+    Files(Vec<FileError>),
     /// An unusable data directory.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -34,10 +30,16 @@ pub enum AgentError {
     /// The client listener does not start.
     #[error(transparent)]
     Api(#[from] StartError),
+    /// This process can't listen on an address of the configuration.
+    #[error("{flag}: {why}")]
+    ListenAddr {
+        /// The option.
+        flag: &'static str,
+        /// The address, and why it can't be used.
+        why: String,
+    },
     /// The peer listener does not start.
-    #[error(
-        "bind-addr: can't listen for peers on {addr}: another process uses it, or it is not an address of this host ({error})"
-    )]
+    #[error("bind-addr: can't listen for peers on {addr} ({error})")]
     PeerListener {
         /// The configured address.
         addr: SocketAddr,
@@ -82,10 +84,9 @@ impl AgentError {
         match self {
             AgentError::Storage(e) => e.is_damage(),
             AgentError::Consensus(e) => e.is_damage(),
-            AgentError::Tls(_)
-            | AgentError::Acl(_)
-            | AgentError::PeerRules(_)
+            AgentError::Files(_)
             | AgentError::Api(_)
+            | AgentError::ListenAddr { .. }
             | AgentError::PeerListener { .. }
             | AgentError::System(_)
             | AgentError::OtherClusterName { .. }
@@ -98,16 +99,17 @@ impl AgentError {
     /// Returns whether every start will fail until the configuration is changed (exit code 78).
     pub fn is_config(&self) -> bool {
         match self {
-            AgentError::Tls(_)
-            | AgentError::Acl(_)
+            AgentError::Files(_)
             | AgentError::OtherClusterName { .. }
-            | AgentError::PeerRules(_)
             | AgentError::ClusterExists(_)
             | AgentError::FeatureLevel(_)
             | AgentError::NotAdmitted(_) => true,
             AgentError::Storage(e) => e.is_config(),
             AgentError::Consensus(e) => e.is_config(),
-            AgentError::Api(_) | AgentError::PeerListener { .. } | AgentError::System(_) => false,
+            AgentError::Api(_)
+            | AgentError::ListenAddr { .. }
+            | AgentError::PeerListener { .. }
+            | AgentError::System(_) => false,
         }
     }
 

@@ -53,7 +53,9 @@ pub struct ApiOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address can't be bound.
-    #[error("can't listen for clients on {addr}: another process uses it, or it is not an address of this host")]
+    #[error(
+        "rpc-addr: can't listen for clients on {addr}: another process uses it, or it is not an address of this host"
+    )]
     Bind {
         /// The configured address, resolved.
         addr: String,

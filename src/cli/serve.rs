@@ -63,7 +63,7 @@ impl Subcommand for Args {
 }
 
 fn run(args: &ServeArgs, unknown_variables: &[String]) -> Result<(), Failure> {
-    let config = Config::load(args).map_err(|problems| {
+    let config = Config::load_with_files(args).map_err(|problems| {
         Failure::new(Exit::BadConfig, problems.to_string(), "`seriatim serve --help` describes every option")
     })?;
     journal::init_log(config.logging.log_level);
@@ -77,8 +77,10 @@ fn run(args: &ServeArgs, unknown_variables: &[String]) -> Result<(), Failure> {
     let stop_max = STOP_MAX + Duration::from_secs(config.storage.hang_seconds_max);
     let starting = StartNotifier::start();
     let mut modes = FileModes::of_node(&config, args.config.as_deref().map(Path::new));
-    warn_of(&mut modes);
     let agent = Agent::start(config).map_err(|e| failure_at_start(&e))?;
+    // After the start, so that the advice is only about files that have been used: a key file that contains a
+    // certificate must not be made secret, but replaced.
+    warn_of(&mut modes);
     let ready = format!("ready node={name} bind_addr={} rpc_addr={}\n", agent.bind_addr(), agent.rpc_addr());
     let is_ready = || {
         drop(starting);
@@ -95,7 +97,10 @@ fn run(args: &ServeArgs, unknown_variables: &[String]) -> Result<(), Failure> {
     match (failed, stopped) {
         (Some(failed), _) => Err(failed),
         (None, Err(error)) => Err(failure(&error)),
-        (None, Ok(())) => Ok(()),
+        (None, Ok(())) => {
+            log::info!("stopped");
+            Ok(())
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 
 use super::definition::{Form, OptionDef};
 use super::options::{ServeArgs, options};
+use super::problems::Problems;
 
 /// The only option that can't be set in the file.
 const CONFIG: &str = "config";
@@ -79,29 +80,34 @@ fn arg(option: &'static OptionDef) -> Arg {
 }
 
 impl ServeArgs {
-    /// Reads the options that are not set yet from a TOML file. Returns all errors of the file.
-    pub(super) fn fill_from(&mut self, file: &Path, text: &str) -> Vec<String> {
+    /// Reads the options that are not set yet from a TOML file. Adds all errors of the file to `problems`.
+    pub(super) fn fill_from(&mut self, file: &Path, text: &str, problems: &mut Problems) {
         // Some editors write a byte order mark at the start of a file.
         let text = text.trim_start_matches('\u{feff}');
         let mut table: BTreeMap<String, toml::Value> = match toml::from_str(text) {
             Ok(table) => table,
-            Err(e) => return vec![format!("{}: {}", file.display(), e.to_string().trim_end())],
+            Err(e) => {
+                problems.push(format!("{}: {}", file.display(), e.to_string().trim_end()));
+                return problems.set_all_unknown();
+            }
         };
-        let mut problems = Vec::new();
         for (option, slot) in self.slots() {
             let Some(value) = table.remove(option.name) else { continue };
             match text_of(&value, option.spec.form) {
                 Ok(value) => drop(slot.get_or_insert(value)),
-                Err(expected) => problems.push(format!("{}: {} is not {expected}", file.display(), option.name)),
+                Err(expected) => {
+                    problems.push(format!("{}: {} is not {expected}", file.display(), option.name));
+                    problems.set_unknown(&option.flag);
+                }
             }
         }
         for key in table.keys() {
             let name = key.replace('-', "_");
-            let is_option = options().iter().any(|option| option.name == name);
-            let hint = if is_option { format!("; in a file it is written {name}") } else { String::new() };
+            let option = options().iter().find(|option| option.name == name);
+            let hint = option.map(|_| format!("; in a file it is written {name}")).unwrap_or_default();
             problems.push(format!("{}: unknown option {key:?}{hint}", file.display()));
+            option.iter().for_each(|option| problems.set_unknown(&option.flag));
         }
-        problems
     }
 }
 

@@ -12,12 +12,10 @@ fn config_file() {
     Loop::new("config_file", seeds.map(|seed| seed.as_bytes().to_vec()).into()).memory(2000).run(|bytes| {
         let Ok(text) = std::str::from_utf8(bytes) else { return false };
         let mut args = ServeArgs::default();
-        if !args.fill_from(Path::new("f"), text).is_empty() {
-            return false;
-        }
-        let mut problems = Vec::new();
+        let mut problems = Problems::default();
+        args.fill_from(Path::new("f"), text, &mut problems);
         let config = Config::check(&mut args, &mut problems);
-        if !problems.is_empty() {
+        if !problems.list.is_empty() {
             return false;
         }
         assert!((64 << 10..=1 << 30).contains(&config.storage.segment_bytes));

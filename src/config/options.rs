@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use super::definition::{Form, OptionDef, Spec, dial_addr, dial_addrs, file, listen_addr, number, switch};
+use super::problems::Problems;
 use super::units::{GIB, KIB, MIB, Unit};
 use super::value::read;
 use crate::types::NodeName;
@@ -50,7 +51,7 @@ macro_rules! options {
             impl Default for $Group {
                 /// The values if none of these options is set.
                 fn default() -> $Group {
-                    Values::read(&ServeArgs::default(), &mut Vec::new()).$group
+                    Values::read(&ServeArgs::default(), &mut Problems::default()).$group
                 }
             }
         )*
@@ -82,7 +83,7 @@ macro_rules! options {
 
         impl Values {
             /// Parses every option. An invalid value adds an error to `problems`, and is replaced by a placeholder.
-            pub(super) fn read(args: &ServeArgs, problems: &mut Vec<String>) -> Values {
+            pub(super) fn read(args: &ServeArgs, problems: &mut Problems) -> Values {
                 let mut options = options().iter();
                 Values {
                     $( $group: $Group { $( $name: read(options.next(), args.$name.as_deref(), problems), )* }, )*
@@ -153,7 +154,8 @@ options! {
         /// Certificate authority of the peers.
         peer_ca_file: Option<PathBuf> = file("PEM").or_derived("client_ca_file", "/etc/seriatim/tls/peer-ca.pem");
         /// Run without TLS, on loopback addresses only and without the options above. The access policy still applies, and every
-        /// client is "anonymous" in it: `p, anonymous, *, produce`.
+        /// client is "anonymous" in it: `p, anonymous, *, produce`. With several nodes the policy also needs
+        /// `p, anonymous, *, replicate`.
         insecure: bool = switch().or("false");
     }
 

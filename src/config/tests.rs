@@ -207,6 +207,58 @@ fn reports_the_file_and_the_key_of_an_error() {
     assert!(missing[0].starts_with("config: "), "{missing:?}");
 }
 
+/// A file that can't be read led to six lines of options that were missing, although the file had them.
+#[test]
+fn an_option_that_could_not_be_read_is_not_reported_as_missing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("seriatim.toml");
+    let config = Some(file.display().to_string());
+    let given = || ServeArgs { config: config.clone(), bind_addr: Some("0.0.0.0:1".into()), ..ServeArgs::default() };
+    assert_eq!(problems(&given()).len(), 1, "{:#?}", problems(&given()));
+    let with = |text: &str| {
+        fs::write(&file, text).expect("written");
+        problems(&given())
+    };
+    assert_eq!(with("bind_addr = ").len(), 1);
+    let insecure = "node_name = \"n\"\nadvertise_bind_addr = \"a:1\"\nacl_policy_file = \"p\"\ninsecure = [true]\n";
+    assert_eq!(with(insecure), [format!("{}: insecure is not one value", file.display())]);
+    let hyphen = "node_name = \"n\"\nadvertise-bind-addr = \"a:1\"\nacl-policy-file = \"p\"\ninsecure = \"yes\"\n";
+    let found = with(hyphen);
+    assert!(found.len() == 3 && found.iter().all(|problem| !problem.contains("missing")), "{found:#?}");
+    let wrong = ServeArgs { segment_bytes: Some("many".into()), ..given() };
+    fs::remove_file(&file).expect("removed");
+    assert_eq!(problems(&wrong).len(), 2, "a wrong option is reported anyway");
+}
+
+/// A wrong path was only reported at the start after the one that corrected the options, one path at each start.
+#[test]
+fn reports_files_that_cannot_be_read_with_the_wrong_options() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| Some(dir.path().join(name).display().to_string());
+    fs::write(dir.path().join("ca.pem"), "").expect("written");
+    let args = ServeArgs {
+        client_ca_file: path("ca.pem"),
+        server_cert_file: path("none.pem"),
+        server_key_file: path(""),
+        peer_deny_file: path("none"),
+        segment_bytes: Some("many".into()),
+        ..secure()
+    };
+    let found = Config::load_with_files(&args).expect_err("wrong").0;
+    let options: Vec<&str> = found.iter().map(|problem| problem.split(':').next().unwrap_or_default()).collect();
+    let expected = [
+        "segment-bytes",
+        "server-cert-file",
+        "server-key-file",
+        "peer-cert-file",
+        "peer-key-file",
+        "peer-deny-file",
+        "acl-policy-file",
+    ];
+    assert_eq!(options, expected, "{found:#?}");
+    assert!(found[1].contains("none.pem: No such file") && found[2].contains("is a directory"), "{found:#?}");
+}
+
 #[test]
 fn a_switch_without_a_value_is_true() {
     // Regression test: `--mdns false` was rejected.

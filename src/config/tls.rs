@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::options::TlsOptions;
+use super::problems::Problems;
 
 /// The PEM files with a node's certificates and keys. All of them are required.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,10 +36,12 @@ impl TlsFiles {
     }
 
     /// Returns the configured files. For each one that is not configured, a problem is added.
-    pub(super) fn of(options: TlsOptions, problems: &mut Vec<String>) -> TlsFiles {
+    pub(super) fn of(options: TlsOptions, problems: &mut Problems) -> TlsFiles {
         let mut take = |flag: &str, file: Option<PathBuf>| {
             file.unwrap_or_else(|| {
-                problems.push(format!("{flag}: is missing; `seriatim certs` makes certificates for a test"));
+                if !problems.is_unknown(flag) && !problems.is_unknown("insecure") {
+                    problems.push(format!("{flag}: is missing; `seriatim certs` makes certificates for a test"));
+                }
                 PathBuf::new()
             })
         };

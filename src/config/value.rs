@@ -8,6 +8,7 @@ use log::LevelFilter;
 use super::address::host_port;
 use super::definition::{Default, Form, OptionDef};
 use super::names::{check_cluster_name, host_name};
+use super::problems::Problems;
 use crate::types::NodeName;
 
 /// Implemented by the types of option values.
@@ -27,15 +28,18 @@ pub(super) trait Value: Sized {
     fn placeholder() -> Self;
 }
 
-/// Returns the value of an option. If it is invalid, adds a problem: the flag, a colon and the reason.
-pub(super) fn read<T: Value>(option: Option<&OptionDef>, given: Option<&str>, problems: &mut Vec<String>) -> T {
+/// Returns the value of an option. If it is invalid or missing, adds a problem: the flag, a colon and the reason.
+pub(super) fn read<T: Value>(option: Option<&OptionDef>, given: Option<&str>, problems: &mut Problems) -> T {
     let Some(option) = option else { return T::placeholder() };
     let value = match (given, option.spec.default) {
         (Some(text), _) | (None, Default::Value(text)) => T::parse(option, text),
         (None, Default::Derived(_) | Default::None | Default::Required(_)) => T::missing(option),
     };
     value.unwrap_or_else(|problem| {
-        problems.push(format!("{}: {problem}", option.flag));
+        if given.is_some() || !problems.is_unknown(&option.flag) {
+            problems.push(format!("{}: {problem}", option.flag));
+        }
+        problems.set_unknown(&option.flag);
         T::placeholder()
     })
 }

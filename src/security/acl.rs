@@ -159,6 +159,19 @@ pub enum AclError {
     Line { file: PathBuf, line: usize, error: String },
 }
 
+impl AclError {
+    /// Returns the flag of the option whose file is refused.
+    pub fn flag(&self) -> &'static str {
+        match self {
+            AclError::Model { .. } => "acl-model-file",
+            AclError::Unreadable { .. }
+            | AclError::Empty(_)
+            | AclError::WithoutEffect { .. }
+            | AclError::Line { .. } => "acl-policy-file",
+        }
+    }
+}
+
 /// One loaded policy, and a cache of its decisions.
 struct Policy {
     /// The texts of the model and the policy, to detect changes.

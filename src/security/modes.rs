@@ -98,6 +98,10 @@ impl FileModes {
 fn fault(path: &Path, content: Content, access: FileAccess, is_dir: bool) -> Option<String> {
     let FileAccess { mode, owner, group } = access;
     let path = path.display();
+    if content == Content::Secret && is_dir {
+        // It is not a key, and can't be read as one. The advice below would make the directory unusable.
+        return None;
+    }
     let may_read = if owner == ROOT { 0o040 } else { 0 };
     if content == Content::Secret && mode & 0o077 & !may_read != 0 {
         return Some(format!(
@@ -150,6 +154,7 @@ mod tests {
             assert!(is_fault(content, mode, owner, group, false), "{content:?} {mode:o} {owner}:{group}");
         }
         assert!(is_fault(Trusted, 0o777, 5, 5, true));
+        assert!(!is_fault(Secret, 0o755, 5, 5, true), "chmod 600 would make a directory unusable");
         assert!(!is_fault(Trusted, 0o1777, 0, 0, true), "/tmp");
         assert!(!is_fault(Trusted, 0o755, 5, 7, true));
     }

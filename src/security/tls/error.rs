@@ -34,8 +34,10 @@ pub enum TlsError {
     NotAServers { cert: PathBuf, error: String },
     /// This node's peer certificate lacks a name that it needs.
     #[error(
-        "{cert} lacks the subject alternative name {expected}, by which peers of this cluster know each other",
+        "{cert} lacks the subject alternative name {expected}, by which peers of this cluster know each other; it names {found}. \
+         Correct node_name and cluster_name, or issue a certificate for them (`seriatim certs --use-ca --peers NODE \
+         --cluster-name CLUSTER`)",
         cert = cert.display()
     )]
-    NoPeerName { cert: PathBuf, expected: String },
+    NoPeerName { cert: PathBuf, expected: String, found: String },
 }

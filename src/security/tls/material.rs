@@ -106,7 +106,8 @@ fn check_peer(files: &TlsFiles, own: &OwnName, ca: &[X509], certs: &[X509]) -> R
     let names: Vec<&str> = names.iter().flatten().filter_map(|name| name.dnsname()).collect();
     let own_name = own.node.as_ref().map(|node| own.names.expected(&Dialled::Node(node.clone())));
     let own_name = own_name.unwrap_or_else(|| format!("<node name>.{}", own.names.expected(&Dialled::Shared)));
-    let lacks = |expected: String| TlsError::NoPeerName { cert: cert_file.clone(), expected };
+    let found = if names.is_empty() { "no host".to_owned() } else { names.join(", ") };
+    let lacks = |expected: String| TlsError::NoPeerName { cert: cert_file.clone(), expected, found: found.clone() };
     match own.names.read(names.iter().copied()) {
         Some(PeerName::Shared | PeerName::Unproven) => {}
         Some(PeerName::Nodes(nodes)) if own.node.as_ref().is_none_or(|node| nodes.contains(node)) => {

@@ -36,7 +36,11 @@ fn unusable_files_are_refused_by_name() {
 
     let expected = "<node name>.peer.other.seriatim.internal".to_owned();
     let other_cluster = Tls::load(Some(&good), "other").expect_err("another cluster");
-    assert_eq!(other_cluster, TlsError::NoPeerName { cert: path("n1/peer.pem"), expected });
+    let found = "n1.peer.c.seriatim.internal, member.c.seriatim.internal".to_owned();
+    let lacks = TlsError::NoPeerName { cert: path("n1/peer.pem"), expected, found };
+    assert_eq!(other_cluster, lacks);
+    let text = lacks.to_string();
+    assert!(text.contains("Correct node_name and cluster_name, or issue a certificate"), "{text}");
 
     let files = TlsFiles { server_key_file: path("none"), ..good.clone() };
     assert!(matches!(refused(&files), TlsError::Unreadable { file, .. } if file == path("none")));
