@@ -23,8 +23,8 @@ use crate::pb::log::GetServersResponse;
 /// Print every node's role, term, commit index and lag
 ///
 /// The first node that answers lists the members. Then all members are asked at the same time, which requires the
-/// action `admin`. COMMIT is the commit index that the node knows. LAG is the number of committed entries that it has
-/// not applied yet, compared with the highest commit index of all nodes.
+/// action `admin`. COMMIT is the commit index that the node knows. LAG is how many committed entries it has not applied
+/// yet; the highest COMMIT of all nodes says what is committed.
 ///
 /// NOTE names problems. DAMAGED: the replica takes no part in its group. DAMAGED ON DISK: these records can't be read
 /// from this node. ANOTHER CLUSTER: a second cluster of the same name answers, and this node refuses appends.
@@ -32,7 +32,7 @@ use crate::pb::log::GetServersResponse;
 /// NOTE also names a certificate of the node that expires within 14 days.
 ///
 /// The line below the table says how many voters the log has, how many are alive, and how many of these may fail. A voter is alive
-/// if it answers with its own node id, knows the leader, and its replica is neither damaged nor stalled. A line follows for the
+/// if it answers with its own node id, its replica is neither damaged nor stalled, and it knows the leader, if any node leads. A line follows for the
 /// catalog, and for every other log, if one of its voters or its leader is missing.
 ///
 /// The exit code is that of the most serious finding: 65, data of a node is damaged, in any log; 5, a log or the

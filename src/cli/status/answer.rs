@@ -32,6 +32,12 @@ impl Answer {
         self.node.as_ref().ok()?.groups.iter().find(|group| group.group != 0 && group.log == log)
     }
 
+    /// Returns whether a replica of the node takes no part in its group.
+    pub fn takes_no_part(&self) -> bool {
+        let mut groups = self.node.iter().flat_map(|node| &node.groups);
+        groups.any(|group| !group.damage.is_empty())
+    }
+
     pub fn is_damaged(&self) -> bool {
         let groups = self.node.iter().flat_map(|node| &node.groups);
         groups.into_iter().any(|group| !group.damage.is_empty() || !group.damaged_ranges.is_empty())

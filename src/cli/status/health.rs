@@ -7,6 +7,15 @@ use super::answer::Answer;
 use crate::cli::exit::Exit;
 use crate::pb::admin::{DiskState, GroupStatus, Role};
 
+/// The next step if a replica takes no part.
+const AFTER_EXCLUSION: &str = "the table names what is wrong. Check the disk, and restart the node: a replica that differs may be equal \
+                               again. If it is not, and a majority of the other nodes have the log, stop the node, move its data \
+                               directory away and let it join as a new node with another name";
+/// The next step if only some records can't be read from a node.
+const AFTER_DISK_DAMAGE: &str = "check the disk of the node. The table names the records that can't be read from it: read them from \
+                                 another node. If a majority of the other nodes have the log, stop the node, move its data \
+                                 directory away and let it join as a new node with another name";
+
 /// The health of one group: the catalog or a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct GroupHealth {
@@ -74,6 +83,8 @@ pub(super) struct ClusterFinding {
     pub log: Option<String>,
     pub nodes: Vec<String>,
     pub message: String,
+    /// The next step; may be empty.
+    pub next: String,
 }
 
 /// The kinds of findings, the most serious first. The first finding determines the exit code.
@@ -110,26 +121,6 @@ impl FindingKind {
             FindingKind::MemberMissing => "member_missing",
         }
     }
-
-    pub fn next_step(self) -> &'static str {
-        match self {
-            FindingKind::Damage => {
-                "the table names what is wrong. Check the disk, and restart the node: a replica that differs may be equal again. If it \
-                 is not, and a majority of the other nodes have the log, stop the node, move its data directory away and let it join as a \
-                 new node with another name"
-            }
-            FindingKind::NoMajority => {
-                "start the nodes that do not answer, with their data directories; the table says what is wrong with the others"
-            }
-            FindingKind::NoLeader => "an election takes a second or two: ask again",
-            FindingKind::AppendsRefused => "the table says why; the log of the node states the next step",
-            FindingKind::Joining => "",
-            FindingKind::VoterMissing | FindingKind::MemberMissing => {
-                "if it does not answer, start it again with its data directory: a new node at its address does not replace it; the \
-                 table says what else is wrong"
-            }
-        }
-    }
 }
 
 impl GroupHealth {
@@ -162,10 +153,32 @@ impl GroupHealth {
     /// although no voter may fail, because it was configured that way.
     fn finding(&self) -> Option<ClusterFinding> {
         let title = self.title();
+        if self.voters.is_empty() {
+            let message = format!("{title} is not created yet");
+            let next = "try again in a moment: a new cluster creates it".to_owned();
+            return Some(ClusterFinding {
+                kind: FindingKind::NoLeader,
+                log: self.log.clone(),
+                nodes: Vec::new(),
+                message,
+                next,
+            });
+        }
         let missing: Vec<(&Voter, Missing)> = self.missing().collect();
+        let next = start_again(&missing);
         let (kind, message) = match (self.may_fail(), missing.is_empty()) {
             (None, _) => (FindingKind::NoMajority, format!("no majority for {title}: {}", reasons(&missing))),
-            (Some(_), _) if self.leader.is_none() => (FindingKind::NoLeader, format!("no node leads {title}")),
+            (Some(_), _) if self.leader.is_none() => {
+                let next = "an election takes a second or two: ask again".to_owned();
+                let message = format!("no node leads {title}");
+                return Some(ClusterFinding {
+                    kind: FindingKind::NoLeader,
+                    log: self.log.clone(),
+                    nodes: names(&missing),
+                    message,
+                    next,
+                });
+            }
             (Some(_), true) => return None,
             (Some(0), false) => {
                 (FindingKind::VoterMissing, format!("one more failure stops {title}: {}", reasons(&missing)))
@@ -176,8 +189,38 @@ impl GroupHealth {
                 (FindingKind::VoterMissing, format!("{title} lacks a voter: {}; {left}", reasons(&missing)))
             }
         };
-        let nodes = missing.into_iter().map(|(voter, _)| voter.name.clone()).collect();
-        Some(ClusterFinding { kind, log: self.log.clone(), nodes, message })
+        Some(ClusterFinding { kind, log: self.log.clone(), nodes: names(&missing), message, next })
+    }
+}
+
+fn names(missing: &[(&Voter, Missing)]) -> Vec<String> {
+    missing.iter().map(|(voter, _)| voter.name.clone()).collect()
+}
+
+/// Returns the next step if these voters are missing.
+fn start_again(missing: &[(&Voter, Missing)]) -> String {
+    let silent = |why: &Missing| matches!(why, Missing::Silent | Missing::Replaced);
+    let names: Vec<&str> =
+        missing.iter().filter(|(_, why)| silent(why)).map(|(voter, _)| voter.name.as_str()).collect();
+    let others = if names.len() < missing.len() { "the table says what is wrong with the others" } else { "" };
+    match names.as_slice() {
+        [] => "the table says what is wrong".to_owned(),
+        names => {
+            [start(names).as_str(), others].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
+        }
+    }
+}
+
+fn start(names: &[&str]) -> String {
+    match names {
+        [name] => {
+            format!("start {name} again with its data directory; a new node at its address does not replace it")
+        }
+        [most @ .., last] => format!(
+            "start {} and {last} again with their data directories; new nodes at their addresses do not replace them",
+            most.join(", ")
+        ),
+        [] => String::new(),
     }
 }
 
@@ -186,9 +229,6 @@ fn reasons(missing: &[(&Voter, Missing)]) -> String {
     let mut by_reason: BTreeMap<Missing, Vec<&str>> = BTreeMap::new();
     for (voter, why) in missing {
         by_reason.entry(*why).or_default().push(&voter.name);
-    }
-    if by_reason.is_empty() {
-        return "no voter is known".to_owned();
     }
     let parts = by_reason.into_iter().map(|(why, names)| match names.as_slice() {
         [one] => format!("{one} {}", why.one()),
@@ -202,7 +242,7 @@ impl ClusterFinding {
     /// Returns the finding for a node that is not ready yet.
     pub fn joining(addr: &str, waiting_for: &str) -> ClusterFinding {
         let message = format!("{addr} is not ready yet: {waiting_for}");
-        ClusterFinding { kind: FindingKind::Joining, log: None, nodes: Vec::new(), message }
+        ClusterFinding { kind: FindingKind::Joining, log: None, nodes: Vec::new(), message, next: String::new() }
     }
 }
 
@@ -293,19 +333,22 @@ pub(super) fn findings(answers: &[Answer], groups: &[GroupHealth], log: &str) ->
         answers.iter().filter(|answer| wanted(answer)).map(|answer| answer.server.id.clone()).collect()
     };
     let mut findings: Vec<ClusterFinding> = groups.iter().filter_map(GroupHealth::finding).collect();
-    let mut add = |kind, log: Option<&str>, nodes: Vec<String>, what: &str| {
+    let mut add = |kind, log: Option<&str>, nodes: Vec<String>, what: &str, next: &str| {
         if !nodes.is_empty() {
             let message = format!("{what} {}", nodes.join(", "));
-            findings.push(ClusterFinding { kind, log: log.map(str::to_owned), nodes, message });
+            findings.push(ClusterFinding { kind, log: log.map(str::to_owned), nodes, message, next: next.to_owned() });
         }
     };
-    add(FindingKind::Damage, None, names(&Answer::is_damaged), "data is damaged on");
+    let excluded = answers.iter().any(Answer::takes_no_part);
+    let next = if excluded { AFTER_EXCLUSION } else { AFTER_DISK_DAMAGE };
+    add(FindingKind::Damage, None, names(&Answer::is_damaged), "data is damaged on", next);
     let rival = |answer: &Answer| answer.node.as_ref().is_ok_and(|node| !node.another_cluster.is_empty());
     add(
         FindingKind::AppendsRefused,
         None,
         names(&rival),
         "appends are refused, as another cluster of this name answers, by",
+        "stop one of the two clusters; the table shows the address of the other one",
     );
     let full = |answer: &Answer| {
         let state = answer.node.as_ref().map(|node| node.disk.get_or_default().state.enum_value_or_default());
@@ -317,11 +360,14 @@ pub(super) fn findings(answers: &[Answer], groups: &[GroupHealth], log: &str) ->
         Some(log),
         names(&full),
         "appends are refused, as the disk is full, by the leader",
+        "free space on its disk, or trim the log (`seriatim log trim`); appends then resume by themselves",
     );
     let voters: BTreeSet<&str> =
         groups.iter().flat_map(|group| group.missing()).map(|(v, _)| v.name.as_str()).collect();
     let silent = |answer: &Answer| answer.node.is_err() && !voters.contains(answer.server.id.as_str());
-    add(FindingKind::MemberMissing, None, names(&silent), "no answer from");
+    let silent = names(&silent);
+    let next = start(&silent.iter().map(String::as_str).collect::<Vec<_>>());
+    add(FindingKind::MemberMissing, None, silent, "no answer from", &next);
     findings.sort_by_key(|finding| finding.kind);
     findings
 }

@@ -39,6 +39,6 @@ impl ClusterReport {
     pub fn failure(&self) -> Option<Failure> {
         let first = self.findings.first()?;
         let messages: Vec<&str> = self.findings.iter().map(|finding| finding.message.as_str()).collect();
-        Some(Failure::new(self.exit(), messages.join("\n"), first.kind.next_step()))
+        Some(Failure::new(self.exit(), messages.join("\n"), first.next.as_str()))
     }
 }

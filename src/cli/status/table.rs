@@ -11,6 +11,7 @@ use crate::clock::AHEAD_MAX;
 use crate::metrics::CERTIFICATE_EXPIRES;
 use crate::pb::admin::{DamagedRange, DiskState, GetNodeResponse, GroupStatus, Histogram};
 use crate::security::tls::EXPIRES_SOON;
+use crate::storage::space::accepting_again_bytes;
 
 /// Returns the table, followed by a summary of the log's voters, and of every other group that has a problem.
 pub(super) fn table(report: &ClusterReport) -> String {
@@ -66,6 +67,9 @@ pub(super) fn table(report: &ClusterReport) -> String {
 }
 
 fn summary(group: &GroupHealth) -> String {
+    if group.voters.is_empty() {
+        return format!("{}: is not created yet", group.title());
+    }
     let (alive, voters) = (group.alive(), group.voters.len());
     let may_fail = match group.may_fail() {
         None => "no majority".to_owned(),
@@ -104,7 +108,8 @@ fn note(node: &GetNodeResponse, group: &GroupStatus) -> String {
 fn range(range: &DamagedRange) -> String {
     let records = match range.next_offset {
         Some(next) if next <= range.first_offset => "no records".to_owned(),
-        Some(next) => format!("records {}..{next}", range.first_offset),
+        Some(next) if next == range.first_offset + 1 => format!("record {}", range.first_offset),
+        Some(next) => format!("records {} to {}", range.first_offset, next - 1),
         None => format!("records from {} on", range.first_offset),
     };
     format!("{} byte {}, {records}", range.file, range.position)
@@ -112,11 +117,12 @@ fn range(range: &DamagedRange) -> String {
 
 fn disk(node: &GetNodeResponse) -> String {
     let disk = node.disk.get_or_default();
-    let (free, hard) = (disk.free_bytes >> 20, disk.hard_bytes >> 20);
+    let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+    let (free, needed) = (mib(disk.free_bytes), mib(accepting_again_bytes(disk.hard_bytes)));
     match disk.state.enum_value_or_default() {
         DiskState::DISK_STATE_ENOUGH => String::new(),
-        DiskState::DISK_STATE_LOW => format!("disk low: {free} MiB free"),
-        DiskState::DISK_STATE_FULL => format!("DISK FULL: {free} MiB free; appends are refused below {hard} MiB"),
+        DiskState::DISK_STATE_LOW => format!("disk low: {free} free"),
+        DiskState::DISK_STATE_FULL => format!("DISK FULL: {free} free; appends are refused until {needed} are free"),
     }
 }
 

@@ -182,7 +182,7 @@ fn prints_a_table() {
         "cluster demo (c0ffee), log default\n\
          NODE    ADDRESS       ROLE      TERM  COMMIT  LAG  RECORDS  NOTE\n\
          n1      127.0.0.1:84  leader    2     12      0    0..11\n\
-         node-2  127.0.0.1:84  follower  2     10      2    0..9     DAMAGED ON DISK: 1.seg byte 128, records 3..5; catalog \
+         node-2  127.0.0.1:84  follower  2     10      2    0..9     DAMAGED ON DISK: 1.seg byte 128, records 3 to 4; catalog \
          node.toml byte 9, no records\n\
          n3      127.0.0.1:85  -         -     -       -    -        no answer: refused\n\
          log default: 1 of 1 voter is alive, none may fail\n"
@@ -281,7 +281,8 @@ fn a_silent_learner_and_refused_appends_have_exit_codes() {
     let mut lines = cluster(3, &[1, 2, 3]);
     let full = Some(DiskStatus { state: DiskState::DISK_STATE_FULL.into(), ..DiskStatus::default() });
     lines[1].node.as_mut().expect("a node").disk = full.clone().into();
-    assert_eq!(said(&report(vec![])).0, 5, "nobody is known");
+    assert_eq!(said(&report(vec![])), (5, "log default is not created yet".to_owned()));
+    assert!(table(&report(vec![])).ends_with("log default: is not created yet\n"));
     assert_eq!(ClusterReport::new("c", "default", cluster(3, &[1, 2, 3])).exit(), Exit::Done);
     lines[0].node.as_mut().expect("a node").disk = full.into();
     assert_eq!(said(&report(lines)), (69, "appends are refused, as the disk is full, by the leader n1".to_owned()));
@@ -297,6 +298,38 @@ fn reports_a_voter_that_recovers() {
     assert!(message.ends_with("one more failure stops log default: n3 is not ready yet"), "{message}");
     assert_eq!(code, 4);
     assert!(table(&report).contains("  is not ready yet: it recovers its logs\n"));
+}
+
+/// A table with a free space of 6 MiB said that appends are refused below 6 MiB. And the next step after damaged records
+/// was that for a replica that differs.
+#[test]
+fn says_what_to_do() {
+    let next = |lines| report(lines).failure().map(|failure| failure.next).unwrap_or_default();
+    let silent = |nodes: &[usize]| next(without(cluster(3, &[1, 2, 3]), nodes));
+    let one = "start n2 again with its data directory; a new node at its address does not replace it";
+    assert_eq!(silent(&[2]), one);
+    assert!(silent(&[2, 3]).starts_with("start n2 and n3 again with their data directories; "), "{}", silent(&[2, 3]));
+    assert_eq!(next(without(cluster(4, &[1, 3, 4]), &[2])), one, "a learner");
+    let mut lines = without(cluster(5, &[1, 2, 3, 4, 5]), &[2]);
+    lines[2].node.as_mut().expect("a node").groups.clear();
+    assert_eq!(next(lines), format!("{one}; the table says what is wrong with the others"));
+
+    let damaged = |change: &dyn Fn(&mut GroupStatus)| {
+        let mut lines = cluster(3, &[1, 2, 3]);
+        change(&mut lines[1].node.as_mut().expect("a node").groups[1]);
+        next(lines)
+    };
+    let range = DamagedRange { first_offset: 3, ..DamagedRange::default() };
+    let on_disk = damaged(&|group| group.damaged_ranges.push(range.clone()));
+    assert!(on_disk.contains("from another node") && !on_disk.contains("restart"), "{on_disk}");
+    assert!(damaged(&|group| group.damage = "it differs".into()).contains("restart the node"));
+
+    let (free_bytes, hard_bytes, state) = (6 << 20, 6 << 20, DiskState::DISK_STATE_FULL.into());
+    let mut lines = vec![line("n1", Role::ROLE_LEADER, 12)];
+    let disk = DiskStatus { state, free_bytes, hard_bytes, ..DiskStatus::default() };
+    lines[0].node.as_mut().expect("a node").disk = Some(disk).into();
+    let table = table(&report(lines));
+    assert!(table.contains("DISK FULL: 6.0 MiB free; appends are refused until 7.5 MiB are free\n"), "{table}");
 }
 
 /// The newest conf state is that of the node with the highest commit index.

@@ -99,6 +99,15 @@ struct Inner {
     blind: AtomicBool,
 }
 
+/// How much must be free before appends are accepted again, once less than the hard limit was free.
+pub fn accepting_again_bytes(hard_bytes: u64) -> u64 {
+    hard_bytes + 2 * slack_bytes(hard_bytes)
+}
+
+fn slack_bytes(hard_bytes: u64) -> u64 {
+    (hard_bytes / 8).min(SLACK_BYTES_MAX / 2)
+}
+
 struct Watched {
     backend: Arc<dyn Backend>,
     dir: PathBuf,
@@ -112,7 +121,7 @@ struct Watched {
 
 impl Watched {
     fn slack_bytes(&self) -> u64 {
-        (self.hard_bytes / 8).min(SLACK_BYTES_MAX / 2)
+        slack_bytes(self.hard_bytes)
     }
 
     fn reserve_path(&self) -> PathBuf {
@@ -257,7 +266,7 @@ impl Space {
 
     fn look_at(&self, watched: &Watched) -> io::Result<()> {
         let mut free = self.measure(watched)?;
-        let wanted_for_reserve = watched.reserve_bytes + watched.hard_bytes + 2 * watched.slack_bytes();
+        let wanted_for_reserve = watched.reserve_bytes + accepting_again_bytes(watched.hard_bytes);
         if watched.reserve_bytes > 0 && !self.0.reserve.load(Ordering::Relaxed) && free >= wanted_for_reserve {
             self.make_reserve(watched);
             free = self.measure(watched)?;
@@ -265,8 +274,9 @@ impl Space {
         self.0.blind.store(false, Ordering::Relaxed);
         let (before, hard, slack) = (self.state(), watched.hard_bytes, watched.slack_bytes());
         let wanted = self.0.wanted.swap(false, Ordering::Relaxed);
-        let full =
-            free < hard || (wanted && free < hard + slack) || (before == SpaceState::Full && free < hard + 2 * slack);
+        let full = free < hard
+            || (wanted && free < hard + slack)
+            || (before == SpaceState::Full && free < accepting_again_bytes(hard));
         let now = match (full, free < watched.soft_bytes) {
             (true, _) => SpaceState::Full,
             (false, true) => SpaceState::Low,
@@ -278,7 +288,7 @@ impl Space {
             (SpaceState::Enough | SpaceState::Low, SpaceState::Full) => log::error!(
                 "the disk of {dir} is full: {free} of {total} bytes are free, the hard limit is {hard}. Appends are refused \
                  until {} are free; trim a log, or free space",
-                hard + 2 * slack
+                accepting_again_bytes(hard)
             ),
             (SpaceState::Enough, SpaceState::Low) => log::warn!(
                 "the disk of {dir} fills: {free} of {total} bytes are free, the soft limit is {soft}. Below {hard} appends \
