@@ -91,11 +91,25 @@ impl From<Unanswered> for Failure {
             Unanswered::NotDialled(failure) => return failure,
             Unanswered::Refused(refused) => refused,
         };
-        let failures = refused.iter().map(|(client, error)| Failure::of_call(client.addr(), error));
-        let all =
-            failures.reduce(|all, next| Failure { message: format!("{}\n{}", all.message, next.message), ..next });
-        all.unwrap_or_else(no_address)
+        let errors: Vec<(&str, &ClientError)> = refused.iter().map(|(client, error)| (client.addr(), error)).collect();
+        combined(&errors)
     }
+}
+
+/// Combines the errors of all nodes. The exit code and the next step are those of a node that answered, if any,
+/// because its status says more than a missing connection.
+fn combined(errors: &[(&str, &ClientError)]) -> Failure {
+    let answered = errors.iter().find(|(_, error)| error.is_answer());
+    let Some((addr, error)) = answered.or(errors.last()) else { return no_address() };
+    let told = Failure::of_call(addr, error);
+    let lines: Vec<String> = errors.iter().map(|(addr, error)| Failure::of_call(addr, error).message).collect();
+    let no_leader = error.status().is_some_and(|status| status.reason == "NO_LEADER");
+    let next = if no_leader && !errors.iter().all(|(_, error)| error.is_answer()) {
+        "no leader is elected without a majority of the voters: start the nodes that do not answer".to_owned()
+    } else {
+        told.next
+    };
+    Failure { message: lines.join("\n"), next, ..told }
 }
 
 fn no_address() -> Failure {
@@ -235,5 +249,36 @@ impl ConnectArgs {
                 "give --certs DIR (made by `seriatim certs`), or --ca-file, --cert-file and --key-file; or --insecure for a node that runs without TLS",
             )),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use grpcio::RpcStatusCode;
+
+    use super::*;
+
+    /// With one node without a leader and two that were down, the advice was about the certificate of the last one.
+    #[test]
+    fn the_next_step_is_that_of_a_node_that_answered() {
+        let error = |reason: &str| {
+            ClientError::Status(Status {
+                code: RpcStatusCode::UNAVAILABLE,
+                message: "text".to_owned(),
+                reason: reason.to_owned(),
+                metadata: BTreeMap::new(),
+                retry_after: None,
+            })
+        };
+        let (no_leader, joining, down) = (error("NO_LEADER"), error("JOINING"), error(""));
+        let failure = combined(&[("n1", &no_leader), ("n2", &down), ("n3", &down)]);
+        assert!(failure.next.contains("start the nodes that do not answer"), "{failure}");
+        assert_eq!(failure.message.lines().count(), 3, "{failure}");
+        assert_eq!(combined(&[("n1", &no_leader)]).next, "try again, or ask `seriatim status`");
+        assert_eq!(combined(&[("n2", &down), ("n1", &joining)]).next, "try again, or ask another node");
+        assert!(combined(&[("n2", &down), ("n3", &down)]).next.contains("is the node running"));
+        assert_eq!(combined(&[]).exit, Exit::BadConfig);
     }
 }

@@ -195,6 +195,11 @@ fn no_connection(message: &str) -> &'static str {
          too (`seriatim certs --use-ca --hosts`)"
     } else if message.contains("certificate verify failed") {
         "the node's certificate is of another CA than yours (--ca-file, ca.pem in --certs), or has expired"
+    } else if message.contains("DNS resolution failed") {
+        "the name does not resolve on this host: correct it, or dial an IP address"
+    } else if message.contains("Socket closed") {
+        "is this the node's client address (rpc_addr)? If it is, the node may use TLS and you --insecure, or the reverse; or \
+         it refuses your certificate: then the reason is in the node's log"
     } else {
         "is the node running, and this its client address (rpc_addr)? A refused certificate looks the same from here: then \
          the reason is in the node's log"

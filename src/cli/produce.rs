@@ -276,7 +276,7 @@ fn open(file: Option<&Path>) -> Result<(Box<dyn Read + Send>, Option<u64>), Fail
     let Some(path) = file.filter(|path| *path != Path::new("-")) else {
         return Ok((Box::new(io::stdin()), None));
     };
-    let bad = |e: io::Error| Failure::new(Exit::BadData, format!("{}: {e}", path.display()), "");
+    let bad = |e: io::Error| Failure::new(Exit::Failed, format!("{}: {e}; nothing appended", path.display()), "");
     let file = File::open(path).map_err(bad)?;
     let metadata = file.metadata().map_err(bad)?;
     if metadata.is_dir() {
@@ -337,9 +337,9 @@ fn explain(end: End, args: &Args, addr: &str, done: Done) -> Failure {
     let known = appended(&args.log, done);
     let what = if args.whole { "the input".to_owned() } else { format!("line {}", done.records + 1) };
     match end {
-        End::Input(error) => Failure::new(Exit::BadData, format!("can't read the input: {error}; {known}"), ""),
+        End::Input(error) => Failure::new(Exit::Failed, format!("can't read the input: {error}; {known}"), ""),
         End::Interrupted => {
-            let next = format!("continue with `tail -n +{} FILE | seriatim produce`", done.records + 1);
+            let next = format!("continue with {}", rest(args, done.records + 1));
             Failure::new(Exit::Interrupted, format!("interrupted; {known}, nothing else"), next)
         }
         End::TooLong { record_bytes_max } => Failure::new(
@@ -348,13 +348,13 @@ fn explain(end: End, args: &Args, addr: &str, done: Done) -> Failure {
             if args.whole {
                 "split it into smaller files, or append its lines".to_owned()
             } else {
-                after_line(done.records + 1)
+                after_line(args, done.records + 1)
             },
         ),
         End::Invalid { what: wrong } => Failure::new(
             Exit::BadData,
             format!("{what} is not a valid record: {wrong}; {known}"),
-            after_line(done.records + 1),
+            after_line(args, done.records + 1),
         ),
         End::Failed(failed) => {
             let call = Failure::of_call(addr, &failed.error);
@@ -381,14 +381,19 @@ fn explain(end: End, args: &Args, addr: &str, done: Done) -> Failure {
     }
 }
 
-fn after_line(line: u64) -> String {
-    format!("continue after that line with `tail -n +{} FILE | seriatim produce`", line + 1)
+fn after_line(args: &Args, line: u64) -> String {
+    format!("continue after that line with {}", rest(args, line + 1))
+}
+
+/// Returns the command that appends the input from this line on.
+fn rest(args: &Args, line: u64) -> String {
+    match &args.file {
+        Some(file) if file != Path::new("-") => format!("`tail -n +{line} {} | seriatim produce`", file.display()),
+        // Of a pipe, only its writer knows the rest.
+        Some(_) | None => format!("`tail -n +{line} FILE | seriatim produce`, if the input was a file"),
+    }
 }
 
 fn resume(args: &Args, line: u64) -> String {
-    if args.whole || line == 1 {
-        String::new()
-    } else {
-        format!("; continue with `tail -n +{line} FILE | seriatim produce`")
-    }
+    if args.whole || line == 1 { String::new() } else { format!("; continue with {}", rest(args, line)) }
 }

@@ -171,7 +171,7 @@ fn cli_errors_name_the_next_step() {
     let (code, stderr) = run(&["produce", "--user", "nobody", "line"]);
     assert_eq!((code, stderr.contains("acl_policy_file")), (Some(77), true), "{stderr}");
     let (code, stderr) = run(&["produce", "no/such/file"]);
-    assert_eq!((code, stderr.contains("no/such/file")), (Some(65), true), "{stderr}");
+    assert_eq!((code, stderr.contains("no/such/file")), (Some(1), true), "{stderr}");
     let (code, stderr) = run(&["produce", "--certs", "no/such/folder"]);
     assert_eq!((code, stderr.contains("seriatim certs")), (Some(78), true), "{stderr}");
     let (code, stderr) = run(&["status", "--addr", "127.0.0.1:1", "--timeout", "1"]);
