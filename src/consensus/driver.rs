@@ -176,7 +176,7 @@ impl Consensus {
         };
         let begun = Instant::now();
         let groups = driver.host.node_file.groups.clone();
-        log::info!("recovery of {} groups begins", groups.len());
+        log::info!("recovery begins groups={}", groups.len());
         for group in groups {
             driver.host.open(group, &mut driver.groups, &driver.sinks)?;
         }

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use log::Level;
+
 use crate::types::ClusterId;
 
 /// The state of mDNS on this node.
@@ -41,6 +43,21 @@ pub fn nobody(join: &[String], own: &str, others: &BTreeMap<String, String>, mdn
     [Some(asked.as_str()), mdns.text()].into_iter().flatten().collect::<Vec<_>>().join(", and ")
 }
 
+/// The level of the log line that repeats the reason, and the advice at its end. Advice to set a join address is only
+/// given if none is configured. Without mDNS, such a node then waits for ever.
+pub fn advice(join: &[String], mdns: MdnsState) -> (Level, &'static str) {
+    if !join.is_empty() {
+        return (Level::Info, "");
+    }
+    let level = match mdns {
+        MdnsState::Off | MdnsState::Broken => Level::Warn,
+        MdnsState::FoundNone | MdnsState::FoundSome => Level::Info,
+    };
+    let advice = ". To join, start it with --join HOST:PORT, the peer address (bind_addr) of a member; to make a new cluster, \
+                  start one node, once, with --bootstrap";
+    (level, advice)
+}
+
 /// The text during the first round.
 pub fn looking(join: &[String], mdns: MdnsState) -> String {
     let at = if join.is_empty() { "by mDNS".to_owned() } else { format!("at {}", join.join(", ")) };
@@ -59,6 +76,21 @@ pub fn several(clusters: &BTreeSet<ClusterId>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A node with join addresses was told to set one, and one that could never join only logged it as information.
+    #[test]
+    fn only_a_node_without_join_addresses_is_advised_to_set_one() {
+        assert_eq!(advice(&["a:1".to_owned()], MdnsState::Off), (Level::Info, ""));
+        for (mdns, expected) in [
+            (MdnsState::Off, Level::Warn),
+            (MdnsState::Broken, Level::Warn),
+            (MdnsState::FoundNone, Level::Info),
+            (MdnsState::FoundSome, Level::Info),
+        ] {
+            let (level, advice) = advice(&[], mdns);
+            assert!(level == expected && advice.contains("--join") && advice.contains("--bootstrap"), "{mdns:?}");
+        }
+    }
 
     #[test]
     fn each_reason_names_the_addresses_and_their_answers() {

@@ -163,13 +163,14 @@ fn apply_conf_change(node: &mut RaftNode, entry: &RaftEntry, out: &mut Effects) 
     let conf = node.apply_conf_change(&change.to_raft()).map_err(|e| e.to_string())?;
     let conf = conf_from_raft(&conf);
     let index = LogIndex(entry.index);
+    let ids = |nodes: &[crate::types::NodeId]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     log::info!(
-        "group {}: {:?} of node {} at entry {index}: voters {:?}, learners {:?}",
+        "group {}: {:?} node={} index={index} voters={} learners={}",
         node.group(),
         change.kind,
         change.node,
-        conf.voters,
-        conf.learners
+        ids(&conf.voters),
+        ids(&conf.learners)
     );
     node.mut_store().set_conf(conf.clone(), index);
     out.conf_state = Some((conf, index));

@@ -170,7 +170,7 @@ impl MembershipDriver {
         match std::mem::replace(&mut self.goal, Goal::Nothing) {
             Goal::Admission { reply } if response.cluster_id != 0 => {
                 let cluster_id = ClusterId(response.cluster_id);
-                log::info!("admitted to cluster {:?} ({cluster_id}) by {addr}", self.options.cluster_name);
+                log::info!("{addr} has admitted this node");
                 reply.send(Ok(Admission { cluster_id, members: members_of(response) }));
             }
             // The next round checks whether this node's own catalog contains the change.
@@ -207,10 +207,10 @@ impl MembershipDriver {
             Goal::Admission { .. } if self.waits > 0 => {
                 log::info!("waiting to be admitted to cluster {name:?}: {}", self.trouble);
             }
-            Goal::Admission { .. } => log::info!(
-                "waiting to be admitted to cluster {name:?} ({}). To join it, start with --join HOST:PORT, the peer address (bind_addr) of a member; to make a new cluster, start one node, once, with --bootstrap",
-                self.trouble
-            ),
+            Goal::Admission { .. } => {
+                let (level, advice) = reasons::advice(self.candidates.join(), self.mdns_state());
+                log::log!(level, "waiting to be admitted to cluster {name:?}: {}{advice}", self.trouble);
+            }
             Goal::Keep { .. } => {
                 log::warn!("this node's new addresses are not known to the cluster yet: {}", self.trouble)
             }
