@@ -291,6 +291,10 @@ mod tests {
             ("create", Errno::ROFS, Exit::Failed, Exit::Failed),
             ("open", Errno::ACCESS, Exit::BadConfig, Exit::Failed),
             ("list", Errno::NOTDIR, Exit::BadConfig, Exit::Failed),
+            // In `/proc`, for example.
+            ("make the directory", Errno::NOENT, Exit::BadConfig, Exit::Failed),
+            ("make the directory", Errno::NAMETOOLONG, Exit::BadConfig, Exit::Failed),
+            ("open", Errno::NOENT, Exit::Failed, Exit::Failed),
             ("read", Errno::IO, Exit::BadData, Exit::Failed),
             ("write", Errno::IO, Exit::Failed, Exit::Failed),
             ("sync", Errno::IO, Exit::Failed, Exit::Failed),

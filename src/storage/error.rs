@@ -141,11 +141,15 @@ impl StorageError {
         }
     }
 
-    /// True if the path is not a directory, or this user may not use it: exit code 78 at a start, because a retry does not help.
+    /// True if the path can't be a directory, or this user may not use it: exit code 78 at a start, because a retry does not help.
     /// A file system that became read-only does not count: it may be repaired at any time.
     pub fn is_unusable_path(&self) -> bool {
-        self.io_error().is_some_and(|(_, error)| {
-            matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied)
+        use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound, PermissionDenied, Unsupported};
+        self.io_error().is_some_and(|(action, error)| match error.kind() {
+            NotADirectory | PermissionDenied | InvalidFilename => true,
+            // A file system in which no directory can be created, for example `/proc`. The parents exist.
+            NotFound | Unsupported => action == "make the directory",
+            _ => false,
         })
     }
 
