@@ -1,5 +1,6 @@
 //! `seriatim log dump`: prints the records in the data directory of a stopped node.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufWriter, Write as _};
 use std::path::PathBuf;
 
@@ -7,16 +8,19 @@ use super::encode::{self, Format};
 use super::exit::{Exit, Failure};
 use super::output;
 use super::subcommand::{Process, Subcommand};
+use super::verify::failure;
 use crate::pb::log::ConsumeResponse;
 use crate::storage::disk::Disk;
-use crate::storage::dump::dump;
+use crate::storage::dump::{Dumped, dump, groups};
 use crate::storage::error::StorageError;
+use crate::storage::verify::Severity;
 use crate::types::GroupId;
 
 /// Print the records in a stopped node's data directory
 ///
-/// The directory must be intact: at the first damage it fails with exit code 65 (`seriatim log verify` names all
-/// damage), and at what a newer version wrote with 78. It changes nothing.
+/// It ends at the first damage, with exit code 65, and at what a newer version wrote, with 78; it prints the records
+/// before that. With --skip-damage it also prints the records after it, and the files and records that are missing
+/// (`seriatim log verify` names all damage). It changes nothing.
 ///
 /// It prints the records that this node knows as committed, including those that a trim or retention has made
 /// unreadable, as long as their file exists. After a crash, the node may not know that its last records are
@@ -29,8 +33,11 @@ pub struct Args {
     #[arg(long, env = "SERIATIM_DATA_DIR", value_name = "DIR", default_value = "/var/lib/seriatim")]
     data_dir: PathBuf,
     /// Group of the log; `seriatim log verify` lists the groups of a directory
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1)]
     group: u64,
+    /// Continue after damage, also if the node does not start because of it
+    #[arg(long)]
+    skip_damage: bool,
     /// Output format
     #[arg(long, value_enum, default_value_t = Format::Lines)]
     format: Format,
@@ -50,8 +57,10 @@ impl From<StorageError> for Stop {
 
 impl Subcommand for Args {
     const NAME: &'static str = "dump";
-    const EXAMPLES: &'static [&'static str] =
-        &["seriatim log dump --data-dir /var/lib/seriatim --format json > copy.jsonl"];
+    const EXAMPLES: &'static [&'static str] = &[
+        "seriatim log dump --data-dir /var/lib/seriatim --format json > copy.jsonl",
+        "seriatim log dump --data-dir /mnt/copy --skip-damage --format json > rest.jsonl",
+    ];
 
     fn run(&self, _: &Process) -> Result<(), Failure> {
         run(self)
@@ -59,8 +68,11 @@ impl Subcommand for Args {
 }
 
 fn run(args: &Args) -> Result<(), Failure> {
+    let disk = Disk::real();
+    let groups = groups(&disk, &args.data_dir).map_err(|error| failure(&error))?;
+    check_group(args, &groups)?;
     let mut out = BufWriter::with_capacity(256 * 1024, io::stdout().lock());
-    let dumped = dump(&Disk::real(), &args.data_dir, GroupId(args.group), |payload| {
+    let dumped = dump(&disk, &args.data_dir, GroupId(args.group), args.skip_damage, |payload| {
         // The encoding of a payload is that of the field `records` of this message.
         let entry = crate::pb::parse::<ConsumeResponse>(payload).map_err(|e| Stop::Payload(e.to_string()))?;
         let mut records = entry.records.iter();
@@ -77,22 +89,94 @@ fn run(args: &Args) -> Result<(), Failure> {
                     dumped.uncommitted
                 ));
             }
-            Ok(())
+            left_out(args, &dumped)
         }
         Err(Stop::Output(error)) => output::written(Err(error)),
         Err(Stop::Payload(what)) => {
             Err(Failure::new(Exit::BadData, format!("a stored record can't be decoded: {what}"), ""))
         }
         Err(Stop::Storage(error)) => {
-            let exit = if error.is_damage() || error.is_unreadable() {
-                Exit::BadData
-            } else if error.is_config() || error.is_unusable_path() {
-                Exit::BadConfig
-            } else {
-                Exit::Failed
-            };
-            let next = if exit == Exit::BadData { "`seriatim log verify` names all damage" } else { "" };
-            Err(Failure::new(exit, error.to_string(), next))
+            let failure = failure(&error);
+            let next = if failure.exit == Exit::BadData { SKIP } else { failure.next.as_str() };
+            Err(Failure { next: next.to_owned(), ..failure })
         }
+    }
+}
+
+/// The next step after damage.
+const SKIP: &str = "--skip-damage prints all records that can be read; `seriatim log verify` names all damage";
+
+/// Fails if the directory does not contain the group, or the group has no records of clients.
+fn check_group(args: &Args, groups: &BTreeSet<GroupId>) -> Result<(), Failure> {
+    let dir = args.data_dir.display();
+    let name =
+        |group: &GroupId| if *group == GroupId::CATALOG { format!("{group} (catalog)") } else { group.to_string() };
+    let message = if groups.is_empty() {
+        format!("{dir} is blank: no node has used it")
+    } else if !groups.contains(&GroupId(args.group)) {
+        let groups: Vec<String> = groups.iter().map(name).collect();
+        format!("{dir} has no group {}; its groups are: {}", args.group, groups.join(", "))
+    } else if GroupId(args.group) == GroupId::CATALOG {
+        "group 0 is the catalog, which has no records of clients".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Failure::new(Exit::Failed, message, ""))
+}
+
+/// Fails if damage, or what another version wrote, was left out.
+fn left_out(args: &Args, dumped: &Dumped) -> Result<(), Failure> {
+    let Some(worst) = dumped.findings.iter().max_by_key(|finding| finding.severity) else { return Ok(()) };
+    let ended = match dumped.next_offset {
+        _ if args.skip_damage => String::new(),
+        Some(next) => format!("; the dump ends before record {next}"),
+        None => "; no record was printed".to_owned(),
+    };
+    let (exit, next) = match worst.severity {
+        Severity::Format => (Exit::BadConfig, "read it with the version that wrote it"),
+        Severity::Damage | Severity::Torn | Severity::Note if args.skip_damage => {
+            (Exit::BadData, "the lines above name what is missing")
+        }
+        Severity::Damage | Severity::Torn | Severity::Note => (Exit::BadData, SKIP),
+    };
+    if args.skip_damage {
+        for finding in &dumped.findings {
+            output::tell(&format!("seriatim: {}: {finding}", finding.file.display()));
+        }
+        if dumped.more > 0 {
+            output::tell(&format!("seriatim: ... and {} more", dumped.more));
+        }
+    }
+    let is = if exit == Exit::BadData { "is damaged at" } else { "can't be read by this version:" };
+    Err(Failure::new(exit, format!("{} {is} {worst}{ended}", worst.file.display()), next))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(dir: &std::path::Path, group: u64) -> Args {
+        Args { data_dir: dir.to_owned(), group, skip_damage: false, format: Format::Lines }
+    }
+
+    /// An empty directory and an unknown group were reported as damage (exit code 65), with the advice to restore the
+    /// node.
+    #[test]
+    fn a_blank_directory_and_an_unknown_group_are_not_damage() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let blank = run(&args(dir.path(), 1)).expect_err("blank");
+        assert_eq!(blank.exit, Exit::Failed);
+        assert!(blank.message.ends_with(" is blank: no node has used it"), "{blank}");
+        let groups = BTreeSet::from([GroupId(0), GroupId(1)]);
+        let refused = |group| check_group(&args(dir.path(), group), &groups).expect_err("refused");
+        assert!(refused(7).message.ends_with(" has no group 7; its groups are: 0 (catalog), 1"), "{}", refused(7));
+        assert!(refused(0).message.starts_with("group 0 is the catalog"), "{}", refused(0));
+        check_group(&args(dir.path(), 1), &groups).expect("a group with records");
+        std::fs::write(dir.path().join("other"), "").expect("written");
+        let other = run(&args(dir.path(), 1)).expect_err("another directory");
+        assert!(other.exit == Exit::BadConfig && other.next.contains("--data-dir"), "{other}");
+        assert!(!other.message.contains("empty or a new directory"), "{other}");
+        let missing = run(&args(&dir.path().join("none"), 1)).expect_err("no directory");
+        assert!(missing.exit == Exit::Failed && missing.message.contains("No such file or directory"), "{missing}");
     }
 }

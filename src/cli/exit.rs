@@ -46,7 +46,7 @@ exits! {
     NotAllowed = 77;
     /// invalid configuration, or data of another version of seriatim
     BadConfig = 78;
-    /// interrupted by a signal: nothing was appended but what was reported as appended
+    /// interrupted by a signal: only what was reported as appended is appended
     Interrupted = 130;
 }
 

@@ -13,9 +13,11 @@ use crate::storage::error::StorageError;
 use crate::storage::verify::{Finding, GroupReport, Report, Severity, Unreadable, verify};
 
 /// The next steps after damage. The order matters: the directory must be copied first.
-const AFTER_DAMAGE: &str = "keep a copy of the directory and check the disk. If other nodes have the log: move the \
-                            directory away and let this node join as a new one. If this is the only copy: restore the \
-                            named files from a backup";
+const AFTER_DAMAGE: &str = "keep a copy of the directory and check the disk. If a majority of the other nodes have the log: \
+                            move the directory away and let this node join as a new one with another name. If this is \
+                            the only copy: a sealed segment (any but the newest) can be replaced by a copy of it from \
+                            this directory. Restore no other file, because its copy may be older (node.toml, the \
+                            manifest, the newest segment). `seriatim log dump --skip-damage` prints what is left";
 
 /// Check every byte of a stopped node's data directory
 ///
@@ -74,8 +76,17 @@ fn findings(report: &Report, severity: Severity) -> impl Iterator<Item = &Findin
     report.findings.iter().filter(move |finding| finding.severity == severity)
 }
 
-fn failure(error: &StorageError) -> Failure {
-    let exit = if error.is_config() || error.is_unusable_path() { Exit::BadConfig } else { Exit::Failed };
+/// Converts an error that prevents `log verify` and `log dump` from reading a directory.
+pub(super) fn failure(error: &StorageError) -> Failure {
+    if let StorageError::ForeignDirectory { path, found } = error {
+        let message = format!("{} is not a data directory of seriatim: {found}", path.display());
+        return Failure::new(Exit::BadConfig, message, "set --data-dir to the data directory of a node");
+    }
+    let exit = match (error.is_damage() || error.is_unreadable(), error.is_config() || error.is_unusable_path()) {
+        (true, _) => Exit::BadData,
+        (false, true) => Exit::BadConfig,
+        (false, false) => Exit::Failed,
+    };
     Failure::new(exit, error.to_string(), "")
 }
 

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use super::options::options;
-
 /// The errors found so far.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
@@ -11,6 +9,8 @@ pub(super) struct Problems {
     /// The flags of options whose value is not known, because it is invalid or could not be read. That such an option
     /// is missing is not an error of its own.
     unknown: BTreeSet<String>,
+    /// No option of the configuration file is known.
+    file_is_unknown: bool,
 }
 
 impl Problems {
@@ -26,11 +26,11 @@ impl Problems {
 
     /// Marks all options, because the configuration file could not be read.
     pub fn set_all_unknown(&mut self) {
-        self.unknown.extend(options().iter().map(|option| option.flag.clone()));
+        self.file_is_unknown = true;
     }
 
     /// Returns whether the value of an option is not known.
     pub fn is_unknown(&self, flag: &str) -> bool {
-        self.unknown.contains(flag)
+        self.file_is_unknown || self.unknown.contains(flag)
     }
 }

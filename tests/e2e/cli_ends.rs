@@ -301,7 +301,7 @@ fn a_log_can_be_copied_as_json() {
     assert!(from.nodes[0].stop().success());
     let (code, offline, stderr) = dump(&from, &["--format", "json"]);
     assert_eq!((code, offline.into_bytes()), (Some(0), online.stdout), "{stderr}");
-    assert_eq!(dump(&from, &["--group", "7"]).0, Some(65), "there is no such group");
+    assert_eq!(dump(&from, &["--group", "7"]).0, Some(1), "there is no such group");
     let segment = from.site.path().join("n1/groups/1/00000000000000000001.seg");
     let mut damaged = std::fs::read(&segment).expect("a segment");
     let at = damaged.windows(5).position(|window| window == b"plain").expect("the first record");

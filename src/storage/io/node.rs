@@ -188,7 +188,7 @@ impl DataDir {
     /// [`StorageError::InUse`], or that the directory does not exist.
     pub fn look(disk: &Disk, path: &Path) -> Result<DataDir, StorageError> {
         if disk.list(path)?.is_none() {
-            return Err(StorageError::io("look into", path, std::io::ErrorKind::NotFound.into()));
+            return Err(StorageError::io("list", path, rustix::io::Errno::NOENT.into()));
         }
         let lock = disk.lock_if_there(&path.join(LOCK_FILE))?;
         let lock = lock.ok_or_else(|| StorageError::InUse { path: path.to_owned() })?;

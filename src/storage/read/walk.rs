@@ -1,8 +1,6 @@
 //! A walk over the frames of one file, from one position to another. This is how frames are read: by recovery, reads, streams,
 //! `log verify`, the scrub, and the rebuild of an index.
 
-use std::path::Path;
-
 use thiserror::Error;
 
 use crate::storage::error::{NewerFrame, StorageError};
@@ -33,18 +31,6 @@ pub enum WalkError {
     /// Not a valid frame.
     #[error("byte {position}: {what}")]
     Bad { position: u64, what: &'static str },
-}
-
-impl WalkError {
-    /// The error of a caller for which every frame up to the end must be readable.
-    pub(crate) fn in_file(self, path: &Path, position: u64) -> StorageError {
-        match self {
-            WalkError::Disk(error) => error,
-            WalkError::Newer(newer) => newer.into(),
-            WalkError::Bad { position, what } => StorageError::damaged(path, position, what),
-            WalkError::NotCached => StorageError::damaged(path, position, "it can't be read"),
-        }
-    }
 }
 
 /// A walk. The checksums of every frame that it returns are right.

@@ -30,6 +30,7 @@ use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, segment_numbe
 use crate::storage::format::state::{Base, HardState, Recovered};
 use crate::storage::io::disk::{Access, Disk};
 use crate::storage::io::group_files::{GroupFiles, Purpose, group_dir, written_after};
+use crate::storage::read::damage::span;
 use crate::storage::read::index_file::index_path;
 use crate::storage::read::segment::Segment;
 use crate::storage::read::view::{Part, Published, View};
@@ -176,10 +177,10 @@ fn lost(manifest: &Manifest, durable: Position, last: &Base) -> String {
     }
     let mut lost = Vec::new();
     if index > last.index {
-        lost.push(format!("entries {first} to {index}"));
+        lost.push(span("entry", "entries", first.0, index.next().0));
     }
     if offset > next {
-        lost.push(format!("records {next} to {}", offset.0 - 1));
+        lost.push(span("record", "records", next.0, offset.0));
     }
     lost.push("perhaps a term and a vote".to_owned());
     format!("lost: {}", lost.join(", "))

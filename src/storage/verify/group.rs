@@ -6,7 +6,7 @@ use super::files::{FileCheck, Readable};
 use super::finding::{Finding, Severity};
 use super::gaps::{Gone, add_gone, add_jump, gone};
 use super::report::{GroupReport, Report};
-use super::segment::{SegmentCheck, Stretch, Walked};
+use super::segment::{EntrySink, NoSink, SegmentCheck, Stretch, Walked};
 use crate::storage::error::{NewerFrame, StorageError};
 use crate::storage::format::frame::Position;
 use crate::storage::format::manifest::MANIFEST;
@@ -16,13 +16,15 @@ use crate::storage::io::disk::Disk;
 use crate::storage::io::group_files::GroupFiles;
 use crate::storage::recover::chain::{Chain, Ended};
 use crate::storage::recover::recovery::{Survey, look_after};
-use crate::types::GroupId;
+use crate::types::{GroupId, LogIndex};
 
 /// The check of one group.
 pub(super) struct GroupCheck<'a> {
     pub(super) disk: &'a Disk,
     pub(super) report: &'a mut Report,
     pub(super) group: GroupId,
+    /// Receives the entries.
+    pub(super) sink: &'a mut dyn EntrySink,
 }
 
 impl GroupCheck<'_> {
@@ -36,11 +38,14 @@ impl GroupCheck<'_> {
             Ok(survey) => (survey.durable, None),
             Err(error) => (files.manifest.durable, Some(Err(error))),
         };
+        let known = files.manifest.applied.max(files.manifest.base.index);
         let (mut torn_bytes, mut next_offset, mut refused) = (0, None, None);
-        let (stretches, gone) = match chosen {
+        let committed;
+        let (stretches, mut gone) = match chosen {
             Some(Ok((chain, ended))) => {
                 torn_bytes = self.tail(&read, &chain, &ended)?;
                 next_offset = Some(ended.last.offset);
+                committed = ended.hard_state.commit;
                 let stretches =
                     chain.stretches(ended.at).map(|(header, end)| Stretch { header, limit: Some(end) }).collect();
                 let mut gone = read.flaws.clone();
@@ -49,12 +54,20 @@ impl GroupCheck<'_> {
             }
             refusal => {
                 refused = refusal.and_then(Result::err);
-                (self.by_headers(&read, durable), gone(&read, durable))
+                let (stretches, gone) = (self.by_headers(&read, durable), gone(&read, durable));
+                committed = self.committed(&read, &stretches, durable)?;
+                (stretches, gone)
             }
         };
+        self.sink.begin(files.manifest.base.index, known.max(committed));
         let walked = self.walk(&read, &stretches, &gone, durable)?;
+        if self.sink.is_done() {
+            // What follows was not read.
+            let last = walked.last().map_or(0, |walked| walked.header.number);
+            gone.retain(|number, _| *number < last);
+        }
         add_gone(self.report, &read, &gone, &walked);
-        if let Some(error) = refused {
+        if let Some(error) = refused.filter(|_| !self.sink.is_done() || self.report.worst() < Some(Severity::Damage)) {
             self.refusal(error)?;
         }
         self.names(files);
@@ -70,6 +83,18 @@ impl GroupCheck<'_> {
             torn_bytes,
         });
         Ok(())
+    }
+
+    /// The last committed entry, as far as the frames of the stretches say. Only needed if the chain is broken.
+    fn committed(&self, read: &Readable, stretches: &[Stretch], durable: Position) -> Result<LogIndex, StorageError> {
+        let mut scratch =
+            Report { data_dir: PathBuf::new(), node: None, groups: Vec::new(), findings: Vec::new(), more: 0 };
+        let mut check = SegmentCheck { disk: self.disk, report: &mut scratch, sink: &mut NoSink };
+        let mut committed = LogIndex(0);
+        for stretch in stretches.iter().filter(|_| self.sink.needs_entries()) {
+            committed = committed.max(check.stretch(&read.files, stretch, durable, None)?.commit);
+        }
+        Ok(committed)
     }
 
     /// Adds what follows the end of the log, and what is not part of it; returns the bytes that the next start cuts off.
@@ -105,6 +130,9 @@ impl GroupCheck<'_> {
     ) -> Result<Vec<Walked>, StorageError> {
         let mut walked: Vec<Walked> = Vec::new();
         for (i, stretch) in stretches.iter().enumerate() {
+            if self.sink.is_done() {
+                break;
+            }
             let header = &stretch.header;
             if let Some(before) = walked.last().filter(|before| !before.lost) {
                 let place = |base: &Base| (base.index, base.term, base.offset);
@@ -118,7 +146,7 @@ impl GroupCheck<'_> {
                 }
             }
             let next = stretches.get(i + 1).map(|next| &next.header);
-            let mut check = SegmentCheck { disk: self.disk, report: self.report };
+            let mut check = SegmentCheck { disk: self.disk, report: self.report, sink: self.sink };
             let segment = check.stretch(&read.files, stretch, durable, next)?;
             walked.push(segment);
         }

@@ -29,6 +29,7 @@ use std::path::Path;
 pub use self::finding::{Finding, Severity, Unreadable};
 use self::group::GroupCheck;
 pub use self::report::{GroupReport, Report};
+use self::segment::NoSink;
 use crate::storage::error::StorageError;
 use crate::storage::io::disk::Disk;
 use crate::storage::io::group_files::group_dir;
@@ -63,17 +64,18 @@ pub fn verify(disk: &Disk, path: &Path) -> Result<Report, StorageError> {
         None => there.clone(),
     };
     for group in &listed {
-        GroupCheck { disk, report: &mut report, group: *group }.run(group_dir(&groups_dir, *group))?;
+        GroupCheck { disk, report: &mut report, group: *group, sink: &mut NoSink }
+            .run(group_dir(&groups_dir, *group))?;
     }
     for group in there.difference(&listed) {
         let dir = group_dir(&groups_dir, *group);
         let (severity, what) = match holds(disk, &groups_dir, *group) {
             Ok(Some(what)) => {
-                GroupCheck { disk, report: &mut report, group: *group }.run(dir.clone())?;
+                GroupCheck { disk, report: &mut report, group: *group, sink: &mut NoSink }.run(dir.clone())?;
                 (Severity::Damage, format!("node.toml is an older copy: it does not list this group, but {what}"))
             }
             Err(error) if error.is_config() => {
-                GroupCheck { disk, report: &mut report, group: *group }.run(dir.clone())?;
+                GroupCheck { disk, report: &mut report, group: *group, sink: &mut NoSink }.run(dir.clone())?;
                 let what = "this group is not listed in node.toml, and only another version of the program can read it";
                 (Severity::Format, what.to_owned())
             }

@@ -37,6 +37,36 @@ pub(super) struct Walked {
     pub(super) lost: bool,
     /// True if no damage was found in it, so that its running digest is meaningful.
     pub(super) sound: bool,
+    /// The last committed entry, as far as its frames say.
+    pub(super) commit: LogIndex,
+}
+
+/// Receives the valid entries of a log, in order, while they are checked.
+pub(super) trait EntrySink {
+    /// Called first: the entry before the first one of the log, and the last one that is known to be committed.
+    fn begin(&mut self, before: LogIndex, committed: LogIndex);
+    /// Receives one entry. `is_after_damage`: something before it is damaged, or was written by a newer version.
+    fn entry(&mut self, frame: &Frame<'_>, is_after_damage: bool);
+    /// Returns true if it needs no more entries, and the rest need not be checked.
+    fn is_done(&self) -> bool;
+    /// Returns false if the entries are ignored.
+    fn needs_entries(&self) -> bool {
+        true
+    }
+}
+
+/// Ignores the entries.
+pub(super) struct NoSink;
+
+impl EntrySink for NoSink {
+    fn begin(&mut self, _: LogIndex, _: LogIndex) {}
+    fn entry(&mut self, _: &Frame<'_>, _: bool) {}
+    fn is_done(&self) -> bool {
+        false
+    }
+    fn needs_entries(&self) -> bool {
+        false
+    }
 }
 
 /// A byte range without valid entries.
@@ -51,6 +81,7 @@ struct Hole {
 pub(super) struct SegmentCheck<'a> {
     pub(super) disk: &'a Disk,
     pub(super) report: &'a mut Report,
+    pub(super) sink: &'a mut dyn EntrySink,
 }
 
 impl SegmentCheck<'_> {
@@ -65,8 +96,15 @@ impl SegmentCheck<'_> {
         let header = stretch.header;
         let path = segment_path(&files.dir, header.number);
         let mut state = Ended::before(&header, Vec::new());
-        let mut walked =
-            Walked { header, end: SEGMENT_HEADER_BYTES, last: header.base, entries: 0, lost: false, sound: true };
+        let mut walked = Walked {
+            header,
+            end: SEGMENT_HEADER_BYTES,
+            last: header.base,
+            entries: 0,
+            lost: false,
+            sound: true,
+            commit: header.hard_state.commit,
+        };
         let opened = match self.disk.open_to_read(&path) {
             Ok(Some(file)) => file.len().map(|bytes| (file, bytes)),
             Ok(None) => Err(StorageError::damaged(&path, 0, "the segment is missing")),
@@ -90,7 +128,7 @@ impl SegmentCheck<'_> {
         let mut is_open = false;
         // A frame of a newer version precedes the next one.
         let mut newer_before = false;
-        loop {
+        while !self.sink.is_done() {
             let (position, what) = match walk.next() {
                 Ok(None) if end < synced && holes.is_empty() => (end, "the file ends".to_owned()),
                 Ok(None) => break,
@@ -108,8 +146,9 @@ impl SegmentCheck<'_> {
                         walked.entries += 1;
                     }
                     let after = at + frame_bytes(frame.payload.len()) as u64;
+                    let mut is_valid = true;
                     if let Err(what) = state.frame(&frame) {
-                        walked.sound = false;
+                        (walked.sound, is_valid) = (false, false);
                         self.report.add(Finding::new(Severity::Damage, &path, at, what).up_to(after));
                         if is_entry {
                             // The entries after it are compared with it.
@@ -117,8 +156,9 @@ impl SegmentCheck<'_> {
                             let _ = state.frame(&frame);
                         }
                     }
+                    walked.commit = walked.commit.max(state.hard_state.commit);
                     if let Err(what) = check_payload(&frame) {
-                        walked.sound = false;
+                        (walked.sound, is_valid) = (false, false);
                         let unreadable =
                             is_entry.then(|| Unreadable::between(&before_entry(&frame), &after_entry(&frame)));
                         self.report.add(Finding::new(Severity::Damage, &path, at, what).up_to(after).with(unreadable));
@@ -126,6 +166,9 @@ impl SegmentCheck<'_> {
                     if index.as_mut().is_some_and(|index| !index.agrees(at, &frame)) {
                         index = None;
                         self.wrong_index(files, header.number, "does not lead to the frames of its segment");
+                    }
+                    if is_entry && is_valid {
+                        self.sink.entry(&frame, self.report.worst() >= Some(Severity::Format));
                     }
                     continue;
                 }
