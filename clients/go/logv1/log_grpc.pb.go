@@ -79,6 +79,7 @@ const (
 //   - UNAVAILABLE if a connection broke, DEADLINE_EXCEEDED and CANCELLED: a Produce that ends with
 //     one of them may have been appended.
 //   - RESOURCE_EXHAUSTED for a message of more than 9 MiB.
+//   - UNIMPLEMENTED for a method that the node does not have.
 //   - A call that is rejected before its request is read (UNAUTHENTICATED, or PERMISSION_DENIED for
 //     a name without any right) has only its status.
 //
@@ -235,6 +236,7 @@ func (c *logClient) GetLog(ctx context.Context, in *GetLogRequest, opts ...grpc.
 //   - UNAVAILABLE if a connection broke, DEADLINE_EXCEEDED and CANCELLED: a Produce that ends with
 //     one of them may have been appended.
 //   - RESOURCE_EXHAUSTED for a message of more than 9 MiB.
+//   - UNIMPLEMENTED for a method that the node does not have.
 //   - A call that is rejected before its request is read (UNAUTHENTICATED, or PERMISSION_DENIED for
 //     a name without any right) has only its status.
 //

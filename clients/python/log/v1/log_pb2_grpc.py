@@ -73,6 +73,7 @@ class LogStub(object):
     - UNAVAILABLE if a connection broke, DEADLINE_EXCEEDED and CANCELLED: a Produce that ends with
     one of them may have been appended.
     - RESOURCE_EXHAUSTED for a message of more than 9 MiB.
+    - UNIMPLEMENTED for a method that the node does not have.
     - A call that is rejected before its request is read (UNAUTHENTICATED, or PERMISSION_DENIED for
     a name without any right) has only its status.
 
@@ -169,6 +170,7 @@ class LogServicer(object):
     - UNAVAILABLE if a connection broke, DEADLINE_EXCEEDED and CANCELLED: a Produce that ends with
     one of them may have been appended.
     - RESOURCE_EXHAUSTED for a message of more than 9 MiB.
+    - UNIMPLEMENTED for a method that the node does not have.
     - A call that is rejected before its request is read (UNAUTHENTICATED, or PERMISSION_DENIED for
     a name without any right) has only its status.
 
@@ -310,6 +312,7 @@ class Log(object):
     - UNAVAILABLE if a connection broke, DEADLINE_EXCEEDED and CANCELLED: a Produce that ends with
     one of them may have been appended.
     - RESOURCE_EXHAUSTED for a message of more than 9 MiB.
+    - UNIMPLEMENTED for a method that the node does not have.
     - A call that is rejected before its request is read (UNAUTHENTICATED, or PERMISSION_DENIED for
     a name without any right) has only its status.
 
