@@ -98,6 +98,22 @@ mod tests {
         }
     }
 
+    /// Without this, the example as it was printed failed with "no certificate to connect with".
+    #[test]
+    fn examples_of_commands_that_connect_name_the_certificates() {
+        let mut commands: Vec<Command> = cli().get_subcommands().cloned().collect();
+        while let Some(command) = commands.pop() {
+            commands.extend(command.get_subcommands().cloned());
+            if !command.get_arguments().any(|argument| argument.get_id() == "certs") {
+                continue;
+            }
+            let help = command.clone().term_width(0).render_long_help().to_string();
+            for line in help.lines().filter(|line| line.starts_with("  seriatim ")) {
+                assert!(line.contains("--certs ") || line.contains("--insecure"), "{line}");
+            }
+        }
+    }
+
     #[test]
     fn examples_are_accepted() {
         let mut commands: Vec<Command> = cli().get_subcommands().cloned().collect();
