@@ -1,8 +1,9 @@
 //! One node: starts its components from the bottom layer up, and stops them from the top down.
 //!
-//! The listeners are bound first, and answer JOINING until the node is a member of a cluster. It becomes one in one
-//! of three ways (`enter.rs`): it was a member before its restart, it founds a cluster, or it is admitted. Then the
-//! components of a member are started (`base.rs`): log-writer, readers, peers, consensus.
+//! The files of the configuration are loaded (`files.rs`), and the addresses checked (`listen_addr.rs`). Then the
+//! listeners are bound, and answer JOINING until the node is a member of a cluster. It becomes one in one of three
+//! ways (`enter.rs`): it was a member before its restart, it founds a cluster, or it is admitted. Then the components
+//! of a member are started (`base.rs`): log-writer, readers, peers, consensus.
 
 mod base;
 mod enter;
