@@ -57,7 +57,7 @@ mod tests {
         std::fs::write(dir.path().join("ca.pem"), "text").expect("written");
         let mut config = Config::for_test(dir.path(), "n1").expect("a configuration");
         config.tls = Some(TlsFiles::in_dir(dir.path(), "n1"));
-        let errors = load(&config).err().expect("unusable");
+        let errors = load(&config).map(drop).expect_err("unusable");
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         assert_eq!(lines.len(), 2, "{lines:?}");
         assert!(lines[0].contains("ca.pem: no certificate in PEM form"), "{lines:?}");
