@@ -1,8 +1,8 @@
 //! Reading ahead of a stream, so that the disk works while records are sent.
 //!
-//! A stream starts it when a read has waited for the disk: then [`AHEAD_BYTES`] after that read are being fetched. Whenever half of
-//! them are used, as many again are requested, by a thread that may wait. It stops where the log is still being written, because
-//! new records are in the page cache.
+//! Read-ahead begins when a read of the stream has waited for the disk: that read also asks the system for the next
+//! [`AHEAD_BYTES`]. Each time the stream has used half of them, a thread that may block requests another half.
+//! Read-ahead stops where the log is still being written, because new records are in the page cache.
 
 use std::sync::Arc;
 
@@ -13,37 +13,38 @@ use crate::storage::format::frame::Position;
 use crate::storage::format::segment_header::SEGMENT_HEADER_BYTES;
 use crate::storage::io::disk::Access;
 
-/// The bytes of each further fetch.
+/// The size of each request after the first one.
 const STEP_BYTES: u64 = AHEAD_BYTES / 2;
 
-/// The position up to which a stream has requested bytes; none if it never waited.
+/// The end of the bytes that a stream has requested; none if none of its reads has waited for the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ahead(Option<Position>);
 
-/// Bytes of a segment that a stream will read.
+/// The next bytes of a segment to request for a stream.
 pub struct Fetch {
     segment: Arc<Segment>,
     from: u64,
 }
 
 impl Ahead {
-    /// For a stream whose read has waited for the disk and ended at `resume`.
+    /// Begins read-ahead for a stream whose last read waited for the disk and ended at `resume`.
     pub fn of_waited(resume: Option<ResumePoint>) -> Ahead {
         Ahead(resume.map(|ResumePoint { position, .. }| Position { at: position.at + AHEAD_BYTES, ..position }))
     }
 }
 
 impl Fetch {
-    /// Starts to fetch them. May wait for the disk.
+    /// Asks the system to read the bytes. Opening the segment may wait for the disk.
     pub fn run(&self) {
-        // If it can't be opened, the read that needs it reports that.
+        // If the segment can't be opened, the read that needs it reports the error.
         if let Ok(Some(file)) = self.segment.file(Access::Blocking) {
             file.will_need(self.from, STEP_BYTES);
         }
     }
 }
 
-/// Returns what is to be fetched next for a stream whose last read ended at `resume`, if it is time. Never waits.
+/// Returns the next bytes to request for a stream whose last read ended at `resume`; `None` if enough are requested.
+/// Never waits.
 pub(super) fn to_fetch(view: &View, resume: ResumePoint, ahead: &mut Ahead) -> Option<Fetch> {
     let start = resume.position;
     let reached = ahead.0?.max(start);
@@ -74,8 +75,8 @@ mod tests {
     use crate::storage::write::options::LogOptions;
     use crate::types::{NodeId, Offset};
 
-    /// A stream goes through a log of several segments: everything after its first read is fetched once, in order, never
-    /// more than 8 MiB before it is needed, and nothing that is still being written.
+    /// While a stream reads a log of several segments, everything after its first read is requested once and in order,
+    /// and never more than 8 MiB before the stream needs it. Bytes that are still being written are not requested.
     #[test]
     fn fetches_everything_once_and_in_time() {
         let home = Home::new(Genesis::Founder(NodeId(5)));

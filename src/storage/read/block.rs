@@ -1,8 +1,8 @@
-//! Sequential reads: a stream continues where its last read ended, and gets whole entries.
+//! Sequential reads: a stream continues where its last read ended, and receives whole entries.
 //!
-//! A stream reads megabytes. It needs no index once its position is known, and the payloads are moved together in the buffer that
-//! they were read into. What is not simple (a beginning or a high watermark inside an entry, a position that does not exist any
-//! more, a bad frame) is read record by record ([`super::records`]).
+//! Such a read returns megabytes. It searches no index once the stream's position is known, and it moves the payloads
+//! together inside the buffer that they were read into. All other cases are read record by record ([`super::records`]):
+//! a first record or a high watermark inside an entry, a position that no longer exists, a bad frame.
 
 use super::error::ReadError;
 use super::records::{Slice, records};
@@ -16,29 +16,29 @@ use crate::storage::format::segment_header::SEGMENT_HEADER_BYTES;
 use crate::storage::io::disk::Access;
 use crate::types::Offset;
 
-/// A frame up to this size is read whole, even if fewer bytes were wanted.
+/// A frame of at most this size is read whole, even if the caller requested fewer bytes.
 const FRAME_BYTES_MAX: usize = 1 << 20;
-/// What is read besides the wanted payloads: their headers, and notes between them.
+/// Bytes to read in addition to the requested payloads: their headers, and the notes between them.
 const SLACK_BYTES: usize = 8 << 10;
-/// What a response appends to the records.
+/// Room for the fields that a response appends to the records.
 const RESPONSE_END_BYTES: usize = 64;
-/// What is fetched ahead of a read that has waited for the disk.
+/// The number of bytes that are requested in advance once a read has waited for the disk.
 pub(crate) const AHEAD_BYTES: u64 = 8 << 20;
 
-/// Where a read ended, for the next one.
+/// Where a sequential read ended and the next one continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResumePoint {
     /// The next frame.
     pub position: Position,
-    /// Its length, as its header says; 0 if the header was not read.
+    /// The length of that frame according to its header; 0 if the header was not read.
     frame_bytes: usize,
 }
 
-/// Records, and where the read ended; `None` if that is inside an entry.
+/// Records, and the position after them; `None` if the read ended inside an entry.
 pub type Block = (Slice, Option<ResumePoint>);
 
-/// Reads about `bytes_max` bytes of records from `from` on and below `until`, the high watermark: whole entries, if possible.
-/// `resume` is where the last read ended, if there was one.
+/// Reads about `bytes_max` bytes of records, in whole entries if possible, from `from` up to but excluding `until`, the
+/// high watermark. `resume` is where the previous read ended, if there was one.
 ///
 /// # Errors
 /// [`ReadError`].
@@ -76,7 +76,7 @@ enum Sequential {
     NotSimple,
 }
 
-/// A frame before the record, by the index.
+/// Returns the position of a frame at or before the record, from the index.
 fn start(view: &View, from: Offset, access: Access) -> Option<ResumePoint> {
     let part = &view.parts[view.part_of_offset(from)];
     let at = part.segment.index(access).ok()??.position(Key::Offset(from)).min(part.end());
@@ -100,11 +100,12 @@ fn sequential(view: &View, start: ResumePoint, wanted: Wanted) -> Sequential {
     Sequential::NotSimple
 }
 
-/// Reads one segment from a frame on; returns no record if the segment contains none there.
+/// Reads records of one segment, starting at a frame; returns none if the rest of the segment contains none.
 fn sequential_in(part: &Part, start: u64, frame_bytes: usize, wanted: Wanted) -> Sequential {
     let Wanted { from, until, bytes_max, access } = wanted;
     let Ok(Some(file)) = part.segment.file(access) else { return Sequential::NotSimple };
-    // Entries are likely as long as their predecessors: of one that does not fit any more only the header has to be read.
+    // Entries are likely as large as the previous one, so read only as many as fit. Of the first entry that does not
+    // fit, only the header is needed.
     let likely = match bytes_max.checked_div(frame_bytes) {
         Some(frames) if frame_bytes <= FRAME_BYTES_MAX => frames.max(1) * frame_bytes,
         _ => bytes_max,
@@ -132,7 +133,7 @@ fn sequential_in(part: &Part, start: u64, frame_bytes: usize, wanted: Wanted) ->
         let (header, payload_bytes) = match walk.next() {
             Ok(Some((_, frame))) => (frame.header, frame.payload.len()),
             Ok(None) => break (position, 0),
-            // What precedes a bad frame is returned; the next read finds out which records are lost.
+            // Return the records before the bad frame; the next read determines which records are lost.
             Err(_) if !is_first => break (position, walk.next_frame_bytes().ok().flatten().unwrap_or(0)),
             Err(WalkError::NotCached) => return Sequential::NotCached,
             Err(_) => return Sequential::NotSimple,
@@ -159,7 +160,7 @@ fn sequential_in(part: &Part, start: u64, frame_bytes: usize, wanted: Wanted) ->
     };
     slice.bytes = walk.into_kept();
     if slice.bytes.capacity() > 2 * bytes + RESPONSE_END_BYTES {
-        // It may wait long for its client, and only the records are charged for.
+        // The response may wait a long time for its client, and the stream's budget is charged only for the records.
         slice.bytes.shrink_to(bytes + RESPONSE_END_BYTES);
     }
     let position = Position { file: part.segment.header.number, at: position };

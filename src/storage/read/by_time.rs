@@ -1,8 +1,8 @@
 //! The search by time: the first record that was appended at a time or later.
 //!
-//! Append times never decrease within a log. A segment's header contains a time that no earlier record is newer than, and its index
-//! contains times: both only determine where the search begins. The index is checked by the frame that it leads to, and
-//! everything after it is read and compared.
+//! Append times never decrease within a log. The time in a segment's header, which no earlier record exceeds, and the
+//! times in its index only determine where the search begins. The frame at that position is checked against the index,
+//! and every frame from there on is read and compared.
 
 use super::error::ReadError;
 use super::holes::Hole;
@@ -12,9 +12,9 @@ use crate::storage::format::index::Key;
 use crate::storage::io::disk::Access;
 use crate::types::Offset;
 
-/// The first record in `from..until` whose append time (Unix microseconds) is not before `time_us`; `None` when all of
-/// them are older. If that record may be among unreadable ones, the first of these. Records below `from` that are not stored any more
-/// count as older.
+/// Returns the first record in `from..until` whose append time (Unix microseconds) is at or after `time_us`; `None` if
+/// all of them are older. If an unreadable record may be that record, returns the first such one. Trimmed records count
+/// as older.
 ///
 /// # Errors
 /// [`ReadError`]; never `Trimmed`.
@@ -31,7 +31,7 @@ pub(super) fn first_not_before(
         if from >= until {
             return Ok(found);
         }
-        // The first unreadable record that may be the result: no later frame shows yet that it is older.
+        // The first unreadable record that may be the result. A later frame with an older time rules it out.
         let mut lost = None;
         let ended = visit(log, view, Key::Time(time_us), access, |part, at, frame, holes| {
             let header = &frame.header;

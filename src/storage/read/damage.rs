@@ -39,16 +39,16 @@ impl fmt::Display for DamagedRange {
 }
 
 impl DamagedRange {
-    /// True if the next start of the node will fail because of it, although the node can still serve other records.
+    /// True if this damage makes the next start of the node fail, although the node can still serve other records.
     fn stops_start(&self) -> bool {
         segment_number(&self.file).is_none() || self.position < SEGMENT_HEADER_BYTES
     }
 
-    /// The range, the records in it, and what the node can't do because of it.
+    /// Describes the range, the records in it, and what the node can't do because of them.
     fn described(&self) -> String {
         let DamagedRange { file, position, bytes, first_offset, next_offset, what } = self;
         let place = match bytes {
-            // The size of what is missing is unknown.
+            // The length of the range is unknown.
             0 => format!("{file} is damaged at byte {position}"),
             bytes => {
                 format!("{file} is damaged at {}", span("byte", "bytes", *position, position.saturating_add(*bytes)))
@@ -66,7 +66,7 @@ impl DamagedRange {
         format!("{place}: {what}{records}{start}")
     }
 
-    /// True if both name the same place of the same file.
+    /// True if both begin at the same position of the same file.
     pub(crate) fn is_at(&self, other: &DamagedRange) -> bool {
         (&self.file, self.position) == (&other.file, other.position)
     }
@@ -86,7 +86,7 @@ struct KnownDamage {
     places: BTreeMap<(String, u64), u64>,
     /// The frames of newer versions that were logged, by file and position.
     newer: BTreeMap<(PathBuf, u64), NewerFrame>,
-    /// The number of started passes.
+    /// The number of scrub passes that have started.
     passes: u64,
 }
 
@@ -95,7 +95,7 @@ impl Damages {
         self.known.lock()
     }
 
-    /// Lists and logs a range; if its position is known, only updates the listed range.
+    /// Logs and lists a range. If damage at its position is known, only updates the listed range.
     pub fn report(&self, group: GroupId, range: &DamagedRange) {
         {
             let mut known = self.known();
@@ -151,12 +151,13 @@ impl Damages {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Notes that a pass over everything starts.
+    /// Notes that a scrub pass starts.
     pub(crate) fn begin_pass(&self) {
         self.known().passes += 1;
     }
 
-    /// Forgets everything except what a complete pass has just found, and what reads have found since it started.
+    /// Ends a complete scrub pass: forgets all damage except `found`, and except what reads have found since the pass
+    /// started.
     pub(crate) fn keep(&self, found: &[DamagedRange]) {
         let mut known = self.known();
         let KnownDamage { ranges, places, passes, .. } = &mut *known;
@@ -184,7 +185,8 @@ mod tests {
         DamagedRange { file, position, bytes: 8, first_offset: Offset(1), next_offset: Some(Offset(3)), what }
     }
 
-    /// A pass takes hours. Damage that a read found in the meantime, in a part that the pass had read already, was forgotten at its end.
+    /// A pass takes hours. Once, its end discarded damage that a read had found meanwhile in a part that the pass had
+    /// already checked.
     #[test]
     fn keeps_what_reads_find_during_a_pass() {
         let damages = Damages::default();
@@ -200,7 +202,8 @@ mod tests {
         assert_eq!(damages.list(), []);
     }
 
-    /// One record was "records 680 to 680 ... are damaged", and an empty manifest "0 bytes of manifest at byte 0".
+    /// Once, a single record was described as "records 680 to 680 ... are damaged", and an empty manifest as "0 bytes
+    /// of manifest at byte 0".
     #[test]
     fn describes_a_range_with_its_records() {
         let name = "00000000000000000001.seg is damaged at";

@@ -1,4 +1,4 @@
-//! Reads of entries, for followers and for the end of the log as of an entry.
+//! Reads of entries, to send them to followers and to compute the end of the log as of an entry.
 
 use super::damage::DamagedRange;
 use super::error::ReadError;
@@ -14,9 +14,9 @@ use crate::storage::format::state::Base;
 use crate::storage::io::disk::Access;
 use crate::types::LogIndex;
 
-/// Entries from `low` on and below `high`, up to `bytes_max`, but at least one. Fewer, or none, if the log is shorter: it may
-/// have been truncated since. Also fewer before an entry that can't be read. A caller that needs them to be of one log checks their
-/// terms.
+/// Returns entries from `low` up to but excluding `high`, at most `bytes_max` bytes, but at least one entry. Returns
+/// fewer or none if the log is shorter, because it may have been truncated meanwhile, and stops before an entry that
+/// can't be read. A caller that needs entries of one consistent log checks their terms.
 ///
 /// # Errors
 /// [`ReadError`]; `Trimmed` if `low` is not above the base; `Damaged` or `NewerFrame` if the first entry can't be read.
@@ -64,14 +64,14 @@ pub(super) fn entries(
     })
 }
 
-/// The error for the entries before the one at this position.
+/// The error for the entries that are missing before this position.
 fn missing(part: &Part, at: u64, holes: &[Hole]) -> ReadError {
     let hole = holes.first().cloned();
     hole.map_or_else(|| ReadError::Damaged(part.damaged(at, "the entry before this one is missing")), ReadError::from)
 }
 
-/// The end of the log as of an entry. Reads from `near` on, an entry up to this one whose digest is known, or from the
-/// beginning of the entry's segment; blocks.
+/// Returns the end of the log as of an entry. Reads forward from `near`, an entry at or before this one whose digest is
+/// known, or from the beginning of the entry's segment. May wait for the disk.
 ///
 /// # Errors
 /// [`StorageError`], also if the entry is not stored.
@@ -80,8 +80,9 @@ pub(super) fn end_at(log: &Published, index: LogIndex, near: Option<Base>) -> Re
     if index == view.base.index { Ok(view.base) } else { Ok(locate(log, &view, index, near)?.2) }
 }
 
-/// The place of an entry after the base: the number of its part in the view, the end of its frame, and the end of the log as of
-/// that entry. Reads from `near` on, an entry up to this one whose digest is known, or from the beginning of the segment.
+/// Locates an entry above the base. Returns the number of its part in the view, the end of its frame, and the end of
+/// the log as of the entry. Reads forward from `near`, an entry at or before this one whose digest is known, or from
+/// the beginning of the segment.
 pub(crate) fn locate(
     log: &Published,
     view: &View,

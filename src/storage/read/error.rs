@@ -14,28 +14,28 @@ pub enum ReadError {
     /// With [`Access::Cached`]: the bytes are not in memory, so a `reader` thread has to read them.
     #[error("not in memory")]
     NotCached,
-    /// The first wanted record or entry is not stored any more.
+    /// The first requested record or entry is not stored any more.
     #[error("trimmed away: the first record is {first_offset}")]
     Trimmed {
-        /// The first stored record. Clients may read from the watermark's first offset on, which is not below it.
+        /// The offset of the first stored record. The first offset that clients may read is not below it.
         first_offset: Offset,
     },
-    /// The bytes differ from what was written, or can't be read: the range, and the records lost in it, from the first requested
-    /// one on.
+    /// Bytes differ from what was written, or can't be read: the byte range, and the records lost in it, beginning with
+    /// the first requested one.
     #[error("damaged: {0}")]
     Damaged(DamagedRange),
-    /// A newer version wrote the frames in which the records or entries should be; nothing there is damaged.
+    /// The requested records or entries are in frames that a newer version wrote; nothing is damaged.
     #[error(transparent)]
     NewerFrame(NewerRecords),
     /// The system refused to read; names the file.
     #[error("{0}")]
     Io(String),
-    /// The system had no descriptor or no memory left: a temporary condition, and nothing is known about the bytes.
+    /// The system had no file descriptor or no memory left. This is temporary, and nothing is known about the bytes.
     #[error("{0}")]
     Shortage(String),
 }
 
-/// Records that this version can't read, because a newer one wrote the frames where they should be.
+/// Records that this version can't read, because they are in frames that a newer version wrote.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{frame}")]
 pub struct NewerRecords {

@@ -1,4 +1,4 @@
-//! What a read can't read between two entries that it can: damage, and frames of a newer version.
+//! The unreadable ranges between readable entries: damage, and frames of a newer version.
 
 use super::damage::DamagedRange;
 use super::error::{NewerRecords, ReadError};
@@ -9,12 +9,13 @@ use crate::storage::faults::{Fault, broken};
 use crate::storage::io::disk::Access;
 use crate::types::Offset;
 
-/// Bytes that this version can't read, between two readable entries or an entry and the end of its segment, and the records in them.
-/// Nothing shows which of these records were in which of several unreadable frames there, so one damaged frame makes all of it damage.
+/// A range that this version can't read, from one readable entry to the next or to the end of the segment, and the
+/// records in it. It is unknown which frame of the range contained which record, so one damaged frame makes the whole
+/// range damaged.
 #[derive(Clone, Debug)]
 pub(super) enum Hole {
     Damaged(DamagedRange),
-    /// Valid frames, at least one of a newer version.
+    /// Only valid frames, at least one of them of a newer version.
     Newer(NewerRecords),
 }
 
@@ -27,7 +28,7 @@ impl Hole {
         }
     }
 
-    /// The first record after it, if known; its first record if it contains none.
+    /// The first record after it, if known; equal to the first record if the hole contains none.
     fn next_offset(&self) -> Option<Offset> {
         match self {
             Hole::Damaged(range) => range.next_offset,
@@ -39,7 +40,7 @@ impl Hole {
         matches!(self, Hole::Damaged(_))
     }
 
-    /// The same hole with these records.
+    /// Returns the same hole with these records.
     fn of_records(self, first_offset: Offset, next_offset: Option<Offset>) -> Hole {
         match self {
             Hole::Damaged(range) => Hole::Damaged(DamagedRange { first_offset, next_offset, ..range }),
@@ -47,8 +48,9 @@ impl Hole {
         }
     }
 
-    /// Of several holes, the one with the record at `from`; `next` is the first record after all of them. It ends before the first
-    /// record whose error is another one: a client that continues there learns of both.
+    /// Returns the hole that contains the record at `from`; `next` is the first record after all `holes`. The result
+    /// ends at the first record that is lost for the other reason, so that a client that continues there receives that
+    /// error too.
     pub(super) fn at(holes: &[Hole], from: Offset, next: Offset) -> Option<Hole> {
         let has_records = |hole: &Hole| hole.next_offset().is_none_or(|next| next > hole.first_offset());
         let is_passed = |hole: &Hole| hole.next_offset().is_some_and(|next| next <= from);
@@ -74,9 +76,9 @@ pub(super) struct Holes<'a> {
     access: Access,
     /// The damaged byte ranges in this segment, each up to the next entry or frame of a newer version.
     damaged: Vec<DamagedRange>,
-    /// The last of them has no end yet.
+    /// True if the end of the last damaged range is not known yet.
     is_open: bool,
-    /// In order; one for each segment, as the segment's base offset shows where the one before it ends.
+    /// The holes, in order. At most one for each segment, because the next segment's base offset shows where it ends.
     pub(super) pending: Vec<Hole>,
 }
 
@@ -85,8 +87,8 @@ impl<'a> Holes<'a> {
         Holes { log, access, damaged: Vec::new(), is_open: false, pending: Vec::new() }
     }
 
-    /// Notes that the bytes at `position` are not a valid frame, or can't be read; `next_offset` is the offset of the record
-    /// that should be there.
+    /// Notes that the bytes at `position` are not a valid frame, or can't be read. `next_offset` is the record that
+    /// should be there.
     pub(super) fn damage(
         &mut self,
         part: &Part,
@@ -104,7 +106,7 @@ impl<'a> Holes<'a> {
                 return Ok(());
             }
         };
-        // Only a read that may wait for the disk finds out what is wrong and where it ends.
+        // Only a read that may wait for the disk can determine what is wrong and where the damage ends.
         if self.access == Access::Cached {
             return Err(ReadError::NotCached);
         }
@@ -127,7 +129,7 @@ impl<'a> Holes<'a> {
         Ok(())
     }
 
-    /// Notes a frame of a newer version; `next_offset` is the offset of the record that should be there.
+    /// Notes a frame of a newer version. `next_offset` is the record that should be there.
     pub(super) fn newer(&mut self, part: &Part, next_offset: Offset, frame: NewerFrame) {
         self.close(frame.position);
         if self.log.still_contains(part, frame.position) {
@@ -143,7 +145,7 @@ impl<'a> Holes<'a> {
         }
     }
 
-    /// Ends the open damage at `position`.
+    /// Ends the open damaged range at `position`.
     fn close(&mut self, position: u64) {
         if std::mem::take(&mut self.is_open)
             && let Some(range) = self.damaged.last_mut()
@@ -152,7 +154,8 @@ impl<'a> Holes<'a> {
         }
     }
 
-    /// Notes an entry at `position`, or the end of the segment; `next_offset` is the first record from there on, if known.
+    /// Ends the holes at `position`, where an entry begins or the segment ends. `next_offset` is the first record from
+    /// there on, if known.
     pub(super) fn end(&mut self, part: &Part, position: u64, next_offset: Option<Offset>) {
         self.close(position);
         if let Some(last) = self.pending.pop() {

@@ -14,7 +14,8 @@ pub fn index_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:020}.idx"))
 }
 
-/// Why an index is rebuilt. It is derived, so unlike damage of other files this needs no action of an operator.
+/// Returns the message that an index is rebuilt. An index is derived from its segment, so unlike damage to other files
+/// this requires no action from the operator.
 fn rebuilding(error: &StorageError) -> String {
     match error {
         StorageError::Damaged { file, what, .. } => {
@@ -24,7 +25,7 @@ fn rebuilding(error: &StorageError) -> String {
     }
 }
 
-/// The index of a sealed segment, if a valid one exists.
+/// Reads the index of a sealed segment; `None` if no valid one exists.
 ///
 /// # Errors
 /// If the system lacks a descriptor or memory to open it; nothing is known about the file then.
@@ -71,7 +72,7 @@ pub(crate) fn rebuild(
             Ok(Some((at, frame))) => index.push(&frame.header, at),
             Ok(None) | Err(WalkError::NotCached) => break,
             Err(WalkError::Newer(newer)) => walk.skip_newer(&newer),
-            // A shortage is not a property of the segment: the incomplete index must not be written.
+            // A lack of descriptors or memory is temporary: the incomplete index must not be stored.
             Err(WalkError::Disk(error)) if error.is_shortage() => return index,
             Err(WalkError::Bad { .. } | WalkError::Disk(_)) => match walk.skip_bad() {
                 Ok(true) => {}

@@ -1,10 +1,11 @@
-//! Reads of one group's log, at the same time as the thread that appends to it and without its mutex.
+//! Reads of one group's log, concurrent with the thread that appends to it and without its mutex.
 //!
-//! A reader takes the current view, finds the segment, and by its index a position, and walks the frames from there; the checksum
-//! of each is checked on every read. gRPC's threads read with [`Access::Cached`], which never waits for the disk. What is not in
-//! memory ([`ReadError::NotCached`]) is read again on a `reader` thread (`io/pool.rs`) with [`Access::Blocking`].
+//! A reader takes the current view, finds the segment, searches the segment's index for a position, and walks the
+//! frames from there. Every read verifies the checksum of each frame. gRPC threads read with [`Access::Cached`], which
+//! never waits for the disk. If that fails with [`ReadError::NotCached`], the read is repeated on a `reader` thread
+//! (`io/pool.rs`) with [`Access::Blocking`].
 //!
-//! A caller that reads records must not read beyond the high watermark: what is there may still be truncated.
+//! Callers must not read records at or above the high watermark, because these may still be truncated.
 
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use crate::storage::format::state::Base;
 use crate::storage::io::disk::Access;
 use crate::types::{LogIndex, Offset};
 
-/// Reads one group's log; a clone reads the same.
+/// A handle for reads of one group's log; a clone reads the same log.
 #[derive(Clone)]
 pub struct GroupReader(Arc<Published>);
 
@@ -38,9 +39,10 @@ impl GroupReader {
         self.0.view()
     }
 
-    /// Returns records from `from` on and below `until`, the high watermark. Ends before `records_max` or `bytes_max` is exceeded, but
-    /// returns at least one record, of any size, if one exists; and ends before a record that can't be read. Each call checks whole
-    /// frames, so a caller that wants single records reads many at once and splits them with [`crate::storage::payload::records`].
+    /// Returns records from `from` up to but excluding `until`, the high watermark. Stops before `records_max` or
+    /// `bytes_max` is exceeded, but returns at least one record, of any size, if one exists; also stops before a record
+    /// that can't be read. Each call checks whole frames, so a caller that needs single records reads many at once and
+    /// splits them with [`crate::storage::payload::records`].
     ///
     /// # Errors
     /// [`ReadError`]; `Damaged` or `NewerFrame` if the first record can't be read.
@@ -55,8 +57,8 @@ impl GroupReader {
         records::records(&self.0, from, until, records_max, bytes_max, access)
     }
 
-    /// Reads about `bytes_max` bytes of records from `from` on and below `until`, the high watermark: whole entries, if possible.
-    /// `resume` is where the last read ended, if there was one.
+    /// Reads about `bytes_max` bytes of records, in whole entries if possible, from `from` up to but excluding `until`,
+    /// the high watermark. `resume` is where the previous read ended, if there was one.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -71,13 +73,14 @@ impl GroupReader {
         block::block(&self.0, from, until, bytes_max, access, resume)
     }
 
-    /// Returns what is to be fetched next for a stream whose last read ended at `resume`, if it is time. Never waits.
+    /// Returns the next bytes to request for a stream whose last read ended at `resume`; `None` if enough are
+    /// requested. Never waits.
     pub fn to_fetch(&self, resume: ResumePoint, ahead: &mut Ahead) -> Option<Fetch> {
         ahead::to_fetch(&self.view(), resume, ahead)
     }
 
-    /// The append time of the record at an offset below `until`, Unix microseconds; `None` if it does not exist. For a
-    /// record that can't be read it is that of the next readable one, if that is found soon.
+    /// Returns the append time (Unix microseconds) of the record at `offset`; `None` if that is not below `until`. For a
+    /// record that can't be read, returns the time of the next readable one, if a few attempts find it.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -85,9 +88,9 @@ impl GroupReader {
         records::append_time_us(&self.0, offset, until, access)
     }
 
-    /// The first record in `from..until` whose append time (Unix microseconds) is not before `time_us`; `None` when all of
-    /// them are older. If that record may be among unreadable ones, the first of these. Records below `from` that are not stored any more
-    /// count as older.
+    /// Returns the first record in `from..until` whose append time (Unix microseconds) is at or after `time_us`; `None`
+    /// if all of them are older. If an unreadable record may be that record, returns the first such one. Trimmed
+    /// records count as older.
     ///
     /// # Errors
     /// [`ReadError`]; never `Trimmed`.
@@ -101,9 +104,9 @@ impl GroupReader {
         by_time::first_not_before(&self.0, time_us, from, until, access)
     }
 
-    /// Entries from `low` on and below `high`, up to `bytes_max`, but at least one. Fewer, or none, if the log is shorter: it may
-    /// have been truncated since. Also fewer before an entry that can't be read. A caller that needs them to be of one log checks their
-    /// terms.
+    /// Returns entries from `low` up to but excluding `high`, at most `bytes_max` bytes, but at least one entry.
+    /// Returns fewer or none if the log is shorter, because it may have been truncated meanwhile, and stops before an
+    /// entry that can't be read. A caller that needs entries of one consistent log checks their terms.
     ///
     /// # Errors
     /// [`ReadError`]; `Trimmed` if `low` is not above the base; `Damaged` or `NewerFrame` if the first entry can't be read.
@@ -117,8 +120,8 @@ impl GroupReader {
         entries::entries(&self.0, low, high, bytes_max, access)
     }
 
-    /// The end of the log as of an entry. Reads from `near` on, an entry up to this one whose digest is known, or from the
-    /// beginning of the entry's segment; blocks.
+    /// Returns the end of the log as of an entry. Reads forward from `near`, an entry at or before this one whose
+    /// digest is known, or from the beginning of the entry's segment. May wait for the disk.
     ///
     /// # Errors
     /// [`StorageError`], also if the entry is not stored.
@@ -126,8 +129,9 @@ impl GroupReader {
         entries::end_at(&self.0, index, near)
     }
 
-    /// The base offset of the newest segment that was created at `local_us` or before, by the log's clock (`catalog/policy/ages.rs`): all
-    /// earlier records had arrived by then. `None` if no segment is that old. Reads nothing.
+    /// Returns the base offset of the newest segment that was created at or before `local_us`, by the log's clock
+    /// (`catalog/policy/ages.rs`): all earlier records had arrived by then. `None` if no segment is that old. Reads
+    /// nothing from the disk.
     pub fn arrived_by(&self, local_us: u64) -> Option<Offset> {
         self.view().arrived_by(local_us)
     }
@@ -142,7 +146,8 @@ impl GroupReader {
         self.0.unprotected_bytes()
     }
 
-    /// The first record to keep so that whole segments go and at least `bytes` stay; `None` when none can go. Reads nothing.
+    /// Returns the first record to keep so that whole segments are dropped and at least `bytes` remain; `None` if none
+    /// can be dropped. Reads nothing from the disk.
     pub fn first_within(&self, bytes: u64) -> Option<Offset> {
         self.view().first_within(bytes)
     }

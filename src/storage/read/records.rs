@@ -1,4 +1,4 @@
-//! Reads of records, one by one where need be: they may begin and end inside an entry.
+//! Reads of records. They may begin and end inside an entry.
 
 use super::damage::DamagedRange;
 use super::error::{NewerRecords, ReadError};
@@ -15,17 +15,18 @@ use crate::types::Offset;
 /// Records as they are stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Slice {
-    /// Fields `records` = 3, one after the other.
+    /// The encoded fields `records` = 3, concatenated.
     pub bytes: Vec<u8>,
     /// The number of records.
     pub count: u32,
-    /// The offset after the last record; where the read began, if it returned none.
+    /// The offset after the last record; the start of the read if it returned none.
     pub next: Offset,
 }
 
-/// Returns records from `from` on and below `until`, the high watermark. Ends before `records_max` or `bytes_max` is exceeded, but
-/// returns at least one record, of any size, if one exists; and ends before a record that can't be read. Each call checks whole
-/// frames, so a caller that wants single records reads many at once and splits them with [`payload::records`].
+/// Returns records from `from` up to but excluding `until`, the high watermark. Stops before `records_max` or
+/// `bytes_max` is exceeded, but returns at least one record, of any size, if one exists; also stops before a record
+/// that can't be read. Each call checks whole frames, so a caller that needs single records reads many at once and
+/// splits them with [`payload::records`].
 ///
 /// # Errors
 /// [`ReadError`]; `Damaged` or `NewerFrame` if the first record can't be read.
@@ -45,10 +46,10 @@ pub(super) fn records(
         if from >= until || records_max == 0 {
             return Ok(slice);
         }
-        // The holes since the last record: one of them contains the wanted record.
+        // The holes since the last record; one of them contains the requested record.
         let mut met: Vec<Hole> = Vec::new();
         let ended = visit(log, view, Key::Offset(from), access, |part, at, frame, holes| {
-            // After the first record, a hole ends the slice, also after a note.
+            // Once the slice contains a record, it ends at the next hole, even if there is a note between them.
             let go_on = if slice.count > 0 && !broken(Fault::SoundWithheld) { Visit::NextSound } else { Visit::Next };
             if !frame.header.kind.is_entry() {
                 return Ok(go_on);
@@ -127,8 +128,8 @@ pub(super) fn records(
     })
 }
 
-/// The append time of the record at an offset below `until`, Unix microseconds; `None` if it does not exist. For a
-/// record that can't be read it is that of the next readable one, if that is found soon.
+/// Returns the append time (Unix microseconds) of the record at `offset`; `None` if that is not below `until`. For a
+/// record that can't be read, returns the time of the next readable one, if a few attempts find it.
 ///
 /// # Errors
 /// [`ReadError`].

@@ -1,4 +1,4 @@
-//! A segment as readers use it: its file and its index are open while it is read.
+//! A segment as readers use it. Its file and its index are opened on demand.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::storage::format::segment_header::{SegmentHeader, segment_path};
 use crate::storage::io::disk::{Access, Disk, DiskFile};
 use crate::storage::io::segment_cache::{CacheSlot, SegmentCache};
 
-/// What is open of a segment. The index is open only as long as the file is.
+/// The open parts of a segment. The index is closed together with the file.
 #[derive(Default)]
 struct Slot {
     open: Mutex<Open>,
@@ -44,7 +44,7 @@ impl Slot {
         }
     }
 
-    /// Keeps a file open; returns the one that another thread has opened first, if any.
+    /// Keeps `file` open, unless another thread has opened the segment first; returns the file to use.
     fn keep_file(self: &Arc<Slot>, file: Arc<DiskFile>, cache: &SegmentCache) -> Arc<DiskFile> {
         {
             let mut open = self.open.lock();
@@ -86,10 +86,10 @@ pub struct Segment {
     disk: Disk,
     dir: PathBuf,
     index_capacity: usize,
-    /// Frames are complete up to here. Grows only in the newest segment, after the write.
+    /// The end of the complete frames. It grows only in the newest segment, after each write.
     end: AtomicU64,
     slot: Arc<Slot>,
-    /// A rebuild of the index was logged.
+    /// True once a rebuild of the index was logged.
     index_made: AtomicBool,
     index_wrong: AtomicBool,
 }
@@ -115,7 +115,7 @@ impl Segment {
         Segment { slot: Arc::new(Slot { open, used: AtomicBool::new(true) }), ..self }
     }
 
-    /// Notes that it is not written any more: from now on it may be closed.
+    /// Notes that the segment is not written any more: from now on it may be closed.
     pub fn sealed(&self) {
         self.disk.segment_cache().keep(&self.slot.as_cache_slot());
     }
@@ -129,12 +129,12 @@ impl Segment {
         self.end.load(Ordering::Acquire)
     }
 
-    /// Publishes frames, which are written and indexed, to the readers.
+    /// Publishes frames up to `end` to the readers. They must be written and indexed before.
     pub fn publish_end(&self, end: u64) {
         self.end.store(end, Ordering::Release);
     }
 
-    /// The open file; `None` if it is closed and may not be opened.
+    /// Returns the open file; `None` if it is closed and `access` does not allow opening it.
     ///
     /// # Errors
     /// If it can't be opened.
@@ -164,7 +164,8 @@ impl Segment {
         }
     }
 
-    /// The index; `None` if it is closed and may not be opened. A missing or wrong one is rebuilt.
+    /// Returns the index; `None` if it is closed and `access` does not allow opening it. A missing or wrong index is
+    /// rebuilt.
     ///
     /// # Errors
     /// If the segment can't be opened, or the system lacks a descriptor or memory for the index.

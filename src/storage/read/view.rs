@@ -69,7 +69,7 @@ impl View {
         self.parts.partition_point(|part| part.base().offset <= offset).saturating_sub(1)
     }
 
-    /// The last part such that every earlier record is older than this, Unix microseconds.
+    /// Returns the last part that is preceded only by records older than `time_us` (Unix microseconds).
     pub fn part_of_time(&self, time_us: u64) -> usize {
         self.parts.partition_point(|part| part.segment.header.time_before_us < time_us).saturating_sub(1)
     }
@@ -84,15 +84,16 @@ impl View {
         self.parts.iter().map(Part::bytes).sum()
     }
 
-    /// The base offset of the newest segment that was created at `local_us` or before, by the log's clock (`catalog/policy/ages.rs`): all
-    /// earlier records had arrived by then. `None` if there is none.
+    /// Returns the base offset of the newest segment that was created at or before `local_us`, by the log's clock
+    /// (`catalog/policy/ages.rs`): all earlier records had arrived by then. `None` if no segment is that old.
     pub fn arrived_by(&self, local_us: u64) -> Option<Offset> {
         let arrived = |begun_us: u64| begun_us != 0 && begun_us <= local_us;
         let part = self.parts.iter().skip(1).rev().find(|part| arrived(part.segment.header.begun_us));
         part.map(|part| part.base().offset)
     }
 
-    /// The first record to keep so that whole segments go and at least `bytes` stay; `None` if none can go.
+    /// Returns the first record to keep so that whole segments are dropped and at least `bytes` remain; `None` if none
+    /// can be dropped.
     pub fn first_within(&self, bytes: u64) -> Option<Offset> {
         let mut stays = self.stored_bytes();
         let mut keep = None;
@@ -107,8 +108,8 @@ impl View {
     }
 }
 
-/// What the writer of a log publishes to its readers: the newest view, the durable position and the one in the manifest. With it
-/// the damage that any of them has found.
+/// What the writer of a log publishes to its readers: the newest view, the durable position, and the durable position
+/// in the manifest. Also contains the damage that readers, the writer or the scrub have found.
 pub struct Published {
     view: Mutex<Arc<View>>,
     durable: Mutex<Position>,
@@ -163,7 +164,8 @@ impl Published {
         *self.view.lock() = Arc::new(view);
     }
 
-    /// Reads from the current view; again, as long as a segment of it may have been removed or truncated meanwhile.
+    /// Reads from the current view. After an error, repeats the read if there is a newer view, because a segment may
+    /// have been removed or truncated meanwhile.
     pub(super) fn read<T>(&self, read: impl Fn(&View) -> Result<T, ReadError>) -> Result<T, ReadError> {
         let mut view = self.view();
         loop {

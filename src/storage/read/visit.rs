@@ -1,8 +1,8 @@
 //! How a read visits the frames of a log, from the position that an index returns, and skips what it can't read.
 //!
-//! An index is not trusted: if its position has no valid frame, or one after the key, the walk begins at an earlier frame.
-//! Neither damage nor a frame of a newer version ends a walk: the offset of the next valid entry shows which records are missing, and
-//! the visitor sees both.
+//! An index is not trusted: if the position that it returns contains no valid frame, or a frame after the key, the walk
+//! restarts at an earlier frame. Neither damage nor a frame of a newer version ends a walk: the offset of the next
+//! valid entry shows which records are missing, and the visitor receives that entry together with the holes before it.
 
 use super::error::{NewerRecords, ReadError};
 use super::holes::{Hole, Holes};
@@ -15,7 +15,7 @@ use crate::storage::format::segment_header::SEGMENT_HEADER_BYTES;
 use crate::storage::io::disk::Access;
 use crate::types::Offset;
 
-/// What a visitor wants after a frame.
+/// What a visitor requests after a frame.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Visit {
     Next,
@@ -24,9 +24,9 @@ pub(super) enum Visit {
     Done,
 }
 
-/// Walks from the last indexed frame at or before the key to the end of the log, or until the visitor is done. Holes are
-/// skipped: the visitor gets the next valid frame, and the holes between it and the last entry that it saw. Returns the
-/// holes after the last entry.
+/// Walks from the last indexed frame at or before the key to the end of the log, or until the visitor is done. The
+/// visitor receives each valid frame, and the holes between it and the last entry. Returns the holes after the last
+/// entry.
 pub(super) fn visit(
     log: &Published,
     view: &View,
@@ -40,7 +40,7 @@ pub(super) fn visit(
         Key::Time(time_us) => view.part_of_time(time_us),
     };
     let mut holes = Holes::new(log, access);
-    // What the visitor wanted after the last frame.
+    // What the visitor requested after the last frame.
     let mut said = Visit::Next;
     for (i, part) in view.parts.iter().enumerate().skip(first) {
         let next_base = view.parts.get(i + 1).map(|next| next.base().offset);
@@ -94,14 +94,16 @@ pub(super) fn visit(
                     }
                     continue;
                 }
-                // So is one that returns the end of a sealed segment. (This process made the index of the newest segment.)
+                // The end of the part. If no frame at or before the key was seen, the index is wrong, except that of
+                // the newest segment, which this process built.
                 Ok(None) if begun || part.limit.is_none() => break,
-                // It still contains frames after the end, which were cut off.
+                // The index still contains frames above the end, which were truncated.
                 Ok(None) if noted >= end => {}
                 Ok(None) => part.segment.log_wrong_index(),
                 Err(WalkError::NotCached) => return Err(ReadError::NotCached),
-                // The index may be wrong: a walk from an earlier frame arrives here again if the frame is bad. A newer version may index
-                // a frame that this one can't read: only an earlier entry shows which records are in it.
+                // Either the index is wrong or the frame is bad: in the second case, a walk from an earlier frame
+                // arrives here again. A newer version may have indexed a frame that this version can't read. Only an
+                // earlier entry shows which records are in it.
                 Err(WalkError::Bad { .. } | WalkError::Newer(_)) if !begun => {}
                 Err(WalkError::Disk(error)) if !begun && !error.is_shortage() => {}
                 Err(WalkError::Newer(newer)) => {

@@ -11,9 +11,9 @@ use crate::storage::io::disk::DiskFile;
 
 const READ_BYTES_MIN: usize = 16 << 10;
 const READ_BYTES_MAX: usize = 1 << 20;
-/// The unit of unreadable areas of a disk.
+/// The granularity in which unreadable bytes are skipped.
 const BLOCK_BYTES: u64 = 4096;
-/// After this many unreadable bytes in a row, not every block is tried, as each attempt may take seconds.
+/// After this many consecutive unreadable bytes, not every block is tried, because each attempt may take seconds.
 const UNREADABLE_BYTES: u64 = 1 << 20;
 
 /// Why a walk did not return a frame.
@@ -44,7 +44,7 @@ pub struct Walk<'a> {
     buffer_at: u64,
     read_bytes: usize,
     read_bytes_max: usize,
-    /// Some block below this position is unreadable, so one block is read at a time up to it.
+    /// Below this position some block is unreadable, so reads up to it are one block each.
     careful_until: u64,
     unreadable: Option<StorageError>,
     /// Payloads at the front of the buffer ([`Walk::keep_payload`]).
@@ -71,7 +71,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Reads this many bytes at first, or fewer if the walk ends before; after that only the bytes of one frame at a time.
+    /// Sets the size of the first read. After it, only the bytes of one frame at a time are read.
     #[must_use]
     pub fn with_first_read(self, bytes: usize) -> Walk<'a> {
         Walk { read_bytes: bytes, read_bytes_max: 0, ..self }
@@ -82,7 +82,7 @@ impl<'a> Walk<'a> {
         self.buffer.len() >= (self.at - self.buffer_at) as usize + bytes
     }
 
-    /// The length of the next frame, as its header says; `None` at the end.
+    /// Returns the length of the next frame according to its header; `None` at the end.
     ///
     /// # Errors
     /// [`WalkError`].
@@ -97,8 +97,8 @@ impl<'a> Walk<'a> {
         bytes.map(Some).map_err(|what| WalkError::Bad { position: at, what })
     }
 
-    /// Keeps the payload of the frame at `position`, which [`Walk::next`] has returned, after the payloads that are kept already.
-    /// From now on only frames in memory are returned.
+    /// Keeps the payload of the frame at `position`, which [`Walk::next`] has returned, by appending it to the payloads
+    /// kept so far. From now on, only frames in the buffer are returned.
     pub fn keep_payload(&mut self, position: u64, payload_bytes: usize) {
         let from = (position - self.buffer_at) as usize + HEADER_BYTES;
         debug_assert!(from >= self.kept_bytes);
@@ -106,7 +106,7 @@ impl<'a> Walk<'a> {
         self.kept_bytes += payload_bytes;
     }
 
-    /// The payloads that were kept.
+    /// Returns the payloads that were kept.
     pub fn into_kept(mut self) -> Vec<u8> {
         self.buffer.truncate(self.kept_bytes);
         self.buffer
@@ -144,7 +144,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The next `wanted` bytes, without moving.
+    /// Returns the next `wanted` bytes without advancing.
     fn bytes(&mut self, wanted: usize) -> Result<&[u8], WalkError> {
         let start = (self.at - self.buffer_at) as usize;
         if self.buffer.len() < start + wanted {
@@ -210,15 +210,15 @@ impl<'a> Walk<'a> {
         self.at = newer.end;
     }
 
-    /// Moves to the next position, after this one and before the end, that has a valid frame header; returns `false` and does not
-    /// move if there is none. Used to find the frame after a bad one. May wait for the disk, whatever the access. Unreadable bytes
-    /// are skipped: [`Walk::unreadable`] returns the error.
+    /// Advances to the next valid frame header after the current position and before the end; returns `false` and stays
+    /// if there is none. This finds the frame after a bad one. May wait for the disk, whatever the access. Unreadable
+    /// bytes are skipped: [`Walk::unreadable`] returns their error.
     ///
     /// # Errors
     /// [`WalkError::Disk`], but not for unreadable bytes.
     pub fn skip_bad(&mut self) -> Result<bool, WalkError> {
         let mut at = self.at / 8 * 8 + 8;
-        // First among the bytes in memory, so that not each of many bad frames costs a read.
+        // Search the buffer first, so that many bad frames do not cost one read each.
         let skipped = usize::try_from(at - self.buffer_at).unwrap_or(usize::MAX);
         if let Some(buffered) = self.buffer.get(skipped..) {
             if let Some(found) = header_among(buffered, self.salt, at) {
@@ -232,7 +232,7 @@ impl<'a> Walk<'a> {
         let mut unreadable = 0;
         while at < self.end {
             match self.file.next_data(at)? {
-                // A hole is zeros, which are not frames, so it is not read.
+                // A hole reads as zeros, which are never a frame, so it is skipped.
                 Some(data) => at = at.max(data / 8 * 8),
                 None => return Ok(false),
             }
@@ -266,7 +266,7 @@ impl<'a> Walk<'a> {
         Ok(false)
     }
 
-    /// Moves to the first valid frame header among these bytes, if any.
+    /// Advances to the first valid frame header among these bytes, if any.
     fn headers(&mut self, at: u64, bytes: u64, buffer: &mut Vec<u8>) -> Result<bool, StorageError> {
         buffer.clear();
         let wanted = usize::try_from(bytes.min(self.end.saturating_sub(at))).unwrap_or(usize::MAX);

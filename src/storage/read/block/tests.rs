@@ -76,8 +76,8 @@ fn a_wrong_resume_point_only_costs_time() {
     }
 }
 
-/// Small entries between large ones: the bytes that were read of a large one and not returned were held until the small one was sent,
-/// a thousand times what the stream's budget was charged.
+/// Small entries between large ones. Once, a response kept the bytes of a large entry that it had read but did not
+/// return until the response was sent: a thousand times what was charged to the stream's budget.
 #[test]
 fn a_block_holds_little_more_memory_than_its_records() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
@@ -97,7 +97,7 @@ fn a_block_holds_little_more_memory_than_its_records() {
     }
 }
 
-/// Only the header of an entry that does not fit any more is read, once the length of entries is known.
+/// Once the size of entries is known, only the header of the first entry that does not fit is read.
 #[test]
 fn a_stream_reads_only_what_it_returns() {
     let home = Home::new(Genesis::Founder(NodeId(5)));

@@ -73,7 +73,7 @@ impl Model {
     }
 }
 
-/// The log's clock is in the headers of segments, and continues from there.
+/// The log's clock is stored in segment headers, and continues from the stored time after a restart.
 #[test]
 fn segments_show_when_their_predecessors_had_arrived() {
     let home = Home::new(Genesis::Founder(NodeId(1)));
@@ -161,7 +161,7 @@ fn finds_what_a_scan_finds() {
                     model.first = base.offset.0;
                 }
                 88..92 => {
-                    // Entries that were never committed are removed; those that replace them may be older.
+                    // Only uncommitted entries are truncated; the entries that replace them may be older.
                     let committed = log.bounds().last_index;
                     let next = model.next();
                     model.commit(&mut log);
@@ -191,8 +191,9 @@ fn finds_what_a_scan_finds() {
     }
 }
 
-/// Two segments in a row are damaged at the same position. The first hole was taken for the second, and the search continued
-/// after the lost records: a client that reads from there never learns of them.
+/// Two adjacent segments are damaged at the same position. Once, the hole in the first segment was mistaken for the one
+/// in the second, and the search skipped the lost records: a client that read from its result was never told of the
+/// loss.
 #[test]
 fn damage_at_the_same_position_of_two_segments_is_two_holes() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
@@ -218,7 +219,8 @@ fn damage_at_the_same_position_of_two_segments_is_two_holes() {
     assert_eq!((range.file.as_str(), range.next_offset), ("00000000000000000002.seg", Some(Offset(2))));
 }
 
-/// The index of a segment whose end was cut off still contains the frames there, and was reported as wrong for that.
+/// The index of a truncated segment still contains the frames that were cut off. Once, it was reported as wrong for
+/// that.
 #[test]
 fn the_index_of_a_truncated_segment_is_not_called_wrong() {
     let random = &mut Rng(5);
@@ -243,7 +245,7 @@ fn the_index_of_a_truncated_segment_is_not_called_wrong() {
     assert!(parts.iter().all(|part| !part.segment.has_wrong_index()));
 }
 
-/// An index may contain anything: the frame that it leads to is checked.
+/// An index may contain arbitrary positions, so the frame at a position is checked.
 #[test]
 fn a_wrong_index_only_costs_time() {
     let random = &mut Rng(3);
@@ -258,7 +260,7 @@ fn a_wrong_index_only_costs_time() {
     drop(log);
     for name in home.segments() {
         let path = home.path(&name.replace(".seg", ".idx"));
-        // The newest segment has none.
+        // The newest segment has no index file.
         let Ok(mut bytes) = std::fs::read(&path) else { continue };
         for time in bytes[40..].chunks_exact_mut(32).map(|entry| &mut entry[16..24]) {
             if time.iter().any(|b| *b != 0) {

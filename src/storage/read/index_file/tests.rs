@@ -125,7 +125,7 @@ fn the_newest_index_is_only_in_memory() {
     assert_eq!(std::fs::metadata(home.path("00000000000000000001.idx")).expect("sealed").len(), 40 + 32);
 }
 
-/// The message for an index file that was too large told the operator to move the node's data directory away.
+/// Once, the message for an index file that was too large told the operator to move the node's data directory away.
 #[test]
 fn a_too_large_index_is_rebuilt_without_other_advice() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -52,7 +52,7 @@ fn reads_keep_their_limits() {
     assert_eq!(read(&reader, 0, 300, u32::MAX, all - 1).1, 2);
     assert_eq!(read(&reader, 300, 300, u32::MAX, usize::MAX), (0, 300, 0), "nothing there yet");
     assert_eq!(read(&reader, 5, 300, 0, usize::MAX), (0, 5, 0), "none wanted");
-    // Entry 2 is a no-op, entry 3 the first with records: its time is 1000 and the index before it.
+    // Entry 2 is a no-op, entry 3 the first with records. The time of an entry is 1000 plus the previous index.
     assert_eq!(reader.append_time_us(Offset(1), Offset(300), Access::Blocking), Ok(Some(1002)));
     assert_eq!(reader.append_time_us(Offset(300), Offset(300), Access::Blocking), Ok(None));
 }
@@ -105,7 +105,7 @@ fn an_index_is_never_trusted() {
             "missing" => bytes.clear(),
             "zeros" => bytes.fill(0),
             "noise" => bytes.iter_mut().enumerate().for_each(|(i, b)| *b = (i * 37) as u8),
-            // One entry with index 1, offset 0, and a position of another frame, or of none.
+            // One entry with index 1, offset 0, and the position of another frame or of none.
             _ => {
                 let position: u64 = if damage == "leads behind" { 128 + 80 + 80 + 192 } else { 136 };
                 let numbers = [1u64, 0, 0, position];
@@ -150,7 +150,7 @@ fn a_damaged_frame_is_named_and_not_skipped() {
     assert!(matches!(entries(3, 9), Err(ReadError::Damaged(_))));
     assert_eq!(entries(4, 9).expect("those behind").len(), 5);
     assert_eq!(read(&reader, 3, 300, u32::MAX, usize::MAX).1, 300, "at once, and not from the next index point");
-    // GetLog asks for the first record's, and failed with it.
+    // GetLog reads the time of the first record. Once, it failed if that record was damaged.
     assert_eq!(reader.append_time_us(Offset(0), Offset(300), Access::Blocking), Ok(Some(1004)));
     assert_eq!(read(&reader, 280, 300, u32::MAX, usize::MAX).1, 300, "the rest is served");
 }
@@ -182,8 +182,9 @@ fn a_reader_works_at_the_same_time_as_the_writer() {
     assert_eq!(reader.stored_bytes(), log.stored_bytes());
 }
 
-/// A read whose segment is trimmed away is repeated with the newer view; a second trim in the meantime was reported as lost data. So
-/// is one that meets a frame of a newer version: the segment may be another one now.
+/// A read whose segment was trimmed is repeated with the newer view. Once, a second trim during the repetition was
+/// reported as lost data. A read that finds a frame of a newer version is repeated too, because another segment may
+/// have replaced this one.
 #[test]
 fn a_read_is_retried_as_often_as_the_log_has_changed() {
     let (_home, log) = filled();

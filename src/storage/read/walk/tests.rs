@@ -43,8 +43,8 @@ fn walked(sim: &Sim, end: u64, access: Access) -> (Vec<u64>, Vec<u64>) {
     }
 }
 
-/// 4 unreadable KiB in the middle of a segment were reported at its beginning, since a read of 1 MiB failed because of them, and
-/// frames after them were not checked.
+/// Once, 4 unreadable KiB in the middle of a segment made a read of 1 MiB fail: the damage was reported at the
+/// beginning of that read, and the frames after it were not checked.
 #[test]
 fn only_the_unreadable_blocks_are_skipped() {
     let payloads: Vec<usize> = (0..200).map(|i| 40 + i * 7 % 900).collect();
@@ -64,7 +64,8 @@ fn only_the_unreadable_blocks_are_skipped() {
     }
 }
 
-/// Many unreadable MiB are not searched block by block for frames, which takes a failing disk hours; frames after them are found.
+/// Many unreadable MiB are not searched block by block, which would take a failing disk hours. The frames after them
+/// are found.
 #[test]
 fn a_large_unreadable_area_is_skipped_in_large_steps() {
     let payloads = [vec![4000; 10], vec![1 << 20; 20], vec![4000; 600]].concat();
@@ -92,7 +93,8 @@ fn frames_end_at_the_end_and_holes_are_skipped() {
     assert!(walk.next().is_err() && !walk.skip_bad().expect("looked"), "from behind the end");
 }
 
-/// A disk takes seconds to report an unreadable sector. It was read again for each small frame of the 16 KiB before it.
+/// A disk takes seconds to report an unreadable sector. Once, it was read again for each small frame in the 16 KiB
+/// before it.
 #[test]
 fn a_bad_sector_is_read_only_a_few_times() {
     let (sim, _, end) = file(&[40; 600]);
@@ -103,7 +105,7 @@ fn a_bad_sector_is_read_only_a_few_times() {
     assert!(failed < 12, "{failed} reads failed");
 }
 
-/// Every few frames one is damaged: up to a MiB after each of them was read again.
+/// One in every few frames is damaged. Once, up to a MiB after each of them was read again.
 #[test]
 fn many_damaged_frames_cost_only_a_few_reads() {
     let (sim, at, end) = file(&[40; 8000]);
