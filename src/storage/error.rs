@@ -1,4 +1,4 @@
-//! The errors of storage. Each names the file, the position and the next step.
+//! The errors of storage. Each names the file, the position and the operator's next step.
 
 use std::fmt;
 use std::io;
@@ -9,13 +9,13 @@ use thiserror::Error;
 
 use crate::codes::UnknownCode;
 
-/// The reason why bytes are not a valid entry, or not a valid payload of one.
+/// Why bytes are not a valid entry, or not a valid payload of an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("not a valid entry: {0}")]
 pub struct BadEntry(pub &'static str);
 
-/// A valid frame that a newer version wrote: its checksums are right, but this version does not know its kind. It is never taken for
-/// damage or for a torn tail.
+/// A valid frame of a newer version: its checksums are correct, but this version does not know its kind. It is never
+/// treated as damage or as a torn tail.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{} contains at byte {position} {kind}", .file.display())]
 pub struct NewerFrame {
@@ -29,7 +29,8 @@ pub struct NewerFrame {
     pub kind: UnknownCode<u8>,
 }
 
-/// A failure of storage. A failed write or sync is final for the process: only a restart, which reads the disk, helps.
+/// A failure of storage. A failed write or sync is final for the process: only a restart, which reads the disk again,
+/// recovers from it.
 #[derive(Debug, Error)]
 pub enum StorageError {
     /// The system refused an operation on a file.
@@ -49,7 +50,7 @@ pub enum StorageError {
         /// The file that should have grown.
         file: PathBuf,
     },
-    /// Bytes that were synced once are not what was written. They are never cut off and never skipped.
+    /// Synced bytes differ from what was written. They are never cut off and never skipped.
     #[error(
         "{} is damaged at byte {position}: {what}. Nothing was changed. Check the disk; then restore this node from the others: \
          move its data directory away and let it join as a new node with another name",
@@ -63,12 +64,12 @@ pub enum StorageError {
         /// What is wrong there.
         what: String,
     },
-    /// A version with an older or a newer format wrote the file.
+    /// An older or a newer version wrote the file in another format.
     #[error("{} has {}{}", .file.display(), .part, OtherFormat { version: *.version, known: *.known })]
     OtherFormat {
         /// The path of the file concerned.
         file: PathBuf,
-        /// What has that format: empty for the file itself, or "a ... of ".
+        /// The part of the file that has that format: empty for the file itself, or "a ... of ".
         part: &'static str,
         /// Its format.
         version: u32,
@@ -92,7 +93,7 @@ pub enum StorageError {
         /// The directory.
         path: PathBuf,
     },
-    /// A group that should be created exists and contains data.
+    /// A group that should be created already exists and contains data.
     #[error("{} must be created as a new group but contains data: move it away", .path.display())]
     NotBlank {
         /// The group's directory.
@@ -125,7 +126,7 @@ impl StorageError {
         }
     }
 
-    /// True if this is the wrong data directory, or the wrong version of the program: exit code 78.
+    /// True if the data directory or the version of the program is the wrong one: exit code 78.
     pub fn is_config(&self) -> bool {
         match self {
             StorageError::OtherFormat { .. }
@@ -141,8 +142,8 @@ impl StorageError {
         }
     }
 
-    /// True if the path can't be a directory, or this user may not use it: exit code 78 at a start, because a retry does not help.
-    /// A file system that became read-only does not count: it may be repaired at any time.
+    /// True if the path can't be a directory, or this user may not use it: exit code 78 at a start, because a retry
+    /// does not help. A file system that became read-only is not included, because it may be repaired at any time.
     pub fn is_unusable_path(&self) -> bool {
         use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound, PermissionDenied, Unsupported};
         self.io_error().is_some_and(|(action, error)| match error.kind() {
@@ -153,7 +154,7 @@ impl StorageError {
         })
     }
 
-    /// True if the disk could not read what is stored: exit code 65 at a start, as `log verify` reports it.
+    /// True if the disk failed to read stored bytes: exit code 65 at a start, as for `log verify`.
     pub fn is_unreadable(&self) -> bool {
         self.io_error().is_some_and(|(action, error)| {
             let reads = matches!(action, "read" | "list" | "open" | "look at" | "look for data in");
@@ -187,7 +188,7 @@ impl StorageError {
     }
 }
 
-/// True if the system says that no space is left, or none for this user.
+/// True if the system reports that no space, or none of this user's quota, is left.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

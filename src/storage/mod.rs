@@ -1,7 +1,7 @@
 //! Storage: a node's data directory, and the segmented log of each group in it.
 //!
-//! **The Raft log is the commit log.** A second copy does not exist: what a leader proposes is encoded once, stored in frames, and
-//! sent to readers as it is stored.
+//! **The Raft log is the commit log.** A second copy does not exist: a leader encodes a proposal once, and the same bytes
+//! are stored in frames and sent to readers.
 //!
 //! ```text
 //!   <data_dir>/
@@ -16,9 +16,10 @@
 //! # Guarantees
 //!
 //! - Files are append-only and never overwritten. A log that loses its suffix continues in a new segment.
-//! - The durable position is covered by a finished sync. Below it, whatever can't be read is damage, and refused; above it, the
-//!   first bad frame ends the log.
-//! - What a newer version wrote is refused by name. It is never damage, and never cut off as a torn tail.
+//! - The durable position is covered by a finished sync. Below it, bytes that can't be read are damage and are refused.
+//!   Above it, the first bad frame ends the log.
+//! - Files and frames that a newer version wrote are refused with an error that names them. They are never treated as
+//!   damage, and never cut off as a torn tail.
 //! - A file is deleted only when a manifest that does not need it is on the disk.
 //! - Every number that is read from a disk is checked before it is used; derived files are never trusted.
 //! - Only `io/disk.rs` uses the file system.
@@ -43,7 +44,8 @@
 //!   verify          ◀── log verify, log dump; the scrub thread
 //! ```
 //!
-//! `proof` tests that all of this survives crashes and damage. The rest of the crate uses the names below, not the rooms.
+//! `proof` tests that all of this survives crashes and damage. The rest of the crate uses only the names that are
+//! re-exported below.
 
 pub mod error;
 mod faults;
@@ -71,7 +73,7 @@ pub(crate) use self::read::{ahead, block};
 pub(crate) use self::recover::unlisted::check_groups;
 pub(crate) use self::verify::{dump, scrub};
 
-/// Reads of a log, and the threads that execute those that wait for the disk.
+/// Reads of a log, and the threads that execute blocking reads.
 pub(crate) mod reader {
     pub use super::io::disk::Access;
     #[cfg(test)]

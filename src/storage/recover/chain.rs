@@ -1,4 +1,4 @@
-//! The chain of segments from one of them back, and the walk over the frames that a start has to read.
+//! The chain of segments, followed backward from one of them, and the walk over the frames that a start has to read.
 
 use std::collections::BTreeMap;
 
@@ -20,13 +20,13 @@ use crate::types::{LogIndex, Term};
 pub(crate) enum Break {
     /// It breaks at this position, for this reason.
     At(Position, &'static str),
-    /// The system refused to read.
+    /// The disk could not be read.
     Refused(StorageError),
     /// A newer version wrote a frame.
     Newer(NewerFrame),
 }
 
-/// Segments, each the predecessor of the next; the first is the manifest's first.
+/// Segments, each the predecessor of the next. The first one is the first segment of the manifest.
 pub(crate) struct Chain {
     headers: Vec<SegmentHeader>,
     numbers: Vec<u64>,
@@ -48,14 +48,14 @@ pub(crate) struct Ended {
     applied: LogIndex,
     /// The highest durable position in the frames that were read.
     pub(crate) durable: Position,
-    /// Up to where the frames of each segment were read.
+    /// The position up to which the frames of each segment were read.
     pub(crate) read: BTreeMap<u64, u64>,
-    /// The frames that the index of the newest segment contains, and their positions.
+    /// The frames to put into the index of the newest segment, and their positions.
     pub(crate) noted: Vec<(Header, u64)>,
 }
 
 impl Chain {
-    /// Reads the chain from a segment back, and its frames.
+    /// Reads the chain backward from the segment `newest`, then its frames.
     pub(crate) fn read(files: &GroupFiles, newest: u64) -> Result<(Chain, Ended), Break> {
         let chain = Chain::back(files, newest)?;
         let ended = chain.scan(files)?;
@@ -118,8 +118,8 @@ impl Chain {
         self.headers.windows(2).map(|pair| (&pair[0], pair[1].predecessor.at))
     }
 
-    /// Reads the frames from the segment that contains the manifest's durable position on, or of the newest segment if that is older.
-    /// Everything before is synced, and its terms are in the manifest.
+    /// Reads the frames from the segment that contains the manifest's durable position on, or only those of the newest
+    /// segment if that one is older. Everything before is synced, and its terms are in the manifest.
     fn scan(&self, files: &GroupFiles) -> Result<Ended, Break> {
         let manifest = &files.manifest;
         let newest = self.headers.len() - 1;
@@ -145,7 +145,7 @@ impl Chain {
 }
 
 impl Ended {
-    /// What is known at the beginning of a segment.
+    /// The state at the beginning of a segment, from its header.
     pub(crate) fn before(header: &SegmentHeader, terms: Vec<(LogIndex, Term)>) -> Ended {
         Ended {
             at: SEGMENT_HEADER_BYTES,
@@ -163,7 +163,7 @@ impl Ended {
         }
     }
 
-    /// Reads one more segment, up to where the next one continues; without a limit, as far as its frames are valid.
+    /// Reads one more segment, up to where the next one continues; without a limit, to its last valid frame.
     fn segment(&mut self, files: &GroupFiles, header: &SegmentHeader, limit: Option<u64>) -> Result<(), Break> {
         let number = header.number;
         if header.base != self.last {
@@ -172,7 +172,8 @@ impl Ended {
         self.hard_state = header.hard_state;
         self.time_us = self.time_us.max(header.time_before_us);
         let Some(file) = files.open.get(&number) else {
-            // Older than the durable position. The caller detects that the durable position is not in the chosen segment.
+            // This segment is older than the durable position. The caller detects that the durable position is not in
+            // the chosen segment.
             return Ok(());
         };
         let end = match limit {
@@ -196,7 +197,7 @@ impl Ended {
                 },
                 Err(WalkError::Bad { position, what }) => (position, what),
                 Err(WalkError::Disk(error)) => return Err(Break::Refused(error)),
-                // This is not the end of the log: it continues with what this version can't read.
+                // This is not the end of the log: it continues with a frame that this version can't read.
                 Err(WalkError::Newer(newer)) => return Err(Break::Newer(newer)),
                 Err(WalkError::NotCached) => (walk.position(), "the segment can't be read"),
             };
@@ -212,7 +213,7 @@ impl Ended {
         }
     }
 
-    /// Checks that one more frame continues the log, and takes what it contains.
+    /// Checks that a frame continues the log, and adds its contents.
     pub(crate) fn frame(&mut self, frame: &crate::storage::format::frame::Frame<'_>) -> Result<(), &'static str> {
         let header = &frame.header;
         match header.kind {
@@ -254,7 +255,8 @@ mod tests {
     use crate::storage::format::frame::Frame;
     use crate::types::Offset;
 
-    /// A frame whose checksum is right may still contain impossible numbers: it is refused by name, and no sum overflows.
+    /// A frame with a correct checksum may still contain impossible numbers. It is refused with an error that names
+    /// them, and no addition overflows.
     #[test]
     fn refuses_entries_with_impossible_numbers_by_name() {
         let golden = include_bytes!("../../../tests/golden/segment-header-v2.bin");

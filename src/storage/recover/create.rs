@@ -1,4 +1,4 @@
-//! Creates a group, or uses one that was created before a crash and never listed.
+//! Creates a group, or reuses one that was created before a crash and never listed in `node.toml`.
 
 use std::path::Path;
 
@@ -37,8 +37,8 @@ pub(super) fn create(
     make_group(disk, groups_dir, group, options, start)
 }
 
-/// Checks that an existing group was created and never used. `false` if it was created with another genesis: it was never listed, so
-/// it may be replaced.
+/// Checks that an existing group was created and never used. Returns `false` if it was created with another genesis: it
+/// was never listed, so it may be replaced.
 fn check_blank(
     disk: &Disk,
     groups_dir: &Path,

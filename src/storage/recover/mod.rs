@@ -1,9 +1,9 @@
-//! What a start does with the files of a stopped or crashed process. It is the only reader that may change them.
+//! How a start treats the files of a stopped or crashed process. It is the only reader that may change them.
 //!
 //! 1. `io/group_files.rs` reads the names, the manifest and the segments' headers.
 //! 2. [`chain`] reads the chain of segments back from one of them, and the frames that a start has to read.
 //! 3. [`recovery`] chooses the newest segment whose chain is complete, refuses damage, and builds the log.
-//! 4. [`create`] and [`unlisted`] handle groups that a crash left between being created and being listed in `node.toml`.
+//! 4. [`create`] and [`unlisted`] handle groups that were created before a crash but not yet listed in `node.toml`.
 
 pub mod chain;
 mod create;
@@ -20,8 +20,8 @@ use crate::storage::write::options::LogOptions;
 use crate::types::GroupId;
 
 impl GroupLog {
-    /// Creates a group: directory, first segment and manifest complete and synced, and the parent synced. A complete and blank group
-    /// that exists is used: it was created before a crash and never listed.
+    /// Creates a group: its directory, first segment and manifest are complete and synced, and so is the parent
+    /// directory. Reuses a complete and blank group: it was created before a crash and never listed.
     ///
     /// # Errors
     /// [`StorageError::NotBlank`] if the group contains data.

@@ -1,18 +1,23 @@
-//! Recovery: determines what a log's files contain after a stop of any kind, before raft is started.
+//! Recovery: determines what a log's files contain after any kind of stop, before raft is started.
 //!
-//! 1. The directory and every segment from the one that contains the manifest's durable position on are synced, their pages dropped
-//!    from the page cache, and only then read: what raft is told to be durable must be on the disk.
-//! 2. The durable position is the highest of the manifest's and of those in all valid frames, including frames after a bad one: a
-//!    frame is recognized anywhere, because its checksum depends on its segment and position.
-//! 3. The newest segment whose chain back to the manifest's first one is complete is chosen; index, term and offset must continue.
-//!    - Below the durable position anything else is damage. So is a durable position in a newer segment than the chosen one, and a
-//!      commit index above the last entry.
-//!    - Above it the first bad frame ends the log; a segment whose chain breaks there is rejected, and the next older one tried.
+//! 1. The directory is synced, and so is every segment from the one that contains the manifest's durable position on.
+//!    Their pages are dropped from the page cache, and only then are they read: what raft is told to be durable must be
+//!    on the disk.
+//! 2. The durable position is the highest one in the manifest and in all valid frames, including frames after a bad
+//!    one. A valid frame is recognized at any position, because its checksum depends on its segment and position.
+//! 3. Of the segments whose chain back to the manifest's first segment is complete, the newest one is chosen. Index,
+//!    term and offset must be continuous.
+//!    - Below the durable position, any other state is damage. So is a durable position in a segment newer than the
+//!      chosen one, and a commit index above the last entry.
+//!    - Above it, the first bad frame ends the log. A segment whose chain breaks there is rejected, and the next older
+//!      one is tried.
 //!    - A segment that begins a log (for a snapshot) and that the manifest does not name is unfinished: its chain does not reach the
 //!      manifest's first segment, so it is rejected like any other.
-//!    - A valid frame of a newer version is never a bad frame, and nothing is cut off or rejected next to one: the start is refused.
-//! 4. Segments outside the chain are deleted, after a manifest that knows their numbers is written, and the directory is synced. If
-//!    anything but zeros follows the end, the log continues in a new segment.
+//!    - A valid frame of a newer version is never a bad frame. If there is one, nothing is cut off or rejected: the
+//!      start is refused.
+//! 4. A manifest whose next segment number is above that of every segment is written. Then the segments outside the
+//!    chain are deleted, and the directory is synced. If anything but zeros follows the end, the log continues in a new
+//!    segment.
 //!
 //! Nothing is changed before step 4, so damage can be inspected as it was found. After a crash in step 4 the next start repeats it.
 
@@ -84,8 +89,8 @@ pub(crate) fn open(
     Ok((log, recovered))
 }
 
-/// Steps 2 and 3. They read every frame once, if nothing is wrong: first the newest segment's chain, then, for durable positions
-/// only, what that does not reach.
+/// Steps 2 and 3. Without damage, they read every frame once: first the chain of the newest segment, then all remaining
+/// frames, only for their durable positions.
 pub(crate) struct Survey {
     /// The durable position, as far as this version can read the frames.
     pub(crate) durable: Position,
@@ -161,7 +166,7 @@ impl Survey {
         damaged(first, "the log's first segment is missing".to_owned())
     }
 
-    /// Where the log ends is not for this version to decide if a newer one has written to it.
+    /// If a newer version has written to the log, this version must not decide where the log ends.
     fn refuse_newer(&mut self) -> Result<(), StorageError> {
         self.newer.take().map_or(Ok(()), |newer| Err(newer.into()))
     }
@@ -186,8 +191,9 @@ fn lost(manifest: &Manifest, durable: Position, last: &Base) -> String {
     format!("lost: {}", lost.join(", "))
 }
 
-/// Step 2: the highest of the manifest's durable position; of `seen`, which is that of the frames up to `read` in each segment; and
-/// of those in the frames after them. Also returns the first frame of a newer version, whose durable position is not read.
+/// Step 2. Returns the highest of three durable positions: the manifest's; `seen`, the highest one in the frames up to
+/// `read` in each segment; and the highest one in the frames after those. Also returns the first frame of a newer
+/// version, whose durable position is not read.
 fn durable(
     files: &GroupFiles,
     seen: Position,
@@ -206,7 +212,7 @@ fn durable(
         let from = read.get(number).copied().unwrap_or(SEGMENT_HEADER_BYTES);
         let mut walk = Walk::new(file, header.salt, from, file.len()?, Access::Blocking);
         loop {
-            // A valid frame after a bad one shows whether the bad one was synced, and so is not a torn tail.
+            // A valid frame after a bad one may show that the bad one was synced, and so is not a torn tail.
             match walk.next() {
                 Ok(Some((_, frame))) => durable = durable.max(frame.header.durable),
                 Ok(None) => break,
@@ -219,7 +225,7 @@ fn durable(
                 Err(WalkError::Bad { .. } | WalkError::NotCached) => {
                     let more = walk.skip_bad();
                     if let Some(error) = walk.unreadable() {
-                        // The unreadable block may contain that frame.
+                        // The unreadable block may contain such a frame.
                         return Err(error);
                     }
                     match more {
@@ -263,7 +269,7 @@ fn build(
         Some(file) => file.clone(),
         None => Arc::new(disk.open(&segment_path(&files.dir, end.file))?),
     };
-    // An index file from before may contain frames that are cut off now.
+    // An older index file may contain frames that are cut off now.
     disk.unlink(&index_path(&files.dir, newest.number))?;
     let index = Index::new(capacity);
     ended.noted.iter().for_each(|(header, at)| index.push(header, *at));

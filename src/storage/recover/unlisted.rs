@@ -1,6 +1,6 @@
-//! Directories of groups that `node.toml` does not list. A group is created completely before it is listed, so a crash may leave one
-//! that was never used: it is used, or created again. If it contains anything, `node.toml` is an older copy, and a node that
-//! started with it would forget that group.
+//! Directories of groups that `node.toml` does not list. A group is created completely before it is listed, so a crash
+//! may leave an unlisted group that was never used: it is reused, or created again. If an unlisted group contains
+//! anything, `node.toml` is an older copy, and a node that started with it would forget that group.
 
 use std::io;
 use std::path::Path;
@@ -13,10 +13,10 @@ use crate::storage::io::node::{DataDir, NODE_FILE};
 use crate::storage::write::create::is_start;
 use crate::types::GroupId;
 
-/// Checks that the node lists all groups that contain anything: otherwise `node.toml` is an older copy.
+/// Checks that `node.toml` lists all groups that contain anything. If it does not, it is an older copy.
 ///
 /// # Errors
-/// Damage; without damage, another version of the program if that wrote an unlisted group.
+/// Damage; or, if nothing is damaged, another version of the program if that wrote an unlisted group.
 pub fn check_groups(data_dir: &DataDir, listed: &[GroupId]) -> Result<(), StorageError> {
     let (disk, groups_dir) = (data_dir.disk(), data_dir.groups_dir());
     let names = disk.list(&groups_dir)?.unwrap_or_default();

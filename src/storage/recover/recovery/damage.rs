@@ -10,7 +10,8 @@ use crate::types::{LogIndex, NodeId, Term};
 
 const FIRST: &str = "00000000000000000001.seg";
 
-/// Three entries of 280 bytes each, synced; with `noted` the manifest contains that, as after a clean stop.
+/// Three entries of 280 bytes each, synced. With `noted`, the manifest contains the durable position, as after a clean
+/// stop.
 fn filled(noted: bool) -> Home {
     let home = Home::new(Genesis::Founder(NodeId(5)));
     let (mut log, _) = home.open();
@@ -89,7 +90,7 @@ fn damage_below_the_durable_position_is_refused() {
 fn a_later_frame_contains_the_durable_position() {
     let home = filled(false);
     let (mut log, _) = home.open();
-    // Its frame contains a durable position after the three before it.
+    // The frame of this entry contains a durable position after the three entries before it.
     append(&mut log, 1, &[b"4"]);
     for entry in 2..=4 {
         for bit in [3, 90] {
@@ -101,7 +102,7 @@ fn a_later_frame_contains_the_durable_position() {
     }
     drop(log);
     assert_eq!(home.open().1.last_index, LogIndex(5));
-    // So does a newer segment.
+    // A newer segment contains one too.
     let home = filled(false);
     let (mut log, _) = home.open();
     log.truncate_suffix(LogIndex(4)).expect("cut");

@@ -1,5 +1,6 @@
-//! Damage is detected from evidence outside the damaged file: a loss at the end of the newest segment, below the durable position in the
-//! manifest, is refused and named. So is any other file of a data directory that is missing, empty, or older than the rest.
+//! Damage is detected from evidence outside the damaged file. A loss at the end of the newest segment, below the
+//! durable position in the manifest, is refused, and the error names what is lost. The same holds for any other file of
+//! a data directory that is missing, empty, or older than the rest.
 
 use std::fs;
 
@@ -16,7 +17,7 @@ fn note(log: &mut GroupLog, home: &Home) {
     log.end_sync(job);
 }
 
-/// A log whose manifest has the durable position, as after a second of idleness; then the process was killed.
+/// A log whose manifest has the durable position, because the log was idle for a second before the process was killed.
 fn quiet(segment_bytes: u64) -> (Home, LogOptions) {
     let home = Home::new(Genesis::Founder(NodeId(5)));
     let options = LogOptions { segment_bytes };
@@ -37,8 +38,9 @@ fn refused(home: &Home, options: &LogOptions) -> String {
     error.to_string()
 }
 
-/// 2,000 records were acknowledged, and the node was idle for seconds and then killed. Then the last sector that it had written
-/// was bad. The only copy of the durable position was in that sector: the records were cut off as never synced, and their offsets reused.
+/// Once, 2,000 records were acknowledged, and the node was idle for seconds and then killed. The last sector that it
+/// had written was bad, and contained the only copy of the durable position. So the records were cut off as never
+/// synced, and their offsets were reused.
 #[test]
 fn the_end_of_an_idle_log_is_not_taken_for_torn() {
     for (zeroed, cut) in [(1, 0), (8, 0), (128, 0), (0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (1, 1)] {
@@ -61,7 +63,8 @@ fn the_end_of_an_idle_log_is_not_taken_for_torn() {
     }
 }
 
-/// Term and vote are in the very last frame: if the sector with it were lost unnoticed, a node could vote twice in one term.
+/// The current term and vote are in the very last frame: if the loss of its sector were not detected, a node could vote
+/// twice in one term.
 #[test]
 fn a_vote_is_not_forgotten() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
@@ -80,7 +83,8 @@ fn a_vote_is_not_forgotten() {
     assert!(told.contains("lost: perhaps a term and a vote"), "{told}");
 }
 
-/// The newest segment is missing, empty, or has lost its header: the manifest of the drain that first synced it names it.
+/// The newest segment is missing, empty, or without a header. The manifest, written when that segment was first synced,
+/// names it.
 #[test]
 fn a_missing_newest_segment_is_refused() {
     for damage in ["gone", "empty", "zeros", "no header"] {
@@ -100,8 +104,8 @@ fn a_missing_newest_segment_is_refused() {
     }
 }
 
-/// An older copy of the manifest lacks information that the segments contain. The same log is recovered, or the start is refused
-/// if the manifest names segments that a trim has removed since.
+/// An older copy of the manifest lacks information that the segments contain. The same log is recovered; if the
+/// manifest names segments that a trim has removed since, the start is refused.
 #[test]
 fn an_old_copy_of_the_manifest_changes_nothing() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
@@ -130,7 +134,8 @@ fn an_old_copy_of_the_manifest_changes_nothing() {
     for copy in &copies {
         fs::write(home.path("manifest"), copy).expect("written");
         let (log, found) = home.open();
-        // Applied index and conf state follow again from the entries after the older ones.
+        // The stored applied index and conf state are older. Both advance again when the entries after them are
+        // applied.
         let found = Recovered {
             applied: whole.applied,
             conf_state: whole.conf_state.clone(),
@@ -154,7 +159,8 @@ fn an_old_copy_of_the_manifest_changes_nothing() {
     }
 }
 
-/// An older copy of `node.toml` lists fewer groups, or no cluster: a group that would be created exists, and is not overwritten.
+/// An older copy of `node.toml` lists fewer groups, or no cluster. A group that is to be created then exists already,
+/// and is not overwritten.
 #[test]
 fn a_group_that_an_old_node_file_does_not_list_is_not_created_again() {
     for listed in [Genesis::Founder(NodeId(5)), Genesis::Blank] {

@@ -50,7 +50,7 @@ impl Home {
         GroupLog::open(&self.1, &self.path("groups"), group, &LogOptions::default()).map(|(log, _)| log)
     }
 
-    /// As a start does, before it writes anything.
+    /// Does what a start does before it writes anything.
     fn start(&self) -> Result<Option<NodeFile>, StorageError> {
         let data = DataDir::open(&self.1, self.0.path())?;
         let node = data.load()?;
@@ -62,7 +62,7 @@ impl Home {
         verify(&self.1, self.0.path()).expect("a report").worst()
     }
 
-    /// The name remains, as a link to a file that is missing.
+    /// Replaces a file by a symbolic link to a missing file.
     fn unlink(&self, name: &str) {
         let path = self.path(name);
         fs::rename(&path, self.path("groups/moved")).or_else(|_| fs::rename(&path, self.path("moved"))).expect("moved");
@@ -70,8 +70,8 @@ impl Home {
     }
 }
 
-/// With an older `node.toml` a node served nothing, forever, and did not report it; `log verify` called the groups that it did not
-/// list unused, and exited with 0.
+/// Once, a node with an older `node.toml` served nothing, forever, and did not report it. `log verify` called the
+/// groups that it did not list unused, and exited with 0.
 #[test]
 fn an_older_list_of_groups_is_refused_and_reported() {
     let home = Home::new();
@@ -102,12 +102,12 @@ fn an_older_list_of_groups_is_refused_and_reported() {
     assert!(home.start().expect_err("unusable").is_damage());
 }
 
-/// What another version wrote in an unlisted group was called damaged (exit code 65).
+/// Once, an unlisted group of another version was called damaged (exit code 65).
 #[test]
 fn an_unlisted_group_of_a_newer_version_is_not_damage() {
     let segment = "groups/3/00000000000000000001.seg";
     let frame: fn(&mut Vec<u8>) = |bytes| set_kind(bytes, SEGMENT_HEADER_BYTES, 9);
-    // Its checksum is elsewhere.
+    // The checksum of that format is elsewhere.
     let format: fn(&mut Vec<u8>) = |bytes| bytes[8..16].copy_from_slice(&[9, 0, 0, 0, 0, 0, 0, 0]);
     for (name, change) in [(segment, frame), (segment, format), ("groups/3/manifest", format)] {
         let home = Home::new();
@@ -118,14 +118,14 @@ fn an_unlisted_group_of_a_newer_version_is_not_damage() {
         let error = home.start().expect_err("refused");
         assert!(error.is_config() && !error.is_damage(), "{name}: {error}");
         assert_eq!(home.worst(), Some(Severity::Format), "{name}");
-        // Damage to another one counts more.
+        // Damage to another group takes precedence.
         fs::write(home.path("groups/4/manifest"), b"").expect("damaged");
         assert!(home.start().expect_err("refused").is_damage(), "{name}");
         assert_eq!(home.worst(), Some(Severity::Damage), "{name}");
     }
 }
 
-/// A node whose `node.toml` was a symbolic link to a missing file got a new identity over its old groups.
+/// Once, a node whose `node.toml` was a symbolic link to a missing file got a new identity over its old groups.
 #[test]
 fn a_name_that_leads_nowhere_is_never_a_blank_directory() {
     for name in ["node.toml", "groups"] {
