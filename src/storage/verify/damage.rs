@@ -1,5 +1,5 @@
-//! Each damage is one finding, with one byte range and the records in it. A file that can't be used does not hide findings about the
-//! others.
+//! Each damage is one finding, with one byte range and the records in it. A file that can't be used does not hide
+//! findings in other files.
 
 use std::fs;
 
@@ -24,7 +24,8 @@ fn durable_end(home: &Home) -> Base {
     Base { index, offset, ..Base::default() }
 }
 
-/// One flipped bit in a segment header's version was reported as a newer format (exit code 78), and nothing else was checked.
+/// Once, one flipped bit in the version of a segment header was reported as a newer format (exit code 78), and nothing
+/// else was checked.
 #[test]
 fn a_damaged_version_of_a_segment_is_damage() {
     for i in 0..SEGMENTS {
@@ -75,7 +76,7 @@ fn a_damaged_format_of_node_toml_is_damage() {
     assert_eq!(report.groups[0].segments, SEGMENTS as u64, "the groups are checked");
 }
 
-/// A newer format ended the check at the first file that had it.
+/// Once, the check ended at the first file with a newer format.
 #[test]
 fn a_newer_format_is_named_and_the_rest_is_checked() {
     for i in 0..SEGMENTS {
@@ -110,7 +111,8 @@ fn a_newer_format_is_named_and_the_rest_is_checked() {
     assert_eq!((report.worst(), report.groups[0].segments), (Some(Severity::Format), SEGMENTS as u64));
 }
 
-/// The first and the newest segment have only one neighbour, and a missing one named no records.
+/// The first and the newest segment have only one neighbour. Once, if one of them was missing, the finding named no
+/// records.
 #[test]
 fn a_missing_segment_names_its_records() {
     let bases = bases(&Home::new(true));
@@ -143,7 +145,7 @@ fn a_missing_segment_names_its_records() {
     }
 }
 
-/// One damage was reported with two record ranges ("lost: records a to b" and "up to byte n: records c to d").
+/// Once, one damage was reported with two record ranges ("lost: records a to b" and "up to byte n: records c to d").
 #[test]
 fn a_damage_has_one_byte_range_and_one_record_range() {
     let whole = Home::new(true);
@@ -179,12 +181,12 @@ fn two_records(base: &Base) -> String {
     format!("records {} to {}", base.offset, base.offset.0 + 1)
 }
 
-/// Nothing repeats the hard state in the newest segment.
+/// The hard state in the newest segment is stored nowhere else.
 fn vote_lost(segment: usize) -> &'static str {
     if segment == SEGMENTS - 1 { "; a term and a vote may be lost" } else { "" }
 }
 
-/// Two files with each other's names were reported as "the segment has no valid header".
+/// Once, two files with swapped names were reported as "the segment has no valid header".
 #[test]
 fn swapped_segments_are_named_with_their_records() {
     for (a, b) in [(0, 1), (1, 2), (0, 2), (2, 3), (0, 3)] {
@@ -213,7 +215,7 @@ fn swapped_segments_are_named_with_their_records() {
     }
 }
 
-/// Without a manifest no segment was checked.
+/// Once, no segment was checked if the manifest was missing.
 #[test]
 fn segments_are_checked_without_a_manifest() {
     for what in ["missing", "empty", "damaged"] {

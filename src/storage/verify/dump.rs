@@ -1,7 +1,7 @@
-//! Reads the records of a stopped node's log and changes nothing, for `seriatim log dump`.
+//! Reads the records of a stopped node's log without changing anything, for `seriatim log dump`.
 //!
-//! It reads the frames by the walk of `log verify`, and so finds the same end of the log and the same damage. It ends at the first
-//! damage, or skips all of it and returns what is missing.
+//! A dump walks the frames as `log verify` does, so it finds the same end of the log and the same damage. It stops at
+//! the first damage, or skips all damage and returns what is missing.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -20,11 +20,11 @@ use crate::types::{GroupId, LogIndex, Offset};
 /// What a dump left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dumped {
-    /// Entries with records that this node does not know to be committed: they may never have been acknowledged.
+    /// Entries with records that are not known to be committed on this node: they may never have been acknowledged.
     pub uncommitted: u64,
-    /// Damage, and what another version wrote. What they hide was left out.
+    /// Damage, and parts in another version's format. The records in them were left out.
     pub findings: Vec<Finding>,
-    /// The number of further ones.
+    /// The number of findings that are not listed.
     pub more: u64,
     /// The offset after the last record, if there was one.
     pub next_offset: Option<Offset>,
@@ -103,7 +103,7 @@ impl<E> EntrySink for Dumper<'_, E> {
 
     fn entry(&mut self, frame: &Frame<'_>, is_after_damage: bool) {
         let header = &frame.header;
-        // Without a complete chain of segments, entries may be met twice.
+        // If the chain of segments is incomplete, an entry may occur in several segments.
         if header.index <= self.last {
             return;
         }
@@ -142,7 +142,7 @@ mod tests {
 
     const GROUP: GroupId = GroupId(3);
 
-    /// A node that was stopped cleanly, and knows that all its entries are committed.
+    /// A node that was stopped cleanly, with all entries known to be committed.
     fn well() -> Home {
         let home = Home::new(true);
         let mut log = home.try_log().expect("opened");
@@ -161,7 +161,7 @@ mod tests {
         (entries, dumped.expect("a dump"))
     }
 
-    /// If the newest segment of the only copy was damaged, no command could read the records that were left: the dump
+    /// Once, if the newest segment of the only copy was damaged, no command could read the remaining records: the dump
     /// printed none, not even those of older segments.
     #[test]
     fn damage_costs_only_what_it_hides() {

@@ -1,6 +1,7 @@
-//! Reads a group's manifest and the headers of its segments, as far as that is possible.
+//! Reads as much as possible of a group's manifest and of the headers of its segments.
 //!
-//! A start ends at the first file that it can't use. Here each such file is a finding, and the others are read.
+//! A start fails at the first file that it can't use. Here each such file becomes a finding, and the other files are
+//! read.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,11 +24,11 @@ use crate::types::{GroupId, LogIndex, Offset};
 /// What can be read of a group.
 pub(super) struct Readable {
     pub(super) files: GroupFiles,
-    /// False if the manifest can't be used: then `files.manifest` only contains what the segments' headers contain.
+    /// False if the manifest can't be used. Then `files.manifest` contains only what the segments' headers show.
     pub(super) has_manifest: bool,
-    /// Why a segment's header can't be used, by the number in the file's name.
+    /// Why a segment's header can't be used, by the number in the file name.
     pub(super) flaws: BTreeMap<u64, Flaw>,
-    /// Headers found in a file with another number in its name, by the number in the header.
+    /// Headers in a file whose name has another number, by the number in the header.
     pub(super) renamed: BTreeMap<u64, Renamed>,
 }
 
@@ -38,7 +39,7 @@ pub(super) struct Flaw {
     pub(super) position: u64,
     pub(super) end: Option<u64>,
     pub(super) what: String,
-    /// True if a start fails because of it even if the segment is not part of the log.
+    /// True if a start fails because of this flaw even if the segment is not part of the log.
     pub(super) stops_start: bool,
 }
 
@@ -62,11 +63,11 @@ pub(super) struct FileCheck<'a> {
 }
 
 impl FileCheck<'_> {
-    /// Reads them; `None` if nothing can be read.
+    /// Reads the files; `None` if nothing can be read.
     pub(super) fn read(&mut self, dir: PathBuf) -> Result<Option<Readable>, StorageError> {
         let (files, has_manifest) = match GroupFiles::read(self.disk, dir.clone(), self.group, Purpose::Look) {
             Ok(files) => (files, true),
-            // The directory, its manifest, or the format of a segment.
+            // The error concerns the directory, its manifest, or the format of a segment.
             Err(error) => match self.read_without(&dir, error)? {
                 Some(read) => read,
                 None => return Ok(None),
@@ -82,14 +83,15 @@ impl FileCheck<'_> {
             let path = segment_path(&read.files.dir, number);
             let file = self.header(&mut read, number, &path);
             read.files.headers.entry(number).or_insert(None);
-            // Without a manifest the durable position is unknown, and all of them can't be open at once.
+            // Without a manifest the durable position is unknown, and there may be too many segments to open all of
+            // them at once.
             let is_read_by_recovery =
                 if has_manifest { number >= read.files.manifest.durable.file } else { Some(number) == newest };
             if let Some(file) = file.filter(|_| is_read_by_recovery) {
                 read.files.open.entry(number).or_insert(Arc::new(file));
             }
         }
-        // The reasons are in `flaws`.
+        // `flaws` contains the reasons.
         read.files.unreadable.clear();
         if !read.has_manifest {
             let manifest = &mut read.files.manifest;
@@ -100,7 +102,7 @@ impl FileCheck<'_> {
         Ok(Some(read))
     }
 
-    /// What can be read if recovery's own reading fails: the names, and the manifest if it can be used.
+    /// Reads what is readable after recovery's own read has failed: the file names, and the manifest if it can be used.
     fn read_without(&mut self, dir: &Path, error: StorageError) -> Result<Option<(GroupFiles, bool)>, StorageError> {
         let Ok(Some(names)) = self.disk.list(dir) else {
             self.report.add_error(error)?;
@@ -183,7 +185,7 @@ impl FileCheck<'_> {
             Ok((file, length)) => {
                 let bytes = &mut bytes[..length];
                 if version_is_damaged(bytes, SEGMENT_FORMAT) {
-                    // Everything else in it is used as it is.
+                    // The other fields are used as they are.
                     bytes[8..12].copy_from_slice(&SEGMENT_FORMAT.to_le_bytes());
                     let what = version_damage(SEGMENT_FORMAT);
                     self.report.add(Finding::new(Severity::Damage, path, 8, what).up_to(12));

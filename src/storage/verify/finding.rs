@@ -16,7 +16,7 @@ pub enum Severity {
     Torn,
     /// Written by a version with another format: this version can't check it, and does not start on it.
     Format,
-    /// Synced, and no longer what was written: the next start, or a read of it, fails.
+    /// Synced, and different from what was written: the next start, or a read of it, fails.
     Damage,
 }
 
@@ -31,7 +31,7 @@ pub struct Unreadable {
     pub first_offset: Offset,
     /// The first record after them.
     pub next_offset: Offset,
-    /// True if later ones may be unreadable as well: nothing on the disk shows how many there were.
+    /// True if later entries may be unreadable too, and nothing on the disk shows how many.
     pub and_more: bool,
 }
 
@@ -74,7 +74,7 @@ impl fmt::Display for Unreadable {
     }
 }
 
-/// Something that is not as it should be.
+/// Something that differs from a sound data directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// How bad it is.

@@ -1,4 +1,4 @@
-//! Names segments that are missing or can't be used, and the entries that were in them.
+//! Reports segments that are missing or can't be used, and the entries that were in them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,19 +11,20 @@ use crate::storage::format::frame::Position;
 use crate::storage::format::segment_header::{SegmentHeader, segment_path};
 use crate::storage::format::state::Base;
 
-/// The maximum number of missing files that are named one by one, at each gap.
+/// The maximum number of missing files that are named individually at each gap.
 const NAMED_MAX: u64 = 64;
 
 /// The segments of a log that can't be used, by number.
 pub(super) type Gone = BTreeMap<u64, Flaw>;
 
-/// Follows the chain back from the newest segment as far as headers allow, and continues at the next existing segment.
+/// Follows the chain back from the newest segment. Where a header is missing, continues at the next older segment that
+/// exists. Returns the segments that can't be used.
 pub(super) fn gone(read: &Readable, durable: Position) -> Gone {
     let files = &read.files;
     let mut gone = Gone::new();
     let first = files.manifest.first_segment;
     let newest = read.newest(durable);
-    // The log was synced up to the durable position.
+    // Everything up to the durable position was synced, so its segment existed.
     unknown(&mut gone, newest, durable.file);
     let mut number = durable.file.max(newest);
     while number >= first && number > 0 {
@@ -48,7 +49,7 @@ pub(super) fn gone(read: &Readable, durable: Position) -> Gone {
     gone
 }
 
-/// Adds the missing files between two numbers. A truncation of the log leaves gaps in the numbers, too.
+/// Adds the file numbers between two segments as missing. A truncation of the log leaves gaps in the numbers, too.
 fn unknown(gone: &mut Gone, above: u64, below: u64) {
     for number in (above + 1..below).take(usize::try_from(NAMED_MAX).unwrap_or(usize::MAX)) {
         let what = "the segment is missing; it was part of the log, or was removed by a truncation";
@@ -57,7 +58,8 @@ fn unknown(gone: &mut Gone, above: u64, below: u64) {
 }
 
 impl Readable {
-    /// The newest segment that is part of the log: one without a valid header after the durable position was never known to be synced.
+    /// The newest segment that is part of the log. A segment after the durable position without a valid header was
+    /// never known to be synced.
     pub(super) fn newest(&self, durable: Position) -> u64 {
         let is_part = |number: u64| {
             let stops_start = || self.flaws.get(&number).is_some_and(|flaw| flaw.stops_start);
@@ -69,12 +71,12 @@ impl Readable {
         self.files.headers.keys().rev().copied().find(|number| is_part(*number)).unwrap_or(0)
     }
 
-    /// The header of a segment that is in a file with another name.
+    /// The header of a segment that was found in a file with another name.
     fn true_header(&self, number: u64) -> Option<SegmentHeader> {
         self.renamed.get(&number).map(|renamed| renamed.header)
     }
 
-    /// Names the file that contains a segment, if it has another name.
+    /// Describes which file contains a segment, if it has another name.
     fn renaming(&self, number: u64) -> String {
         let Some(renamed) = self.renamed.get(&number) else { return String::new() };
         let swapped = self.renamed.get(&renamed.file).is_some_and(|other| other.file == number);
@@ -90,14 +92,14 @@ fn name(number: u64) -> String {
 
 /// Adds a finding for each segment that can't be used, with the entries that were in it.
 pub(super) fn add_gone(report: &mut Report, read: &Readable, gone: &Gone, walked: &[Walked]) {
-    // The segment at which the entries of several adjacent ones are named.
+    // The segment whose finding names the entries of several adjacent segments.
     let mut joint: Option<u64> = None;
     for (number, flaw) in gone {
         let older = walked.iter().rev().find(|walked| walked.header.number < *number);
         let newer = walked.iter().find(|walked| walked.header.number > *number);
         let above = older.map_or(0, |walked| walked.header.number);
         let below = newer.map_or(u64::MAX, |walked| walked.header.number);
-        // All of them between the same two readable segments.
+        // All unusable segments between the same two readable ones.
         let run: Vec<u64> = gone.range(above..below).map(|(number, _)| *number).collect();
         let is_first = run.first() == Some(number);
         if is_first {
@@ -134,7 +136,8 @@ pub(super) fn add_gone(report: &mut Report, read: &Readable, gone: &Gone, walked
     }
 }
 
-/// A segment does not begin where its predecessor ends, and no segment between them is known to be missing.
+/// Adds a finding for a segment that does not begin where its predecessor ends, although no segment between them is
+/// known to be missing.
 pub(super) fn add_jump(report: &mut Report, read: &Readable, header: &SegmentHeader, before: &Base) {
     let (what, unreadable) = match header.base.index > before.index {
         true => ("no earlier segment contains the entries before it", Some(Unreadable::between(before, &header.base))),
@@ -144,7 +147,7 @@ pub(super) fn add_jump(report: &mut Report, read: &Readable, header: &SegmentHea
     report.add(Finding::new(Severity::Damage, &path, 56, what).up_to(80).with(unreadable));
 }
 
-/// The places in the log where one segment of a run begins and ends, if they are known.
+/// The ends of the log before and after one segment of a run, if they are known.
 fn bounds(
     read: &Readable,
     run: &[u64],

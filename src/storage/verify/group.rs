@@ -1,4 +1,4 @@
-//! Checks one group: finds the chain of its segments as a start does, then reads all of them.
+//! Checks one group: finds the chain of its segments as a start does, then reads all segments.
 
 use std::path::PathBuf;
 
@@ -32,7 +32,8 @@ impl GroupCheck<'_> {
         let mut check = FileCheck { disk: self.disk, report: self.report, group: self.group };
         let Some(read) = check.read(dir)? else { return Ok(()) };
         let files = &read.files;
-        // A frame of a newer version does not hide the durable position in other frames: damage below it is damage, not a torn tail.
+        // A frame of a newer version does not hide the durable positions in other frames: damage below them is damage,
+        // not a torn tail.
         let (durable, chosen) = match Survey::of(files) {
             Ok(survey) if read.has_manifest => (survey.durable, Some(survey.choose(files))),
             Ok(survey) => (survey.durable, None),
@@ -62,7 +63,7 @@ impl GroupCheck<'_> {
         self.sink.begin(files.manifest.base.index, known.max(committed));
         let walked = self.walk(&read, &stretches, &gone, durable)?;
         if self.sink.is_done() {
-            // What follows was not read.
+            // The segments after this one were not read.
             let last = walked.last().map_or(0, |walked| walked.header.number);
             gone.retain(|number, _| *number < last);
         }
@@ -85,7 +86,7 @@ impl GroupCheck<'_> {
         Ok(())
     }
 
-    /// The last committed entry, as far as the frames of the stretches say. Only needed if the chain is broken.
+    /// The last committed entry according to the frames of all stretches. Only needed if the chain is broken.
     fn committed(&self, read: &Readable, stretches: &[Stretch], durable: Position) -> Result<LogIndex, StorageError> {
         let mut scratch =
             Report { data_dir: PathBuf::new(), node: None, groups: Vec::new(), findings: Vec::new(), more: 0 };
@@ -97,7 +98,8 @@ impl GroupCheck<'_> {
         Ok(committed)
     }
 
-    /// Adds what follows the end of the log, and what is not part of it; returns the bytes that the next start cuts off.
+    /// Adds findings for what follows the end of the log and for segments outside it; returns the number of bytes that
+    /// the next start cuts off.
     fn tail(&mut self, read: &Readable, chain: &Chain, ended: &Ended) -> Result<u64, StorageError> {
         let files = &read.files;
         let torn = match look_after(files, chain, ended.at) {
@@ -153,7 +155,8 @@ impl GroupCheck<'_> {
         Ok(walked)
     }
 
-    /// Adds the reason why a start fails, unless another finding is about the same file: that is the cause, and more precise.
+    /// Adds the reason why a start fails, unless another finding concerns the same file: that one is the cause, and
+    /// more precise.
     fn refusal(&mut self, error: StorageError) -> Result<(), StorageError> {
         let file = match &error {
             StorageError::Damaged { file, .. }
@@ -165,7 +168,7 @@ impl GroupCheck<'_> {
         if self.report.findings.iter().any(is_named) { Ok(()) } else { self.report.add_error(error) }
     }
 
-    /// The stretches when the chain is broken: each segment up to where a newer one continues it.
+    /// Returns the stretches of a broken chain: each segment up to where a newer one continues it.
     fn by_headers(&mut self, read: &Readable, durable: Position) -> Vec<Stretch> {
         let files = &read.files;
         let path = |number| segment_path(&files.dir, number);

@@ -1,10 +1,10 @@
 //! Checks of what is stored: `log verify` and `log dump` of a stopped node, and the scrub of a running one. Nothing is changed.
 //!
-//! [`verify`] determines what a start would find, and whether every byte is what was written. It uses recovery's rules: the same
-//! durable position, the same chain, the same distinction between a torn tail, which a start cuts off, and damage, which it
-//! refuses. In addition it reads what a start does not: every frame of every segment, the stamps of every record, the indexes.
-//! Recovery ends at the first damage; this reports all of it, each damaged byte range once. It takes the directory's lock, if the
-//! lock's file exists, so that no node runs at the same time.
+//! [`verify`] determines what a start would find, and whether every byte is what was written. It uses recovery's rules:
+//! the same durable position, the same chain, the same distinction between a torn tail, which a start cuts off, and
+//! damage, which it refuses. It also reads what a start does not read: every frame of every segment, the stamps of
+//! every record, and the indexes. Recovery stops at the first damage; this reports all of it, and each damaged byte
+//! range once. It takes the lock of the directory if the lock file exists, so that no node runs at the same time.
 //!
 //! - `report.rs`, `finding.rs`: what is reported.
 //! - `files.rs` reads the manifest and the headers, as far as they can be used.
@@ -12,7 +12,7 @@
 //! - `gaps.rs` names the segments that are missing or can't be used.
 //! - `group.rs` checks one group with them.
 //! - [`dump`] prints the records of a stopped node's log.
-//! - [`scrub`] checks the synced frames of a running node's logs from time to time.
+//! - [`scrub`] periodically checks the synced frames of a running node's logs.
 
 pub mod dump;
 mod files;

@@ -1,4 +1,5 @@
-//! Files and frames that a newer version wrote are refused by name. They are never damage, and never cut off as a torn tail.
+//! Files and frames of a newer version are refused with an error that names them. They are never treated as damage, and
+//! never cut off as a torn tail.
 
 use std::fs;
 
@@ -19,7 +20,7 @@ use crate::types::{LogIndex, Offset};
 
 const KIND: &str = "a frame of kind 9, which this version does not know; start a newer version";
 
-/// Sets the kind of a frame to one of a newer version; returns the file and the position.
+/// Changes the kind of a frame to one of a newer version; returns the file and the position.
 fn forge(home: &Home, segment: usize, frame: usize) -> (String, u64) {
     let name = home.segments()[segment].clone();
     let at = home.frames(&name)[frame];
@@ -27,7 +28,7 @@ fn forge(home: &Home, segment: usize, frame: usize) -> (String, u64) {
     (name, at)
 }
 
-/// The highest durable position that the frames of a segment contain for it.
+/// The highest durable position within a segment that the frames of this segment contain.
 fn durable_in(home: &Home, name: &str) -> u64 {
     let (bytes, frames) = (fs::read(home.path(name)).expect("a segment"), home.frames(name));
     let number = segment_number(name).expect("a number");
@@ -36,7 +37,7 @@ fn durable_in(home: &Home, name: &str) -> u64 {
     frames.iter().map(durable).filter(|durable| durable.file == number).map(|durable| durable.at).max().unwrap_or(0)
 }
 
-/// A start refuses the directory and changes nothing; `log verify` reports no damage.
+/// Checks that a start refuses the directory and changes nothing, and that `log verify` reports no damage.
 fn refused(home: &Home, name: &str, what: &str) {
     let before = all_files(home.dir.path());
     let error = home.try_log().map(drop).expect_err("refused");
@@ -49,7 +50,7 @@ fn refused(home: &Home, name: &str, what: &str) {
     assert!(report.findings.iter().any(named), "{report:?}");
 }
 
-/// Such a frame was cut off if the log was not known to be synced up to it, and damage otherwise.
+/// Once, such a frame was cut off if it was above the known durable position, and reported as damage otherwise.
 #[test]
 fn a_start_refuses_a_newer_frame_wherever_it_is() {
     for clean in [false, true] {
@@ -83,7 +84,7 @@ fn a_newer_frame_after_a_torn_one_is_not_cut_off() {
     assert!(before == all_files(home.dir.path()), "nothing is changed");
 }
 
-/// A bad frame below the durable position is damage, whatever follows it; `log verify` says the same.
+/// A bad frame below the durable position is damage, whatever follows it. `log verify` agrees.
 #[test]
 fn damage_before_a_newer_frame_is_damage() {
     let home = Home::new(false);
@@ -99,8 +100,9 @@ fn damage_before_a_newer_frame_is_damage() {
     assert!(told(&report, Severity::Format).iter().any(|found| found.1 == at), "{report:?}");
 }
 
-/// With such a frame, only the manifest's durable position was used, which is older than that of the frames: damage above it was
-/// taken for the end of the log, and neither reported nor was anything after it checked.
+/// Once, with such a frame in the log, only the durable position of the manifest was used, which is older than those in
+/// the frames. Damage between the two was treated as the end of the log: it was not reported, and nothing after it was
+/// checked.
 #[test]
 fn a_newer_frame_does_not_hide_damage() {
     let home = Home::new(false);
@@ -134,7 +136,8 @@ fn a_newer_frame_does_not_hide_damage() {
     }
 }
 
-/// The entry after damage and such a frame was compared with the last one, and the one after it was not.
+/// Once, the first entry after damage and such a frame was compared with the last entry before them, and the second one
+/// was not compared.
 #[test]
 fn damage_next_to_a_newer_frame_is_named_without_it() {
     for order in [[1, 2, 3], [2, 1, 3], [3, 1, 2], [1, 3, 2]] {
@@ -159,7 +162,8 @@ fn damage_next_to_a_newer_frame_is_named_without_it() {
     }
 }
 
-/// A start does not read sealed segments that are synced. A read failed from such a frame up to the next indexed one.
+/// A start does not read sealed segments that are synced. Once, a read failed from such a frame up to the next indexed
+/// one.
 #[test]
 fn reads_refuse_a_newer_frame_and_serve_what_is_around_it() {
     let home = Home::new(true);
@@ -200,7 +204,7 @@ fn reads_refuse_a_newer_frame_and_serve_what_is_around_it() {
     assert_eq!((reader.published().damages().list(), reader.published().damages().newer().len()), (vec![], 1));
 }
 
-/// An entry of a newer version is in the index that it wrote.
+/// An entry of a newer version is in the index, because that version wrote the index too.
 #[test]
 fn a_read_that_the_index_leads_to_a_newer_frame_finds_what_is_around_it() {
     let home = Home::new(true);
@@ -260,8 +264,8 @@ fn files_of_a_newer_format_are_refused_by_name() {
     refused(&home, "manifest", &format!("a log state of format 2, {newer}"));
 }
 
-/// A newer version may write shorter and longer files than this one reads. A header that was too short was taken for torn, and its
-/// segment deleted; a file that was too long, and a `node.toml` that is not text, for damaged.
+/// A newer version may write shorter and longer files than this one. Once, a segment with a short header was treated as
+/// torn and deleted, and a file that was too long, or a `node.toml` that is not text, was reported as damaged.
 #[test]
 fn files_of_a_newer_format_are_refused_by_name_in_every_size() {
     let newer = "newer than what this version of seriatim reads";
@@ -303,7 +307,7 @@ fn files_of_a_newer_format_are_refused_by_name_in_every_size() {
     }
 }
 
-/// An index is derived from its segment, so another format only costs the time to rebuild it.
+/// An index is derived from its segment, so an index with another format is only rebuilt.
 #[test]
 fn an_index_of_a_newer_format_is_named_and_rebuilt() {
     let home = Home::new(true);

@@ -1,11 +1,11 @@
-//! The `scrub` thread: it slowly reads what is synced from the disk and checks every frame, so that damage is found while other nodes
-//! still have the records, and not when they are needed.
+//! The `scrub` thread slowly reads synced bytes from the disk and checks every frame, so that damage is found while
+//! other nodes still have the records, and not only when the records are needed.
 //!
-//! A pass checks `node.toml`, the manifests, and all segments of all groups up to their durable positions, headers first. It reads from
-//! the disk and not from the page cache, and does not change what is in the page cache ([`Access::Disk`]). Between steps it waits on
-//! its inbox, for the next pass or for the rate limit. Damage is logged and listed, together with what reads have found
-//! ([`ScrubHandle::damaged`]). The group continues, and a read of such a record returns DATA_LOSS, as without a scrub. A segment that is
-//! trimmed away during a pass is not an error.
+//! A pass checks `node.toml`, the manifests, and all segments of all groups up to their durable positions, headers
+//! first. It reads from the disk instead of the page cache, and leaves the page cache unchanged ([`Access::Disk`]).
+//! Between steps it waits on its inbox, for the next pass or for the rate limit. Damage is logged and listed, together
+//! with the damage that reads have found ([`ScrubHandle::damaged`]). The group continues, and a read of a damaged
+//! record returns DATA_LOSS, as without a scrub. A segment that is trimmed during a pass is not an error.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,11 +32,12 @@ use crate::storage::read::walk::{Walk, WalkError};
 use crate::thread::{self, FatalSender, Joiner};
 use crate::types::{GroupId, Offset};
 
-/// The time from the start to the first pass, or the interval if that is shorter: a starting node needs the disk itself.
+/// The delay of the first pass after the start, or the interval if that is shorter. A starting node needs the disk
+/// itself.
 const FIRST_AFTER: Duration = Duration::from_secs(600);
 /// The time before a retry if the system has no descriptor or memory left.
 const SHORTAGE_WAIT: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_secs(1) };
-/// The number of bytes after which it waits for the rate limit and receives a stop message.
+/// The thread waits for the rate limit and checks for a stop message after this many bytes.
 const STEP_BYTES: u64 = if cfg!(test) { 16 << 10 } else { 256 << 10 };
 
 /// The options of the scrub.
@@ -44,7 +45,7 @@ const STEP_BYTES: u64 = if cfg!(test) { 16 << 10 } else { 256 << 10 };
 pub struct ScrubOptions {
     /// The rate limit; 0: the thread is not started.
     pub bytes_per_second: u64,
-    /// From the beginning of a pass to the beginning of the next.
+    /// The time from the beginning of one pass to the beginning of the next.
     pub interval: Duration,
 }
 
@@ -55,7 +56,7 @@ pub struct ScrubCounts {
     pub passes: u64,
     /// Bytes read.
     pub bytes: u64,
-    /// Damaged ranges found, by reads as well; one that is found again counts once.
+    /// Damaged ranges that the scrub or reads have found; a range that is found again counts once.
     pub damaged_ranges: u64,
 }
 
@@ -67,7 +68,7 @@ struct ScrubState {
     bytes: AtomicU64,
 }
 
-/// Adds groups to the scrub and returns what it found; a clone belongs to the same scrub. The default one has no thread.
+/// Adds groups to the scrub and returns what it has found; clones share one scrub. The default has no thread.
 #[derive(Clone, Default)]
 pub struct ScrubHandle(Arc<ScrubState>);
 
@@ -77,8 +78,8 @@ impl ScrubHandle {
         self.groups().insert(group, reader);
     }
 
-    /// The known damage of a group: found by the last pass, by the current one, or by reads since. Without what is not part of the log
-    /// any more.
+    /// The known damage of a group: found by the last pass, by the current one, or by reads since then. Damage in parts
+    /// that are not in the log any more is left out.
     pub fn damaged(&self, group: GroupId) -> Vec<DamagedRange> {
         let Some(reader) = self.groups().get(&group).cloned() else { return Vec::new() };
         let view = reader.view();
@@ -110,10 +111,10 @@ enum ScrubMsg {
     Stop,
 }
 
-/// The thread. It ends at its next step when this is dropped.
+/// The thread. It stops at its next step after this is dropped.
 pub struct Scrub {
     handle: ScrubHandle,
-    /// Has room for the one stop message.
+    /// Has a capacity of one, for the stop message.
     inbox: Sender<ScrubMsg>,
     thread: Option<Joiner>,
 }
@@ -150,7 +151,7 @@ impl Scrub {
 
 impl Drop for Scrub {
     fn drop(&mut self) {
-        // Either it fits, or one is there already.
+        // If the inbox is full, it contains a stop message already.
         let _ = self.inbox.try_send(ScrubMsg::Stop);
         self.thread = None;
     }
@@ -200,7 +201,7 @@ impl Scrubber {
         for (group, reader) in groups {
             reader.published().damages().begin_pass();
             let found = self.group(group, &reader, &mut pace)?;
-            // Damage that is not found any more was trimmed away, or the file was replaced.
+            // Damage that was not found again was trimmed, or its file was replaced.
             reader.published().damages().keep(&found);
         }
         self.handle.0.passes.fetch_add(1, Ordering::Relaxed);
@@ -221,12 +222,13 @@ impl Scrubber {
         let numbers: Vec<u64> = view.parts.iter().map(|part| part.segment.header.number).collect();
         drop(view);
         for number in numbers.into_iter().take_while(|number| *number <= durable.file) {
-            // A view of its own for each segment: a view keeps the segments open, and the space of those that are trimmed in use.
+            // Each segment takes a new view, because a view keeps its segments open, and so the space of trimmed ones
+            // in use.
             let view = reader.view();
             let Some(i) = view.parts.iter().position(|part| part.segment.header.number == number) else { continue };
             let part = view.parts[i].clone();
             let end = if number == durable.file { part.end().min(durable.at) } else { part.end() };
-            // The durable position may be inside a sealed segment. The digest of a part of a segment is not known.
+            // The durable position may be inside a sealed segment. The digest is only known at the end of a segment.
             let next = view.parts.get(i + 1).map(Part::base).filter(|_| end == part.end());
             drop(view);
             for range in self.part(reader.published(), &part, end, next, pace)? {
@@ -244,7 +246,7 @@ impl Scrubber {
         let Some(dir) = view.parts[0].segment.path().parent().map(Path::to_owned) else { return Ok(Vec::new()) };
         let found = self.small(&dir.join(MANIFEST), MANIFEST_BYTES_MAX, |bytes, path| {
             let manifest = Manifest::decode(bytes, path)?;
-            // It is written after a trim, and may still name a segment that the log does not have any more.
+            // The manifest is written after a trim, so it may still name a segment that is not in the log any more.
             let view = reader.view();
             let first = view.parts.iter().find(|part| part.segment.header.number == manifest.first_segment);
             if manifest.group != group || first.is_some_and(|part| part.base() != manifest.base) {
@@ -255,7 +257,7 @@ impl Scrubber {
         Ok(found.into_iter().collect())
     }
 
-    /// Reads and checks a small file. Damage to it makes the next start fail, but no read.
+    /// Reads and checks a small file. Damage to it makes the next start fail, but not a read.
     fn small(
         &self,
         path: &Path,
@@ -276,13 +278,13 @@ impl Scrubber {
                     continue;
                 }
                 Err(StorageError::Damaged { position, what, .. }) => damaged(position, what),
-                // Also another format: this process wrote the file in its own.
+                // This includes another format, because this process wrote the file in its own.
                 Err(error) => damaged(0, error.to_string()),
             };
         }
     }
 
-    /// Checks that the header is still as it was when the segment was created or opened. The chain depends on it.
+    /// Checks that the header is still the one that the segment was created or opened with. The chain depends on it.
     fn header(&self, part: &Part, file: &DiskFile) -> Result<Option<DamagedRange>, Stopped> {
         let bytes = SEGMENT_HEADER_BYTES as usize;
         let what = loop {
@@ -304,7 +306,8 @@ impl Scrubber {
         Ok(Some(DamagedRange { bytes: SEGMENT_HEADER_BYTES, next_offset, ..part.damaged(0, &what) }))
     }
 
-    /// Reads a segment up to `end`. If the end of the log at that position is known (`next`), the running digest must equal it.
+    /// Reads a segment up to `end`. `next` is the end of the log at that position, if known: the running digest must
+    /// equal its digest.
     fn part(
         &self,
         log: &Published,
@@ -325,7 +328,7 @@ impl Scrubber {
             next_offset: next.map(|next| next.offset),
             what,
         };
-        // With a descriptor of its own, because its advice to the kernel must not affect other reads.
+        // The file is opened again, because the advice given to the kernel must not affect other reads.
         let file = loop {
             match self.disk.open_to_read(&path) {
                 Ok(Some(file)) => break file,
@@ -335,7 +338,7 @@ impl Scrubber {
             }
         };
         let mut found: Vec<DamagedRange> = self.header(part, &file)?.into_iter().collect();
-        // No entry was read after the ranges from here on yet.
+        // The first range in `found` that no entry follows yet.
         let mut open = found.len();
         let mut walk = Walk::new(&file, part.segment.header.salt, SEGMENT_HEADER_BYTES, end, Access::Disk);
         let mut before = SEGMENT_HEADER_BYTES;
@@ -348,7 +351,7 @@ impl Scrubber {
                         range.bytes = range.bytes.min(at - range.position);
                     }
                     if frame.header.kind.is_entry() {
-                        // Each of several ranges without an entry between them may contain all the missing records.
+                        // Without an entry between them, each of these ranges may contain all the missing records.
                         found[open..].iter_mut().for_each(|range| range.next_offset = Some(frame.header.base_offset));
                         open = found.len();
                         digest = digest.then(&frame.header, frame.payload);
@@ -358,7 +361,7 @@ impl Scrubber {
                     continue;
                 }
                 Err(WalkError::Newer(newer)) => {
-                    // It may be an entry, and then the digest is not that of the entries that were read.
+                    // This frame may be an entry, and then the digest of the entries that were read differs.
                     walk.skip_newer(&newer);
                     if let Some(range) = found[open..].last_mut() {
                         range.bytes = range.bytes.min(newer.position - range.position);

@@ -1,4 +1,4 @@
-//! Reads every frame of a segment, and names each damaged byte range once, with the entries and records in it.
+//! Reads every frame of a segment, and reports each damaged byte range once, with the entries and records in it.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use crate::storage::read::walk::{Walk, WalkError};
 use crate::storage::recover::chain::Ended;
 use crate::types::{LogIndex, Offset};
 
-/// Added to damage at the log's end: no later frame repeats the hard state.
+/// Appended to a finding about damage at the log's end, because no later frame repeats the hard state.
 pub(super) const VOTE_LOST: &str = "; a term and a vote may be lost";
 
 /// A part of a segment that should be valid.
@@ -33,21 +33,22 @@ pub(super) struct Walked {
     pub(super) end: u64,
     pub(super) last: Base,
     pub(super) entries: u64,
-    /// True if its last part can't be read, or a newer version wrote it.
+    /// True if its end can't be read, or a newer version wrote it.
     pub(super) lost: bool,
     /// True if no damage was found in it, so that its running digest is meaningful.
     pub(super) sound: bool,
-    /// The last committed entry, as far as its frames say.
+    /// The last committed entry according to its frames.
     pub(super) commit: LogIndex,
 }
 
 /// Receives the valid entries of a log, in order, while they are checked.
 pub(super) trait EntrySink {
-    /// Called first: the entry before the first one of the log, and the last one that is known to be committed.
+    /// Called first, with the entry before the first one of the log and the last entry that is known to be committed.
     fn begin(&mut self, before: LogIndex, committed: LogIndex);
-    /// Receives one entry. `is_after_damage`: something before it is damaged, or was written by a newer version.
+    /// Receives one entry. `is_after_damage` is true if something before it is damaged or was written by a newer
+    /// version.
     fn entry(&mut self, frame: &Frame<'_>, is_after_damage: bool);
-    /// Returns true if it needs no more entries, and the rest need not be checked.
+    /// Returns true if no more entries are needed, so that the rest is not checked.
     fn is_done(&self) -> bool;
     /// Returns false if the entries are ignored.
     fn needs_entries(&self) -> bool {
@@ -123,10 +124,10 @@ impl SegmentCheck<'_> {
         // Everything before it was synced.
         let synced = stretch.limit.unwrap_or(if durable.file == header.number { durable.at } else { 0 });
         let mut walk = Walk::new(&file, header.salt, SEGMENT_HEADER_BYTES, end, Access::Blocking);
-        // Those since the last entry. The last one ends at the next valid entry, or at a frame of a newer version.
+        // The holes since the last entry. The last one ends at the next valid entry, or at a frame of a newer version.
         let mut holes: Vec<Hole> = Vec::new();
         let mut is_open = false;
-        // A frame of a newer version precedes the next one.
+        // True if a frame of a newer version is directly before the next frame.
         let mut newer_before = false;
         while !self.sink.is_done() {
             let (position, what) = match walk.next() {
@@ -151,7 +152,7 @@ impl SegmentCheck<'_> {
                         (walked.sound, is_valid) = (false, false);
                         self.report.add(Finding::new(Severity::Damage, &path, at, what).up_to(after));
                         if is_entry {
-                            // The entries after it are compared with it.
+                            // The entries after this one are compared with it.
                             state.last = before_entry(&frame);
                             let _ = state.frame(&frame);
                         }
@@ -173,7 +174,7 @@ impl SegmentCheck<'_> {
                     continue;
                 }
                 Err(WalkError::Newer(newer)) => {
-                    // It may be an entry, so nothing after it can be compared with what is before it.
+                    // This frame may be an entry, so nothing after it can be compared with what precedes it.
                     let what = format!("{}; what follows is only partly checked", newer.kind);
                     self.report.add(Finding::new(Severity::Format, &path, newer.position, what).up_to(newer.end));
                     walk.skip_newer(&newer);
@@ -184,7 +185,8 @@ impl SegmentCheck<'_> {
                 Err(WalkError::Disk(error)) => (walk.position(), error.to_string()),
                 Err(WalkError::NotCached) => (walk.position(), "it can't be read".to_owned()),
             };
-            // The newest segment has no known end: the log ends here if this is not below the durable position, or if only zeros follow.
+            // The newest segment has no known end. The log ends here if this is not below the durable position, or if
+            // the durable position is in a newer segment and only zeros follow here.
             let below_durable = Position { file: header.number, at: position } < durable;
             let ends =
                 || header.number != durable.file && written_after(&file, position).is_ok_and(|written| written == 0);
@@ -217,7 +219,7 @@ impl SegmentCheck<'_> {
                     && durable.file == header.number
                     && hole.from < durable.at =>
                 {
-                    // What follows the durable position was never known to be synced.
+                    // Bytes after the durable position were never known to be synced.
                     hole.end = hole.end.min(durable.at);
                     hole.what += VOTE_LOST;
                     let (index, offset) = files.manifest.durable_end;
@@ -253,14 +255,14 @@ impl SegmentCheck<'_> {
         Ok(None)
     }
 
-    /// An index is derived from its segment: a wrong one costs time, and nothing else.
+    /// Adds a note about a wrong index. An index is derived from its segment, so a wrong one only costs time.
     fn wrong_index(&mut self, files: &GroupFiles, number: u64, what: &str) {
         let what = format!("the index {what}: it is rebuilt when it is needed");
         self.report.add(Finding::new(Severity::Note, &index_path(&files.dir, number), 0, what));
     }
 }
 
-/// The entries of an index, as a walk over the segment meets their frames.
+/// The entries of an index, in the order in which a walk over the segment reaches their frames.
 struct Noted {
     entries: Vec<IndexEntry>,
     next: usize,
@@ -280,7 +282,7 @@ impl Noted {
         *entry == found && header.kind.is_entry()
     }
 
-    /// Entries of frames after the end are never used: those frames were cut off.
+    /// Entries of frames after the end are never used, because those frames were cut off.
     fn is_done(&self, end: u64) -> bool {
         self.entries[self.next..].iter().all(|entry| entry.position >= end)
     }

@@ -1,4 +1,4 @@
-//! What `log verify` reports: the file and the byte of all damage, and what a start would cut off. It changes nothing.
+//! `log verify` reports the file and the byte of all damage, and what a start would cut off. It changes nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -65,7 +65,7 @@ impl Home {
         self.try_log().expect("opened")
     }
 
-    /// Two records in 11,000 bytes or so.
+    /// Appends two records with about 11,000 bytes in total.
     fn append(&self, log: &mut GroupLog) {
         log.append(&[batch(log, 1, &[&[7; 5500], &[8; 5500]])]).expect("appended");
     }
@@ -91,7 +91,7 @@ impl Home {
         fs::write(self.path(name), bytes).expect("written");
     }
 
-    /// Checks the directory, and that no byte of any file changes.
+    /// Checks the directory, and asserts that no byte of any file changes.
     pub(super) fn look(&self) -> Report {
         let before = all_files(self.dir.path());
         let report = verify(&self.disk, self.dir.path()).expect("a report");
@@ -338,7 +338,7 @@ fn an_older_format_is_named_and_is_not_damage() {
     assert!(before == all_files(home.dir.path()), "nothing is changed");
 }
 
-/// `log verify` named only one of two missing segments.
+/// Once, `log verify` named only one of two missing segments.
 #[test]
 fn each_missing_segment_is_named() {
     for gone in [vec![1, 2], vec![0, 2], vec![2, 3], vec![0, 1]] {
@@ -357,7 +357,8 @@ fn each_missing_segment_is_named() {
     }
 }
 
-/// A loss in a segment's last frame named no records: no later frame of the segment shows them, but the next segment does.
+/// No later frame of a segment shows the records in its last frame, but the next segment does. Once, a loss there named
+/// no records.
 #[test]
 fn a_loss_in_the_last_frame_names_its_records() {
     let home = Home::new(true);
@@ -383,7 +384,8 @@ fn a_loss_in_the_last_frame_names_its_records() {
     assert!(found[0].2.ends_with(&format!("; unreadable: entry {index}, {records}")), "{found:?}");
 }
 
-/// A pipe in the directory blocked `log verify` forever; a link to itself, a directory, or a sparse file of a terabyte ended it.
+/// Once, a pipe in the directory blocked `log verify` forever. A link to itself, a directory, or a sparse file of a
+/// terabyte made it fail.
 #[test]
 fn other_kinds_of_files_stop_nothing() {
     let pipe = |path: &Path| {
@@ -425,15 +427,15 @@ fn other_kinds_of_files_stop_nothing() {
         assert_eq!(told(&report, Severity::Damage)[0].0, "node.toml", "{i}");
         assert_eq!(report.groups.len(), 1, "{i}: what is there is read");
     }
-    // A segment that is longer than its frames is complete.
+    // A segment may be longer than its frames.
     let home = Home::new(true);
     let newest = &home.segments()[3];
     fs::OpenOptions::new().write(true).open(home.path(newest)).expect("a file").set_len(1 << 40).expect("longer");
     assert_eq!(verify(&home.disk, home.dir.path()).expect("a report").worst(), None);
 }
 
-/// An I/O error on a file ended `log verify` without a result, and 4 unreadable KiB in the middle of a segment were reported as
-/// damage at its first byte.
+/// Once, an I/O error on a file ended `log verify` without a result, and 4 unreadable KiB in the middle of a segment
+/// were reported as damage at its first byte.
 #[test]
 fn reports_the_position_of_unreadable_bytes() {
     use crate::storage::io::disk::sim::Sim;

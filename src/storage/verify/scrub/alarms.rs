@@ -1,5 +1,6 @@
-//! No false alarms: whatever a log does, neither a pass of the scrub at any moment nor a check of what a kill would leave finds damage.
-//! And the running digest is that of the entries, whatever was truncated, trimmed or replaced by a snapshot.
+//! No false alarms: whatever a log does, neither a pass of the scrub at any moment nor a check of the files that a kill
+//! would leave finds damage. The running digest always is that of the entries, whatever was truncated, trimmed or
+//! replaced by a snapshot.
 
 use std::path::Path;
 

@@ -95,8 +95,9 @@ fn forge(home: &Home, name: &str, at: u64) {
     fs::write(home.path(name), bytes).expect("written");
 }
 
-/// A segment was sealed before all of it was synced: the scrub reads it up to the durable position, and compared the digest there with
-/// that of the whole segment. So valid segments were listed as damaged, a few times a minute under load.
+/// Once, if a segment was sealed before all of it was synced, the scrub read it up to the durable position, and
+/// compared the digest there with that of the whole segment. So valid segments were listed as damaged, a few times a
+/// minute under load.
 #[test]
 fn a_sealed_segment_that_is_not_synced_to_its_end_is_valid() {
     let mut home = Home::new();
@@ -157,7 +158,7 @@ fn damage_is_found_and_the_log_continues() {
     assert_eq!(pass(&scrubber), [], "put right");
 }
 
-/// It found no descriptor, and reported for a week that a whole segment was damaged.
+/// Once, the scrub got no descriptor, and reported for a week that a whole segment was damaged.
 #[test]
 fn without_a_descriptor_it_waits_and_reports_no_damage() {
     let sim = crate::storage::io::disk::sim::Sim::default();
@@ -200,8 +201,8 @@ fn ignores_what_is_not_synced() {
     assert_eq!(pass(&scrubber)[0].position, at, "now it is");
 }
 
-/// A pass between the creation of a segment and its sync read a part of the sealed one, compared its digest with that of the whole,
-/// and reported that all of it was damaged.
+/// Once, a pass between the creation of a segment and its sync read a part of the sealed segment, compared the digest
+/// there with that of the whole one, and reported that all of it was damaged.
 #[test]
 fn a_sealed_segment_before_its_sync_is_not_damage() {
     let mut home = Home::new();
@@ -229,7 +230,7 @@ fn segments_deleted_during_a_pass_are_not_damage() {
     home.log.trim(first_offset, commit).expect("trimmed");
     home.sync();
     assert_eq!(home.segments().len(), 1);
-    // As in a pass that took its view before.
+    // This pass took its view earlier.
     let mut pace = Pace { begun: Instant::now(), bytes: 0, since_step: 0 };
     let found = scrubber
         .part(home.log.reader().published(), &old.parts[0], old.parts[0].end(), None, &mut pace)
@@ -302,7 +303,7 @@ fn reading_the_disk_leaves_the_page_cache_as_it_was() {
         file.drop_cache().expect("dropped");
         file
     };
-    // A query makes the kernel read ahead, so each position is queried once.
+    // A query makes the kernel read ahead, so each position is queried only once.
     let cached = |file: &crate::storage::io::disk::DiskFile, at| {
         file.append_cached_at(at, 1, &mut Vec::new()).expect("asked").is_some()
     };
@@ -312,7 +313,7 @@ fn reading_the_disk_leaves_the_page_cache_as_it_was() {
         println!("SKIPPED: this file system keeps its pages, or can't say what it has");
         return;
     }
-    // A busy system may keep a page that it should drop, or drop one by itself, but not every time.
+    // A busy system may keep a page that it should drop, or drop one unasked, but not every time.
     let as_it_was = (0..10).any(|attempt| {
         let file = cold(&attempt.to_string());
         file.read_at(512 << 10, &mut [0; 4096]).expect("read");
@@ -327,8 +328,8 @@ fn reading_the_disk_leaves_the_page_cache_as_it_was() {
     assert!(as_it_was, "what was not there is not there, and what was is");
 }
 
-/// A flipped byte in a segment's header or in the manifest makes the next start fail, but no read before it. The scrub checked
-/// neither, and the node did not start again.
+/// A flipped byte in a segment's header or in the manifest makes the next start fail, but no read before it. Once, the
+/// scrub checked neither, and the node did not start again.
 #[test]
 fn finds_what_would_stop_the_next_start() {
     let home = Home::new();
@@ -353,7 +354,7 @@ fn finds_what_would_stop_the_next_start() {
     assert_eq!(pass(&scrubber), []);
 }
 
-/// The scrub did not check `node.toml` either.
+/// Once, the scrub did not check `node.toml` either.
 #[test]
 fn the_node_file_is_checked_with_the_catalog() {
     let sim = crate::storage::io::disk::sim::Sim::default();
@@ -388,7 +389,7 @@ fn the_node_file_is_checked_with_the_catalog() {
     assert!(range.what.contains("Input/output error"), "{range:?}");
 }
 
-/// A read that found damage reported it only to its client.
+/// Once, a read that found damage reported it only to its client.
 #[test]
 fn damage_found_by_a_read_is_listed_and_logged_once() {
     let home = Home::new();
@@ -411,8 +412,8 @@ fn damage_found_by_a_read_is_listed_and_logged_once() {
     assert_eq!(pass(&scrubber), [], "put right");
 }
 
-/// A pass held one view of a group: until its end the segments that were trimmed stayed open, and took space that neither
-/// `du` nor `stored_bytes` showed.
+/// Once, a pass held one view of a group until its end. Trimmed segments stayed open meanwhile, and took space that
+/// neither `du` nor `stored_bytes` showed.
 #[test]
 fn a_pass_does_not_keep_the_space_of_trimmed_segments() {
     let mut home = Home::new();
