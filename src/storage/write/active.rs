@@ -12,10 +12,10 @@ use crate::storage::read::index_file;
 use crate::storage::read::segment::Segment;
 use crate::storage::write::frames::FrameBatch;
 
-/// Space is reserved in steps that double, from this one to [`STEP_BYTES_MAX`].
+/// Space is reserved in steps that double from this size to [`STEP_BYTES_MAX`].
 const STEP_BYTES_MIN: u64 = if cfg!(test) { 4 << 10 } else { 64 << 10 };
 const STEP_BYTES_MAX: u64 = 8 << 20;
-/// A step takes at most this part of the free space.
+/// A step is at most this fraction of the free space: one in `FREE_PART`.
 const FREE_PART: u64 = 64;
 
 /// The segment, its open file and its index.
@@ -48,7 +48,7 @@ impl Active {
         Ok(active)
     }
 
-    /// Continues an existing segment at `at`; only zeros follow.
+    /// Continues an existing segment at `at`. Only zeros follow there.
     pub(crate) fn resume(
         disk: &Disk,
         dir: &Path,
@@ -71,7 +71,7 @@ impl Active {
         Position { file: self.segment.header.number, at: self.at }
     }
 
-    /// Appends frames, into the page cache, and publishes them to the readers. Nothing is synced.
+    /// Appends frames to the page cache, and publishes them to the readers. Nothing is synced.
     pub(crate) fn append(&mut self, frames: &FrameBatch, segment_bytes: u64) -> Result<(), StorageError> {
         let end = self.at + frames.bytes() as u64;
         self.reserve(end, segment_bytes)?;
@@ -82,14 +82,14 @@ impl Active {
         Ok(())
     }
 
-    /// Ends the segment, and writes its index to a file for later reads.
+    /// Seals the segment, and writes its index file for later reads.
     pub(crate) fn seal(&self) {
         let header = &self.segment.header;
         index_file::store(&self.index, &self.disk, &self.dir, header.number, header.salt, self.at);
         self.segment.sealed();
     }
 
-    /// Reserves space before it is needed, so that a full disk is found before anything is written.
+    /// Reserves space in advance, so that a full disk is detected before anything is written.
     fn reserve(&mut self, needed: u64, segment_bytes: u64) -> Result<(), StorageError> {
         if needed <= self.allocated {
             return Ok(());
@@ -102,7 +102,8 @@ impl Active {
         self.step = (self.step * 2).min(STEP_BYTES_MAX);
         let wanted = (self.allocated + step).min(segment_bytes).max(needed).next_multiple_of(4096);
         let reserved = match self.file.allocate(self.allocated, wanted) {
-            // The needed bytes were promised to a client, or are the node's own, so the reserve file may be used for them.
+            // The needed bytes were promised to a client or belong to the node's own writes, so they may use the
+            // reserve file's space.
             Err(StorageError::DiskFull { .. }) => {
                 self.file.allocate_needed(self.allocated, needed).map(|done| done.then_some(needed))
             }

@@ -38,7 +38,7 @@ impl GroupStart {
     }
 }
 
-/// Creates a group: directory, first segment and manifest complete and synced, and the parent synced.
+/// Creates a group: its directory, first segment and manifest are complete and synced, and so is the parent directory.
 pub(crate) fn make_group(
     disk: &Disk,
     groups_dir: &Path,
@@ -87,7 +87,7 @@ pub(crate) fn make_group(
     disk.sync_dir(groups_dir)
 }
 
-/// True if a group with this manifest and this end contains only what [`make_group`] wrote.
+/// True if a group with this manifest and this end of its log contains only what [`make_group`] wrote.
 pub(crate) fn is_start(manifest: &Manifest, last: LogIndex, hard_state: HardState) -> bool {
     let founder = manifest.conf_state.voters.first().copied().unwrap_or_default();
     [Genesis::Blank, Genesis::Founder(founder)].into_iter().any(|genesis| {

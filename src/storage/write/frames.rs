@@ -1,4 +1,5 @@
-//! Frames that are written with one system call. Small ones are copied to one buffer; a large payload is written from where it is.
+//! Frames that are written with one system call. Small payloads are copied to one buffer; a large payload is written
+//! from its own.
 
 use std::ops::Range;
 
@@ -6,7 +7,8 @@ use bytes::Bytes;
 
 use crate::storage::format::frame::{self, Header, frame_bytes};
 
-/// A payload of this size or more is not copied: the copy would cost more than another part of the write.
+/// A payload of this size or more is not copied, because the copy would cost more than an additional slice of the
+/// write.
 const SHARED_BYTES_MIN: usize = 4 << 10;
 /// The capacity that the buffer keeps between writes.
 const BUFFER_BYTES_KEPT: usize = 256 << 10;

@@ -3,9 +3,9 @@
 //! `consensus` owns it under a mutex and appends. `log-writer` takes what has to be synced ([`GroupLog::begin_sync`]), syncs it
 //! without the mutex, and hands the job back ([`GroupLog::end_sync`]). Readers share a view and do not lock the log.
 //!
-//! Only [`GroupLog::create`], [`GroupLog::open`], [`GroupLog::close`] and [`GroupLog::truncate_suffix`], which reads, wait for the
-//! disk. An appended entry is durable once a job that was taken after the append has been performed. After an error the log
-//! refuses every operation, because its state on the disk is unknown.
+//! Only [`GroupLog::create`], [`GroupLog::open`], [`GroupLog::close`] and [`GroupLog::truncate_suffix`], which reads,
+//! wait for the disk. An appended entry is durable once a job that was taken after the append has been performed. After
+//! an error the log refuses every operation, because the state of its files is unknown.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -29,7 +29,8 @@ use crate::types::{GroupId, LogIndex, Offset, Term};
 
 /// Frames are collected up to this size before they are written.
 const BATCH_BYTES: usize = 1 << 20;
-/// A trim of all records seals a newest segment with this many bytes of frames, or a quarter of a small one, to delete it too.
+/// If a trim drops all records, it also seals the newest segment if its frames take at least this many bytes, or a
+/// quarter of the segment size if that is less, so that the segment can be deleted.
 const TRIM_ROLL_BYTES: u64 = 64 << 10;
 
 /// The beginning and the end of a log.
@@ -37,7 +38,7 @@ const TRIM_ROLL_BYTES: u64 = 64 << 10;
 pub struct Bounds {
     /// The end of the log before the first stored entry.
     pub base: Base,
-    /// The last entry; the base, if there is none.
+    /// The last entry; the base if no entry is stored.
     pub last_index: LogIndex,
     /// The term of the last entry.
     pub last_term: Term,
@@ -59,7 +60,7 @@ pub struct GroupLog {
     /// The end of the log.
     pub(crate) last: Base,
     pub(crate) last_time_us: u64,
-    /// Runs of one term by their first index; the first begins at the base.
+    /// The first index of each run of entries with one term. The first run begins at the base.
     pub(crate) terms: Vec<(LogIndex, Term)>,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) recent: RecentEnds,
@@ -74,7 +75,7 @@ pub struct GroupLog {
 
     /// The durable position: everything up to here is synced.
     pub(crate) durable: Position,
-    /// The last index below it, and the next offset at that position.
+    /// The last index below the durable position, and the next offset at that position.
     pub(crate) durable_end: (LogIndex, Offset),
     /// The manifest that is on the disk.
     pub(crate) noted: Manifest,
@@ -92,7 +93,7 @@ pub struct GroupLog {
 }
 
 impl GroupLog {
-    /// Appends entries after the last one, in a new segment if the newest one is full.
+    /// Appends entries to the log, in a new segment if the newest one is full.
     ///
     /// # Errors
     /// [`StorageError`]; final for this log.
@@ -103,7 +104,7 @@ impl GroupLog {
         self.append_ready(entries, None)
     }
 
-    /// Appends a hard state alone.
+    /// Appends a hard state without entries.
     ///
     /// # Errors
     /// [`StorageError`]; final for this log.
@@ -114,7 +115,7 @@ impl GroupLog {
         self.append_ready(&[], Some(hard_state))
     }
 
-    /// Appends entries and after them the hard state of their Ready, with one write.
+    /// Appends the entries of a Ready and then its hard state, with one write.
     ///
     /// # Errors
     /// [`StorageError`]; final for this log.
@@ -190,9 +191,9 @@ impl GroupLog {
         Ok(())
     }
 
-    /// Removes the entries from `from` on. The log continues in a new segment, whose predecessor is the end of the entry before.
-    /// Segments entirely after it are deleted by the sync job of the new one, and not earlier: as long as the new one may be lost,
-    /// the durable position is in the old ones.
+    /// Removes the entries from `from` on. The log continues in a new segment, whose predecessor is the end of the
+    /// entry before `from`. Segments with only removed entries are deleted by the sync job of the new segment, not
+    /// earlier: until it is synced, the durable position is in the old segments.
     ///
     /// # Errors
     /// [`StorageError`]; final for this log.
@@ -229,10 +230,10 @@ impl GroupLog {
         })
     }
 
-    /// Drops whole segments whose records are all below `first_offset`, and returns the new base. If that is all of them, the log
-    /// continues in a new one, so that a trim frees a full disk whatever the segments' size. Only entries that are applied are
-    /// dropped, and only those that the log state contains ([`GroupLog::set_log_state`]): a restart needs the others. The files are
-    /// deleted by the sync job that has written the manifest without them.
+    /// Drops the segments that contain only records below `first_offset`, and returns the new base. If that is all of
+    /// them, the log continues in a new segment, so that a trim frees space on a full disk whatever the segment size.
+    /// An entry is dropped only if it is applied and if the log state includes it ([`GroupLog::set_log_state`]),
+    /// because a restart needs the others. The files are deleted by the sync job that writes the manifest without them.
     ///
     /// # Errors
     /// [`StorageError`]; final for this log.
@@ -245,7 +246,7 @@ impl GroupLog {
                 && log.last.index <= seen
                 && written >= TRIM_ROLL_BYTES.min(log.segment_bytes / 4)
             {
-                // The newest segment contains nothing to keep either.
+                // The newest segment contains no records to keep either.
                 log.roll()?;
             }
             let seen = if broken(Fault::TrimBeyondApplied) { log.last.index } else { seen };
@@ -265,8 +266,8 @@ impl GroupLog {
         })
     }
 
-    /// Empties the log, which then begins after the snapshot. The hard state is appended with a commit index of at most the
-    /// snapshot's; the caller appends a later one after the entries that it commits.
+    /// Replaces the whole log, which then begins after the snapshot. The hard state is appended with a commit index of
+    /// at most the snapshot's; the caller appends a higher one after the entries that it commits.
     ///
     /// # Errors
     /// [`StorageError`]; final for this log.
@@ -301,18 +302,18 @@ impl GroupLog {
         self.manifest_due = true;
     }
 
-    /// Sets the log state; the next manifest contains it, whenever that is written.
+    /// Sets the log state. The next manifest that is written contains it.
     pub fn set_log_state(&mut self, log_state: LogState, as_of: LogIndex) {
         (self.log_state, self.log_state_index) = (log_state, as_of);
     }
 
-    /// Sets the applied index; the next manifest contains it, whenever that is written.
+    /// Sets the applied index. The next manifest that is written contains it.
     pub fn set_applied(&mut self, applied: LogIndex) {
         self.applied = self.applied.max(applied);
     }
 
-    /// Sets that this replica differs from a leader's at this entry or an earlier one; `None` once they were found to be equal there.
-    /// The next sync job writes it to the manifest.
+    /// Notes that this replica differs from a leader's at this entry or an earlier one; `None` once both were found to
+    /// be equal there. The next sync job writes it to the manifest.
     pub fn set_differing(&mut self, differing: Option<LogIndex>) {
         self.manifest_due |= self.differing != differing;
         self.differing = differing;
@@ -323,9 +324,9 @@ impl GroupLog {
         self.local_us = self.local_us.max(local_us);
     }
 
-    /// Seals the newest segment if it is at least this old by the log's clock, or its age is unknown. The next segment's header
-    /// then shows that these entries have arrived by now, and after a crash the log's clock continues from there. True if the log has
-    /// to be synced.
+    /// Seals the newest segment if it is at least this old by the log's clock, or if its age is unknown. The next
+    /// segment's header then proves that these entries have arrived by now, and after a crash the log's clock continues
+    /// from that time. Returns true if the log has to be synced.
     ///
     /// # Errors
     /// [`StorageError`]; final for this log.
@@ -356,8 +357,8 @@ impl GroupLog {
         self.last
     }
 
-    /// The end of the log as of the entry at `index`, if it is known without reading: for the newest entries, at a checkpoint
-    /// and at either end.
+    /// The end of the log as of the entry at `index`, if no read is needed to determine it: for the newest entries, at
+    /// a checkpoint, and at both ends of the log.
     pub fn known_at(&self, index: LogIndex) -> Option<Base> {
         let ends = [self.last, self.published.view().base];
         let known = self.recent.at(index).or_else(|| self.checkpoints.at(index));
@@ -374,8 +375,8 @@ impl GroupLog {
         self.checkpoints.all()
     }
 
-    /// Computes the digest at every entry from `applied` on. `tail` is all entries after it. Recovery reads only the segments
-    /// from the durable position on, and `applied` may be in an older one.
+    /// Computes the digest at every entry from `applied` on; `tail` contains all entries after it. Recovery can't do
+    /// this, because it reads only the segments from the durable position on, and `applied` may be in an older one.
     pub fn note_tail(&mut self, applied: LogIndex, tail: &[Entry]) {
         if self.recent.at(applied).is_some() {
             return;
@@ -395,7 +396,7 @@ impl GroupLog {
         });
         match noted {
             Ok(last) if last == self.last => self.recent = recent,
-            // Other checks report the damage. Without these digests acknowledgements are late but not wrong.
+            // Other checks report the damage. Without these digests, acknowledgements are late but correct.
             Ok(_) => log::warn!("group {}: the entries after {applied} do not lead to the log's end", self.group),
             Err(error) => log::warn!("group {}: no digests of the entries after {applied}: {error}", self.group),
         }
@@ -406,12 +407,12 @@ impl GroupLog {
         self.published.view().stored_bytes()
     }
 
-    /// Executes a change, unless an earlier one failed.
+    /// Performs a change, unless an earlier change failed.
     fn guarded<T>(&mut self, act: impl FnOnce(&mut GroupLog) -> Result<T, StorageError>) -> Result<T, StorageError> {
         if self.failed {
             return Err(StorageError::Failed { path: self.dir.clone() });
         }
-        // Also if it panics.
+        // A panic leaves this set.
         self.failed = true;
         let result = act(self);
         self.failed = result.is_err();
@@ -437,7 +438,7 @@ impl GroupLog {
         self.begin_segment(predecessor, view)
     }
 
-    /// Creates the segment in which the log continues after `kept`. The next sync job writes a manifest.
+    /// Creates a new segment that continues the log after `kept`. The next sync job writes a manifest.
     fn begin_segment(&mut self, predecessor: Position, mut kept: View) -> Result<(), StorageError> {
         if broken(Fault::NumberUsedTwice) {
             self.next_segment = predecessor.file + 1;

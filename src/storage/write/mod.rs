@@ -1,7 +1,7 @@
 //! One log for its owner: appends, truncation, trims, and sync jobs.
 //!
 //! - [`log`]: the log, with its [`options`]; [`active`]: its newest segment; [`frames`]: the frames of one write.
-//! - [`sync`]: what a sync job does, in which order, and when the manifest gets a new durable position.
+//! - [`sync`]: the steps of a sync job, their order, and when a new durable position is written to the manifest.
 //! - [`create`]: a new group's files.
 
 pub mod active;

@@ -3,7 +3,7 @@
 /// How a log is stored.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
-    /// A segment of this size is full. It may get larger, because a frame is never split.
+    /// A segment is full when it reaches this size. It may become larger, because a frame is never split.
     pub segment_bytes: u64,
 }
 

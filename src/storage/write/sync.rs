@@ -1,14 +1,16 @@
-//! Sync jobs: what `log-writer` does for one log, in an order that a crash may interrupt anywhere, and when the manifest gets a new
-//! durable position.
+//! Sync jobs: the steps of `log-writer` for one log, in an order that a crash may interrupt anywhere, and when a new
+//! durable position is written to the manifest.
 //!
-//! **The durable position is also stored outside the segment.** Each frame contains the durable position at the time when it was
-//! written, so the newest records are above the durable position of every frame, and a bad sector at the end of the newest segment
-//! destroys the durable positions in its frames. Then only the manifest distinguishes acknowledged records from a torn tail. So
-//! the manifest is written again with a new durable position ([`GroupLog::begin_note`]) when the log is idle, soon after a term or
-//! a vote was written, and under load every few seconds or megabytes: [`Urgency`] determines when. It equals the manifest on the
-//! disk except for the durable position, the terms, the checkpoints and the next segment's number, so it can be written at any time
-//! between two sync jobs, whatever has been appended in between, and no acknowledgement waits for it. `docs/RELIABILITY.md` states
-//! which damage is still taken for a torn tail.
+//! **The durable position is also stored outside the segment.** Each frame contains the durable position at the time
+//! when the frame was written, which is below the frame itself. So the newest durable positions are in the newest
+//! frames, and a bad sector at the end of the newest segment destroys them together with the records. Then only the
+//! manifest can distinguish acknowledged records from a torn tail.
+//!
+//! Therefore the manifest is written with a new durable position ([`GroupLog::begin_note`]) when the log is idle, soon
+//! after a term or a vote was written, and under load every few seconds or megabytes; [`Urgency`] determines when. This
+//! manifest differs from the one on the disk only in the durable position, the terms, the checkpoints and the next
+//! segment's number. So it can be written at any time between two sync jobs, whatever was appended meanwhile, and no
+//! acknowledgement waits for it. `docs/RELIABILITY.md` states which damage is still mistaken for a torn tail.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,25 +26,25 @@ use crate::storage::read::index_file::index_path;
 use crate::storage::write::log::GroupLog;
 use crate::types::{LogIndex, Offset};
 
-/// A log that was not written for this time is idle: the durable position is written to its manifest.
+/// A log that was not written for this time is idle, and its durable position is written to the manifest.
 pub const QUIET: Duration = Duration::from_secs(1);
 /// The maximum age of the manifest's durable position under load.
 pub const NOTE_EVERY: Duration = Duration::from_secs(5);
 /// The maximum number of synced bytes above the manifest's durable position.
 pub const NOTE_BYTES: u64 = 16 << 20;
 
-/// If less space is free, a manifest is not written only for its durable position.
+/// If less space is free, the manifest is not written for the durable position alone.
 const NOTE_ROOM: u64 = 1 << 20;
 
 /// How soon the current durable position should be written to the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
-    /// The manifest contains it.
+    /// The manifest contains the current durable position.
     Nothing,
-    /// Once the log is idle, or after a few seconds of load.
+    /// When the log becomes idle, or after a few seconds of load.
     Quiet,
-    /// After a pause in proportion to the last sync: until then one bad sector can make this node forget a vote, but two more
-    /// syncs at once would delay the election on a slow disk.
+    /// After a pause in proportion to the duration of the last sync. Until then one bad sector can make this node
+    /// forget a vote, but two more syncs at once would delay the election on a slow disk.
     Vote,
     /// Now: at least [`NOTE_BYTES`] are above the manifest's durable position.
     Now,
@@ -50,9 +52,10 @@ pub enum Urgency {
 
 /// Syncs everything of one log that was written before the job was taken.
 ///
-/// The order is: the files, in any order; the directory, if a file is new; the manifest, which may name a new first segment and
-/// contains the durable position after these syncs; the directory; then segments that are not part of the log any more are deleted.
-/// So after a crash at any step, either the old chain of segments is complete or the new one.
+/// The order is: the files, in any order; the directory, if a file is new; the manifest, which contains the durable
+/// position after these syncs and may name a new first segment; the directory; then the segments that are not part of
+/// the log any more are deleted. So after a crash at any step, either the old chain of segments or the new one is
+/// complete.
 pub struct SyncJob {
     pub(crate) dir: PathBuf,
     pub(crate) files: Vec<Arc<DiskFile>>,
@@ -95,8 +98,9 @@ impl SyncJob {
         self.unlink(disk)
     }
 
-    /// Performs a job of [`GroupLog::begin_note`]; `false` if no space or no descriptor is left for it. The job is an additional
-    /// protection that nothing waits for: it must neither end the process nor use space that other writes need.
+    /// Performs a job of [`GroupLog::begin_note`]; returns `false` if no space or no descriptor is left for it. Nothing
+    /// waits for such a job, which only adds protection, so it must neither end the process nor use space that other
+    /// writes need.
     ///
     /// # Errors
     /// As [`SyncJob::perform`].
@@ -106,7 +110,7 @@ impl SyncJob {
         }
         match self.perform(disk) {
             Ok(()) => Ok(true),
-            // Not if it is the directory's: that sync followed the rename, and its failure is final.
+            // An error of the directory is excluded: its sync followed the rename, so its failure is final.
             Err(StorageError::DiskFull { file }) if file != self.dir => {
                 disk.unlink(&self.dir.join(MANIFEST).with_extension("tmp"))?;
                 Ok(false)
@@ -133,8 +137,8 @@ impl SyncJob {
 }
 
 impl GroupLog {
-    /// Takes everything that has to be synced now; `None` if everything is. One job at a time: the caller performs it and hands it
-    /// back before it takes the next one.
+    /// Takes everything that has to be synced now; `None` if everything is synced. There is one job at a time: the
+    /// caller performs it and passes it to [`GroupLog::end_sync`] before it takes the next one.
     pub fn begin_sync(&mut self) -> Option<SyncJob> {
         if self.is_synced() {
             return None;
@@ -169,7 +173,8 @@ impl GroupLog {
         if broken(Fault::NoteAheadOfSync) {
             (manifest.durable, manifest.durable_end) = (self.active.position(), (self.last.index, self.last.offset));
         }
-        // Recovery may have found segments that are newer than the manifest: the terms below the new durable position must be right.
+        // Recovery may have found segments that are newer than the manifest, but the terms below the new durable
+        // position must be correct.
         manifest.terms.clone_from(&self.terms);
         manifest.checkpoints = self.checkpoints.all().to_vec();
         manifest.next_segment = self.next_segment;
@@ -186,7 +191,7 @@ impl GroupLog {
         })
     }
 
-    /// Takes back a performed job, and raises the durable position to what it covers.
+    /// Ends a performed job, and raises the durable position accordingly.
     pub fn end_sync(&mut self, job: SyncJob) {
         if job.covered > self.durable {
             (self.durable, self.durable_end) = (job.covered, job.covered_end);

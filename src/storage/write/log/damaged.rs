@@ -1,11 +1,12 @@
-//! What a log does after a part of it was damaged while it runs.
+//! The behaviour of a running log after a part of it was damaged.
 
 use super::tests::{Home, append, sync, values};
 use super::*;
 use crate::storage::format::state::Genesis;
 use crate::types::NodeId;
 
-/// The digest at the cut was computed from the checkpoint before it, and a damaged entry in between ended the process.
+/// The digest at a truncation was computed from the checkpoint before it. Once, a damaged entry in between ended the
+/// process.
 #[test]
 fn a_suffix_is_cut_after_damage() {
     let home = Home::new(Genesis::Founder(NodeId(5)));

@@ -171,7 +171,7 @@ fn a_truncation_continues_in_a_new_segment() {
     assert_eq!(log.bounds().next_offset, Offset(4));
     assert_eq!(values(&log, 2, 4), [&[1; 300][..], b"new"]);
     assert_eq!(home.segments().len(), before.len() + 1, "removed only when the new one is synced");
-    // Without a sync and with the new segment lost, the old ones would be needed: see recovery's histories.
+    // Without a sync, and with the new segment lost, the old segments would be needed: see the histories in `proof`.
     sync(&mut log, &home);
     assert_eq!(home.segments().len(), 2);
     // Twice at the same position, and down to the base.
@@ -185,9 +185,10 @@ fn a_truncation_continues_in_a_new_segment() {
     assert_eq!((found.last_index, found.terms.len()), (LogIndex(2), 2));
 }
 
-/// A follower has entries of term 3 that were never committed; the leader of term 4 replaces the first of them by one of its own, of
-/// term 2. If it were overwritten in place, as this test does by hand, the entries after it would be valid again after a crash, after
-/// an entry that they never followed. The log continues in a new segment instead, and they stay dead.
+/// A follower has entries of term 3 that were never committed. The leader of term 4 replaces the first of them with its
+/// own entry of term 2. If that entry were overwritten in place, as this test does by hand, the entries after it would
+/// be valid again after a crash, although they never followed the new entry. The log continues in a new segment
+/// instead, so they are never part of it again.
 #[test]
 fn entries_after_a_truncated_one_stay_dead() {
     let last_after_crash = |in_place: bool| {
@@ -222,7 +223,8 @@ fn entries_after_a_truncated_one_stay_dead() {
     assert_eq!(last_after_crash(true), LogIndex(5), "what the rule is for");
 }
 
-/// On a 64 MiB file system with segments of 64 MiB a trim freed nothing: all records were in the newest one (RELIABILITY L14).
+/// Once, on a 64 MiB file system with segments of 64 MiB, a trim freed nothing, because all records were in the newest
+/// segment (RELIABILITY L14).
 #[test]
 fn a_trim_of_everything_ends_the_newest_segment() {
     let home = Home::new(Genesis::Founder(NodeId(1)));
@@ -281,7 +283,7 @@ fn a_trim_drops_whole_segments() {
     assert_eq!(values(&log, 50, 60).len(), 10);
 }
 
-/// A restart applies entries up to the stored commit index, so the log after it must still exist.
+/// A restart applies the entries up to the stored commit index again, so the log must still contain them.
 #[test]
 fn a_trim_keeps_entries_whose_commit_is_not_written() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
@@ -307,7 +309,7 @@ fn a_trim_keeps_entries_whose_commit_is_not_written() {
 fn the_number_of_a_removed_segment_is_not_used_again() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
     drop(home.open());
-    // As after a power cut, if it was not synced.
+    // The state after a power cut, if the file was not synced.
     std::fs::write(home.path("00000000000000000090.seg"), [0; 4096]).expect("written");
     drop(home.open());
     assert_eq!(home.segments(), ["00000000000000000001.seg"]);
@@ -353,7 +355,7 @@ fn note(log: &mut GroupLog, home: &Home) {
     log.end_sync(job);
 }
 
-/// The durable position was only in the frames of the newest segment, and was lost with them.
+/// Once, the durable position was only in the frames of the newest segment, and was lost with them.
 #[test]
 fn the_manifest_gets_the_durable_position_once() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
@@ -378,7 +380,8 @@ fn the_manifest_gets_the_durable_position_once() {
     assert_eq!(durable().expect("a manifest").durable, log.active.position());
 }
 
-/// Nothing waits for a noted durable position: without a descriptor or space for the manifest, it is written later.
+/// No request waits until the manifest contains the durable position. If no descriptor or space is left for the
+/// manifest, it is written later.
 #[test]
 fn a_manifest_without_space_or_descriptor_is_written_later() {
     let sim = crate::storage::io::disk::sim::Sim::default();
@@ -407,7 +410,7 @@ fn a_manifest_without_space_or_descriptor_is_written_later() {
     assert!(log.begin_note().expect("something to note").perform_note(&sim.disk()).is_err());
 }
 
-/// The order of urgency: many bytes above the noted durable position, then a term or a vote.
+/// The order of urgency: many bytes above the manifest's durable position, then a term or a vote.
 #[test]
 fn a_vote_is_noted_before_records() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
@@ -454,7 +457,7 @@ fn after_an_error_the_log_refuses_everything() {
     assert!(matches!(log.close(), Err(StorageError::Failed { .. })));
 }
 
-/// A snapshot that could not be installed has already noted which segments to delete: they must be kept.
+/// Once, a snapshot that could not be installed had already scheduled segments for deletion. They must be kept.
 #[test]
 fn a_sync_does_not_finish_a_failed_change() {
     let sim = crate::storage::io::disk::sim::Sim::default();
