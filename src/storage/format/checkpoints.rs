@@ -1,5 +1,5 @@
-//! The end of the log at known indexes, so that the digest there is known without reading: [`Checkpoints`] at fixed indexes, the
-//! same on every node, and [`RecentEnds`] at every index near the end.
+//! The end of the log, with its digest, at known indexes, so that no read is needed there: [`Checkpoints`] at fixed
+//! indexes, which are the same on every node, and [`RecentEnds`] at every index near the end.
 
 use std::collections::VecDeque;
 
@@ -9,7 +9,7 @@ use crate::types::LogIndex;
 /// Checkpoints are at multiples of this index. Small in tests, whose logs are short.
 pub const CHECKPOINT_ENTRIES: u64 = if cfg!(test) { 8 } else { 256 };
 
-/// Of the checkpoints that are multiples of a power of two, about this many of the newest are kept.
+/// For each power of two, about this many of the newest checkpoints at its multiples are kept.
 const KEPT_OF_EACH_POWER: u64 = 16;
 
 /// The end of the log (index, term, offset, digest) as of fixed indexes, ascending.
@@ -17,7 +17,7 @@ const KEPT_OF_EACH_POWER: u64 = 16;
 pub struct Checkpoints(Vec<Base>);
 
 impl Checkpoints {
-    /// Restores what [`Checkpoints::all`] returned, up to `index`.
+    /// Restores checkpoints that [`Checkpoints::all`] returned, up to `index`.
     pub fn up_to(all: &[Base], index: LogIndex) -> Checkpoints {
         Checkpoints(all.iter().copied().filter(|at| at.index <= index).collect())
     }
@@ -52,13 +52,14 @@ impl Checkpoints {
     }
 }
 
-/// The end of the log after each of the newest entries: the last applied one, all after it, and some before it. A leader needs
-/// the digest of every entry from its commit index on: without it a follower acknowledges nothing above that index.
+/// The end of the log after each of the newest entries: the last applied one, all after it, and some before it. A
+/// leader needs the digest at every entry from its commit index on. Without it, a follower acknowledges nothing above
+/// that index.
 #[derive(Clone, Debug, Default)]
 pub struct RecentEnds(VecDeque<Base>);
 
 impl RecentEnds {
-    /// This many applied entries are kept, for messages that arrive late.
+    /// The number of applied entries to keep, for messages that arrive late.
     const APPLIED_ENTRIES: usize = 1024;
 
     /// Notes the end of the log after one more entry. Entries up to `applied` are applied.

@@ -54,7 +54,7 @@ mod tests {
     use crate::storage::format::frame::{Position, sample_header as header};
     use crate::types::{LogIndex, Offset, Term};
 
-    /// A stored format: nodes of different versions compare it.
+    /// The digest is a stored format: nodes of different versions compare it.
     #[test]
     fn a_digest_is_this_number() {
         assert_eq!(Digest(1).then(&header(), b"payload").0, 0x391a_e782_64a0_8b1c);

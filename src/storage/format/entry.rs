@@ -1,4 +1,4 @@
-//! The bytes of one Raft entry, as raft, the wire between peers and the disk carry it: a stamp and a payload.
+//! The bytes of one Raft entry, which are the same in raft, between peers and on the disk: a stamp and a payload.
 //!
 //! ```text
 //!  0  kind u8 | 0 0 0
@@ -27,12 +27,12 @@ use crate::types::{GroupId, LogIndex, Offset, Term};
 pub const ENTRY_BYTES_MAX: usize = 8 << 20;
 
 codes! {
-    /// What an entry is. Peers send it, and a segment stores it as the kind of the entry's frame (`crate::storage::format::frame::FrameKind`),
-    /// which has further kinds: a number means the same in both.
+    /// The kind of an entry. Peers send it, and a segment stores it as the kind of the entry's frame
+    /// (`crate::storage::format::frame::FrameKind`). Frames have further kinds; a number means the same in both.
     pub enum EntryKind: u8, "entry kind" {
         /// Records of a client.
         Records = 1,
-        /// What a new leader appends: it has no payload.
+        /// The entry that a new leader appends. It has no payload.
         Noop = 2,
         /// A change of the group's voters or learners.
         ConfChange = 3,
@@ -41,14 +41,14 @@ codes! {
     }
 }
 
-/// What the payload of a frame consists of.
+/// The form of a frame's payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PayloadForm {
     /// At least one record, as drawn in `payload`.
     Records,
     /// A fixed number of bytes.
     Bytes(usize),
-    /// Bytes without a meaning.
+    /// Bytes without meaning.
     Filler,
 }
 
@@ -63,14 +63,14 @@ impl PayloadForm {
     }
 }
 
-/// Which entries are proposed to a leader.
+/// The groups whose leader accepts proposals of a kind of entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ProposedTo {
-    /// None: raft makes them itself.
+    /// None: only raft creates these entries.
     NoGroup,
-    /// Those of logs. The catalog is never trimmed: a start replays all of it.
+    /// Logs. The catalog is never trimmed, because a start replays all of it.
     Logs,
-    /// Those of logs and of the catalog.
+    /// Logs and the catalog.
     EveryGroup,
 }
 
@@ -85,12 +85,12 @@ impl EntryKind {
         }
     }
 
-    /// What the payload consists of.
+    /// The form of the payload.
     pub const fn payload(self) -> PayloadForm {
         self.properties().0
     }
 
-    /// Whether entries of this kind are proposed to this group, and not made by raft.
+    /// True if entries of this kind are proposed to this group, and not created by raft.
     pub fn is_proposed_to(self, group: GroupId) -> bool {
         match self.properties().1 {
             ProposedTo::NoGroup => false,
@@ -100,12 +100,12 @@ impl EntryKind {
     }
 }
 
-/// No log reaches such an offset ([`Offset::MAX`]).
+/// No log reaches an offset that large ([`Offset::MAX`]).
 pub const OFFSET_TOO_LARGE: BadEntry = BadEntry("an offset of more than 63 bits");
-/// No log reaches such a term ([`Term::MAX`]).
+/// No log reaches a term that large ([`Term::MAX`]).
 pub const TERM_TOO_LARGE: BadEntry = BadEntry("a term of more than 63 bits");
 
-/// The kind of a newer version's entry.
+/// A newer version wrote an entry of this kind.
 pub const UNKNOWN_KIND: BadEntry = BadEntry("a kind of entry that this version does not know");
 
 /// The fields that the leader sets on an entry when it appends it.
@@ -121,8 +121,8 @@ pub struct Stamp {
     pub append_time_us: u64,
     /// The producer; 0: none.
     pub producer_id: u64,
-    /// The producer's number of this request, from 1. Without a producer it has no meaning in the log; a node that forwards a request
-    /// sets it to a random number and recognizes the entry by it.
+    /// The number that the producer gave this request, from 1. Without a producer it has no meaning in the log. A node
+    /// that forwards a request then sets it to a random number, and recognizes the entry by it.
     pub sequence: u64,
 }
 
@@ -178,8 +178,8 @@ impl Stamp {
     }
 }
 
-/// The payload of an entry that is not appended yet, after room for its stamp. The bytes are assembled once, on a gRPC thread, and
-/// are then written to the disk and sent to the peers. A clone shares them.
+/// The payload of an entry that is not appended yet, preceded by room for its stamp. A gRPC thread assembles the bytes
+/// once; the same bytes are then written to the disk and sent to the peers. A clone shares them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Unstamped(Bytes);
 
@@ -205,7 +205,7 @@ impl Unstamped {
         self.0.slice(Stamp::BYTES..)
     }
 
-    /// Fills in the stamp: returns the data of an entry. Copies only if a clone shares the bytes.
+    /// Fills in the stamp and returns the data of an entry. Copies the bytes only if a clone shares them.
     pub fn stamp(self, stamp: &Stamp) -> Vec<u8> {
         let mut data = Vec::from(self.0);
         data[..Stamp::BYTES].copy_from_slice(&stamp.encode());

@@ -1,4 +1,4 @@
-//! A frame: an entry, or a note of the node's own, in a segment.
+//! A frame in a segment: an entry, or a note that belongs to this node only.
 //!
 //! ```text
 //!  0  length u32            bytes of the payload
@@ -17,10 +17,10 @@
 //!
 //! All numbers are little-endian.
 //!
-//! - The checksums are seeded with the segment's salt and the frame's position in it, so neither a payload nor a frame of another
-//!   segment is ever taken for a frame.
-//! - The check covers the header alone. With it, frames after a damaged one are found without reading what each eight bytes would
-//!   claim as their payload; those frames contain the durable position.
+//! - The checksums are seeded with the segment's salt and with the frame's position, so bytes in a payload, or a frame
+//!   of another segment, are never mistaken for a frame.
+//! - The check covers only the header. With it, the frames after a damaged one are found without reading the payload
+//!   that every eight bytes, taken as a header, would announce. Those frames contain the durable position.
 //! - Kind 0 is never used, so zeros are not a frame.
 //! - A hard state's payload is the vote, u64, 0 for none; its term and commit are in `term` and `index`. A `synced` frame has no
 //!   payload; a filler's payload has no meaning.
@@ -37,19 +37,19 @@ use crate::types::{LogIndex, Offset, Term};
 pub const HEADER_BYTES: usize = 80;
 
 codes! {
-    /// A note: a frame that is not an entry, but the node's own. Peers never see it.
+    /// A note: a frame that is not an entry. It belongs to this node only, and peers never receive it.
     pub enum NoteKind: u8, "note kind" {
         /// Term, vote and commit index.
         HardState = 5,
         /// Nothing but the durable position in the frame's header.
         Synced = 6,
-        /// Has no meaning: it fills the bytes of other frames, whose positions stay.
+        /// Has no meaning: it replaces other frames, so that the frames after them keep their positions.
         Filler = 7,
     }
 }
 
 impl NoteKind {
-    /// What the payload consists of.
+    /// The form of the payload.
     const fn payload(self) -> PayloadForm {
         match self {
             NoteKind::HardState => PayloadForm::Bytes(8),
@@ -59,7 +59,7 @@ impl NoteKind {
     }
 }
 
-// Entries and notes share the codes of frames.
+// A frame's kind is the code of an entry or of a note, so the two must not overlap.
 const _: () = {
     let mut i = 0;
     while i < NoteKind::ALL.len() {
@@ -72,12 +72,12 @@ const _: () = {
     }
 };
 
-/// What a frame is. 0 is never used: zeros on the disk are not a frame.
+/// The kind of a frame. 0 is never used, so zeros on the disk are not a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameKind {
     /// An entry, which Raft replicates.
     Entry(EntryKind),
-    /// A note of the node's own.
+    /// A note of this node.
     Note(NoteKind),
 }
 
@@ -90,12 +90,12 @@ impl FrameKind {
         }
     }
 
-    /// True for what Raft replicates.
+    /// True for entries, which Raft replicates.
     pub const fn is_entry(self) -> bool {
         matches!(self, FrameKind::Entry(_))
     }
 
-    /// What the payload consists of.
+    /// The form of the payload.
     pub const fn payload(self) -> PayloadForm {
         match self {
             FrameKind::Entry(kind) => kind.payload(),
@@ -125,7 +125,8 @@ impl TryFrom<u8> for FrameKind {
     }
 }
 
-/// A position in a group's files: the log up to it is in files with lower numbers, and in this one below `at`.
+/// A position in a group's log: everything in files with lower numbers, and everything below `at` in this file, is
+/// before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// The file's number; 0: none.
@@ -175,7 +176,7 @@ pub fn frame_bytes(payload_bytes: usize) -> usize {
     HEADER_BYTES + payload_bytes.next_multiple_of(8)
 }
 
-/// The seed of the checksums: the segment, the position in it, and the length.
+/// The seed of the checksums, from the salt, the position and the length.
 fn seed(frame: &[u8], salt: u64, position: u64) -> u32 {
     let mut seed = [0; 20];
     let (salt, position) = if broken(Fault::CrcWithoutPlace) { (0, 0) } else { (salt, position) };
@@ -204,7 +205,7 @@ fn header_check(frame: &[u8], salt: u64, position: u64) -> [u8; 3] {
     [a, b, c]
 }
 
-/// Checks a header and returns the length of its frame.
+/// Checks the header of a frame, and returns the frame's length.
 ///
 /// # Errors
 /// Why it is not the header of a frame that was written at this position.
@@ -263,7 +264,7 @@ pub fn encode_head(out: &mut Vec<u8>, salt: u64, position: u64, header: &Header,
     out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// Decodes a frame that takes exactly these bytes.
+/// Decodes a frame that has exactly this length.
 ///
 /// # Errors
 /// [`BadFrame::Invalid`] for anything that no version wrote with this salt at this position, [`BadFrame::Newer`] for a frame of a
@@ -351,7 +352,8 @@ pub(crate) fn seal(frame: &mut [u8], salt: u64, position: u64) {
     frame[4..8].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// Makes the frame at a position of a segment one of another kind, with right checksums, as another version would write it.
+/// Turns the frame at a position of a segment into one of another kind, with correct checksums, as another version
+/// would write it.
 #[cfg(test)]
 pub(crate) fn set_kind(segment: &mut [u8], position: u64, kind: u8) {
     let (salt, frame) = (u64_at(segment, 32), &mut segment[position as usize..]);

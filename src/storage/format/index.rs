@@ -6,10 +6,10 @@
 //! 40  entries of four u64: index, offset, append time, position
 //! ```
 //!
-//! It is derived and only saves time: never synced and never trusted. The index of the active segment is in memory, and is
-//! written to its file when the segment is sealed. The index of a sealed segment is read into memory when the segment is opened.
-//! It is not memory-mapped, because a bad sector under a mapping ends the process. An index that is missing, wrong or unreadable
-//! is rebuilt from the segment.
+//! An index is derived and only saves time, so it is never synced and never trusted. The index of the active segment is
+//! in memory, and is written to its file when the segment is sealed. The index of a sealed segment is read into memory
+//! when the segment is opened. It is not memory-mapped, because a bad sector under a mapping would end the process. An
+//! index that is missing, wrong or unreadable is rebuilt from the segment.
 
 use parking_lot::{Mutex, MutexGuard};
 use thiserror::Error;
@@ -20,7 +20,7 @@ use super::segment_header::SEGMENT_HEADER_BYTES;
 use crate::types::{LogIndex, Offset};
 
 const MAGIC: &[u8; 7] = b"SERIIDX";
-/// The format, a digit: the last byte of the magic.
+/// The format: a digit, which is the last byte of the magic.
 const FORMAT: u8 = b'2';
 const HEADER_BYTES: usize = 40;
 const ENTRY_BYTES: usize = 32;
@@ -28,16 +28,16 @@ const ENTRY_BYTES: usize = 32;
 const ENTRIES_MAX: usize = 1 << 20;
 /// The maximum size of an index file.
 pub(crate) const INDEX_BYTES_MAX: usize = HEADER_BYTES + ENTRIES_MAX * ENTRY_BYTES;
-/// Small in tests, whose segments are.
+/// The minimum distance of indexed frames. Small in tests, because their segments are small.
 pub(crate) const BYTES_BETWEEN: u64 = if cfg!(test) { 1 << 10 } else { 16 << 10 };
 
 /// Why bytes are not an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BadIndex {
-    /// They are not what was written.
+    /// They differ from what was written.
     #[error("is not valid")]
     Invalid,
-    /// A version with another format wrote them.
+    /// An older or a newer version wrote them in another format.
     #[error("has format {0}, and this version of seriatim reads format {known}", known = char::from(FORMAT))]
     OtherFormat(char),
 }
@@ -47,7 +47,7 @@ pub enum BadIndex {
 pub enum Key {
     Index(LogIndex),
     Offset(Offset),
-    /// The first record that is not older, Unix microseconds.
+    /// The first record whose append time (Unix microseconds) is at or after this.
     Time(u64),
 }
 
@@ -63,7 +63,7 @@ pub struct IndexEntry {
     pub position: u64,
 }
 
-/// The index of one segment. One thread adds to it while others search it.
+/// The index of one segment. One thread appends to it while others search it.
 pub struct Index {
     entries: Mutex<Vec<IndexEntry>>,
     entries_max: usize,
@@ -75,7 +75,7 @@ pub fn capacity(segment_bytes: u64) -> usize {
     entries.clamp(if cfg!(test) { 8 } else { 64 }, ENTRIES_MAX)
 }
 
-/// True if an index contains this frame, where `last` is the position of its last entry.
+/// True if this frame belongs into an index whose last entry is at the position `last`.
 pub(crate) fn worth_noting(last: Option<u64>, header: &Header, position: u64) -> bool {
     header.kind.is_entry() && last.is_none_or(|last| position >= last.saturating_add(BYTES_BETWEEN))
 }
@@ -84,7 +84,7 @@ fn checksum(bytes: &[u8]) -> u64 {
     crc32c::crc32c_append(crc32c::crc32c(&bytes[..HEADER_BYTES - 8]), &bytes[HEADER_BYTES..]).into()
 }
 
-/// True if only the format of these bytes is damaged: their checksum is the one of the known format.
+/// True if only the format of these bytes is damaged: with the known format their checksum matches.
 fn format_is_damaged(bytes: &[u8]) -> bool {
     let mut known = bytes.to_vec();
     known[MAGIC.len()] = FORMAT;
@@ -164,8 +164,8 @@ impl Index {
         bytes
     }
 
-    /// Adds a frame, if it is an entry's and far enough from the last one. Called by the appending thread alone, before it publishes
-    /// the frame.
+    /// Adds a frame if it contains an entry and is far enough from the last indexed one. Only the appending thread
+    /// calls this, before it publishes the frame.
     pub fn push(&self, header: &Header, position: u64) {
         let mut entries = self.entries();
         if entries.len() >= self.entries_max
@@ -181,10 +181,10 @@ impl Index {
         });
     }
 
-    /// A position from which a walk finds the key: that of the last indexed frame that is not after it.
+    /// Returns a position from which a walk finds the key: that of the last indexed frame at or before the key.
     pub fn position(&self, key: Key) -> u64 {
         let entries = self.entries();
-        // A no-op has no time, so an earlier entry decides.
+        // A no-op has no time, so the nearest earlier entry with a time decides.
         let time = |i: usize| (0..=i).rev().map(|i| entries[i].append_time_us).find(|time| *time != 0).unwrap_or(0);
         let not_after = |i: usize| match key {
             Key::Index(index) => entries[i].index <= index.0,

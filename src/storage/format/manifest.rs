@@ -1,4 +1,5 @@
-//! The manifest: which segments a group's log consists of, and what its owner stores. The file is replaced, never changed in place.
+//! The manifest: the segments of a group's log, and the state that its owner stores. The file is always replaced, never
+//! changed in place.
 //!
 //! ```text
 //!   0  "SERIATMF"
@@ -19,12 +20,14 @@
 //!      checkpoints (index u64, term u64, offset u64, digest u64) each, log state
 //! ```
 //!
-//! **Damage at the end of the newest segment does not destroy the durable position here.** The frames contain it too, but a bad
-//! sector destroys it together with them. So the manifest is written when the log is idle and, under load, every few seconds or
-//! megabytes (`sync.rs`). The log's end at the durable position shows which entries and records are lost if they are missing.
+//! **Damage at the end of the newest segment does not destroy the durable position in the manifest.** The frames
+//! contain it too, but a bad sector destroys it together with them. So the manifest is written when the log is idle
+//! and, under load, every few seconds or megabytes (`sync.rs`). If entries and records up to the durable position are
+//! missing, the end of the log at that position shows which ones.
 //!
-//! The runs state the term of every entry from the base on, so that a start need not read old segments for it. They are right up to
-//! the first entry of the segment that contains the durable position; recovery reads the entries after it.
+//! The term runs state the term of every entry from the base on, so that a start need not read old segments for it.
+//! They are correct up to the first entry of the segment that contains the durable position; recovery reads the entries
+//! after that.
 
 use std::path::Path;
 
@@ -43,13 +46,13 @@ pub const MANIFEST: &str = "manifest";
 /// The newest format of manifests that this version reads, and the one that it writes.
 pub const MANIFEST_FORMAT: u32 = 2;
 
-/// The maximum size of a manifest: a run of terms is 16 bytes, and no log sees that many elections.
+/// The maximum size of a manifest. A term run takes 16 bytes, and no log sees that many elections.
 pub(crate) const MANIFEST_BYTES_MAX: usize = 64 << 20;
 
 const CHECKPOINT_BYTES: usize = 32;
 const MAGIC: &[u8; 8] = b"SERIATMF";
 const HEADER_BYTES: usize = 160;
-/// The positions of the numbers that are added to: indexes, file numbers, positions.
+/// The positions of numbers that other numbers are added to: indexes, file numbers, positions.
 const NUMBERED: [usize; 9] = [24, 56, 64, 72, 80, 88, 96, 104, 128];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,21 +64,22 @@ pub struct Manifest {
     pub first_segment: u64,
     /// The number of the next segment.
     pub next_segment: u64,
-    /// The log up to here is known to be on the disk.
+    /// The log is known to be on the disk up to this position.
     pub durable: Position,
-    /// The last index below the durable position, and the next offset at that position: recovery must find at least these.
+    /// The last index below the durable position, and the next offset at that position. Recovery must find at least
+    /// these.
     pub durable_end: (LogIndex, Offset),
     /// The last entry that is known to be applied.
     pub applied: LogIndex,
-    /// This replica differed from a leader's when it was last compared, at this entry or an earlier one.
+    /// This replica differed from a leader's in the last comparison, at this entry or an earlier one.
     pub differing: Option<LogIndex>,
     pub conf_state: ConfState,
-    /// The entry that the conf state is as of.
+    /// The last entry that the conf state includes.
     pub conf_index: LogIndex,
     pub log_state: LogState,
-    /// The entry that the log state is as of.
+    /// The last entry that the log state includes.
     pub log_state_index: LogIndex,
-    /// The first index of each run of one term.
+    /// The first index of each run of entries with one term.
     pub terms: Vec<(LogIndex, Term)>,
     /// The checkpoints of the running digest, ascending (`digest.rs`).
     pub checkpoints: Vec<Base>,
@@ -273,7 +277,7 @@ mod tests {
             let error = Manifest::decode(&other, Path::new("m")).expect_err("another version's");
             assert!(error.is_config() && error.to_string().contains(told), "{error}");
         }
-        // A number may be impossible although the checksum is right.
+        // A number may be impossible although the checksum is correct.
         for at in NUMBERED {
             let mut bytes = good.clone();
             bytes[at..at + 8].fill(0xff);
@@ -288,7 +292,7 @@ mod tests {
         }
     }
 
-    /// Log state of a newer version was once reported as damage (exit code 65), although the disk was sound.
+    /// Once, the log state of a newer version was reported as damage (exit code 65), although the disk was sound.
     #[test]
     fn a_newer_log_state_is_not_damage() {
         let mut bytes = manifest().encode();

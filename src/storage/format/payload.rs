@@ -91,10 +91,11 @@ pub fn encode_record(out: &mut Vec<u8>, record: &RecordFields<'_>) -> usize {
     out.len() - start
 }
 
-/// Writes offset, term and time into every record; returns the number of records.
+/// Writes offset, term and time into every record, and returns the number of records.
 ///
 /// # Errors
-/// [`BadEntry`] if the payload is not canonical, or an offset or the term has more than 63 bits. A part of it may be stamped then.
+/// [`BadEntry`] if the payload is not canonical, or an offset or the term has more than 63 bits. Some records may be
+/// stamped already then.
 pub fn stamp_records(payload: &mut [u8], base: Offset, term: Term, append_time_us: u64) -> Result<u32, BadEntry> {
     let term = padded_term(term)?;
     let mut at = 0;
@@ -110,7 +111,7 @@ pub fn stamp_records(payload: &mut [u8], base: Offset, term: Term, append_time_u
     Ok(count)
 }
 
-/// Checks that every record is canonical and stamped like this: a follower's check of a leader's entry.
+/// Checks that every record is canonical and has this stamp. Followers check a leader's entries with it.
 ///
 /// # Errors
 /// [`BadEntry`] if one is not.
@@ -137,7 +138,7 @@ pub fn check_stamped(
     if seen == count { Ok(()) } else { Err(BadEntry("a count of records that is not theirs")) }
 }
 
-/// The records of a payload, each with its tag and length. Ends after the first error.
+/// Iterates over the records of a payload, each with its tag and length. Stops after the first error.
 pub fn records(payload: &[u8]) -> impl Iterator<Item = Result<&[u8], BadEntry>> {
     let mut rest = payload;
     std::iter::from_fn(move || {
@@ -290,7 +291,7 @@ fn record_bytes(payload: &[u8]) -> Result<usize, BadEntry> {
     end.filter(|end| *end <= payload.len()).ok_or(BadEntry("a record is cut off"))
 }
 
-/// A varint of at most five bytes, as short as possible, and how many bytes it takes.
+/// Decodes a varint of at most five bytes in its shortest form; also returns its length.
 fn get_varint(from: &[u8]) -> Result<(u64, usize), BadEntry> {
     match varint::read(from) {
         Some((number, bytes)) if bytes <= 5 && bytes == varint::bytes(number) => Ok((number, bytes)),
@@ -314,7 +315,7 @@ fn put_bytes(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
 
 /// The offset of a record, `position` records after `base`.
 fn padded_offset(base: Offset, position: u32) -> Result<[u8; PADDED_BYTES], BadEntry> {
-    // The offset after it must be one, too: it is `next_offset`.
+    // The offset after it must be valid too, because it becomes `next_offset`.
     let offset = base.plus(u64::from(position)).filter(|offset| *offset < Offset::MAX);
     Ok(varint::padded(offset.ok_or(OFFSET_TOO_LARGE)?.0))
 }

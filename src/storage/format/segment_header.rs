@@ -19,11 +19,13 @@
 //! 128  frames
 //! ```
 //!
-//! The log is the chain of predecessors from the newest segment back; what it does not reach is dead. Nothing is ever overwritten:
-//! a log that loses its suffix continues in a new file, whose predecessor is the end of the kept part.
+//! The log is the chain of predecessors, followed back from the newest segment. Segments outside this chain are dead.
+//! Nothing is ever overwritten: a log that loses its suffix continues in a new file, whose predecessor is the end of
+//! the kept part.
 //!
-//! *Begun at* is local: it differs between nodes. All entries before a segment had arrived here by that time, whatever their
-//! timestamps. The clock is the log's own (`catalog/policy/ages.rs`): it never decreases within a chain, and retention by age uses it.
+//! *Begun at* is local to the node. By that time, all entries before the segment had arrived on this node, whatever
+//! their timestamps. The clock is the log's own (`catalog/policy/ages.rs`): it never decreases within a chain, and
+//! retention by age uses it.
 
 use std::path::{Path, PathBuf};
 
@@ -43,18 +45,18 @@ pub const SEGMENT_FORMAT: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"SERIATSG";
 
-/// What a segment contains about itself and about the log before it.
+/// A segment's description of itself and of the log before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHeader {
     pub group: GroupId,
     pub number: u64,
     /// Seeds the checksums of its frames.
     pub salt: u64,
-    /// Where the log before this file ends; the default, if the log begins in this file.
+    /// Where the log before this file ends; the default value if the log begins in this file.
     pub predecessor: Position,
     /// The end of the log before the first entry of this file.
     pub base: Base,
-    /// No earlier record is newer, Unix microseconds.
+    /// An upper bound of all earlier append times, Unix microseconds.
     pub time_before_us: u64,
     /// The last hard state before this file was created.
     pub hard_state: HardState,
@@ -67,7 +69,7 @@ pub struct SegmentHeader {
 pub enum BadHeader {
     /// Damaged, or never completely written.
     Torn,
-    /// A version with another format wrote them, an older or a newer one.
+    /// An older or a newer version wrote them in another format.
     OtherFormat(u32),
 }
 
@@ -103,7 +105,7 @@ impl SegmentHeader {
     /// # Errors
     /// [`BadHeader`] for anything that [`SegmentHeader::encode`] did not write.
     pub fn decode(bytes: &[u8]) -> Result<SegmentHeader, BadHeader> {
-        // The checksum of this format and of format 1 covers no more. A newer one may be shorter.
+        // The checksums of this format and of format 1 cover no more than this. A newer header may be shorter.
         let bytes = &bytes[..bytes.len().min(SEGMENT_HEADER_BYTES as usize)];
         check_prefix(bytes, MAGIC, SEGMENT_FORMAT).map_err(|bad| match bad {
             BadPrefix::OtherFormat(version) => BadHeader::OtherFormat(version),
@@ -159,7 +161,7 @@ pub fn segment_path(dir: &Path, number: u64) -> PathBuf {
 pub fn segment_number(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".seg")?;
     let number = (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?;
-    // The next file gets the next higher number, so a number near the maximum was not written by a node.
+    // Each new file gets the next number, so a node never wrote a number near the maximum.
     number.filter(|number| *number < NUMBERS_MAX / 2)
 }
 
@@ -192,7 +194,7 @@ mod tests {
         assert_eq!(SegmentHeader::decode(&[0; 128]), Err(BadHeader::Torn), "zeros");
         assert_eq!(SegmentHeader::decode(&header().encode()[..127]), Err(BadHeader::Torn), "short");
         let good = header().encode();
-        // The version's bits as well: a flipped one was taken for a newer format (exit code 78).
+        // This includes the bits of the version. Once, a flipped one was mistaken for a newer format (exit code 78).
         for bit in 0..good.len() * 8 {
             let mut bytes = good;
             bytes[bit / 8] ^= 1 << (bit % 8);
@@ -211,7 +213,7 @@ mod tests {
         newer[12..16].fill(0);
         assert_eq!(SegmentHeader::decode(&newer), Err(BadHeader::OtherFormat(3)), "its checksum may be elsewhere");
         for length in 0..newer.len() {
-            // A short one was taken for torn, and deleted.
+            // Once, a short header was treated as torn, and its segment was deleted.
             let bad = if length < 12 { BadHeader::Torn } else { BadHeader::OtherFormat(3) };
             assert_eq!(SegmentHeader::decode(&newer[..length]), Err(bad), "cut to {length}");
             assert_eq!(

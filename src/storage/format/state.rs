@@ -1,4 +1,4 @@
-//! What a log stores besides its entries: the states that its owner sets, and what a restart finds.
+//! The state that a log stores besides its entries, and what a restart finds.
 
 pub use crate::log_state::LogState;
 use crate::storage::format::digest::Digest;
@@ -50,8 +50,8 @@ pub struct ConfState {
     pub learners: Vec<NodeId>,
 }
 
-/// An end of the log: an entry, and what is known after it. A log's base is the end before its first stored entry: index 0 for a
-/// blank log; index 1, term 1 and offset 0 for a founded one.
+/// An end of the log: an entry, and the state after it. The base of a log is the end before its first stored entry:
+/// index 0 for a blank log; index 1, term 1 and offset 0 for a founded one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Base {
     /// The index of the entry; 0: before the first one.
@@ -73,7 +73,7 @@ impl Base {
         self.then_frame(&Header::of_entry(entry, Position::default())?, &entry.payload())
     }
 
-    /// The end of the log after one more entry, given as its frame.
+    /// The end of the log after one more entry, which is passed as its frame.
     ///
     /// # Errors
     /// [`BadEntry`] if the offset after it has more than 63 bits.
@@ -83,34 +83,35 @@ impl Base {
     }
 }
 
-/// Raft's snapshot: where the log begins, for a node that lags behind the first stored entry. It contains no records.
+/// Raft's snapshot: where the log begins, for a node whose log ends before the first stored entry. It contains no
+/// records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogSnapshot {
     /// The entry before the first one that will be stored.
     pub base: Base,
     /// The voters and learners.
     pub conf_state: ConfState,
-    /// The entry that the conf state is as of; it may be after the base.
+    /// The last entry that the conf state includes. It may be after the base.
     pub conf_index: LogIndex,
-    /// The log state at the end of the snapshot or later.
+    /// The log state at the base of the snapshot or later.
     pub log_state: LogState,
-    /// The entry that the log state is as of.
+    /// The last entry that the log state includes.
     pub log_state_index: LogIndex,
 }
 
 /// The age at which the newest segment is sealed, microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SealAge {
-    /// The age of one with entries.
+    /// The age of a segment with entries.
     pub used_us: u64,
-    /// The age of one without.
+    /// The age of a segment without entries.
     pub empty_us: u64,
 }
 
 /// How a new group begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Genesis {
-    /// Empty: it waits for a snapshot.
+    /// Empty, until it receives a snapshot.
     Blank,
     /// With a base entry that is not stored, and this founder as its only voter.
     Founder(NodeId),
@@ -123,27 +124,27 @@ pub struct Recovered {
     pub hard_state: HardState,
     /// The entry before the first stored one.
     pub base: Base,
-    /// The last entry; the base, if there is none.
+    /// The last entry; the base if no entry is stored.
     pub last_index: LogIndex,
     /// The term of the last entry.
     pub last_term: Term,
     /// The offset of the next record.
     pub next_offset: Offset,
-    /// No record is newer, Unix microseconds; 0: no record was appended yet.
+    /// An upper bound of all append times, Unix microseconds; 0 if no record was appended yet.
     pub last_append_time_us: u64,
-    /// Each run of one term by its first index; the first run begins at the base.
+    /// The first index of each run of entries with one term. The first run begins at the base.
     pub terms: Vec<(LogIndex, Term)>,
     /// The voters and learners.
     pub conf_state: ConfState,
-    /// The entry that the conf state is as of.
+    /// The last entry that the conf state includes.
     pub conf_index: LogIndex,
     /// The stored log state.
     pub log_state: LogState,
-    /// The entry that the log state is as of.
+    /// The last entry that the log state includes.
     pub log_state_index: LogIndex,
-    /// Everything up to here was applied before; not above the commit.
+    /// The applied index that was stored; not above the commit index.
     pub applied: LogIndex,
-    /// This replica differed from a leader's when it was last compared, at this entry or an earlier one.
+    /// This replica differed from a leader's in the last comparison, at this entry or an earlier one.
     pub differing: Option<LogIndex>,
     /// Bytes that were cut off: a torn tail, written but never synced.
     pub torn_bytes: u64,

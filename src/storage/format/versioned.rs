@@ -1,4 +1,4 @@
-//! What the files have in common that begin with a version: segments and manifests.
+//! The common prefix of files that begin with a version: segments and manifests.
 //!
 //! ```text
 //!   0  magic, 8 bytes
@@ -8,7 +8,8 @@
 
 use super::entry::{u32_at, u64_at};
 
-/// Indexes and file numbers count up from 1, so none ever comes near this. A larger one is refused before anything is added to it.
+/// Indexes and file numbers count up from 1, so none ever comes near this. A larger number is refused, so that
+/// additions can't overflow.
 pub(crate) const NUMBERS_MAX: u64 = 1 << 62;
 
 /// Bytes up to the end of the version.
@@ -20,18 +21,18 @@ pub(crate) const PREFIX_BYTES: usize = 16;
 /// Why bytes are not a file of the known format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BadPrefix {
-    /// Another magic, or too few bytes.
+    /// The magic is another one, or there are too few bytes.
     NotOurs,
-    /// A version with another format wrote them, an older or a newer one.
+    /// An older or a newer version wrote them in another format.
     OtherFormat(u32),
-    /// They are not what was written.
+    /// They differ from what was written.
     Damaged,
 }
 
 /// Checks magic, version and checksum.
 ///
-/// A newer format may have its checksum elsewhere and any length, so nothing but its version is checked. An older one that does not match
-/// was damaged.
+/// A newer format may have any length, and its checksum at another position, so only its version is checked. With an
+/// older version number, bytes whose checksum does not match are damaged.
 pub(crate) fn check_prefix(bytes: &[u8], magic: &[u8; 8], known: u32) -> Result<(), BadPrefix> {
     if bytes.len() < VERSION_END || bytes[..8] != *magic {
         return Err(BadPrefix::NotOurs);
@@ -66,8 +67,8 @@ fn checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[PREFIX_BYTES..])
 }
 
-/// True if only the version of these bytes is damaged: their checksum is the one of format `known`. CRC-32C never takes two
-/// different versions of the same bytes for equal.
+/// True if only the version number of these bytes is damaged: with the number `known` their checksum matches. CRC-32C
+/// always distinguishes two version numbers in otherwise equal bytes.
 pub(crate) fn version_is_damaged(bytes: &[u8], known: u32) -> bool {
     if bytes.len() < PREFIX_BYTES || u32_at(bytes, 8) == known {
         return false;
@@ -76,7 +77,7 @@ pub(crate) fn version_is_damaged(bytes: &[u8], known: u32) -> bool {
     u32_at(bytes, 12) == crc32c::crc32c_append(crc, &bytes[PREFIX_BYTES..])
 }
 
-/// True if the numbers at these positions may be added to.
+/// True if the numbers at these positions are small enough that additions can't overflow.
 pub(crate) fn are_countable(bytes: &[u8], places: &[usize]) -> bool {
     places.iter().all(|at| u64_at(bytes, *at) <= NUMBERS_MAX)
 }

@@ -70,8 +70,9 @@ fn refuses_wrong_stamps() {
     assert!(check_stamped(&payload, Offset(10), Term::MAX, 99, 3).is_err());
 }
 
-/// protobuf-java reads the tenth byte of a varint as 1, whatever its value: records that were padded to ten bytes had offset and
-/// term with bit 63 set in every Java client. So values are padded to nine bytes, and larger ones are rejected with an error.
+/// protobuf-java reads the tenth byte of a varint as 1, whatever its value. Once, values were padded to ten bytes, and
+/// every Java client saw offsets and terms with bit 63 set. So values are padded to nine bytes, and larger ones are
+/// rejected with an error.
 #[test]
 fn refuses_numbers_that_need_a_tenth_byte() {
     let mut payload = stamped(0);
@@ -99,7 +100,7 @@ fn refuses_numbers_that_need_a_tenth_byte() {
     assert_eq!(check_stamped(&payload, largest, Term(1 << 63), 1, 4), Err(TERM_TOO_LARGE));
 }
 
-/// A record of format 1 is rejected: no value padded to ten bytes reaches a client.
+/// A record of format 1 is rejected, so that no client receives a value that is padded to ten bytes.
 #[test]
 fn ten_bytes_for_an_offset_are_not_canonical() {
     let mut bytes = Vec::new();
