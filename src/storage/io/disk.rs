@@ -1,9 +1,9 @@
 //! The file system: nothing else in storage uses `std::fs`.
 //!
-//! A [`Disk`] is a handle to a [`Backend`]: the machine's own file system, or in tests a simulated one that forgets what was not
-//! synced. Every error names the operation and the file. Nothing here syncs by itself except `Disk::replace`. A write of the node's
-//! own that finds the disk full is retried once if the reserve file could be released for it (`space.rs`); a failed sync is never
-//! retried.
+//! A [`Disk`] is a handle to a [`Backend`]: the machine's own file system, or in tests a simulated one that loses what
+//! was not synced. Every error names the operation and the file. Nothing here syncs by itself except `Disk::replace`.
+//! If a write of the node's own finds the disk full and the reserve file can be released (`space.rs`), the write is
+//! retried once. A failed sync is never retried.
 
 pub mod backend;
 mod real;
@@ -22,21 +22,21 @@ use crate::storage::faults::{Fault, broken};
 use crate::storage::io::segment_cache::SegmentCache;
 use crate::storage::io::space::Space;
 
-/// What is read of a file that is too long: enough for its version.
+/// The number of bytes to read of a file that is too long: enough for its version.
 const BEGINNING_BYTES: usize = 4096;
 
-/// How a read may get at the bytes.
+/// Where a read may take the bytes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// From the page cache, or not at all: never blocks.
+    /// Only the page cache: never blocks.
     Cached,
-    /// May wait for the disk.
+    /// The page cache or the disk: may block.
     Blocking,
-    /// From the disk, whatever the page cache contains, and without filling it: for checks of the disk.
+    /// Only the disk, whatever the page cache contains, and without filling it. For checks of the disk.
     Disk,
 }
 
-/// A file system; a clone is the same one.
+/// A file system; clones share it.
 #[derive(Clone)]
 pub struct Disk {
     backend: Arc<dyn Backend>,
@@ -54,14 +54,15 @@ pub struct DiskFile {
 /// A file whose length is limited.
 enum SmallFile {
     Whole(Vec<u8>),
-    /// Its first bytes, and the error for its length.
+    /// The beginning of the file, and the error for its length.
     TooLong {
         beginning: Vec<u8>,
         error: StorageError,
     },
 }
 
-/// Runs an operation that may find the disk full; once more, if the reserve file could be released for it.
+/// Runs an operation that may find the disk full. If it does, releases the reserve file and runs the operation once
+/// more.
 fn with_reserve<T>(space: &Space, act: impl Fn() -> io::Result<T>) -> io::Result<T> {
     match act() {
         Err(error) if is_full(&error) && space.give_reserve() => act(),
@@ -88,8 +89,8 @@ impl Disk {
         self.space.watch(&self.backend, dir, config)
     }
 
-    /// Reserves some of the process's descriptors for the files that the node must open: a log that can't continue in a new segment
-    /// ends the process, and connections take every descriptor that is free.
+    /// Reserves some of the process's descriptors for the files that the node must open. Otherwise connections could
+    /// take every free descriptor, and a log that can't continue in a new segment ends the process.
     ///
     /// # Errors
     /// If the system does not report the limit, or does not allow it.
@@ -102,7 +103,7 @@ impl Disk {
         &self.segment_cache
     }
 
-    /// How much space is free.
+    /// The free space on this disk.
     pub fn space(&self) -> &Space {
         &self.space
     }
@@ -116,7 +117,8 @@ impl Disk {
         DiskFile { path: path.to_owned(), file, space: self.space.clone() }
     }
 
-    /// Runs an operation that opens a file; once more, if no descriptor is left and sealed segments could be closed for it.
+    /// Runs an operation that opens a file. If no descriptor is left, closes sealed segments and runs the operation
+    /// once more.
     fn opening<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
         match open() {
             Err(error) if no_descriptor(&error) && self.segment_cache.close_all() => open(),
@@ -157,10 +159,10 @@ impl Disk {
         }
     }
 
-    /// All bytes of a small file; `None` if it does not exist. Its length is limited, as any file may have been put there.
+    /// Reads a small file; `None` if it does not exist. The length is limited, because the file may be anything.
     ///
     /// # Errors
-    /// Also [`StorageError::Damaged`] if it has more than `bytes_max`.
+    /// Also [`StorageError::Damaged`] if it is longer than `bytes_max`.
     pub(crate) fn read(&self, path: &Path, bytes_max: usize) -> Result<Option<Vec<u8>>, StorageError> {
         match self.read_small(path, bytes_max, DiskFile::append_at)? {
             Some(SmallFile::Whole(bytes)) => Ok(Some(bytes)),
@@ -169,11 +171,11 @@ impl Disk {
         }
     }
 
-    /// Decodes a small file that begins with the version of its format; `None` if it does not exist. A newer version may write a
-    /// longer file, so the beginning of one that is too long is decoded too, for the version.
+    /// Decodes a small file that begins with the version of its format; `None` if it does not exist. A newer version
+    /// may write a longer file, so if a file is too long, its beginning is decoded for the version.
     ///
     /// # Errors
-    /// Those of `decode`. [`StorageError::Damaged`] if it has more than `bytes_max` and is not of another version.
+    /// Those of `decode`. [`StorageError::Damaged`] if the file is longer than `bytes_max` and this version's format.
     pub(crate) fn load<T>(
         &self,
         path: &Path,
@@ -214,8 +216,8 @@ impl Disk {
         Ok(Some(SmallFile::TooLong { beginning: bytes, error }))
     }
 
-    /// Replaces a file with these bytes. For derived files: nothing is synced, neither reserved space nor reserved descriptors are
-    /// used, and after a crash any part of the file may exist.
+    /// Replaces the contents of a derived file. Nothing is synced, and neither reserved space nor reserved descriptors
+    /// are used. After a crash any part of the file may exist.
     pub(crate) fn write_derived(&self, path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
         self.unlink(path)?;
         let written = self.backend.create_spare(path).and_then(|file| file.write_at(0, bytes));
@@ -231,8 +233,8 @@ impl Disk {
         self.backend.file_bytes(path).map_err(|e| StorageError::io("look at", path, e))
     }
 
-    /// Replaces a file, durably when this returns: writes and syncs a new file under another name, renames it, and syncs the
-    /// directory. After a crash the file has either the old or the new contents.
+    /// Replaces a file. The new contents are durable when this returns: it writes and syncs a new file under another
+    /// name, renames it, and syncs the directory. After a crash the file has either the old or the new contents.
     pub(crate) fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
         let temporary = path.with_extension("tmp");
         self.unlink(&temporary)?;
@@ -266,7 +268,7 @@ impl Disk {
     }
 
     pub(crate) fn sync_dir(&self, dir: &Path) -> Result<(), StorageError> {
-        // This does not retry a sync: without a descriptor none was begun.
+        // This never repeats a failed sync: without a descriptor no sync was started.
         self.opening(|| self.backend.sync_dir(dir)).map_err(|e| StorageError::io("sync the directory", dir, e))
     }
 
@@ -283,7 +285,8 @@ impl Disk {
         }
     }
 
-    /// Locks a file if it exists; `None` if another process holds the lock. Without the file no process holds it.
+    /// Locks a file if it exists; `None` if another process holds the lock. If the file is missing, no process holds
+    /// the lock.
     pub(crate) fn lock_if_there(&self, path: &Path) -> Result<Option<Box<dyn Any + Send + Sync>>, StorageError> {
         match self.backend.lock_if_there(path) {
             Ok(guard) => Ok(Some(guard)),
@@ -298,7 +301,7 @@ impl Disk {
     }
 }
 
-/// Lets `read` fill new bytes at the buffer's end, and keeps as many as it returns.
+/// Extends the buffer by new bytes for `read` to fill, and keeps as many as `read` returns.
 fn appended<E>(
     bytes: usize,
     buffer: &mut Vec<u8>,
@@ -321,7 +324,7 @@ impl DiskFile {
         self.file.read_at(at, buffer).map_err(|e| StorageError::io("read", &self.path, e))
     }
 
-    /// Appends this many bytes to the buffer, or fewer if the file ends before.
+    /// Appends this many bytes to the buffer, or fewer at the end of the file.
     pub(crate) fn append_at(&self, at: u64, bytes: usize, buffer: &mut Vec<u8>) -> Result<usize, StorageError> {
         appended(bytes, buffer, |buffer| self.read_at(at, buffer))
     }
@@ -331,7 +334,8 @@ impl DiskFile {
         appended(bytes, buffer, |buffer| self.read_disk_at(at, buffer))
     }
 
-    /// As [`DiskFile::append_at`], as far as the bytes are in the page cache; `None` if not even one is.
+    /// As [`DiskFile::append_at`], but stops at the first byte that is not in the page cache; `None` if that is the
+    /// first one.
     pub(crate) fn append_cached_at(
         &self,
         at: u64,
@@ -363,7 +367,7 @@ impl DiskFile {
         self.file.bytes().map_err(|e| StorageError::io("ask for the length of", &self.path, e))
     }
 
-    /// As [`DiskFile::allocate`], if necessary with the reserve file's space.
+    /// As [`DiskFile::allocate`], and may use the reserve file's space.
     pub(crate) fn allocate_needed(&self, from: u64, to: u64) -> Result<bool, StorageError> {
         match self.allocate(from, to) {
             Err(StorageError::DiskFull { .. }) if self.space.give_reserve() => self.allocate(from, to),
@@ -380,7 +384,8 @@ impl DiskFile {
         }
     }
 
-    /// The position of the next byte, from `at` on, that is not in a hole; `None` if the rest of the file is one.
+    /// The position of the first byte at or after `at` that is not in a hole; `None` if there is only a hole up to the
+    /// end of the file.
     pub(crate) fn next_data(&self, at: u64) -> Result<Option<u64>, StorageError> {
         self.file.next_data(at).map_err(|e| StorageError::io("look for data in", &self.path, e))
     }

@@ -19,12 +19,13 @@ pub(crate) fn group_dir(groups_dir: &Path, group: GroupId) -> PathBuf {
     groups_dir.join(group.to_string())
 }
 
-/// A group is created under this name and then renamed, so a directory with the group's own name is always complete.
+/// The directory in which a group is created before it is renamed. So a directory with the group's own name is always
+/// complete.
 pub(crate) fn unfinished_dir(groups_dir: &Path, group: GroupId) -> PathBuf {
     groups_dir.join(format!(".new-{group}"))
 }
 
-/// The group whose directory has this name; `None` if it is not one.
+/// The group whose directory has this name; `None` if the name is not that of a group.
 pub(crate) fn group_of(name: &str) -> Option<GroupId> {
     name.parse().ok().map(GroupId).filter(|group| group.to_string() == name)
 }
@@ -34,7 +35,7 @@ pub(crate) fn group_of(name: &str) -> Option<GroupId> {
 pub(crate) enum Purpose {
     /// To continue the log.
     Recover,
-    /// To find out what a recovery would do; nothing is changed, and nothing synced.
+    /// To determine what a recovery would do. Nothing is changed or synced.
     Look,
 }
 
@@ -42,7 +43,7 @@ pub(crate) enum Purpose {
 pub(crate) struct GroupFiles {
     pub(crate) dir: PathBuf,
     pub(crate) manifest: Manifest,
-    /// The segments not older than the manifest's first, by number; `None` for one without a valid header.
+    /// The segments from the manifest's first one on, by number; `None` for a segment without a valid header.
     pub(crate) headers: BTreeMap<u64, Option<SegmentHeader>>,
     /// The segments from the manifest's durable position on.
     pub(crate) open: BTreeMap<u64, Arc<DiskFile>>,
@@ -54,7 +55,7 @@ pub(crate) struct GroupFiles {
 }
 
 impl GroupFiles {
-    /// Reads them: step 1 of recovery.
+    /// Reads the names, the manifest and the headers: step 1 of recovery.
     pub(crate) fn read(
         disk: &Disk,
         dir: PathBuf,

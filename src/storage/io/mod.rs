@@ -1,6 +1,7 @@
 //! The file system, and the directories of a node and of its groups.
 //!
-//! - [`disk`]: the only user of the file system; its parts are the interface that tests simulate, and the real one.
+//! - [`disk`]: the only module that uses the file system. Its parts are an interface, the real file system, and a
+//!   simulated one.
 //! - [`space`]: free space and the reserve file; [`segment_cache`]: which sealed segments stay open.
 //! - [`node`]: the data directory and `node.toml`; [`group_files`]: the files of one group.
 //! - [`pool`]: the threads for reads that wait for the disk.

@@ -10,8 +10,9 @@
 //! crc32c = "89abcdef"                 of all earlier lines
 //! ```
 //!
-//! The file is always replaced as a whole. It is written before the first group is created, so a directory that contains groups
-//! without it is damaged. A group is listed once its directory is complete; only then may it send its first message.
+//! The file is always replaced as a whole. It is written before the first group is created, so a directory with groups
+//! but without this file is damaged. A group is listed once its directory is complete, and sends its first message only
+//! after that.
 
 use std::any::Any;
 use std::collections::BTreeSet;
@@ -33,8 +34,8 @@ pub(crate) const NODE_FILE: &str = "node.toml";
 pub(crate) const NODE_FILE_BYTES_MAX: usize = 16 << 20;
 const LOCK_FILE: &str = "lock";
 const GROUPS_DIR: &str = "groups";
-/// Names that may be in a directory that is not a data directory yet: what a first start leaves if it is stopped early, and what a
-/// new file system contains.
+/// Names that may be in a directory that is not a data directory yet: what a first start leaves if it is stopped early,
+/// and what a new file system contains.
 const HARMLESS: [&str; 5] = [LOCK_FILE, GROUPS_DIR, RESERVE_FILE, "node.tmp", "lost+found"];
 
 /// The contents of `node.toml`.
@@ -44,7 +45,7 @@ pub struct NodeFile {
     pub node_name: NodeName,
     /// The name of the cluster that it is a member of. Older files lack it.
     pub cluster_name: Option<String>,
-    /// Its cluster; `None` until it is admitted to one or founds one.
+    /// The cluster that it is a member of; `None` until it is admitted to one or founds one.
     pub cluster_id: Option<ClusterId>,
     /// The groups that it has replicas of.
     pub groups: Vec<GroupId>,
@@ -130,7 +131,7 @@ impl NodeFile {
         })
     }
 
-    /// A member of a cluster has a replica of the catalog; both are stored together.
+    /// Checks that a member of a cluster lists the catalog. Both become part of the file at the same time.
     fn check(&self, file: &Path) -> Result<(), StorageError> {
         match self.cluster_id {
             Some(_) if !self.groups.contains(&GroupId::CATALOG) => {
@@ -146,13 +147,13 @@ fn other_format(file: &Path, version: u32) -> StorageError {
     StorageError::OtherFormat { file: file.to_owned(), part: "", version, known: NODE_FORMAT }
 }
 
-/// The format in the first line. Nothing else is known of what a newer version writes.
+/// The format in the first line. About a newer version's file, nothing else is known.
 fn format_of(bytes: &[u8]) -> Option<u32> {
     let line = bytes.split(|byte| *byte == b'\n').next()?;
     std::str::from_utf8(line.strip_prefix(b"format = ")?).ok()?.trim_end().parse().ok()
 }
 
-/// True if only the format of these lines is damaged: their checksum is the one of the known format.
+/// True if only the format of these lines is damaged: with the known format their checksum matches.
 fn format_is_damaged(text: &str, format: u32) -> bool {
     let known = text.replacen(&format!("format = {format}\n"), &format!("format = {NODE_FORMAT}\n"), 1);
     let (lines, last) = known.split_at(known.rfind("crc32c = ").unwrap_or(known.len()));
@@ -170,8 +171,8 @@ impl DataDir {
     /// Creates the directory if necessary, and locks it.
     ///
     /// # Errors
-    /// [`StorageError::InUse`]; [`StorageError::ForeignDirectory`] if it contains other files; damage if it is a data directory whose
-    /// `node.toml` is missing.
+    /// [`StorageError::InUse`]; [`StorageError::ForeignDirectory`] if it contains other files; damage if it contains
+    /// groups but no `node.toml`.
     pub fn open(disk: &Disk, path: &Path) -> Result<DataDir, StorageError> {
         make_dir(disk, path)?;
         check_ours(disk, path)?;
@@ -182,7 +183,7 @@ impl DataDir {
         Ok(DataDir { path: path.to_owned(), disk: disk.clone(), _lock: lock })
     }
 
-    /// Locks an existing directory for a caller that changes nothing: not even the lock's file is created.
+    /// Locks an existing directory for a caller that changes nothing, and does not even create the lock file.
     ///
     /// # Errors
     /// [`StorageError::InUse`], or that the directory does not exist.
@@ -195,7 +196,7 @@ impl DataDir {
         Ok(DataDir { path: path.to_owned(), disk: disk.clone(), _lock: lock })
     }
 
-    /// Checks by the names in it that it is a data directory and complete.
+    /// Checks, by the names in it, that it is a complete data directory.
     ///
     /// # Errors
     /// [`StorageError::ForeignDirectory`], or damage if `node.toml` is missing.
@@ -224,7 +225,7 @@ impl DataDir {
         let path = self.path.join(NODE_FILE);
         match self.disk.load(&path, NODE_FILE_BYTES_MAX, Access::Blocking, NodeFile::decode)? {
             Some(node) => node.check(&path).map(|()| Some(node)),
-            // Something has this name, so the directory is not blank.
+            // Something has this name, for example a dangling link, so the directory is not blank.
             None if self.disk.list(&self.path)?.unwrap_or_default().iter().any(|name| name == NODE_FILE) => {
                 Err(leads_nowhere(&path))
             }
@@ -232,7 +233,7 @@ impl DataDir {
         }
     }
 
-    /// Replaces `node.toml`, durably when this returns.
+    /// Replaces `node.toml`. The new contents are durable when this returns.
     ///
     /// # Errors
     /// [`StorageError`].
@@ -245,7 +246,8 @@ impl DataDir {
 fn make_dir(disk: &Disk, path: &Path) -> Result<(), StorageError> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if disk.list(path)?.is_some() {
-        // An earlier start may have been stopped before it synced the name. This user may lack the right to do so.
+        // An earlier start may have been stopped before it synced the name. An error is ignored, because this user may
+        // not be allowed to.
         let _ = disk.sync_dir(parent);
         return Ok(());
     }
@@ -271,7 +273,7 @@ fn check_ours(disk: &Disk, path: &Path) -> Result<(), StorageError> {
         return Ok(());
     }
     let other = names.iter().find(|name| !HARMLESS.contains(&name.as_str()));
-    // Groups show that it is a data directory, whatever else it contains, for example `node.toml` under another name.
+    // Groups prove that it is a data directory, whatever else it contains, for example a renamed `node.toml`.
     let ours = names.iter().any(|name| name == LOCK_FILE) || other.is_none();
     if let Some(group) = groups.iter().find(|name| ours && name.parse::<u64>().is_ok()) {
         let renamed = other.map_or_else(String::new, |name| format!(", and {name:?}: was {NODE_FILE} renamed?"));
@@ -332,7 +334,7 @@ mod tests {
         let newer = good.replace("format = 1\n", "format = 2\nnew = 1\n");
         let error = NodeFile::decode(newer.as_bytes(), Path::new("n")).expect_err("newer");
         assert!(error.is_config() && error.to_string().contains("format 2, newer than"), "{error}");
-        // A flipped bit in the format was taken for a newer one (exit code 78).
+        // Once, a flipped bit in the format was mistaken for a newer format (exit code 78).
         for bit in 0..8 {
             let mut bytes = good.clone().into_bytes();
             bytes["format = ".len()] ^= 1 << bit;
@@ -368,7 +370,8 @@ mod tests {
             let error = DataDir::open(&disk, &path).expect("locked").load().expect_err("no new identity is made");
             assert!(error.is_damage() && error.to_string().contains(NODE_FILE), "{what}: {error}");
         }
-        // A renamed file was reported as a foreign directory (exit code 78: choose an empty one).
+        // Once, a renamed file was reported as a foreign directory (exit code 78, with the advice to choose an empty
+        // one).
         disk.rename(&path.join(NODE_FILE), &path.join("node.toml.old")).expect("renamed");
         let renamed = DataDir::open(&disk, &path).err().expect("lost");
         assert!(

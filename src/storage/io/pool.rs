@@ -1,8 +1,9 @@
 //! The `reader` threads: they execute reads that may wait for the disk.
 //!
-//! There are two queues: clients' reads, and the node's own reads (entries for followers, retention). Each has its own limit,
-//! and one of the threads prefers it. So clients that read many cold parts of a log do not fill the queue for followers, and
-//! delay a follower's read by at most the read in progress. A follower that catches up leaves one thread to the clients.
+//! There are two queues: reads of clients, and reads of the node itself (entries for followers, retention). Each has
+//! its own limit, and its own thread that prefers it. So clients that read many cold parts of a log neither fill the
+//! queue of followers' reads nor delay such a read by more than the read in progress. Likewise, a follower that catches
+//! up leaves one thread to the clients.
 
 use std::io;
 
@@ -12,12 +13,12 @@ use thiserror::Error;
 use crate::inbox::{Inbox, Outbox, inbox};
 use crate::thread::{self, FatalSender, Joiner};
 
-/// The maximum number of waiting clients' jobs. A further job is refused with [`QueueFull`], and its caller returns
+/// The maximum number of queued jobs of clients. A further job is refused with [`QueueFull`], and its caller returns
 /// RESOURCE_EXHAUSTED.
 pub const QUEUE_JOBS_MAX: usize = 1024;
 
-/// The maximum number of waiting jobs of the node itself: a fetch for each follower of each group, and a retention check for
-/// each log. A further one is refused, and its caller retries.
+/// The maximum number of queued jobs of the node itself: a fetch for each follower of each group, and a retention check
+/// for each log. A further job is refused, and its caller retries.
 pub const OWN_JOBS_MAX: usize = 1024;
 
 /// The queue of cold reads is full, or the readers have stopped. The job was not taken.
@@ -32,13 +33,13 @@ enum ReaderMsg {
     Stop,
 }
 
-/// The threads. When this is dropped, they finish the queued jobs and end.
+/// The threads. When this is dropped, they finish the queued jobs and stop.
 pub struct Readers {
     handle: ReadersHandle,
     threads: Vec<Joiner>,
 }
 
-/// Queues jobs for the threads; a clone queues for the same ones.
+/// Queues jobs for the threads; clones share the queues.
 #[derive(Clone)]
 pub struct ReadersHandle {
     clients: Outbox<ReaderMsg>,
@@ -66,13 +67,14 @@ impl Readers {
         self.handle.clone()
     }
 
-    /// Finishes what is queued and ends the threads.
+    /// Finishes the queued jobs and stops the threads.
     pub fn stop(self) {}
 }
 
 impl Drop for Readers {
     fn drop(&mut self) {
-        // A thread ends when it has received the stop message of both queues. Sending waits for room, which running threads make.
+        // A thread stops when it has received one stop message from each queue. Sending waits until the threads have
+        // made room.
         for _ in &self.threads {
             self.handle.clients.send(ReaderMsg::Stop);
             self.handle.own.send(ReaderMsg::Stop);
@@ -81,7 +83,7 @@ impl Drop for Readers {
     }
 }
 
-/// Runs the jobs of both queues, those of `first` as long as it is not empty.
+/// Runs the jobs of both queues. A job of `first` takes precedence.
 fn run(first: &Inbox<ReaderMsg>, second: &Inbox<ReaderMsg>) -> Result<(), io::Error> {
     let (mut first, mut second) = (Receiver::clone(first), Receiver::clone(second));
     let never = crossbeam_channel::never;
@@ -114,7 +116,7 @@ impl ReadersHandle {
         self.clients.try_send(ReaderMsg::Run(job)).map_err(|_| QueueFull)
     }
 
-    /// Queues a job that the node itself needs done; never blocks.
+    /// Queues a job of the node itself; never blocks.
     ///
     /// # Errors
     /// [`QueueFull`].
@@ -132,7 +134,7 @@ pub(crate) struct ReadersByHand {
 
 #[cfg(test)]
 impl ReadersByHand {
-    /// With room for this many jobs of each kind.
+    /// Creates queues with room for this many jobs each.
     pub fn new(jobs_max: usize) -> ReadersByHand {
         let ((clients, of_clients), (own, of_own)) = (inbox(jobs_max), inbox(jobs_max));
         ReadersByHand { handle: ReadersHandle { clients, own }, queues: [of_own, of_clients] }
@@ -142,7 +144,7 @@ impl ReadersByHand {
         self.handle.clone()
     }
 
-    /// Executes what is queued.
+    /// Executes the queued jobs.
     pub fn run(&self) {
         self.queues.iter().flat_map(|queue| queue.try_iter()).for_each(|msg| {
             if let ReaderMsg::Run(job) = msg {
@@ -190,8 +192,8 @@ mod tests {
         assert_eq!(handle.run_own(Box::new(|| ())), Err(QueueFull), "stopped");
     }
 
-    /// A thousand cold reads of clients once filled the only queue: a follower's fetch was refused, and otherwise would have waited
-    /// for all of them.
+    /// Once, a thousand cold reads of clients filled the only queue: a follower's fetch was refused, or would have
+    /// waited for all of them.
     #[test]
     fn neither_queue_starves_the_other() {
         const ROUNDS: usize = 200;

@@ -1,13 +1,14 @@
-//! The sealed segments whose files are open. A sealed segment is opened when it is read, and at most [`SEALED_OPEN_MAX`] stay open
-//! in a process, so the descriptors that a log takes do not grow with its length. The newest segment of a log is always open
-//! and not in this cache.
+//! The sealed segments whose files are open. A sealed segment is opened when it is read, and at most
+//! [`SEALED_OPEN_MAX`] stay open in the process. So the number of descriptors that a log takes does not grow with its
+//! length. The newest segment of a log is always open and is not in this cache.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-/// The number of sealed segments that stay open. Beyond it, approximately the least recently read one is closed. Small in tests.
+/// The number of sealed segments that may stay open. To open another one, approximately the least recently read one is
+/// closed. Small in tests.
 pub(crate) const SEALED_OPEN_MAX: usize = if cfg!(test) { 3 } else { 128 };
 
 /// One segment in the cache.
@@ -22,7 +23,7 @@ pub(crate) trait CacheSlot: Send + Sync {
     fn is_open(&self) -> bool;
 }
 
-/// The cache, with the next slot to close in front; a clone is the same one.
+/// The cache. The front of the queue is the next slot to close. Clones share it.
 #[derive(Clone, Default)]
 pub(crate) struct SegmentCache(Arc<Mutex<VecDeque<Weak<dyn CacheSlot>>>>);
 
@@ -37,7 +38,7 @@ impl SegmentCache {
             while queue.len() > SEALED_OPEN_MAX
                 && let Some(first) = queue.pop_front()
             {
-                // The slot of a trimmed segment is gone, and its file closed.
+                // The slot of a trimmed segment is dropped, and its file closed.
                 let Some(slot) = first.upgrade() else { continue };
                 if slot.take_used() && chances > 0 {
                     chances -= 1;
@@ -53,7 +54,7 @@ impl SegmentCache {
         });
     }
 
-    /// Closes all of them, for their descriptors; false if none was open.
+    /// Closes all of them to free their descriptors; returns false if none was open.
     pub(crate) fn close_all(&self) -> bool {
         let queue = std::mem::take(&mut *self.0.lock());
         queue.iter().filter_map(Weak::upgrade).filter(|slot| slot.close()).count() > 0

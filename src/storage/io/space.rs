@@ -9,12 +9,14 @@
 //!                0                      the file `reserve` is released for them, and created again when space is free
 //! ```
 //!
-//! The system is not asked for each append. The thread `space` asks once a second; what segments take after that is subtracted
-//! (`took`), and so is what was promised but is not written yet. So an accepted append fits, whatever else this node writes; only
-//! other users of the disk can make it too small, and then the reserve is left. A disk that is full nevertheless ends the process:
-//! nothing is acknowledged that could not be written.
+//! The thread `space` asks the system for the free space once a second, and not for each append. Between two queries,
+//! the node subtracts what its segments have taken since (`took`) and what is promised but not written yet. So an
+//! accepted append fits, whatever else this node writes. Only other users of the disk can make the free space too
+//! small, and for that case there is the reserve file. If the disk is full nevertheless, the process ends: nothing is
+//! acknowledged that could not be written.
 //!
-//! Once full, the state remains until a quarter of the hard limit more than that is free, so that it does not alternate.
+//! Once full, the state remains until more than the hard limit is free, by a quarter of it or 16 MiB, whichever is
+//! less. So the state does not alternate.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -33,21 +35,21 @@ use crate::thread::{self, FatalSender, Joiner};
 /// The reserve file's name in the data directory.
 pub const RESERVE_FILE: &str = "reserve";
 
-/// How often the thread asks the system.
+/// The interval at which the thread asks the system.
 const LOOK: Duration = Duration::from_secs(1);
 
 const MIB: u64 = 1 << 20;
-/// Defaults: at most this much, and at most this part of the file system.
+/// Defaults: at most this many bytes, and at most this fraction (one in n) of the file system.
 const SOFT: (u64, u64) = (2 << 30, 8);
 const HARD: (u64, u64) = (256 * MIB, 16);
 const RESERVE: (u64, u64) = (32 * MIB, 32);
-/// How much more than the hard limit must be free before appends are accepted again, at most.
+/// The maximum of the space that must be free in addition to the hard limit before appends are accepted again.
 const SLACK_BYTES_MAX: u64 = 16 * MIB;
-/// A segment takes at most this part of the file system, because a trim frees whole segments.
+/// A segment takes at most this fraction (one in n) of the file system, because a trim frees whole segments.
 const SEGMENT_PART: u64 = 16;
 const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 
-/// How much is free.
+/// The level of free space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum SpaceState {
@@ -64,7 +66,7 @@ pub enum SpaceState {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpaceStatus {
     pub state: SpaceState,
-    /// Free bytes when the system was last asked, less what was taken since.
+    /// Free bytes when the system was last asked, minus what was taken since.
     pub free_bytes: u64,
     /// The size of the file system.
     pub total_bytes: u64,
@@ -76,30 +78,30 @@ pub struct SpaceStatus {
     pub refused: u64,
 }
 
-/// The free space of one data directory; a clone is the same one. Unlimited until it is watched (`Disk::watch_space`).
+/// The free space of one data directory; clones share it. Unlimited until it is watched (`Disk::watch_space`).
 #[derive(Clone, Default)]
 pub struct Space(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
     watched: OnceLock<Watched>,
-    /// `taken` when the system was last asked, plus what was free then.
+    /// `taken` when the system was last asked, plus the free bytes at that time.
     ceiling: AtomicU64,
     /// Bytes that segments grew by since the start.
     taken: AtomicU64,
-    /// Bytes that `consensus` is about to write.
+    /// Bytes that are promised to appends and not written yet.
     promised: AtomicU64,
     state: AtomicU8,
     refused: AtomicU64,
-    /// An append was refused since the system was last asked.
+    /// True if an append was refused since the system was last asked.
     wanted: AtomicBool,
-    /// The reserve file exists.
+    /// True while the reserve file exists.
     reserve: AtomicBool,
-    /// The system's last answer was an error; logged once.
+    /// True if the system's last answer was an error, so that it is logged once.
     blind: AtomicBool,
 }
 
-/// How much must be free before appends are accepted again, once less than the hard limit was free.
+/// The free bytes at which appends are accepted again, once less than the hard limit was free.
 pub fn accepting_again_bytes(hard_bytes: u64) -> u64 {
     hard_bytes + 2 * slack_bytes(hard_bytes)
 }
@@ -115,7 +117,7 @@ struct Watched {
     soft_bytes: u64,
     hard_bytes: u64,
     reserve_bytes: u64,
-    /// Held while the system is asked, and while the reserve is released.
+    /// Locked while the system is asked, and while the reserve is released.
     looking: Mutex<()>,
 }
 
@@ -148,7 +150,7 @@ impl Space {
             reserve_bytes: or_part(config.disk_reserve_bytes, RESERVE),
             looking: Mutex::default(),
         };
-        // It is not opened: nothing in it is read, and opening a pipe would wait.
+        // The file is not opened: its contents are never read, and opening a pipe would wait.
         let there = match backend.file_bytes(&watched.reserve_path()) {
             Ok(Some(bytes)) => Some(bytes),
             Ok(None) => {
@@ -160,7 +162,7 @@ impl Space {
         };
         self.0.reserve.store(there == Some(watched.reserve_bytes), Ordering::Relaxed);
         if there.is_some_and(|bytes| bytes != watched.reserve_bytes) {
-            // It has another size, and is created again below.
+            // The size has changed, so it is created again below.
             let path = watched.reserve_path();
             backend.unlink(&path).map_err(|e| StorageError::io("remove", &path, e))?;
         }
@@ -170,7 +172,7 @@ impl Space {
         Ok(())
     }
 
-    /// True if a client's append of this many bytes fits; its space is then promised until [`Space::kept`].
+    /// True if a client's append of this many bytes fits. Its space is then promised until [`Space::kept`] is called.
     pub fn promise(&self, bytes: u64) -> bool {
         let hard = self.0.watched.get().map_or(0, |watched| watched.hard_bytes);
         let fits = self.state() != SpaceState::Full && self.fits(bytes, hard);
@@ -181,7 +183,8 @@ impl Space {
         fits
     }
 
-    /// True if a leader's entries of this many bytes fit. Their leader has accepted them, so they may use more of the disk.
+    /// True if a leader's entries of this many bytes fit. The leader has accepted them already, so they may use more of
+    /// the disk.
     pub fn promise_to_leader(&self, bytes: u64) -> bool {
         self.fits(bytes, self.0.watched.get().map_or(0, |watched| watched.hard_bytes / 2))
     }
@@ -197,7 +200,7 @@ impl Space {
         fits
     }
 
-    /// Everything that was promised is written, or never will be.
+    /// Notes that all promised bytes are written, or never will be.
     pub fn kept(&self) {
         self.0.promised.store(0, Ordering::Relaxed);
     }
@@ -207,13 +210,13 @@ impl Space {
         self.0.taken.fetch_add(bytes, Ordering::Release);
     }
 
-    /// Free bytes, as far as is known without asking the system; `None` if not watched.
+    /// The free bytes that are known without asking the system; `None` if not watched.
     pub(crate) fn free_bytes(&self) -> Option<u64> {
         self.0.watched.get()?;
         Some(self.0.ceiling.load(Ordering::Relaxed).saturating_sub(self.0.taken.load(Ordering::Relaxed)))
     }
 
-    /// The size of segments: the configured one, or less on a small file system.
+    /// The size of segments: the configured one, or less if the file system is small.
     pub fn segment_bytes(&self, wanted: u64) -> u64 {
         let Some(watched) = self.0.watched.get() else { return wanted };
         wanted.min((watched.total_bytes / SEGMENT_PART).max(SEGMENT_BYTES_MIN))
@@ -240,7 +243,8 @@ impl Space {
         }
     }
 
-    /// Deletes the reserve file, for a write of the node's own that found the disk full; false if it does not exist.
+    /// Deletes the reserve file, because a write of the node's own found the disk full; returns false if it does not
+    /// exist.
     pub(crate) fn give_reserve(&self) -> bool {
         let Some(watched) = self.0.watched.get() else { return false };
         let _looking = watched.looking.lock();
@@ -257,7 +261,8 @@ impl Space {
         let Some(watched) = self.0.watched.get() else { return };
         let _looking = watched.looking.lock();
         if let Err(error) = self.look_at(watched) {
-            // The known free space only shrinks until the system answers again, so nothing is promised that does not fit.
+            // Until the system answers again, the known free space only shrinks, so no append is promised space that
+            // does not exist.
             if !self.0.blind.swap(true, Ordering::Relaxed) {
                 log::warn!("the free space of {} is not known: {error}", watched.dir.display());
             }
@@ -305,9 +310,9 @@ impl Space {
         Ok(())
     }
 
-    /// Asks the system; whatever is taken from now on is subtracted.
+    /// Asks the system for the free space. Bytes taken from now on are subtracted.
     fn measure(&self, watched: &Watched) -> io::Result<u64> {
-        // In this order, what is taken in between is counted twice instead of not at all.
+        // In this order, bytes taken between the two steps are subtracted twice instead of not at all.
         let taken = self.0.taken.load(Ordering::Acquire);
         let free = watched.backend.free_bytes(&watched.dir)?;
         self.0.ceiling.store(taken.saturating_add(free), Ordering::Relaxed);
@@ -323,7 +328,8 @@ impl Space {
         match made {
             Ok(()) => self.0.reserve.store(true, Ordering::Relaxed),
             Err(error) => {
-                // If space can't be reserved, only the hard limit keeps some free. Retried when the system is asked next.
+                // Without the reserve, only the hard limit keeps some space free. This is retried when the system is
+                // asked next.
                 log::debug!("{} can't be created: {error}", path.display());
                 let _ = watched.backend.unlink(&path);
             }

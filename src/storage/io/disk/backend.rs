@@ -1,4 +1,4 @@
-//! What storage needs of a file system: the machine's own, or in tests a simulated one.
+//! What storage requires of a file system: the machine's own, or in tests a simulated one.
 
 use std::any::Any;
 use std::io;
@@ -12,7 +12,7 @@ pub trait Backend: Send + Sync {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// Creates a file; fails if it exists.
     fn create(&self, path: &Path) -> io::Result<Box<dyn BackendFile>>;
-    /// As `create`, for a file that the node can do without: uses no reserved descriptor.
+    /// As `create`, for a file that the node can do without: does not use a reserved descriptor.
     fn create_spare(&self, path: &Path) -> io::Result<Box<dyn BackendFile>> {
         self.create(path)
     }
@@ -22,7 +22,7 @@ pub trait Backend: Send + Sync {
     fn open_to_read(&self, path: &Path) -> io::Result<Box<dyn BackendFile>> {
         self.open(path)
     }
-    /// Renames within a directory, and replaces a file with the new name.
+    /// Renames a file within its directory. Replaces an existing file of the new name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes the name of a file.
     fn unlink(&self, path: &Path) -> io::Result<()>;
@@ -30,7 +30,7 @@ pub trait Backend: Send + Sync {
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
     /// Syncs the names in a directory.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-    /// The bytes that this user may still write in the file system of `path`.
+    /// The number of bytes that this user may still write in the file system of `path`.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
     /// The size of the file system of `path`.
     fn total_bytes(&self, _path: &Path) -> io::Result<u64> {
@@ -59,9 +59,9 @@ pub trait Backend: Send + Sync {
 pub trait BackendFile: Send + Sync {
     /// Reads until the buffer is full or the file ends; returns the number of bytes.
     fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize>;
-    /// Appends this many bytes to the buffer, or as many as are in the page cache; `None` if not even one is.
+    /// Appends this many bytes to the buffer, or as many as are in the page cache; `None` if not even the first one is.
     fn append_cached_at(&self, at: u64, bytes: usize, buffer: &mut Vec<u8>) -> io::Result<Option<usize>>;
-    /// As `read_at`, but from the disk, whatever the page cache contains; does not change what is in the cache.
+    /// As `read_at`, but reads from the disk, whatever the page cache contains, and leaves the page cache unchanged.
     fn read_disk_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
         self.read_at(at, buffer)
     }
@@ -75,14 +75,16 @@ pub trait BackendFile: Send + Sync {
     fn sync(&self) -> io::Result<()>;
     /// The length of the file.
     fn bytes(&self) -> io::Result<u64>;
-    /// Reserves space up to a length; the new part reads as zeros. [`io::ErrorKind::Unsupported`] if the file system can't.
+    /// Reserves space up to a length. The new part reads as zeros. [`io::ErrorKind::Unsupported`] if the file system
+    /// can't reserve space.
     fn allocate(&self, from: u64, to: u64) -> io::Result<()>;
     /// Starts to fetch bytes that will be read soon, if the system supports it.
     fn will_need(&self, _from: u64, _bytes: u64) {}
-    /// The position of the next byte, from `at` on, that is not in a hole; `None` if the rest of the file is one. A hole reads as zeros.
+    /// The position of the first byte at or after `at` that is not in a hole; `None` if there is only a hole up to the
+    /// end of the file. A hole reads as zeros.
     fn next_data(&self, at: u64) -> io::Result<Option<u64>> {
         Ok(Some(at).filter(|at| self.bytes().is_ok_and(|bytes| *at < bytes)))
     }
-    /// Drops the file's pages from the page cache, so that the next read is from the disk.
+    /// Drops the file's pages from the page cache, so that the next read comes from the disk.
     fn drop_cache(&self) -> io::Result<()>;
 }

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::backend::{Backend, BackendFile};
 use crate::descriptors::{self, open_needed};
 
-/// The size of a page. If pages are larger, those at the ends of a range stay in the page cache.
+/// The size of a page. If pages are larger, those at both ends of a range stay in the page cache.
 const PAGE_BYTES: u64 = 4096;
 
 #[derive(Default)]
@@ -22,7 +22,7 @@ pub(super) struct Real;
 
 struct RealFile(File);
 
-/// Opens an existing plain file. A pipe is refused: opening it would wait for another process.
+/// Opens an existing plain file. Refuses a pipe, because opening one waits for another process.
 fn open_plain(path: &Path, write: bool) -> io::Result<File> {
     let file = OpenOptions::new().read(true).write(write).custom_flags(libc::O_NONBLOCK).open(path)?;
     if !file.metadata()?.is_file() {
@@ -135,8 +135,8 @@ impl BackendFile for RealFile {
             let spare = &mut buffer.spare_capacity_mut()[..bytes - done];
             let part = libc::iovec { iov_base: spare.as_mut_ptr().cast(), iov_len: spare.len() };
             let (file, at) = (self.0.as_raw_fd(), at + done as u64);
-            // SAFETY: the kernel writes only into the spare capacity, which is ours. (Clearing it first, for rustix to take it,
-            // was 7 % of the time of a node that streams.)
+            // SAFETY: the kernel writes only into the spare capacity of our buffer. (To zero it first, as rustix
+            // requires, took 7 % of the time of a node that streams.)
             let read = unsafe { libc::preadv2(file, &raw const part, 1, at.cast_signed(), libc::RWF_NOWAIT) };
             match usize::try_from(read) {
                 Ok(0) => break,
@@ -147,7 +147,7 @@ impl BackendFile for RealFile {
                 }
                 Err(_) => match io::Error::last_os_error() {
                     e if e.kind() == io::ErrorKind::Interrupted => {}
-                    // Not in the cache; a file system without the flag; a kernel without the call.
+                    // Not in the cache, or the file system lacks the flag, or the kernel lacks the call.
                     e if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EOPNOTSUPP | libc::ENOSYS)) => {
                         return Ok((done > 0).then_some(done));
                     }
@@ -159,13 +159,14 @@ impl BackendFile for RealFile {
     }
 
     fn read_disk_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        // Whole pages: of one that is only touched the kernel drops nothing.
+        // Whole pages, because the kernel does not drop a page of which the range covers only a part.
         let from = at / PAGE_BYTES * PAGE_BYTES;
         let length = (at + buffer.len() as u64).next_multiple_of(PAGE_BYTES) - from;
         let Some(length) = NonZeroU64::new(length).filter(|_| !buffer.is_empty()) else { return Ok(0) };
-        // Without it the kernel would read ahead, pages that then stay; even the question below would make it.
+        // Otherwise the kernel would read ahead, even for the query below, and those pages would stay in the cache.
         rustix::fs::fadvise(&self.0, from, Some(length), Advice::Random)?;
-        // Other readers may need these pages: what was cached before (its first byte shows that) is cached again afterwards.
+        // Other readers may need these pages, so what was cached before (judged by the first byte) must be cached
+        // afterwards.
         let was_cached = self.append_cached_at(at, 1, &mut Vec::new())?.is_some();
         rustix::fs::fadvise(&self.0, from, Some(length), Advice::DontNeed)?;
         let read = self.read_at(at, buffer)?;
@@ -180,7 +181,7 @@ impl BackendFile for RealFile {
     }
 
     fn write_parts_at(&self, mut at: u64, parts: &[&[u8]]) -> io::Result<()> {
-        // Enough for every call of ours, and what every system takes.
+        // Enough for every call in this crate, and supported by every system.
         const PARTS_MAX: usize = 1024;
         let mut parts: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
         let mut left = parts.as_mut_slice();
@@ -218,10 +219,10 @@ impl BackendFile for RealFile {
     }
 
     fn will_need(&self, from: u64, bytes: u64) {
-        // One call fetches about this much, whatever it is asked for.
+        // One call fetches about this much, whatever its argument.
         const STEP: u64 = 1 << 20;
         for at in (from..from.saturating_add(bytes)).step_by(STEP as usize) {
-            // Advice: nothing is lost without it.
+            // This is advice, so an error does not matter.
             let _ = rustix::fs::fadvise(&self.0, at, NonZeroU64::new(STEP), Advice::WillNeed);
         }
     }
@@ -265,7 +266,7 @@ mod tests {
             assert_eq!(more, b"say hello"[..4 + n]);
         }
         assert!(matches!(file.append_cached_at(100, 5, &mut more), Ok(Some(0) | None)), "the file ends there");
-        // Two reads at least: the second finds the end, where the first one stopped.
+        // This takes at least two reads: the first may stop early, and the second finds the end.
         let mut rest = b"say ".to_vec();
         if let Some(n) = file.append_cached_at(7, 200, &mut rest).expect("read") {
             assert!(n <= 93 && rest.len() == 4 + n, "{n} bytes");
@@ -291,7 +292,7 @@ mod tests {
         assert!(disk.lock(&dir.path().join("lock")).expect("asked").is_some());
     }
 
-    /// A pipe in a data directory stopped `log verify` for good: opening it waits for a writer.
+    /// Once, a pipe in a data directory blocked `log verify` forever, because opening it waits for a writer.
     #[test]
     fn only_plain_files_are_opened() {
         let dir = tempfile::tempdir().expect("a directory");

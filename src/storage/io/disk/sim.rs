@@ -1,9 +1,9 @@
-//! A disk in memory that forgets, at a power cut, any part of what was not synced: sectors of files, lengths, and names of
-//! directories, each independently. A kill leaves the page cache as it is. For tests.
+//! A disk in memory, for tests. A power cut loses any part of what was not synced: sectors of files, lengths, and names
+//! in directories, each independently. A kill leaves the page cache unchanged.
 //!
-//! Every change is counted, and the process can die at any of them: `create`, `write_at` (which may then have
-//! written a part), `allocate`, `sync`, `rename`, `unlink`, `create_dir`, `remove_dir`, `sync_dir`, `lock`. Names in
-//! the root are mount points: they are on the disk at once.
+//! Every change is counted, and the process can die at any of them: `create`, `write_at` (which may have written a part
+//! then), `allocate`, `sync`, `rename`, `unlink`, `create_dir`, `remove_dir`, `sync_dir`, `lock`. Names in the root are
+//! mount points, and are durable at once.
 
 mod rng;
 mod world;
@@ -21,7 +21,7 @@ pub use self::rng::Rng;
 use self::world::{Inode, Kept, NameOp, ROOT, World};
 use super::{Backend, BackendFile, Disk, appended};
 
-/// The disk; a clone is the same one.
+/// The disk; clones share it.
 #[derive(Clone, Default)]
 pub struct Sim(Arc<Mutex<World>>);
 
@@ -69,7 +69,7 @@ impl Sim {
         Sim(Arc::new(Mutex::new(copy)))
     }
 
-    /// Every operation fails after this many further changes of files or names; `None`: never.
+    /// Makes every operation fail after this many further changes of files or names; `None`: never.
     pub fn die_after(&self, changes: Option<u64>) {
         let mut world = self.world();
         world.changes_left = changes;
@@ -81,17 +81,17 @@ impl Sim {
         self.world().changes
     }
 
-    /// Bytes that were read, and reads that failed.
+    /// Returns the number of bytes read, and the number of failed reads.
     pub fn reads(&self) -> (u64, u64) {
         self.world().reads
     }
 
-    /// This many operations that open a file fail from now on, for lack of a descriptor.
+    /// Makes the next `times` operations that open a file fail, for lack of a descriptor.
     pub fn no_descriptor(&self, times: u64) {
         self.world().shortages = times;
     }
 
-    /// True if one of them has failed.
+    /// True if an operation has failed because the process died.
     pub fn died(&self) -> bool {
         self.world().died
     }
@@ -123,7 +123,7 @@ impl Sim {
         world.forget();
     }
 
-    /// Every file and its contents, by name; directories without contents.
+    /// Every file with its contents, and every directory, by path.
     pub fn files(&self) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
         let world = self.world();
         let mut files = BTreeMap::new();
@@ -149,7 +149,7 @@ impl Sim {
         world.inodes[inode] = Inode { now: bytes.clone(), disk: bytes, unreadable, ..Inode::default() };
     }
 
-    /// Reads of these bytes of a file fail with EIO from now on, as those of a bad sector do.
+    /// Makes reads of these bytes of a file fail with EIO, as reads of a bad sector do.
     pub fn unreadable(&self, path: &Path, bytes: Range<u64>) {
         let mut world = self.world();
         let inode = world.file(path).expect("a file");

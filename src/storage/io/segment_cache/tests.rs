@@ -1,4 +1,4 @@
-//! A long log takes no more descriptors than a short one, and a node that has none left loses nothing by it.
+//! A long log takes no more descriptors than a short one, and a node without a free descriptor loses nothing.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::types::{GroupId, NodeId, Offset};
 
 const GROUP: GroupId = GroupId(3);
 
-/// Descriptors of this process on files below a directory.
+/// The number of this process's descriptors for files below a directory.
 fn descriptors(below: &Path) -> usize {
     let all = std::fs::read_dir("/proc/self/fd").expect("a list");
     let files = all.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
@@ -37,8 +37,8 @@ fn fill(log: &mut GroupLog, records: u64) {
     }
 }
 
-/// Each segment that a node had written since its start stayed open: once it had as many as descriptors, it could not create another
-/// one, and ended.
+/// Once, each segment that a node had written since its start stayed open. When they had taken all descriptors, the
+/// node could not create another segment, and ended.
 #[test]
 fn a_long_log_takes_few_descriptors() {
     let home = Home::new(Genesis::Founder(NodeId(5)));
@@ -47,13 +47,13 @@ fn a_long_log_takes_few_descriptors() {
     let segments = home.segments();
     assert!(segments.len() > 30, "{}", segments.len());
     sync(&mut log, &home);
-    // The newest one has one, besides those that are still open.
+    // The newest segment takes one descriptor, in addition to the sealed segments that are still open.
     assert!(descriptors(home.dir.path()) <= SEALED_OPEN_MAX + 1, "written: {}", descriptors(home.dir.path()));
     let index = |name: &str| home.path(&name.replace(".seg", ".idx"));
     let inodes = |names: &[String]| -> Vec<u64> {
         names.iter().map(|name| std::fs::metadata(index(name)).expect("an index").ino()).collect()
     };
-    // The newest one's index is only in memory.
+    // The index of the newest segment is only in memory.
     let sealed = &segments[..segments.len() - 1];
     let before = inodes(sealed);
     for _ in 0..2 {
@@ -101,7 +101,8 @@ fn on_sim(sim: &Sim) -> GroupLog {
     GroupLog::open(&disk, groups, GROUP, &options).expect("opened").0
 }
 
-/// A read without a descriptor was reported as lost data, and an index that could not be opened was deleted and rebuilt.
+/// Once, a read without a descriptor was reported as lost data, and an index that could not be opened was deleted and
+/// rebuilt.
 #[test]
 fn without_a_descriptor_a_read_fails_and_no_damage_is_noted() {
     let sim = Sim::default();
@@ -137,7 +138,7 @@ fn without_a_descriptor_a_read_fails_and_no_damage_is_noted() {
     assert!(sim.files() == before, "no index was rebuilt");
 }
 
-/// A new segment closes segments that are only read.
+/// Creating a segment closes segments that are only read.
 #[test]
 fn without_a_descriptor_a_log_still_continues_in_a_new_segment() {
     let sim = Sim::default();

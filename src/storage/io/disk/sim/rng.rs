@@ -1,6 +1,6 @@
 //! A generator of pseudo-random numbers for tests.
 
-/// Splitmix64: the same seed repeats the same test.
+/// Splitmix64. The same seed produces the same test.
 pub struct Rng(pub u64);
 
 impl Rng {

@@ -7,11 +7,11 @@ use std::path::{Component, Path, PathBuf};
 
 use super::rng::Rng;
 
-/// The bytes that a disk writes completely or not at all.
+/// The unit that a disk writes completely or not at all.
 pub(super) const SECTOR: usize = 512;
 pub(super) const ROOT: usize = 0;
 
-/// How much of what was not synced a power cut keeps.
+/// The fraction of unsynced changes that a power cut keeps, in eighths.
 #[derive(Clone, Copy)]
 pub(super) struct Kept(u64);
 
@@ -98,14 +98,14 @@ pub(super) struct World {
     pub(super) disk_names: Names,
     pub(super) pending: Vec<NameOp>,
     pub(super) locks: BTreeSet<PathBuf>,
-    /// The number of further changes that succeed; then nothing does.
+    /// The number of further changes that succeed; after them every operation fails.
     pub(super) changes_left: Option<u64>,
     pub(super) died: bool,
     pub(super) changes: u64,
     pub(super) salt: u64,
-    /// The number of operations that fail for lack of a descriptor.
+    /// The number of operations that will fail for lack of a descriptor.
     pub(super) shortages: u64,
-    /// Bytes that were read, and reads that failed.
+    /// The number of bytes read, and the number of failed reads.
     pub(super) reads: (u64, u64),
 }
 
@@ -152,7 +152,7 @@ impl World {
         }
     }
 
-    /// The directory that contains a path's last name, and that name.
+    /// The directory that contains the last name of a path, and that name.
     pub(super) fn place(&self, path: &Path) -> io::Result<(usize, String)> {
         let dir = self.find(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
