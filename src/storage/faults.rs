@@ -1,4 +1,4 @@
-//! The rules of storage that tests break, one at a time, to check that another test fails.
+//! The rules of storage that tests break, one at a time, to check that another test detects it.
 //!
 //! Outside tests [`broken`] is constantly false, and the code that depends on it is removed by the compiler.
 
@@ -13,9 +13,9 @@ pub(crate) enum Fault {
     NoDirSyncAfterRejected,
     /// Rejected segments are not deleted.
     RejectedStay,
-    /// A hard state without entries is reported without a sync.
+    /// A hard state without entries is reported as durable without a sync.
     HardStateNotSynced,
-    /// A sync is reported that was not done.
+    /// A sync is reported as done without being done.
     FilesNotSynced,
     /// A file is replaced by one whose contents are not synced.
     ManifestNotSynced,
@@ -23,11 +23,12 @@ pub(crate) enum Fault {
     UnlinksBeforeManifest,
     /// Truncated segments are deleted before the one that replaces them is synced.
     UnlinksAtOnce,
-    /// The manifest states what is synced before it is: the commit of an entry that a trim has dropped may be lost.
+    /// The manifest states a durable position before the files are synced: the commit index of an entry that a trim has
+    /// dropped may be lost.
     ManifestBeforeFiles,
-    /// The frame that an index leads to is not checked.
+    /// The frame at the position from an index is not checked.
     IndexTrusted,
-    /// A frame at the very end of a segment is taken for cut off.
+    /// A frame at the very end of a segment is treated as cut off.
     TailCutEarly,
     /// A frame's payload is not checked.
     TailCutLate,
@@ -55,15 +56,15 @@ pub(crate) enum Fault {
     DurableInNewerIgnored,
     /// The applied index may be above the commit index.
     AppliedUnbounded,
-    /// The log continues over what a torn write has left.
+    /// The log continues at its end although the remains of a torn write are there.
     WritesOverTorn,
-    /// A snapshot's segment counts without its manifest.
+    /// The segment of a snapshot is accepted without its manifest.
     UnfinishedSnapshotTaken,
     /// Zeros are skipped.
     ZerosSkipped,
     /// A new segment gets the number after its predecessor's.
     NumberUsedTwice,
-    /// What a start finds is not synced before it is used.
+    /// The files that a start finds are not synced before they are used.
     StartNotSynced,
     /// The names that a start finds are not synced.
     StartNamesNotSynced,
