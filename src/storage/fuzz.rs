@@ -1,4 +1,4 @@
-//! Fuzz loops for everything that is read from the disk: any bytes in a file of a data directory.
+//! Fuzz loops for everything that is read from the disk: a file of a data directory may contain any bytes.
 
 use std::path::Path;
 
@@ -107,7 +107,7 @@ fn frame() {
     });
 }
 
-/// A walk over a file of frames that skips bad ones, as in recovery.
+/// A walk over a file of frames that skips bad frames, as recovery does.
 #[test]
 fn walk() {
     let mut whole = Vec::new();
@@ -169,7 +169,7 @@ fn segment_header() {
         let again = header.encode();
         assert_eq!(SegmentHeader::decode(&again), Ok(header));
         assert_eq!(again[16..112], bytes[16..112]);
-        // As in recovery.
+        // Recovery computes this too.
         let _ = header.base.index.next();
         true
     });
@@ -244,7 +244,7 @@ fn stamp() {
     });
 }
 
-/// Canonical bytes are those that the encoder writes for the same fields, and any protobuf library reads them.
+/// Canonical bytes are those that the encoder writes for the same fields. Any protobuf library can read them.
 #[test]
 fn payload() {
     Loop::new("payload", records()).memory(200).run(|bytes| {
@@ -353,8 +353,8 @@ fn a_group() -> Vec<(String, Vec<u8>)> {
     names.iter().map(|name| (name.clone(), bytes(name))).collect()
 }
 
-/// Any file of a group replaced by any bytes with right checksums: a start refuses it, or serves its records. `log verify` reports
-/// damage whenever a start refuses, and if it reports none, all records can be read.
+/// Any file of a group is replaced by any bytes with correct checksums. A start refuses it, or serves its records. `log
+/// verify` reports damage whenever a start refuses; if it reports no damage, all records can be read.
 #[test]
 fn group() {
     let files = a_group();

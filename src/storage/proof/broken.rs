@@ -18,7 +18,7 @@ enum Proof {
     Newer,
 }
 
-/// The number of histories that is enough for any fault.
+/// The number of histories that is enough to find any fault.
 const HISTORIES_MAX: u64 = 1500;
 /// One in this many bytes is damaged.
 const STRIDE: usize = 40;
@@ -70,7 +70,7 @@ const FOUND_BY: [(Fault, Proof); 43] = [
 ];
 
 impl Proof {
-    /// The number of steps until the proof fails; `None`: it does not fail.
+    /// The number of steps until the proof fails; `None` if it does not fail.
     fn fails(self, histories_max: u64) -> Option<u64> {
         let by_seed = |history: fn(u64)| (0..histories_max).find(|seed| panics(|| history(*seed)));
         match self {

@@ -1,5 +1,5 @@
-//! Valid bytes that contain something impossible, which neither a crash nor one damaged byte can produce. The rules against it protect
-//! from a fault in this code, or a disk that writes to another position.
+//! Valid bytes with impossible contents, which neither a crash nor one damaged byte can produce. The rules against them
+//! protect from a bug in this code, or from a disk that writes to another position.
 
 use std::path::{Path, PathBuf};
 
@@ -74,8 +74,9 @@ pub fn a_commit_behind_the_end() {
     assert!(error.is_damage() && error.to_string().contains("entries up to 4 are committed"), "{error}");
 }
 
-/// What is applied was committed: a manifest is written after the sync of every earlier hard state, so a crash can't undo it. Raft
-/// would refuse to start otherwise.
+/// The applied index is never above the stored commit index: a manifest is written only after the sync of every earlier
+/// hard state, so a crash can't cause this. Recovery lowers such an applied index, because raft would refuse to start
+/// with it.
 pub fn applied_behind_the_commit() {
     let (sim, mut log) = filled();
     log.set_applied(LogIndex(3));
@@ -118,7 +119,7 @@ pub fn an_index_that_leads_astray() {
             let at = 40 + 32 * i + 8 * word;
             let number = u64_at(&bytes, at);
             let number = match (word, change) {
-                // Every position is that of a later frame.
+                // Every entry has the position of a later frame.
                 (_, u64::MAX) => i as u64,
                 (3, more) => number + more,
                 (_, more) => number.saturating_sub(more),

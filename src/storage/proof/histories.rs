@@ -1,9 +1,10 @@
 //! Random histories of a log and its crashes.
 //!
-//! A log is appended to, truncated, trimmed, replaced by snapshots, synced, noted and closed, and lost entries are appended again. At
-//! any change of the disk the process may die, by a kill (the page cache stays) or a power cut (any part of what was not synced is
-//! lost), also during recovery. After each restart the log must be in one of the states that it had since the last finished sync,
-//! and the start must never be refused.
+//! A log is appended to, truncated, trimmed, replaced by snapshots, synced and closed, its durable position is written
+//! to the manifest, and lost entries are appended again. At any change of the disk, also during recovery, the process
+//! may die: by a kill (the page cache stays) or by a power cut (any part of what was not synced is lost). After each
+//! restart the log must be in one of the states that it had since the last finished sync, and the start must never be
+//! refused.
 
 use super::model::Model;
 use crate::storage::error::StorageError;
@@ -24,8 +25,8 @@ pub fn history(seed: u64) {
     }
 }
 
-/// A history of torn ends: something is synced, and more is not; a power cut; what was lost is appended again, or something else; and
-/// another power cut.
+/// A history of torn ends. Some entries are synced and more are appended. A power cut follows, then the lost entries or
+/// other ones are appended, and another power cut follows.
 pub fn torn_ends(seed: u64) {
     let mut model = Model::new(seed);
     model.even = true;
@@ -35,7 +36,7 @@ pub fn torn_ends(seed: u64) {
 }
 
 impl Model {
-    /// Restarts, repeatedly if it dies during that, and compares.
+    /// Restarts until the process survives the start, and compares the result.
     pub fn restart(&mut self) {
         loop {
             if self.rng.once_in(2) {

@@ -1,6 +1,6 @@
-//! Damage under a running log: flipped bits, zeroed bytes, unreadable blocks, a file truncated under its writer, a missing segment;
-//! and frames of a newer version. Every kind of read serves all records outside of these frames, and each error names exactly
-//! which records are missing, and whether they are damaged.
+//! Damage under a running log (flipped bits, zeroed bytes, unreadable blocks, a file truncated under its writer, a
+//! missing segment), and frames of a newer version. Every kind of read must serve all records outside of these frames,
+//! and each error must name exactly which records are missing, and whether they are damaged.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -41,9 +41,9 @@ struct Placed {
     at: u64,
     end: u64,
     header: Header,
-    /// The bytes that were written there.
+    /// The bytes that were written at the position.
     bytes: Vec<u8>,
-    /// The bytes of another kind of frame that were put there.
+    /// The frame of another kind that replaced them.
     newer: Option<Vec<u8>>,
     /// Why this frame can't be read.
     lost: Option<Lost>,
@@ -56,7 +56,7 @@ struct Holes {
     rng: Rng,
     log: GroupLog,
     entries: Vec<Entry>,
-    /// Those of the entries.
+    /// The frames of `entries`.
     frames: Vec<Placed>,
     notes: Vec<Placed>,
     unreadable: Vec<(u64, Range<u64>)>,
@@ -96,7 +96,7 @@ impl Holes {
         }
     }
 
-    /// The frame that was just appended.
+    /// Describes the frame that was just appended.
     fn placed(&self, header: Header, payload_bytes: usize) -> Placed {
         let Position { file, at: end } = self.log.active.position();
         let at = end - frame_bytes(payload_bytes) as u64;
@@ -114,8 +114,8 @@ impl Holes {
         segment_path(&Path::new(GROUPS).join(GROUP.to_string()), file)
     }
 
-    /// Determines what is lost, and why reads of it fail. Nothing shows which records were in which of several unreadable frames
-    /// between two readable entries of a segment: they are damaged if any of these frames is.
+    /// Determines what is lost, and why reads of it fail. Between two readable entries of a segment it is unknown which
+    /// unreadable frame contained which record, so all of the records are damaged if any of these frames is.
     fn settle(&mut self) {
         let files = self.sim.files();
         let why = |frame: &Placed| {
@@ -147,7 +147,7 @@ impl Holes {
         }
     }
 
-    /// Makes a frame one of a newer version, as that would have written it.
+    /// Turns a frame into one of a newer version, as that version would have written it.
     fn newer(&mut self) {
         let (is_note, kind) = (self.rng.once_in(4), [8, 9, 255][self.rng.below(3) as usize]);
         let frames = if is_note { &self.notes } else { &self.frames };
@@ -208,7 +208,7 @@ impl Holes {
         }
     }
 
-    /// Why a read of each lost record fails.
+    /// The lost records, and why a read of each of them fails.
     fn lost_offsets(&self) -> BTreeMap<u64, Lost> {
         let offsets = |f: &Placed| f.header.base_offset.0..f.header.base_offset.0 + u64::from(f.header.count);
         self.frames
@@ -258,7 +258,8 @@ impl Holes {
         }
     }
 
-    /// Every offset from `first` on is a record, damaged, of a newer version, or out of range, and nothing else.
+    /// Checks that every offset from `first` on is either a readable record, damaged, of a newer version, or out of
+    /// range.
     fn exact(&self, first: Offset) {
         let (reader, lost, records) = (self.log.reader(), self.lost_offsets(), self.records());
         let until = self.log.bounds().next_offset;
@@ -275,7 +276,8 @@ impl Holes {
         }
     }
 
-    /// Reads entries as raft does for a follower: the valid ones before the first bad one, and an error only if that is the first.
+    /// Reads entries as raft does for a follower. Expects the valid entries before the first bad one, and an error only
+    /// if that is the first one.
     fn entries(&mut self) {
         let reader = self.log.reader();
         for _ in 0..30 {
@@ -285,7 +287,7 @@ impl Holes {
             let read = reader.entries(first, LogIndex(first.0 + (high - low) as u64), u64::MAX, Access::Blocking);
             let sound = self.frames[low..].iter().take(high - low).take_while(|frame| frame.lost.is_none()).count();
             match read {
-                // It may end before damage that contains no entry.
+                // A read may also end before damage that contains no entry.
                 Ok(read) => {
                     assert!(!read.is_empty() && read.len() <= sound, "{low} to {high}");
                     assert!(read == self.entries[low..low + read.len()], "{low} to {high}");
@@ -299,7 +301,7 @@ impl Holes {
         }
     }
 
-    /// The first record of a time, or the first lost one that may be it.
+    /// Searches by time. Expects the first record at or after a time, or the first lost one that may be it.
     fn by_time(&mut self) {
         let (reader, until) = (self.log.reader(), self.log.bounds().next_offset);
         for _ in 0..20 {
@@ -311,7 +313,8 @@ impl Holes {
             let parts = reader.view().parts.clone();
             let begins = parts.iter().rev().find(|part| part.segment.header.time_before_us < time);
             let begins = begins.map_or(Offset(0), |part| part.base().offset);
-            // An older record proves that what is before it is older; an index may contain another older entry.
+            // A readable older record proves that everything before it is older. If the index contains an older entry
+            // without records, that may prove it too.
             let expected = |proves: &dyn Fn(&Placed) -> bool| {
                 let behind_older = self.frames.iter().rposition(|frame| older(frame) && proves(frame));
                 let frames = self.frames[behind_older.map_or(0, |i| i + 1)..].iter().filter(records);
@@ -323,7 +326,7 @@ impl Holes {
         }
     }
 
-    /// The position of each failed read is listed if it is damaged, and logged if a newer version wrote it.
+    /// Checks that the position of each failed read is listed if it is damaged, and logged if a newer version wrote it.
     fn listed(&self) {
         let reader = self.log.reader();
         let (list, newer) = (reader.published().damages().list(), reader.published().damages().newer());
@@ -341,7 +344,7 @@ impl Holes {
         }
     }
 
-    /// `log verify` names each frame of a newer version, and does not call it damaged.
+    /// Checks that `log verify` names each frame of a newer version, and does not report it as damaged.
     fn verified(&self) {
         let report = verify(&self.sim.disk(), Path::new("/data")).expect("a report");
         let whole = self.unreadable.is_empty() && report.more == 0;
@@ -355,7 +358,7 @@ impl Holes {
                 let end = f.end.unwrap_or(f.position + 1);
                 f.severity == Severity::Damage && f.position < frame.end && frame.at < end
             };
-            // What is not known to be synced may follow the end of the log.
+            // Bytes that are not known to be synced may be after the end of the log.
             let is_durable = Position { file: frame.file, at: frame.end } <= durable;
             assert!(!whole || !is_durable || of_file().any(is_named), "{path:?} {}: {report:?}", frame.at);
             assert!(!of_file().any(is_called_damaged), "{path:?} {}: {report:?}", frame.at);
@@ -394,7 +397,7 @@ fn refused(error: ReadError, from: Offset, lost: &BTreeMap<u64, Lost>, until: Of
     };
     let resume = resume.expect("where to continue");
     assert_eq!((first, lost.get(&from.0)), (from, Some(&why)), "{told}: {lost:?}");
-    // All that is lost for the same reason, and nothing else.
+    // The error names all adjacent records that are lost for the same reason, and no others.
     let ends = (from.0 + 1..).find(|offset| lost.get(offset) != Some(&why)).expect("an end");
     assert_eq!(resume, until.min(Offset(ends)), "{from} {why:?}: {told}: {lost:?}");
     resume
@@ -427,25 +430,26 @@ pub fn newer_history(seed: u64) {
     read_all(&mut holes);
     holes.verified();
     let first = holes.trim();
-    // It has written to the newest segment: a frame that was cut off within zeros is whole again.
+    // The trim has written to the newest segment, so a frame that was truncated within its zero padding is complete
+    // again.
     holes.settle();
     holes.exact(first);
 }
 
-/// One flipped bit hid all records up to the next index entry, and those before it in the same read. A segment that was truncated
-/// under its writer hid everything that was appended later.
+/// Once, one flipped bit hid all records up to the next index entry, and those before it in the same read. A segment
+/// that was truncated under its writer hid everything that was appended later.
 #[test]
 fn valid_records_are_served() {
     super::by_seed(1500, history);
 }
 
-/// A frame of a newer version hid all records up to the next index entry, and damage before it.
+/// Once, a frame of a newer version hid all records up to the next index entry, and any damage before it.
 #[test]
 fn records_around_frames_of_a_newer_version_are_served() {
     super::by_seed(1500, newer_history);
 }
 
-/// The header of a valid frame crosses the end of a block, and the block after the next can't be read.
+/// The header of a valid frame crosses the end of a block, and the second block after that can't be read.
 #[test]
 fn a_header_that_crosses_a_block_is_found() {
     history(990_005_603);

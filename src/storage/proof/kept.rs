@@ -1,8 +1,9 @@
-//! A data directory that an older version wrote (`tests/golden/data-dir`): the present code starts with it, reads all of it and
-//! continues it, and encodes everything in it to the same bytes, so that the older version could start it again.
+//! A data directory that an older version wrote (`tests/golden/data-dir`). This version must start with it, read all of
+//! it and continue it. It must also encode everything in it to the same bytes, so that the older version could start
+//! with it again.
 //!
-//! The directory is one of commit 86ed53a: a single node, killed while it ran. Its log has two segments, a trim below record 2,
-//! three terms, records with all fields, and frames above the manifest's durable position.
+//! The directory was written by commit 86ed53a: a single node, killed while it ran. Its log has two segments, a trim
+//! below record 2, three terms, records with all fields, and frames above the manifest's durable position.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -76,7 +77,7 @@ fn starts_with_the_directory_of_an_older_version_and_continues_it() {
     let (mut log, found) = GroupLog::open(&disk, &data.groups_dir(), LOG, &OPTIONS).expect("recovered");
     assert_eq!((found.log_state.first_offset, found.next_offset), (Offset(2), Offset(29)));
     assert_eq!(stored(&log), values());
-    // Enough for a new segment.
+    // Enough to begin a new segment.
     for _ in 0..30 {
         append(&mut log, 4, &[&[b'n'; 3000], b"new"]);
     }

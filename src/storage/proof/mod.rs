@@ -1,4 +1,4 @@
-//! The proof of storage: tests of what it must survive, and tests that those would fail otherwise.
+//! The proof of storage: tests of what it must survive, and tests that show that the former detect every broken rule.
 //!
 //! ```text
 //!   plain.rs      random operations, reopens among them, against a plain Vec
@@ -13,8 +13,8 @@
 //!   broken.rs     each rule of the storage broken on purpose (`faults.rs`): one of the others must fail
 //! ```
 //!
-//! `SERIATIM_HISTORIES` is the number of histories, `SERIATIM_SEED` the first seed. With `SERIATIM_SWEEP=1` every byte is damaged;
-//! `make test` damages a part of them.
+//! `SERIATIM_HISTORIES` is the number of histories, `SERIATIM_SEED` the first seed. With `SERIATIM_SWEEP=1` every byte
+//! is damaged; `make test` damages only some of them.
 
 mod broken;
 mod forged;

@@ -1,4 +1,4 @@
-//! A log, and the states that it may be in after a crash: those that it had since the last finished sync.
+//! A model of a log: the set of states that it may be in after a crash, which are those since the last finished sync.
 
 use std::path::Path;
 
@@ -17,13 +17,13 @@ use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 /// The contents of a log, including what a trim has dropped.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
-    /// The entry that it begins after: 1, or the last snapshot's.
+    /// The entry before its first entry: entry 1, or the last one of a snapshot.
     start: Base,
     /// The index of the conf state in the snapshot.
     start_conf: LogIndex,
     entries: Vec<Entry>,
     hard_state: HardState,
-    /// The base, which only trims move.
+    /// The base. Only trims move it.
     base: Base,
     conf_index: LogIndex,
 }
@@ -33,7 +33,7 @@ impl State {
         end_of(self.start, &self.entries)
     }
 
-    /// The state as recovery returns it, if the log begins at `base`.
+    /// True if recovery found this state, given that the log begins at `base`.
     fn matches(&self, found: &Recovered, entries: &[Entry]) -> bool {
         if self.entries.last().is_some_and(|last| last.index != found.last_index) {
             return false;
@@ -73,20 +73,22 @@ pub struct Model {
     options: LogOptions,
     pub rng: Rng,
     log: GroupLog,
-    /// The states since the last finished sync, that one first.
+    /// The states since the last finished sync. The first one is the state at that sync.
     states: Vec<State>,
     /// The newest term that was ever used.
     term: u64,
-    /// The next new entry gets a newer term: lost entries may be appended again, but no others with their index and term.
+    /// True if the next new entry needs a newer term: lost entries may be appended again, but a different entry must
+    /// never have the index and term of a lost one.
     new_term: bool,
     clock: u64,
-    /// The entries that a crash or a truncation has removed, and the entry before them. Another node may send them again.
+    /// The entries that a crash or a truncation has removed, and the entry before them. Another node may send them
+    /// again.
     lost: (Base, Vec<Entry>),
-    /// All entries have the same length, so remains of old ones fit exactly after new ones.
+    /// True if all entries have the same length, so that remains of old entries fit exactly after new ones.
     pub even: bool,
-    /// A job is in progress.
+    /// True while a sync job is in progress.
     syncing: bool,
-    /// The kinds of steps that this history omits, so that the rare ones become frequent.
+    /// The kinds of steps that this history omits, so that rare steps become frequent.
     pub never: u32,
 }
 
@@ -115,7 +117,8 @@ pub fn entry(last: Base, term: Term, rng: &mut Rng, even: bool, time: u64) -> En
     Entry::new(last.index.next(), term, stamp, &payload)
 }
 
-/// A value that would be valid frames, with a huge durable position, if the checksum did not depend on the position.
+/// A value that consists of frames with a huge durable position. They would be valid if the checksum did not depend on
+/// the position.
 fn frames() -> Vec<u8> {
     let mut value = Vec::new();
     for _ in 0..8 {
@@ -123,7 +126,7 @@ fn frames() -> Vec<u8> {
         let mut one = Vec::new();
         frame::encode(&mut one, 0, 0, &Header::of_note(NoteKind::Synced, durable), &[]);
         value.extend_from_slice(&one);
-        // Each at another alignment.
+        // Give each frame another alignment.
         value.push(0);
     }
     value
@@ -228,7 +231,7 @@ impl Model {
         let mut state = self.now();
         for entry in &entries {
             state.entries.push(entry.clone());
-            // Each is a state of its own: any number of them may be on the disk.
+            // Each appended entry makes another state: any number of them may be on the disk.
             self.states.push(state.clone());
         }
         self.log.append(&entries)
@@ -326,7 +329,7 @@ impl Model {
         let commit = state.hard_state.commit;
         self.log.set_applied(commit);
         if commit > state.conf_index {
-            // The owner of a log syncs the commit index before.
+            // The owner of a log syncs the commit index before it applies entries.
             self.sync()?;
             if self.now().hard_state.commit < commit || self.now().conf_index >= commit {
                 return Ok(()); // a snapshot came between
@@ -340,7 +343,7 @@ impl Model {
         Ok(())
     }
 
-    /// Writes a note between two sync jobs, whatever was appended since the last one.
+    /// Writes the durable position to the manifest between two sync jobs, whatever was appended since the last one.
     pub fn note(&mut self) -> Result<(), StorageError> {
         if let Some(job) = self.log.begin_note() {
             job.perform(&self.sim.disk())?;
@@ -356,7 +359,7 @@ impl Model {
     pub fn sync(&mut self) -> Result<(), StorageError> {
         let covered = self.states.len() - 1;
         let job = self.log.begin_sync();
-        // The log is written while it is synced.
+        // The log is written during the sync.
         self.syncing = true;
         for _ in 0..self.rng.below(4) {
             self.step()?;
@@ -373,7 +376,7 @@ impl Model {
         Ok(())
     }
 
-    /// Restarts and compares; `false` if it died during that.
+    /// Restarts and compares the result; returns `false` if the process died during the restart.
     pub fn reopen(&mut self) -> bool {
         self.syncing = false;
         let Some((log, state)) = self.look(&self.sim) else { return false };
@@ -390,7 +393,8 @@ impl Model {
         true
     }
 
-    /// Starts on a disk with the group's files, and compares the log with its possible states. `None` if the process died during it.
+    /// Starts on a disk with the group's files, and compares the log with its possible states; `None` if the process
+    /// died during the start.
     pub fn look(&self, sim: &Sim) -> Option<(GroupLog, State)> {
         let (log, found) = match GroupLog::open(&sim.disk(), self.groups_dir, self.group, &self.options) {
             Ok(opened) => opened,

@@ -1,5 +1,6 @@
-//! A log compared with a plain `Vec`: random appends, new segments, truncations, trims, snapshots, syncs and reopens, with reads of all
-//! kinds between them, each of which must return the contents of the `Vec`. Nothing crashes here, and a reopen changes nothing.
+//! A log compared with a plain `Vec`: random appends, new segments, truncations, trims, snapshots, syncs and reopens,
+//! and between them reads of all kinds, each of which must return the contents of the `Vec`. Nothing is lost here, so a
+//! reopen must change nothing.
 
 use std::path::Path;
 
@@ -25,14 +26,14 @@ struct Plain {
     rng: Rng,
     options: LogOptions,
     log: GroupLog,
-    /// A reader that is kept for the life of the process.
+    /// A reader that is kept until the next reopen.
     reader: GroupReader,
     base: Base,
     entries: Vec<Entry>,
-    /// The end of the log after each of them.
+    /// The end of the log after each entry.
     ends: Vec<Base>,
     hard_state: HardState,
-    /// The manifest with the new base is not on the disk yet, so a kill restores the old one.
+    /// True while the manifest with the new base is not on the disk, so that a kill would restore the old base.
     begins_anew: bool,
     term: u64,
     clock: u64,
@@ -164,7 +165,7 @@ impl Plain {
         self.begins_anew = true;
     }
 
-    /// By a kill, or by a power cut if everything is synced.
+    /// Stops by a kill, or by a power cut after everything is synced, and starts again.
     fn reopen(&mut self) {
         if self.rng.once_in(2) && !self.begins_anew {
             self.sim.kill();
@@ -181,7 +182,7 @@ impl Plain {
         assert_eq!(found.hard_state, if raised { hard_state } else { self.hard_state });
         self.hard_state = found.hard_state;
         assert_eq!(log.last(), last, "the digest is found again");
-        // A segment that was rejected for a lost suffix is found again.
+        // The reopened log has all checkpoints of the old one.
         assert!(self.log.checkpoints().iter().all(|at| log.checkpoints().contains(at)));
         for at in self.ends.iter().chain([&self.base]) {
             assert!(log.known_at(at.index).is_none_or(|known| known == *at), "the checkpoint at {at:?}");

@@ -1,5 +1,5 @@
-//! The same operations write the same bytes as commit 86ed53a did: `tests/golden/log-life.bin` was written by it. With that, a
-//! directory that this version has written can be read by the older one.
+//! The same operations write the same bytes as commit 86ed53a, which wrote `tests/golden/log-life.bin`. So that version
+//! can read a directory that this version has written.
 
 use std::path::Path;
 
@@ -40,7 +40,7 @@ fn add_files(sim: &Sim, out: &mut Vec<u8>) {
     }
 }
 
-/// The files after several stages of a log's life. Identifiers, times and salts are those of the test.
+/// The files after several stages of a log's life. The test sets identifiers, times and salts.
 fn life() -> Vec<u8> {
     let (sim, mut out) = (Sim::default(), Vec::new());
     let genesis = Genesis::Founder(NodeId(5));

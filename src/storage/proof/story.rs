@@ -1,8 +1,8 @@
-//! One life of a data directory, up to every change of the disk; there the process dies, by a kill or by power cuts that keep one part
-//! or another. Then it starts, dies again at every change that the start makes, and starts again.
+//! One scripted life of a data directory. At every change of the disk the process dies, by a kill or by power cuts that
+//! keep different parts. Then it starts, dies again at every change that the start makes, and starts again.
 //!
-//! After every start everything promised must exist: the contents of `node.toml`, every group that it lists, and in each the state of
-//! the last finished sync or a later one.
+//! After every start, everything promised must exist: the contents of `node.toml`, every group that it lists, and in
+//! each group the state at the last finished sync or a later one.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ const CUTS: u64 = 6;
 struct Story {
     sim: Sim,
     seed: u64,
-    /// The contents of `node.toml`, and those that are about to replace it.
+    /// The contents of `node.toml`, and in `storing` those that are about to replace it.
     stored: Option<NodeFile>,
     storing: Option<NodeFile>,
     /// The group that is being created.
@@ -115,7 +115,7 @@ impl Story {
         Ok(())
     }
 
-    /// A start after a crash; `false` if it died during that.
+    /// Starts after a crash; returns `false` if the process died during the start.
     fn start(&self, sim: &Sim) -> bool {
         match self.try_start(sim) {
             Ok(started) => started,
@@ -149,7 +149,7 @@ impl Story {
     }
 }
 
-/// The disk after one of the crashes.
+/// Applies one of the kinds of crash to the disk.
 fn crash(sim: &Sim, way: u64) {
     match way {
         0 => sim.kill(),
@@ -157,7 +157,7 @@ fn crash(sim: &Sim, way: u64) {
     }
 }
 
-/// Runs the life up to every change, and dies there. Returns the number of starts.
+/// Runs the life up to each change, and dies there. Returns the number of starts.
 pub fn told(seed: u64, cuts: u64) -> u64 {
     let mut starts = 0;
     for told in 0.. {
@@ -169,7 +169,7 @@ pub fn told(seed: u64, cuts: u64) -> u64 {
         for way in 0..cuts {
             let left = story.sim.copy();
             crash(&left, way + cuts * told * u64::from(way > 0));
-            // During the start, at every change too, by one of the crashes.
+            // The start dies too, at each of its changes, by one kind of crash.
             if (way + told).is_multiple_of(cuts) {
                 starts += story.starts_after(&left, way);
             }
@@ -184,14 +184,14 @@ pub fn told(seed: u64, cuts: u64) -> u64 {
 }
 
 impl Story {
-    /// Starts after the crash, and dies at every change of that start.
+    /// Starts after the crash, and dies at each change of that start.
     fn starts_after(&self, left: &Sim, way: u64) -> u64 {
         for deadly in 0.. {
             let sim = left.copy();
             sim.die_after(Some(deadly));
             let started = self.start(&sim);
             sim.die_after(None);
-            // The next start finds the same, however this one stopped.
+            // The next start must find the same, wherever this one stopped.
             crash(&sim, if deadly.is_multiple_of(4) { 0 } else { way + deadly + 1 });
             assert!(self.start(&sim), "nothing kills it");
             if started {

@@ -1,6 +1,7 @@
-//! Every byte of a small data directory damaged, one at a time: flipped, zeroed, files cut there, made longer, and every
-//! file and directory removed. Then a start, and a read of everything: the result is the same bytes, or a refusal that names the file,
-//! and the position if the damage is inside. Derived files are rebuilt: damage to an index changes no result.
+//! Damages every byte of a small data directory, one at a time: flips or zeroes it, truncates the file there, extends
+//! files, and removes every file and directory. Then it starts and reads everything. The result must be the same bytes,
+//! or a refusal that names the file, and the position if the damage is inside the file. Derived files are rebuilt:
+//! damage to an index changes no result.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,7 +27,7 @@ const LONGER: [usize; 4] = [1, 8, 80, 600];
 pub enum End {
     /// Stopped: its manifests contain the ends of the logs.
     Stopped,
-    /// Killed after a second of idleness: the manifests contain the durable position, too.
+    /// Killed after a second of idleness: the manifests contain the current durable position, too.
     Killed,
     /// Killed under load: only frames show that the newest records are synced.
     Busy,
@@ -54,7 +55,7 @@ enum Damage {
 }
 
 impl Damage {
-    /// The damaged bytes; `None` if it changes nothing.
+    /// Returns the damaged bytes; `None` if the damage changes nothing.
     fn apply(self, bytes: &[u8]) -> Option<Vec<u8>> {
         let mut bytes = bytes.to_vec();
         match self {
@@ -95,7 +96,8 @@ fn directory(end: End) -> Sim {
             log.append(&[next]).expect("appended");
             let commit = log.bounds().last_index;
             if time == 12 {
-                // Truncated again: the index of a segment contains frames that are not part of the log any more.
+                // Truncated again, so that the index of a segment contains frames that are not part of the log any
+                // more.
                 for _ in 0..5 {
                     let next = entry(log.last, Term(2), &mut rng, true, time);
                     log.append(&[next]).expect("appended");
@@ -126,7 +128,7 @@ fn directory(end: End) -> Sim {
                     log.end_sync(job);
                     noted
                 };
-                // Something is after the manifest's durable position.
+                // Append until the log extends beyond the manifest's durable position.
                 for time in 30.. {
                     let next = entry(log.last, Term(9), &mut rng, false, time);
                     log.append(&[next]).expect("appended");
@@ -140,7 +142,8 @@ fn directory(end: End) -> Sim {
                         log.end_sync(job);
                     }
                 } else {
-                    // One more, equal to the previous one: it contains the durable position, and it may be lost.
+                    // Another hard state, equal to the previous one. Its frame contains the durable position, and may
+                    // be lost.
                     let hard_state = log.hard_state;
                     log.append_hard_state(&hard_state).expect("appended");
                     sync(&mut log);
@@ -162,7 +165,8 @@ fn directory(end: End) -> Sim {
     sim
 }
 
-/// Starts as a node does, and reads everything, or returns why not. `true` in the error: nothing was served.
+/// Starts as a node does, and reads everything, or returns the error. The flag in the error is true if nothing was
+/// served.
 fn read(sim: &Sim, only: Option<&Path>) -> Result<Held, (String, bool)> {
     let disk = sim.disk();
     let refused = |error: &dyn std::fmt::Display| (error.to_string(), true);
@@ -175,7 +179,7 @@ fn read(sim: &Sim, only: Option<&Path>) -> Result<Held, (String, bool)> {
         let (reader, failed) =
             (log.reader(), |error: crate::storage::read::error::ReadError| (error.to_string(), false));
         let (mut entries, mut records) = (Vec::new(), Vec::new());
-        // One by one through the index where the damage is, and at once where it is not.
+        // Read record by record through the index where the damage is, and everything at once elsewhere.
         let here = only.is_none_or(|path| path.starts_with(groups_dir().join(group.to_string())));
         let (step, bytes) = if here { (1, 0) } else { (u64::MAX / 2, u64::MAX) };
         let mut low = found.base.index.next();
@@ -200,7 +204,7 @@ fn read(sim: &Sim, only: Option<&Path>) -> Result<Held, (String, bool)> {
     Ok(Held { node, groups })
 }
 
-/// Applies one damage, and returns what is wrong with the result.
+/// Applies one damage, and describes what is wrong with the result.
 fn suffer(sim: &Sim, files: &Files, held: &Held, path: &Path, damage: Damage) -> Result<(), String> {
     let bytes = files[path].as_deref();
     let sim = sim.copy();
@@ -213,7 +217,7 @@ fn suffer(sim: &Sim, files: &Files, held: &Held, path: &Path, damage: Damage) ->
         (None, Damage::Gone) => {
             sim.lose(path);
             before.retain(|name, _| !name.starts_with(path));
-            // A start creates these before it checks the directory.
+            // A start creates this before it checks the directory.
             if path == Path::new(HOME).join("lock") || path == groups_dir() {
                 before.insert(path.to_owned(), bytes.map(|_| Vec::new()));
             }
@@ -229,7 +233,7 @@ fn suffer(sim: &Sim, files: &Files, held: &Held, path: &Path, damage: Damage) ->
         Ok(Err((told, _))) if is_index => Err(format!("an index matters: {told}")),
         Ok(Err((told, at_start))) => {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            // A newer version: only its first bytes are known.
+            // Of a newer version's file only the first bytes are known, so the error contains no position.
             let placed = told.contains("byte ") || told.contains(" has format ");
             if !told.contains(&name) || !placed && bytes.is_some() && !matches!(damage, Damage::Gone) {
                 return Err(format!("it does not name file and place: {told}"));
@@ -252,7 +256,8 @@ pub fn sweep(end: End, stride: usize, wrong_max: usize) -> (usize, Vec<String>) 
         damages.push((path, Damage::Gone));
         let Some(bytes) = bytes.as_deref() else { continue };
         let is_index = path.extension().is_some_and(|e| e == "idx");
-        // Only the last frame of the newest segment shows that the others are synced: if it is cut off too, nothing does.
+        // In this case only the last frame of the newest segment proves that the others are synced. If it is cut off,
+        // the loss can't be detected.
         let cuts = !matches!(end, End::Busy) || path.extension().is_none_or(|e| e != "seg");
         for at in (0..bytes.len()).step_by(stride) {
             for damage in [Damage::Bit(at, at % 8), Damage::Byte(at), Damage::Zero(at), Damage::Cut(at)] {
