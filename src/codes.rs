@@ -12,11 +12,12 @@
 //! }
 //! ```
 //!
-//! This declares the enum, `EntryKind::ALL`, `EntryKind::code` and `TryFrom<u8>`, whose error is an [`UnknownCode`]. With the type
-//! `str` the codes are texts: `code` returns a `&'static str`, and `TryFrom<&str>` decodes it. A code that is not in the list was
-//! written by a newer version. It is refused by name and never taken for damage or for a torn write.
+//! This declares the enum, `EntryKind::ALL`, `EntryKind::code` and `TryFrom<u8>`, whose error is an [`UnknownCode`].
+//! With the type `str` the codes are texts: `code` returns a `&'static str`, and `TryFrom<&str>` decodes it. A code
+//! that is not in the list was written by a newer version. It is refused with an error that contains it, and never
+//! treated as damage or as a torn write.
 //!
-//! `value as usize` is the position of a value in `ALL`, for a table with a place for each value.
+//! `value as usize` is the position of a value in `ALL`, for tables with one element for each value.
 
 use std::fmt::{Debug, Display};
 
@@ -42,7 +43,7 @@ macro_rules! codes {
             @declare [$int, $int, $int] $(#[$meta])* $vis enum $name, $what { $($list)+ }
         }
     };
-    // The types of a code: as it is written, as it is read, and as an error contains it.
+    // The types of a code: in the list, as the argument of `TryFrom`, and in the error.
     (@declare [$written:ty, $read:ty, $unknown:ty] $(#[$meta:meta])* $vis:vis enum $name:ident, $what:literal {
         $($(#[$variant_meta:meta])* $variant:ident = $code:literal),+ $(,)?
     }) => {
@@ -60,7 +61,7 @@ macro_rules! codes {
             }
         }
 
-        // Tables with a place for each value depend on this.
+        // Tables with one element for each value depend on this.
         const _: () = {
             let mut position = 0;
             while position < $name::ALL.len() {

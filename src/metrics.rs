@@ -1,10 +1,10 @@
 //! The metrics of one node: one registry that every component registers with. Nothing is global.
 //!
 //! A component declares the metrics that it counts as fields of its own struct, and creates them with
-//! [`Registry::counter`], [`Registry::gauge`], [`Registry::histogram`] or [`Registry::counters`]: name, help text and
-//! buckets are stated there and nowhere else. Counting is an atomic addition, or a short lock for a histogram. What a
-//! component knows anyway is not counted twice: [`Registry::observe_gauge`]. `GetNode` and `status --verbose` read all
-//! metrics through [`Registry::samples`].
+//! [`Registry::counter`], [`Registry::gauge`], [`Registry::histogram`] or [`Registry::counters`], where name, help text
+//! and buckets are stated once. Counting is an atomic addition, or a short lock for a histogram. A value that a
+//! component already keeps is not counted again but read on demand: [`Registry::observe_gauge`]. `GetNode` and `status
+//! --verbose` read all metrics through [`Registry::samples`].
 //!
 //! Names and labels follow Prometheus: prefix `seriatim_`, base units (seconds, bytes), counters end in `_total`.
 
@@ -23,13 +23,13 @@ pub use self::kinds::{Buckets, Counter, Distribution, Gauge, Histogram, Labelled
 use self::kinds::{Observed, PREFIX, Readable};
 use crate::codes::codes;
 
-/// Buckets of a duration in seconds: 50 µs to 26 s, each twice the one before.
+/// Buckets of a duration in seconds: 50 µs to 26 s, each twice the previous one.
 pub const SECONDS: Buckets = Buckets::new(50e-6, 2.0, 20);
 
-/// Buckets of a number of items: 1 to 65,536, each four times the one before.
+/// Buckets of a number of items: 1 to 65,536, each four times the previous one.
 pub const ITEMS: Buckets = Buckets::new(1.0, 4.0, 9);
 
-/// Buckets of a size in bytes: 64 B to 16 MiB, each four times the one before.
+/// Buckets of a size in bytes: 64 B to 16 MiB, each four times the previous one.
 pub const BYTES: Buckets = Buckets::new(64.0, 4.0, 10);
 
 /// The registry of a node. Clones share it.
@@ -39,7 +39,7 @@ pub struct Registry(Arc<Mutex<Entries>>);
 struct Entries {
     /// Encodes the text format.
     registered: prometheus_client::registry::Registry,
-    /// By name, so that a component that is restarted gets its earlier metrics back.
+    /// The metrics by name, so that a restarted component gets its earlier metrics back.
     by_name: BTreeMap<&'static str, Box<dyn Readable>>,
 }
 
@@ -76,18 +76,18 @@ impl Registry {
         self.register(name, help, || Histogram::new(buckets))
     }
 
-    /// Registers a gauge whose value `current` returns, whenever the registry is read. `current` must not wait and must
-    /// not use the registry, which is locked meanwhile. It should hold no more of its component than it needs.
+    /// Registers a gauge whose value `current` returns. It is called whenever the registry is read, must not block, and
+    /// must not use the registry, which is locked at that time. It should not own more of its component than it needs.
     pub fn observe_gauge(&self, name: &'static str, help: &str, current: impl Fn() -> u64 + Send + Sync + 'static) {
         self.register(name, help, || Observed::new(false)).observe(Arc::new(current));
     }
 
-    /// Registers a counter whose value `current` returns, under the same conditions.
+    /// Registers a counter whose value `current` returns, with the same restrictions.
     pub fn observe_counter(&self, name: &'static str, help: &str, current: impl Fn() -> u64 + Send + Sync + 'static) {
         self.register(name, help, || Observed::new(true)).observe(Arc::new(current));
     }
 
-    /// Returns the metric of that name. Creates it if it does not exist.
+    /// Returns the metric with this name, and creates it if it does not exist.
     fn register<M: Readable + Clone>(&self, name: &'static str, help: &str, create: impl FnOnce() -> M) -> M {
         let mut entries = self.0.lock();
         if let Some(known) = entries.by_name.get(name) {
@@ -156,11 +156,11 @@ codes! {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// By the limit's position.
+    /// The counters by the limit's position in `Limit::ALL`.
     limit_refused: Box<[Counter]>,
     /// Requests that the access list refused.
     pub access_refused: Counter,
-    /// Peers that were refused because of the node that their certificate names, or does not name.
+    /// Peers that were refused because their certificate names another node or none.
     pub peer_name_refused: Counter,
     /// Connections that were closed because they flooded the node.
     pub flood_closed: Counter,
@@ -254,7 +254,8 @@ mod tests {
         assert_eq!(value(&registry, "seriatim_streams_now"), Some(SampleValue::Gauge(1)));
     }
 
-    /// Once, samples were read from the text, and a gauge whose name ends like a part of a histogram was taken for one.
+    /// Once, samples were parsed from the text format, and a gauge whose name ends like a part of a histogram was
+    /// mistaken for one.
     #[test]
     fn the_kind_of_a_metric_does_not_follow_from_its_name() {
         let registry = Registry::default();
@@ -309,7 +310,7 @@ seriatim_dropped_total 5
 # EOF
 ";
         assert_eq!(registry.encode(), text);
-        // The names of samples are those of the text.
+        // The names of samples are those in the text format.
         for sample in registry.samples() {
             let line = match sample.value {
                 SampleValue::Counter(value) => format!("{} {value}\n", sample.name),

@@ -15,7 +15,7 @@ use crate::storage::space::{SpaceState, SpaceStatus};
 use crate::types::{GroupId, Offset};
 use crate::watermark::Visible;
 
-/// Serves `Trim`: answered once it is applied on this node.
+/// Serves `Trim`. Responds once the trim is applied on this node.
 ///
 /// # Errors
 /// Those of [`super::status`].
@@ -32,7 +32,7 @@ pub async fn trim(service: Service, call: Call, request: Request) -> Result<admi
         let offset = Offset(request.first_offset);
         ApiError::from_propose(error, &FailedProposal { bounds: &bounds, offset, producer_id: 0 })
     })?;
-    // It is committed, and so final, even if this node does not apply it in time.
+    // The trim is committed, so it is final even if this node does not apply it in time.
     let mark = core.wait_applied(log.group, applied.index, &log.watermark, &service.timers, deadline).await;
     let mark = mark.unwrap_or_else(|_| log.watermark.get());
     let mut response = admin::TrimResponse::new();
@@ -40,7 +40,7 @@ pub async fn trim(service: Service, call: Call, request: Request) -> Result<admi
     Ok(response)
 }
 
-/// Serves `GetNode`; also on a node that is not a member yet.
+/// Serves `GetNode`, also on a node that is not a member of a cluster yet.
 ///
 /// # Errors
 /// Those of [`super::status`].

@@ -1,4 +1,4 @@
-//! What the API counts.
+//! The metrics of requests.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,7 +16,7 @@ use crate::watermark::Visible;
 /// The metrics of requests. Clones count together.
 #[derive(Clone)]
 pub struct RequestMetrics {
-    /// From a decoded produce request to its committed append, seconds.
+    /// The time from a decoded produce request to its committed append, in seconds.
     produce_seconds: Histogram,
     /// Payload bytes of a produce request.
     produce_bytes: Histogram,
@@ -24,11 +24,11 @@ pub struct RequestMetrics {
     appended_bytes: Counter,
     /// Records that were appended.
     appended_records: Counter,
-    /// Reading the records of one response on a reader thread, seconds.
+    /// The time to read the records of one response on a reader thread, in seconds.
     read_seconds: Histogram,
     /// Bytes of records that were read for responses.
     read_bytes: Counter,
-    /// By the reason's position.
+    /// The failed requests by the reason's position in `ErrorReason::ALL`.
     failed: Arc<[Counter]>,
     shared: Arc<Metrics>,
 }
@@ -70,8 +70,8 @@ impl RequestMetrics {
         self.read_bytes.inc_by(bytes as u64);
     }
 
-    /// Counts a read that the page cache could not serve. The others take microseconds, and a tail makes one for each
-    /// record: to measure them would cost more than they do.
+    /// Counts a read that had to wait for the disk. Reads from the page cache take microseconds, and a reader at the
+    /// end of the log makes one for each record, so that a measurement would cost more than the read.
     pub fn disk_read(&self, began: Instant) {
         self.read_seconds.observe(began.elapsed().as_secs_f64());
     }
@@ -96,7 +96,7 @@ impl RequestMetrics {
     }
 }
 
-/// Registers what clients use of the limits.
+/// Registers the current usage of the clients' limits.
 pub fn observe_usage(registry: &Registry, limits: &Budgets) {
     let observe = |name, help, part: fn(Usage) -> u64| {
         let limits = limits.clone();
@@ -107,7 +107,7 @@ pub fn observe_usage(registry: &Registry, limits: &Budgets) {
     observe("bytes_in_flight_now", "Bytes of requests and responses in flight", Usage::all_bytes);
 }
 
-/// Registers what is known of this node's replicas, once it is a member of a cluster.
+/// Registers the metrics of this node's replicas, once it is a member of a cluster.
 pub fn observe_replicas(registry: &Registry, core: &Core) {
     let consensus = core.consensus.clone();
     registry.observe_counter(

@@ -1,4 +1,4 @@
-//! The one classification of errors: which gRPC status and `ErrorInfo` an error is, whether a retry helps, and which
+//! The classification of all errors: the gRPC status and the `ErrorInfo` of an error, whether a retry helps, and which
 //! counter counts it.
 //!
 //! A status carries `google.rpc.Status` in its details: `ErrorInfo` (domain "seriatim", a reason, metadata), `RetryInfo`
@@ -22,17 +22,17 @@ use crate::types::{LogName, Offset};
 /// The domain of every `ErrorInfo`.
 pub const DOMAIN: &str = "seriatim";
 
-/// How long a client should wait before it retries where something was full.
+/// The time after which a client should retry if something was full.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// Whether the same request may succeed when it is sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// Never, unless an operator changes something: the request itself is wrong, or not allowed.
+    /// Never, unless an operator changes something: the request itself is invalid or not allowed.
     Useless,
-    /// It depends on the state of the log or of the cluster, which the reason names.
+    /// It depends on the state of the log or of the cluster, as the reason says.
     Depends,
-    /// After a moment: something was full. The status carries `RetryInfo`.
+    /// After a short wait, because something was full. The status carries `RetryInfo`.
     Later,
 }
 
@@ -54,11 +54,11 @@ pub struct Class {
     pub reason: ErrorReason,
     /// The metadata of its `ErrorInfo`.
     pub metadata: Vec<Metadata>,
-    /// The `LocalizedMessage`, which clients of the first server of this API show to people.
+    /// The text of the `LocalizedMessage`, which clients of the first server of this API show to users.
     pub localized: Option<String>,
     /// Whether a retry helps.
     pub retry: Retry,
-    /// The counter besides the one of the reason.
+    /// A counter in addition to the counter of the reason.
     pub counted: Option<Counted>,
 }
 
@@ -79,12 +79,12 @@ impl Class {
         self
     }
 
-    /// Names a limit and its value.
+    /// Adds a limit and its value to the metadata.
     fn with_limit(self, limit: &'static str, max: impl Display) -> Class {
         self.with("limit", limit).with("max", max)
     }
 
-    /// Names records that can't be read, and where reading can continue.
+    /// Adds to the metadata which records can't be read, and where reading can continue.
     fn of_records(self, log: &LogName, offset: Offset, resume: Option<Offset>) -> Class {
         let class = self.with("log", log).with("offset", offset);
         match resume {
@@ -93,7 +93,7 @@ impl Class {
         }
     }
 
-    /// The offset is not one of the log's.
+    /// The class of an offset outside of the log.
     fn out_of_range(reason: ErrorReason, of: &LogBounds, offset: Offset) -> Class {
         let text = format!("The requested offset is outside the log's range: {offset}");
         Class { localized: Some(text), ..Class::new(Code::OUT_OF_RANGE, reason, Retry::Depends) }
@@ -104,12 +104,13 @@ impl Class {
     }
 }
 
-/// Where a `ProduceStream` failed.
+/// The position at which a `ProduceStream` failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailedAt {
-    /// The first request that was not acknowledged, from 0.
+    /// The number of the first request that was not acknowledged, from 0.
     pub failed_request: u64,
-    /// The last request that may have been appended; `None` if nothing from the failed one on was.
+    /// The number of the last request that may have been appended; `None` if no request from the failed one on was
+    /// appended.
     pub unknown_through: Option<u64>,
 }
 
@@ -145,7 +146,7 @@ pub fn classify(error: &ApiError) -> Class {
         ApiError::Limit(LimitReached { limit, max }) => {
             full(Reason::LimitReached, *limit).with_limit(limit.code(), max)
         }
-        // The disk has a counter of its own.
+        // A full disk has a counter of its own.
         ApiError::DiskFull => class(Code::RESOURCE_EXHAUSTED, Reason::DiskFull, Later),
         ApiError::Shortage { .. } => class(Code::RESOURCE_EXHAUSTED, Reason::Shortage, Later),
         ApiError::NotAppended => class(Code::UNAVAILABLE, Reason::NotAppended, Depends),
@@ -171,7 +172,7 @@ pub fn classify(error: &ApiError) -> Class {
 fn classify_invalid(invalid: &Invalid) -> Class {
     use ErrorReason as Reason;
     let class = |reason| Class::new(Code::INVALID_ARGUMENT, reason, Retry::Useless);
-    // The value is there twice: clients know it by the name of the limit, or look for any limit.
+    // The metadata contains the value twice: some clients read it by the name of the limit, and others read any limit.
     let too_large = |reason, counted, limit, max: &dyn Display| {
         class(reason).counted(Counted::Limit(counted)).with(limit, max).with_limit(limit, max)
     };

@@ -1,4 +1,4 @@
-//! `UpgradeCluster`: raises the feature level of the cluster, by a command of the catalog.
+//! `UpgradeCluster`: raises the feature level of the cluster, by a command to the catalog.
 
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,8 @@ use crate::feature_level::FeatureLevel;
 use crate::pb::admin;
 use crate::types::{GroupId, NodeId};
 
-/// How long the level is proposed again while the leader waits for something that passes: an entry that is not applied
-/// yet, or a member that has not answered since the leader last asked.
+/// The time for which the proposal is retried while a temporary condition makes the leader refuse it: an entry that is
+/// not applied yet, or a member that has not answered since the leader last asked.
 const SETTLE: Duration = Duration::from_secs(3);
 
 /// The pause between two attempts.

@@ -9,7 +9,7 @@ use super::subcommand::{Process, Subcommand};
 use super::{output, units};
 use crate::pb::admin::GetNodeResponse;
 
-/// How long each member has to say which levels it supports.
+/// The time that each member has to answer which levels it supports.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// Raise the cluster's feature level, once all nodes run a newer version
@@ -65,7 +65,7 @@ enum Plan {
     AlreadyAt(u32),
 }
 
-/// What to do, by the members' answers; or why the level cannot be raised. The leader checks it again.
+/// Determines what to do from the members' answers, or why the level can't be raised. The leader checks it again.
 fn plan(members: &[Answer], level: Option<u32>) -> Result<Plan, String> {
     let mut nodes = Vec::new();
     let mut silent = Vec::new();
@@ -133,7 +133,8 @@ mod tests {
         );
     }
 
-    /// A node of the old version that was asked by chance said that the cluster was at its highest level.
+    /// Once, if the command happened to ask a node of the old version, it reported that the cluster was at its highest
+    /// level.
     #[test]
     fn names_all_members_that_are_missing_or_too_old() {
         let members = [member("n1", (1, 1, 1)), member("n2", (1, 1, 3)), silent("n3"), member("n4", (0, 0, 0))];

@@ -1,14 +1,14 @@
-//! Decodes how an entry changes the state of its log. Followers use it to check a leader's entries, and all nodes to
-//! apply them, so both interpret a payload in the same way.
+//! Decodes how an entry changes the state of its log. Followers check a leader's entries with it, and all nodes apply
+//! entries with it, so that both interpret a payload in the same way.
 
 use crate::log_state::{StateChange, decode_trim};
 use crate::storage::entry::{BadEntry, EntryKind, Stamp};
 use crate::types::GroupId;
 
-/// Returns how an entry changes the log state. The content of records is not read.
+/// Returns how an entry changes the log state. Does not read the contents of records.
 ///
 /// # Errors
-/// [`BadEntry`] for an entry that no leader proposes to this group, because it could not be applied.
+/// [`BadEntry`] for an entry that a leader never proposes to this group, because it could not be applied.
 pub(super) fn state_change(group: GroupId, stamp: &Stamp, payload: &[u8]) -> Result<StateChange, BadEntry> {
     if !stamp.kind.is_proposed_to(group) {
         return Err(BadEntry("an entry of a kind that is not proposed to this group"));

@@ -1,6 +1,6 @@
-//! The kinds of metrics. Each of them counts, is read as [`Sample`]s, and is encoded by prometheus-client.
+//! The kinds of metrics. Each can count, can be read as [`Sample`]s, and is encoded by prometheus-client.
 //!
-//! Families and histograms are this module's own: those of prometheus-client count, but can't be read.
+//! Families and histograms are implemented here, because those of prometheus-client can't be read.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -28,9 +28,9 @@ pub struct Sample {
 /// The value of a [`Sample`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum SampleValue {
-    /// It starts at 0 with the process and never decreases.
+    /// Starts at 0 with the process and never decreases.
     Counter(u64),
-    /// It can rise and fall.
+    /// Can rise and fall.
     Gauge(i64),
     /// A distribution since the process started.
     Histogram(Distribution),
@@ -43,7 +43,7 @@ pub struct Distribution {
     pub count: u64,
     /// The sum of all values.
     pub sum: f64,
-    /// By rising upper bound: how many values are at or below it. The last bound is infinity.
+    /// By ascending upper bound, the number of values at or below it. The last bound is infinity.
     pub buckets: Vec<(f64, u64)>,
 }
 
@@ -165,7 +165,7 @@ pub struct Buckets {
 }
 
 impl Buckets {
-    /// `count` bounds from `first` on, each `factor` times the one before.
+    /// `count` bounds, beginning with `first`, each `factor` times the previous one.
     pub(super) const fn new(first: f64, factor: f64, count: u16) -> Buckets {
         Buckets { first, factor, count }
     }
@@ -179,7 +179,8 @@ pub struct Histogram(Arc<Mutex<Counts>>);
 struct Counts {
     count: u64,
     sum: f64,
-    /// By rising upper bound: the values at or below it that are above the one before. The last bound is infinity.
+    /// By ascending upper bound, the number of values at or below it and above the previous bound. The last bound is
+    /// infinity.
     buckets: Vec<(f64, u64)>,
 }
 
@@ -227,7 +228,7 @@ impl Readable for Histogram {
 /// Returns the current value of something that is not counted here.
 pub(super) type Current = Arc<dyn Fn() -> u64 + Send + Sync>;
 
-/// A counter or a gauge whose value is taken from somewhere else whenever it is read.
+/// A counter or a gauge whose value is computed elsewhere whenever it is read.
 #[derive(Clone)]
 pub(super) struct Observed {
     is_counter: bool,

@@ -1,7 +1,7 @@
-//! Moving a cluster to a newer binary and back, and the feature level that ends the way back.
+//! Upgrading a cluster to a newer binary and back, and the feature level, after which the way back is closed.
 //!
-//! The newer binary is the same program, which claims one more feature level (`SERIATIM_TEST_FEATURE_LEVEL_MAX`). Only nodes
-//! without TLS accept that.
+//! The newer binary is the same program with one more feature level (`SERIATIM_TEST_FEATURE_LEVEL_MAX`). Only nodes
+//! without TLS accept this variable.
 
 use std::process::Stdio;
 
@@ -11,7 +11,7 @@ use seriatim::feature_level::{FeatureLevel, FeatureRange};
 use crate::harness::{Cluster, Node, NodeOptions, Outcome, Site, eventually, outcome, wait_for_voters};
 use crate::load::{Random, check, under_load};
 
-/// The highest level of the program as it is built.
+/// The highest level that the program supports as built.
 fn top() -> FeatureLevel {
     FeatureRange::SUPPORTED.max()
 }
@@ -29,7 +29,8 @@ fn clients(site: &Site, nodes: &[Node]) -> Vec<Client> {
     nodes.iter().map(|node| site.client(&node.rpc_addr, "root")).collect()
 }
 
-/// Moves all nodes to the same binary, one after the other. A node is moved once all others are voters again.
+/// Restarts all nodes with the same binary, one after the other. The next node is restarted once all others are voters
+/// again.
 fn roll(site: &Site, nodes: &mut [Node], env: &[(String, String)]) {
     for node in 0..nodes.len() {
         wait_for_voters(&clients(site, nodes));
@@ -40,12 +41,12 @@ fn roll(site: &Site, nodes: &mut [Node], env: &[(String, String)]) {
     wait_for_voters(&clients(site, nodes));
 }
 
-/// Runs `seriatim cluster upgrade` at a node.
+/// Runs `seriatim cluster upgrade` against a node.
 fn upgrade(site: &Site, node: &Node) -> Outcome {
     outcome(&site.cli(&node.rpc_addr, &["cluster", "upgrade"]).output().expect("runs"))
 }
 
-/// Requests the next level from a node, without asking the members before.
+/// Requests the next level from a node directly, without asking the members first.
 fn raise(site: &Site, node: &Node) -> Result<u32, String> {
     let response = site.client(&node.rpc_addr, "root").upgrade_cluster(next().0);
     response.map(|response| response.level).map_err(|error| error.to_string())
@@ -72,7 +73,8 @@ fn a_newer_binary_joins_and_rolls_in_both_directions_and_older_ones_are_refused_
     let (sent, ()) = under_load(site, &addrs, &mut Random::new(14), |_| {
         nodes.push(Node::start(site, joiner("n4", newer())));
         wait_for_voters(&clients(site, nodes));
-        // All members that lack it are named, whichever node is asked. Without the command, the leader refuses it.
+        // The command names all members that lack the level, whichever node is asked. Without the command's check, the
+        // leader refuses.
         for node in [0, 3] {
             let (code, _, error) = upgrade(site, &nodes[node]);
             assert_eq!(code, Some(1), "{error}");
@@ -111,7 +113,7 @@ fn a_newer_binary_joins_and_rolls_in_both_directions_and_older_ones_are_refused_
     assert_eq!((code, again), (Some(0), format!("the cluster is already at feature level {}\n", next())));
     assert!(nodes[0].log().contains(&format!("the cluster is at feature level {}", next())), "{}", nodes[0].log());
 
-    // An older binary starts neither with the data of a member nor as a new node, and says why.
+    // An older binary starts neither with the data of a member nor as a new node, and reports why.
     assert!(nodes[2].stop().success());
     nodes[2].set_env(Vec::new());
     let refused = nodes[2].try_start_again().expect_err("an older binary");
@@ -128,7 +130,7 @@ fn a_newer_binary_joins_and_rolls_in_both_directions_and_older_ones_are_refused_
     check(&cluster, &sent);
 }
 
-/// The second of two operators was told that nothing was appended, and a monitor reported a failed upgrade.
+/// Once, the second of two operators was told that nothing was appended, and a monitor reported a failed upgrade.
 #[test]
 fn everyone_who_raises_the_level_at_the_same_time_is_told_that_it_is_raised() {
     let Cluster { site, nodes } = Cluster::start_at(Site::insecure(), 3, &[], |_| newer());

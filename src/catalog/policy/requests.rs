@@ -1,7 +1,7 @@
-//! Which changes of the catalog are proposed: commands requested on this node, and proposals forwarded by peers.
+//! Which catalog changes are proposed: commands that this node requests, and proposals that peers forward.
 //!
-//! A peer is any node with a peer certificate. A faulty or compromised one must not be able to fill the catalog: an
-//! entry without an effect would still be synced on every node and kept forever.
+//! A peer is any node with a peer certificate. A faulty or compromised peer must not be able to fill the catalog: even
+//! an entry without an effect would be synced on every node and kept forever.
 
 use super::facts::ReplicaFacts;
 use super::joins::Verdict;
@@ -15,18 +15,18 @@ use crate::types::NodeId;
 /// The decision about a requested command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Propose it. If this node does not lead the catalog, the group refuses it.
+    /// Propose it. If this node does not lead the catalog, the proposal is refused there.
     Propose,
-    /// Do not propose it: it would change nothing, or a new node must wait.
+    /// Do not propose it, because it would change nothing or a new node must wait.
     Drop,
-    /// Do not propose it, and propose the removal of this node, which has abandoned its join.
+    /// Do not propose it. Instead propose the removal of this node, which has abandoned its join.
     Replace(NodeId),
 }
 
 /// Decides about a requested command. `replica` is this node's replica of the catalog; `join` decides about a new node.
 ///
-/// Only a leader whose entries are all applied knows what a command changes. It adds a node only then: an entry that is not
-/// applied yet may add another one.
+/// Only a leader that has applied all its entries knows what a command would change. It adds a node only in that state,
+/// because an entry that is not applied yet may add another node.
 pub(super) fn decide(
     catalog: &Catalog,
     replica: &ReplicaFacts,
@@ -49,25 +49,26 @@ pub(super) fn decide(
     Decision::Propose
 }
 
-/// What becomes of a proposal to the catalog that a peer may have forwarded.
+/// The decision about a proposal to the catalog that a peer may have forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerDecision {
     /// The leader appends it.
     Accept,
     /// The leader does not append it.
     Drop,
-    /// The leader does not append it: this member does not support the feature level.
+    /// The leader does not append it, because this member does not support the feature level.
     LevelUnsupported(NodeId),
-    /// The leader does not append it: it does not hear from this member.
+    /// The leader does not append it, because it has not heard from this member.
     MemberSilent(NodeId),
 }
 
-/// Decides about a proposal to the catalog. The leader appends exactly one change of a log's settings that has an effect,
-/// or one feature level that every member supports. Other commands are proposed by the leader itself.
+/// Decides about a proposal to the catalog. The leader appends a proposal with exactly one command that has an effect:
+/// a change of a log's settings, or a feature level that every member supports. All other commands are proposed only by
+/// the leader itself.
 ///
-/// `replica` is the leader's replica of the catalog. `levels_of` returns the levels that a member supported when it last
-/// connected. The level is raised only while every member is heard from and all entries are applied: an entry that is not
-/// applied yet may add a member.
+/// `replica` is the leader's replica of the catalog. `levels_of` returns the levels that a member supported when it
+/// last connected. The level is raised only while the leader hears from every member and has applied all entries,
+/// because an entry that is not applied yet may add a member.
 pub fn decide_for_peer(
     catalog: &Catalog,
     records: &[u8],
@@ -87,7 +88,7 @@ pub fn decide_for_peer(
     }
     match command {
         Command::ConfigureLog(..) => PeerDecision::Accept,
-        // The cluster is still being founded.
+        // The cluster is not founded yet.
         Command::RaiseFeatureLevel(_) if catalog.members().next().is_none() => PeerDecision::Drop,
         Command::RaiseFeatureLevel(level) => {
             let obstacle = |member: &Member| {
