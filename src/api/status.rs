@@ -1,8 +1,8 @@
 //! The classification of all errors: the gRPC status and the `ErrorInfo` of an error, whether a retry helps, and which
 //! counter counts it.
 //!
-//! A status carries `google.rpc.Status` in its details: `ErrorInfo` (domain "seriatim", a reason, metadata), `RetryInfo`
-//! where waiting helps, and `LocalizedMessage` for offsets out of range.
+//! A status carries `google.rpc.Status` in its details: `ErrorInfo` (domain "seriatim", a reason, metadata),
+//! `RetryInfo` where waiting helps, and `LocalizedMessage` for offsets out of range.
 
 use std::fmt::Display;
 use std::time::Duration;

@@ -166,7 +166,8 @@ impl StorageError {
         if let StorageError::Io { action, error, .. } = self { Some((action, error)) } else { None }
     }
 
-    /// True if the system had no descriptor or no memory left. Nothing is known to be wrong with the file, and a retry may succeed.
+    /// True if the system had no descriptor or no memory left. Nothing is known to be wrong with the file, and a retry
+    /// may succeed.
     pub fn is_shortage(&self) -> bool {
         self.io_error().is_some_and(|(_, error)| is_short(error))
     }

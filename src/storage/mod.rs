@@ -1,7 +1,7 @@
 //! Storage: a node's data directory, and the segmented log of each group in it.
 //!
-//! **The Raft log is the commit log.** A second copy does not exist: a leader encodes a proposal once, and the same bytes
-//! are stored in frames and sent to readers.
+//! **The Raft log is the commit log.** A second copy does not exist: a leader encodes a proposal once, and the same
+//! bytes are stored in frames and sent to readers.
 //!
 //! ```text
 //!   <data_dir>/

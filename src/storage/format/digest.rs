@@ -1,13 +1,14 @@
 //! The running digest of a log: one number that identifies the entries of a log, so that replicas can be compared.
 //!
-//! The digest after an entry is the XXH3 hash (64 bits, <https://github.com/Cyan4973/xxHash>) of the entry's header fields
-//! and of the length and CRC-32C of its payload, seeded with the digest before it. Two replicas with the same digest at an
-//! index hold the same entries up to it. Only fields that all replicas share are hashed, not a segment's salt or a frame's
-//! position. (XXH3 of the payload itself took six times as many instructions as the CRC, which processors compute.)
+//! The digest after an entry is the XXH3 hash (64 bits, <https://github.com/Cyan4973/xxHash>) of the entry's header
+//! fields and of the length and CRC-32C of its payload, seeded with the digest before it. Two replicas with the same
+//! digest at an index hold the same entries up to it. Only fields that all replicas share are hashed, not a segment's
+//! salt or a frame's position. (XXH3 of the payload itself took six times as many instructions as the CRC, which
+//! processors compute.)
 //!
-//! Every segment header contains the digest before its first entry. [`Checkpoints`] keeps the digest at fixed indexes, which
-//! are the same on every node: dense near the end of the log and sparse far from it, so that a few hundred cover any log.
-//! [`RecentEnds`] keeps it at every index near the end.
+//! Every segment header contains the digest before its first entry. [`Checkpoints`] keeps the digest at fixed indexes,
+//! which are the same on every node: dense near the end of the log and sparse far from it, so that a few hundred cover
+//! any log. [`RecentEnds`] keeps it at every index near the end.
 
 use std::fmt;
 

@@ -10,9 +10,9 @@
 //! 40  payload
 //! ```
 //!
-//! All numbers are little-endian. The leader writes the stamp when it appends; followers check it. The payload of records is
-//! drawn in `payload`. That of a conf change is 16 bytes (type u32, 0 u32, node id u64); of a trim 8 bytes (the first
-//! offset to keep); of a no-op none.
+//! All numbers are little-endian. The leader writes the stamp when it appends; followers check it. The payload of
+//! records is drawn in `payload`. That of a conf change is 16 bytes (type u32, 0 u32, node id u64); of a trim 8 bytes
+//! (the first offset to keep); of a no-op none.
 
 use std::fmt;
 use std::ops::Deref;

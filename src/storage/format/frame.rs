@@ -22,8 +22,8 @@
 //! - The check covers only the header. With it, the frames after a damaged one are found without reading the payload
 //!   that every eight bytes, taken as a header, would announce. Those frames contain the durable position.
 //! - Kind 0 is never used, so zeros are not a frame.
-//! - A hard state's payload is the vote, u64, 0 for none; its term and commit are in `term` and `index`. A `synced` frame has no
-//!   payload; a filler's payload has no meaning.
+//! - A hard state's payload is the vote, u64, 0 for none; its term and commit are in `term` and `index`. A `synced`
+//!   frame has no payload; a filler's payload has no meaning.
 //! - A frame whose checksums are right and whose kind is unknown was written by a newer version ([`BadFrame::Newer`]).
 
 use crate::codes::{UnknownCode, codes};
@@ -267,8 +267,8 @@ pub fn encode_head(out: &mut Vec<u8>, salt: u64, position: u64, header: &Header,
 /// Decodes a frame that has exactly this length.
 ///
 /// # Errors
-/// [`BadFrame::Invalid`] for anything that no version wrote with this salt at this position, [`BadFrame::Newer`] for a frame of a
-/// kind that this version does not know.
+/// [`BadFrame::Invalid`] for anything that no version wrote with this salt at this position, [`BadFrame::Newer`] for a
+/// frame of a kind that this version does not know.
 pub fn decode(bytes: &[u8], salt: u64, position: u64) -> Result<Frame<'_>, BadFrame> {
     if broken(Fault::ZerosSkipped) && bytes == [0; 8] {
         return Ok(Frame { header: Header::of_note(NoteKind::Filler, Position::default()), payload: &[] });

@@ -130,7 +130,8 @@ impl Manifest {
     /// Decodes a manifest; `file` is its name, for the error.
     ///
     /// # Errors
-    /// [`StorageError::OtherFormat`], or [`StorageError::Damaged`] for anything that [`Manifest::encode`] did not write.
+    /// [`StorageError::OtherFormat`], or [`StorageError::Damaged`] for anything that [`Manifest::encode`] did not
+    /// write.
     pub fn decode(bytes: &[u8], file: &Path) -> Result<Manifest, StorageError> {
         let damaged = |at: usize, what: &str| Err(StorageError::damaged(file, at as u64, what));
         match check_prefix(bytes, MAGIC, MANIFEST_FORMAT) {

@@ -1,7 +1,8 @@
 //! The payload of a records entry: its records in the exact wire form of field `records` = 3 of `log.v1`.
 //!
-//! Request and response share that field, so the bytes that a leader stores are replicated and sent to readers without being
-//! decoded. The server encodes them; only value, key, type and headers come from a client, so nothing else can be forged:
+//! Request and response share that field, so the bytes that a leader stores are replicated and sent to readers without
+//! being decoded. The server encodes them; only value, key, type and headers come from a client, so nothing else can be
+//! forged:
 //!
 //! ```text
 //! 1a length                the record, one of `records`
@@ -16,9 +17,9 @@
 //!       12 length bytes       value         absent when empty
 //! ```
 //!
-//! Varints are as short as possible, except for the padded ones: eight bytes with the continuation bit and a ninth. Nine bytes
-//! hold 63 bits, so offsets and terms have at most that many ([`Offset::MAX`]). A tenth byte would hold the last bit, but
-//! protobuf-java ignores its value and assumes 1.
+//! Varints are as short as possible, except for the padded ones: eight bytes with the continuation bit and a ninth.
+//! Nine bytes hold 63 bits, so offsets and terms have at most that many ([`Offset::MAX`]). A tenth byte would hold the
+//! last bit, but protobuf-java ignores its value and assumes 1.
 
 use crate::storage::format::entry::{BadEntry, OFFSET_TOO_LARGE, TERM_TOO_LARGE};
 use crate::types::{Offset, Term};

@@ -39,8 +39,8 @@ use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 /// Bytes before the first frame.
 pub const SEGMENT_HEADER_BYTES: u64 = 128;
 
-/// The only format of segments that this version reads and writes. Format 1, never released, had ten bytes for an offset and
-/// for a term, which protobuf-java misreads.
+/// The only format of segments that this version reads and writes. Format 1, never released, had ten bytes for an
+/// offset and for a term, which protobuf-java misreads.
 pub const SEGMENT_FORMAT: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"SERIATSG";

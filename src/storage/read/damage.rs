@@ -1,4 +1,5 @@
-//! The known damage of a group's files, found by the scrub or by a read: logged once for each position, and listed for the operator.
+//! The known damage of a group's files, found by the scrub or by a read: logged once for each position, and listed for
+//! the operator.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +14,8 @@ use crate::types::{GroupId, Offset};
 
 /// The maximum number of listed ranges of a group; further ones are only logged and counted.
 const RANGES_MAX: usize = 64;
-/// The maximum number of positions of a group that are remembered so that each is logged once; further ones are not logged.
+/// The maximum number of positions of a group that are remembered so that each is logged once; further ones are not
+/// logged.
 const PLACES_MAX: usize = 4096;
 
 /// Bytes on the disk that differ from what was written.

@@ -48,8 +48,8 @@ pub(crate) fn load(disk: &Disk, dir: &Path, number: u64, salt: u64) -> Result<Op
     }
 }
 
-/// Writes the index file of a segment that ends at `end`, without a sync. If that fails, no file remains, and the index is rebuilt
-/// when it is needed.
+/// Writes the index file of a segment that ends at `end`, without a sync. If that fails, no file remains, and the index
+/// is rebuilt when it is needed.
 pub(crate) fn store(index: &Index, disk: &Disk, dir: &Path, number: u64, salt: u64, end: u64) {
     if let Err(error) = disk.write_derived(&index_path(dir, number), &index.encode(salt, end)) {
         log::info!("{error}: the index of this segment will be rebuilt when it is needed");

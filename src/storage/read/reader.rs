@@ -79,8 +79,8 @@ impl GroupReader {
         ahead::to_fetch(&self.view(), resume, ahead)
     }
 
-    /// Returns the append time (Unix microseconds) of the record at `offset`; `None` if that is not below `until`. For a
-    /// record that can't be read, returns the time of the next readable one, if a few attempts find it.
+    /// Returns the append time (Unix microseconds) of the record at `offset`; `None` if that is not below `until`. For
+    /// a record that can't be read, returns the time of the next readable one, if a few attempts find it.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -109,7 +109,8 @@ impl GroupReader {
     /// entry that can't be read. A caller that needs entries of one consistent log checks their terms.
     ///
     /// # Errors
-    /// [`ReadError`]; `Trimmed` if `low` is not above the base; `Damaged` or `NewerFrame` if the first entry can't be read.
+    /// [`ReadError`]; `Trimmed` if `low` is not above the base; `Damaged` or `NewerFrame` if the first entry can't be
+    /// read.
     pub fn entries(
         &self,
         low: LogIndex,

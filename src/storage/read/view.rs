@@ -1,4 +1,5 @@
-//! What readers see of a log: the chain of its segments. A view is replaced when the chain changes, and never locked during I/O.
+//! What readers see of a log: the chain of its segments. A view is replaced when the chain changes, and never locked
+//! during I/O.
 
 use std::sync::Arc;
 
@@ -36,7 +37,8 @@ impl Part {
         self.segment.header.base
     }
 
-    /// Damage of this part from `position` to its end; the caller sets the length and the lost records when they are known.
+    /// Damage of this part from `position` to its end; the caller sets the length and the lost records when they are
+    /// known.
     pub(crate) fn damaged(&self, position: u64, what: &str) -> DamagedRange {
         let path = self.segment.path();
         DamagedRange {
@@ -131,7 +133,8 @@ impl Published {
         &self.damages
     }
 
-    /// The number of synced bytes above the manifest's durable position: damage there can't be distinguished from a torn tail.
+    /// The number of synced bytes above the manifest's durable position: damage there can't be distinguished from a
+    /// torn tail.
     pub fn unprotected_bytes(&self) -> u64 {
         let noted = *self.noted.lock();
         let durable = self.durable();

@@ -69,7 +69,8 @@ pub(super) fn visit(
         let noted = index.as_ref().map_or(SEGMENT_HEADER_BYTES, |index| index.position(key));
         let mut start = noted.min(end);
         let mut walk = Walk::new(&file, part.segment.header.salt, start, end, access);
-        // Whether a frame at or before the key was seen, how many indexed frames to go back, the offset after the last entry.
+        // Whether a frame at or before the key was seen, how many indexed frames to go back, the offset after the last
+        // entry.
         let (mut begun, mut back, mut next_offset) = (start == SEGMENT_HEADER_BYTES, 1, part.base().offset);
         loop {
             match walk.next() {

@@ -1,5 +1,5 @@
-//! A walk over the frames of one file, from one position to another. This is how frames are read: by recovery, reads, streams,
-//! `log verify`, the scrub, and the rebuild of an index.
+//! A walk over the frames of one file, from one position to another. This is how frames are read: by recovery, reads,
+//! streams, `log verify`, the scrub, and the rebuild of an index.
 
 use thiserror::Error;
 
@@ -175,8 +175,8 @@ impl<'a> Walk<'a> {
         }
         self.read_bytes = (self.read_bytes * 2).min(self.read_bytes_max);
         let mut read = self.read_on(more);
-        // The unreadable bytes may be after the wanted ones. A disk may take seconds to report them, so they are not read again for
-        // each frame.
+        // The unreadable bytes may be after the wanted ones. A disk may take seconds to report them, so they are not
+        // read again for each frame.
         for less in [in_block, wanted - have] {
             if more > less && matches!(&read, Err(error) if !error.is_shortage()) {
                 self.careful_until = self.careful_until.max(from + more as u64);
@@ -188,7 +188,8 @@ impl<'a> Walk<'a> {
         match (read, self.access) {
             (Ok(()), _) if self.buffer.len() >= wanted => Ok(()),
             (Ok(()), Access::Blocking | Access::Disk) => Err(cut_off),
-            // A cached read may end anywhere; only a blocking read shows the file's end, and which bytes are unreadable.
+            // A cached read may end anywhere; only a blocking read shows the file's end, and which bytes are
+            // unreadable.
             (Ok(()) | Err(_), Access::Cached) => Err(WalkError::NotCached),
             (Err(error), Access::Blocking | Access::Disk) => Err(error.into()),
         }

@@ -11,15 +11,16 @@
 //!      chosen one, and a commit index above the last entry.
 //!    - Above it, the first bad frame ends the log. A segment whose chain breaks there is rejected, and the next older
 //!      one is tried.
-//!    - A segment that begins a log (for a snapshot) and that the manifest does not name is unfinished: its chain does not reach the
-//!      manifest's first segment, so it is rejected like any other.
+//!    - A segment that begins a log (for a snapshot) and that the manifest does not name is unfinished: its chain does
+//!      not reach the manifest's first segment, so it is rejected like any other.
 //!    - A valid frame of a newer version is never a bad frame. If there is one, nothing is cut off or rejected: the
 //!      start is refused.
 //! 4. A manifest whose next segment number is above that of every segment is written. Then the segments outside the
 //!    chain are deleted, and the directory is synced. If anything but zeros follows the end, the log continues in a new
 //!    segment.
 //!
-//! Nothing is changed before step 4, so damage can be inspected as it was found. After a crash in step 4 the next start repeats it.
+//! Nothing is changed before step 4, so damage can be inspected as it was found. After a crash in step 4 the next start
+//! repeats it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -240,7 +241,8 @@ fn durable(
     Ok((durable, first_newer))
 }
 
-/// Returns whether only zeros follow the end of the log, and how many bytes were written after it and in rejected segments.
+/// Returns whether only zeros follow the end of the log, and how many bytes were written after it and in rejected
+/// segments.
 pub(crate) fn look_after(files: &GroupFiles, chain: &Chain, end: u64) -> Result<(bool, u64), StorageError> {
     let newest = chain.newest();
     let mut torn = 0;

@@ -36,7 +36,8 @@ pub fn check_groups(data_dir: &DataDir, listed: &[GroupId]) -> Result<(), Storag
     refused.map_or(Ok(()), Err)
 }
 
-/// Describes what an unlisted group contains; `None` if it was never used, or is not the directory of a group. Changes nothing.
+/// Describes what an unlisted group contains; `None` if it was never used, or is not the directory of a group. Changes
+/// nothing.
 ///
 /// # Errors
 /// If only another version of the program can read it, or the system has no descriptor or memory left.

@@ -30,8 +30,8 @@ pub struct Dumped {
     pub next_offset: Option<Offset>,
 }
 
-/// Returns the groups in a data directory: those in `node.toml`, if it can be read, and those with a directory. A blank directory has
-/// none.
+/// Returns the groups in a data directory: those in `node.toml`, if it can be read, and those with a directory. A blank
+/// directory has none.
 ///
 /// # Errors
 /// The directory is in use, missing, or not a data directory.
@@ -46,8 +46,8 @@ pub fn groups(disk: &Disk, path: &Path) -> Result<BTreeSet<GroupId>, StorageErro
     Ok(listed.into_iter().chain(names.iter().filter_map(|name| group_of(name))).collect())
 }
 
-/// Calls `sink` with the payload (`payload.rs`) of each committed entry with records, in order. Ends at the first damage, unless
-/// `skip_damage` is set.
+/// Calls `sink` with the payload (`payload.rs`) of each committed entry with records, in order. Ends at the first
+/// damage, unless `skip_damage` is set.
 ///
 /// # Errors
 /// An error of the sink; or the directory is in use or missing, or not a data directory.

@@ -30,7 +30,8 @@ fn options() -> LogOptions {
 }
 
 impl Home {
-    /// A node with one group of four segments; stopped cleanly, or killed after its last sync, with more entries after that.
+    /// A node with one group of four segments; stopped cleanly, or killed after its last sync, with more entries after
+    /// that.
     pub(super) fn new(clean: bool) -> Home {
         let home = Home { dir: tempfile::tempdir().expect("a directory"), disk: Disk::real() };
         let data = DataDir::open(&home.disk, home.dir.path()).expect("a data directory");
@@ -318,8 +319,8 @@ fn foreign_used_and_missing_directories_are_refused() {
     assert!(matches!(verify(&home.disk, other.path()), Err(StorageError::ForeignDirectory { .. })));
 }
 
-/// A directory of the previous version. Its segments are valid, so this is neither damage nor a torn tail: `log verify` and a start
-/// both name the file and its format, and change nothing.
+/// A directory of the previous version. Its segments are valid, so this is neither damage nor a torn tail: `log verify`
+/// and a start both name the file and its format, and change nothing.
 #[test]
 fn an_older_format_is_named_and_is_not_damage() {
     let home = Home::new(true);

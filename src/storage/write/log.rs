@@ -1,7 +1,8 @@
 //! One group's log on disk: the Raft log, which is the commit log, in append-only segments.
 //!
-//! `consensus` owns it under a mutex and appends. `log-writer` takes what has to be synced ([`GroupLog::begin_sync`]), syncs it
-//! without the mutex, and hands the job back ([`GroupLog::end_sync`]). Readers share a view and do not lock the log.
+//! `consensus` owns it under a mutex and appends. `log-writer` takes what has to be synced ([`GroupLog::begin_sync`]),
+//! syncs it without the mutex, and hands the job back ([`GroupLog::end_sync`]). Readers share a view and do not lock
+//! the log.
 //!
 //! Only [`GroupLog::create`], [`GroupLog::open`], [`GroupLog::close`] and [`GroupLog::truncate_suffix`], which reads,
 //! wait for the disk. An appended entry is durable once a job that was taken after the append has been performed. After

@@ -162,8 +162,8 @@ impl GroupLog {
         })
     }
 
-    /// Takes a job that only writes the current durable position to the manifest; `None` if the manifest contains it, or the next
-    /// sync job writes it. Such jobs and those of [`GroupLog::begin_sync`] are performed one at a time.
+    /// Takes a job that only writes the current durable position to the manifest; `None` if the manifest contains it,
+    /// or the next sync job writes it. Such jobs and those of [`GroupLog::begin_sync`] are performed one at a time.
     pub fn begin_note(&mut self) -> Option<SyncJob> {
         if self.urgency() == Urgency::Nothing || broken(Fault::DurableNotNoted) {
             return None;

@@ -36,8 +36,8 @@ pub trait Backend: Send + Sync {
     fn total_bytes(&self, _path: &Path) -> io::Result<u64> {
         Ok(u64::MAX)
     }
-    /// Locks a file for this process until the guard is dropped, and creates it if necessary; [`io::ErrorKind::WouldBlock`] if another
-    /// process holds the lock.
+    /// Locks a file for this process until the guard is dropped, and creates it if necessary;
+    /// [`io::ErrorKind::WouldBlock`] if another process holds the lock.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>>;
     /// As `lock`, but does not create the file: [`io::ErrorKind::NotFound`] if it does not exist.
     fn lock_if_there(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {

@@ -44,8 +44,8 @@ fn finds_the_last_frame_that_is_not_after_the_key() {
     assert_eq!(full.entries().len(), 1, "past its last entry it ends");
 }
 
-/// One flipped bit in the count of a mapped index made `consensus` panic. Now the count must match the file's size, or the file is
-/// not used.
+/// One flipped bit in the count of a mapped index made `consensus` panic. Now the count must match the file's size, or
+/// the file is not used.
 #[test]
 fn refuses_an_incomplete_index() {
     let (dir, disk) = (tempfile::tempdir().expect("a directory"), Disk::real());
