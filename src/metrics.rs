@@ -3,8 +3,8 @@
 //! A component declares the metrics that it counts as fields of its own struct, and creates them with
 //! [`Registry::counter`], [`Registry::gauge`], [`Registry::histogram`] or [`Registry::counters`], where name, help text
 //! and buckets are stated once. Counting is an atomic addition, or a short lock for a histogram. A value that a
-//! component already keeps is not counted again but read on demand: [`Registry::observe_gauge`]. `GetNode` and `status
-//! --verbose` read all metrics through [`Registry::samples`].
+//! component already keeps is not counted again but read on demand: [`Registry::observe_gauge`]. `GetNode` and
+//! `status --verbose` read all metrics through [`Registry::samples`].
 //!
 //! Names and labels follow Prometheus: prefix `seriatim_`, base units (seconds, bytes), counters end in `_total`.
 

@@ -1,8 +1,8 @@
 //! The search by time: the first record that was appended at a time or later.
 //!
 //! Append times never decrease within a log. The time in a segment's header, which no earlier record exceeds, and the
-//! times in its index only determine where the search begins. The frame at that position is checked against the index,
-//! and every frame from there on is read and compared.
+//! times in its index only determine where the search begins. If the frame at that position is not older than the
+//! searched time, the search begins at an earlier one. Every frame from there on is read and compared.
 
 use super::error::ReadError;
 use super::holes::Hole;

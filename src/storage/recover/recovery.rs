@@ -15,9 +15,9 @@
 //!      not reach the manifest's first segment, so it is rejected like any other.
 //!    - A valid frame of a newer version is never a bad frame. If there is one, nothing is cut off or rejected: the
 //!      start is refused.
-//! 4. A manifest whose next segment number is above that of every segment is written. Then the segments outside the
-//!    chain are deleted, and the directory is synced. If anything but zeros follows the end, the log continues in a new
-//!    segment.
+//! 4. If there are segments outside the chain, a manifest whose next segment number is above that of every segment is
+//!    written. Then these segments are deleted, and the directory is synced. If anything but zeros follows the end, the
+//!    log continues in a new segment.
 //!
 //! Nothing is changed before step 4, so damage can be inspected as it was found. After a crash in step 4 the next start
 //! repeats it.

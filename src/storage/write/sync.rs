@@ -2,9 +2,9 @@
 //! durable position is written to the manifest.
 //!
 //! **The durable position is also stored outside the segment.** Each frame contains the durable position at the time
-//! when the frame was written, which is below the frame itself. So the newest durable positions are in the newest
-//! frames, and a bad sector at the end of the newest segment destroys them together with the records. Then only the
-//! manifest can distinguish acknowledged records from a torn tail.
+//! when the frame was written. So no frame proves that it was synced itself, and a bad sector at the end of the newest
+//! segment destroys the newest durable positions together with the records. Then only the manifest can distinguish
+//! acknowledged records from a torn tail.
 //!
 //! Therefore the manifest is written with a new durable position ([`GroupLog::begin_note`]) when the log is idle, soon
 //! after a term or a vote was written, and under load every few seconds or megabytes; [`Urgency`] determines when. This
