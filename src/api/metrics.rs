@@ -34,7 +34,7 @@ pub struct RequestMetrics {
 }
 
 impl RequestMetrics {
-    /// Registers them.
+    /// Registers the metrics of requests.
     pub fn new(shared: Arc<Metrics>) -> RequestMetrics {
         let registry = shared.registry();
         let failed =

@@ -24,9 +24,9 @@
 //! - Every number that is read from a disk is checked before it is used; derived files are never trusted.
 //! - Only `io/disk.rs` uses the file system.
 //!
-//! # Rooms
+//! # Parts
 //!
-//! In reading order; each imports only from those above it, and no two files import each other.
+//! In reading order. Each part imports only from those above it, and no two files import each other.
 //!
 //! ```text
 //!   error, faults   the errors; the rules that tests break

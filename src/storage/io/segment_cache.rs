@@ -16,7 +16,7 @@ pub(crate) trait CacheSlot: Send + Sync {
     /// True if the segment was read since the last call.
     fn take_used(&self) -> bool;
 
-    /// Closes what is open; false if nothing is.
+    /// Closes the segment; returns false if it was not open.
     fn close(&self) -> bool;
 
     #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The proof of storage: tests of what it must survive, and tests that show that the former detect every broken rule.
+//! The proof of storage: tests of what it must survive. `broken.rs` shows that these tests detect every broken rule.
 //!
 //! ```text
 //!   plain.rs      random operations, reopens among them, against a plain Vec
