@@ -134,7 +134,7 @@ class Clients(unittest.TestCase):
         for client in CLIENTS:
             self.assertEqual(self.cluster.run(client, 1, "get", str(offset), user="guest").returncode, 0)
             error = self.fails(client, 1, "--log", "other", "get", "0", user="guest")
-            self.assertRegex(error, r"^error: PERMISSION_DENIED \(NOT_ALLOWED\): guest may not consume the log other")
+            self.assertRegex(error, r"^error: PERMISSION_DENIED \(NOT_ALLOWED\): guest may not consume log other")
             self.assertRegex(self.fails(client, 1, "produce", "x", user="guest"), "^error: PERMISSION_DENIED")
 
     def test_errors_contain_their_reason(self):
