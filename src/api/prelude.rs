@@ -231,7 +231,8 @@ impl Prelude {
         let mut open = OpenStream::new(self, ctx, requests, sink);
         spawn_guarded(ctx, &self.service.fatal, async move {
             let result = open.answer_one(handle).await;
-            open.end(result).await;
+            // Boxed, because an open stream would keep room for a second and a third `OpenStream`.
+            Box::pin(open.end(result)).await;
         });
     }
 
@@ -247,7 +248,8 @@ impl Prelude {
         open.in_flight = Some(self.service.in_flight.enter());
         spawn_guarded(ctx, &self.service.fatal, async move {
             let result = open.answer_each(handle).await;
-            open.end(result).await;
+            // Boxed, because an open stream would keep room for a second and a third `OpenStream`.
+            Box::pin(open.end(result)).await;
         });
     }
 }
