@@ -21,7 +21,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// members that are missing or too old. It needs the action `admin` on `*` in the access policy.
 #[derive(Clone, Debug, clap::Args)]
 pub struct UpgradeArgs {
-    /// Feature level to raise to; by default the highest that every node supports
+    /// Feature level to raise to; by default the highest that any node supports
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u32).range(1..))]
     level: Option<u32>,
     #[command(flatten)]

@@ -102,7 +102,7 @@ fn not_ready(args: &Args, unanswered: Unanswered) -> Failure {
     unanswered.into()
 }
 
-/// Asks all members at the same time. Each has so much time to answer.
+/// Asks all members at the same time, and waits for each of them at most `timeout`.
 ///
 /// # Errors
 /// A member refuses the caller's certificate or name.
