@@ -11,13 +11,19 @@ use protobuf2::Message as _;
 
 const PROTOS: &[&str] = &[
     "log/v1/log.proto",
-    "seriatim/v1/admin.proto",
+    "seriatim/v1/errors.proto",
+    "seriatim/v1/log_service.proto",
+    "seriatim/v1/cluster_service.proto",
     "seriatim/peer/v1/peer.proto",
     "seriatim/catalog/v1/catalog.proto",
     "grpc/health/v1/health.proto",
+    "grpc/reflection/v1/reflection.proto",
     "google/rpc/status.proto",
     "google/rpc/error_details.proto",
 ];
+
+/// Files whose descriptors server reflection serves, but whose messages are those of another file.
+const DESCRIPTORS_ONLY: &[&str] = &["grpc/reflection/v1alpha/reflection.proto"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
@@ -38,7 +44,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .out_dir(&out)
         .run()?;
 
-    let parsed = protobuf_parse::Parser::new().pure().include(include).inputs(&inputs).parse_and_typecheck()?;
+    let all = inputs.iter().cloned().chain(DESCRIPTORS_ONLY.iter().map(|p| include.join(p)));
+    let parsed = protobuf_parse::Parser::new().pure().include(include).inputs(all).parse_and_typecheck()?;
     let mut set = protobuf::descriptor::FileDescriptorSet::new();
     set.file = parsed.file_descriptors;
     let bytes = set.write_to_bytes()?;

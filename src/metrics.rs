@@ -114,7 +114,7 @@ impl Registry {
     /// Returns all values, in the order of their names.
     pub fn samples(&self) -> Vec<Sample> {
         let mut samples = Vec::new();
-        self.0.lock().by_name.iter().for_each(|(name, metric)| metric.read(name, "", &mut samples));
+        self.0.lock().by_name.iter().for_each(|(name, metric)| metric.read(name, None, &mut samples));
         samples
     }
 }
@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     fn value(registry: &Registry, name: &str) -> Option<SampleValue> {
-        registry.samples().into_iter().find(|sample| sample.name == name).map(|sample| sample.value)
+        registry.samples().into_iter().find(|sample| sample.full_name() == name).map(|sample| sample.value)
     }
 
     #[test]
@@ -237,7 +237,7 @@ mod tests {
         registry.counter("appended_bytes", "Bytes appended").inc_by(5);
         registry.counter("appended_bytes", "Bytes appended").inc_by(6);
         let name = "seriatim_appended_bytes_total".to_owned();
-        assert_eq!(registry.samples(), [Sample { name, value: SampleValue::Counter(11) }]);
+        assert_eq!(registry.samples(), [Sample { name, label: None, value: SampleValue::Counter(11) }]);
     }
 
     #[test]
@@ -313,8 +313,8 @@ seriatim_dropped_total 5
         // The names of samples are those in the text format.
         for sample in registry.samples() {
             let line = match sample.value {
-                SampleValue::Counter(value) => format!("{} {value}\n", sample.name),
-                SampleValue::Gauge(value) => format!("{} {value}\n", sample.name),
+                SampleValue::Counter(value) => format!("{} {value}\n", sample.full_name()),
+                SampleValue::Gauge(value) => format!("{} {value}\n", sample.full_name()),
                 SampleValue::Histogram(value) => format!("{}_count {}\n", sample.name, value.count),
             };
             assert!(text.contains(&line), "{line}");

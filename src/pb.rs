@@ -7,8 +7,27 @@ mod generated {
 }
 
 pub use generated::{
-    admin, admin_grpc, catalog, error_details, health, health_grpc, log, log_grpc, peer, peer_grpc, status,
+    catalog, cluster_service_grpc, error_details, errors, health, health_grpc, log, log_grpc, log_service_grpc, peer,
+    peer_grpc, reflection, status,
 };
+
+/// The messages of the package `seriatim.v1`.
+pub mod v1 {
+    pub use super::generated::cluster_service::{
+        Bucket, Cluster, DamagedRange, DiskState, DiskStatus, GetClusterRequest, GetClusterResponse, GetNodeRequest,
+        GetNodeResponse, GroupStatus, Histogram, Metric, Permission, RaiseFeatureLevelRequest,
+        RaiseFeatureLevelResponse, Replica, Role, WhoAmIRequest, WhoAmIResponse, metric,
+    };
+    pub use super::generated::errors::Reason;
+    pub use super::generated::log_service::{
+        ConsumeRequest, ConsumeResponse, GetLogRequest, GetLogResponse, GetServersRequest, GetServersResponse, Header,
+        ListLogsRequest, ListLogsResponse, LogConfig, LogInfo, LogPosition, ProduceRequest, ProduceResponse, Record,
+        Server, Start, TrimLogRequest, TrimLogResponse, UpdateLogRequest, UpdateLogResponse,
+    };
+}
+
+/// The serialized `google.protobuf.FileDescriptorSet` of all files in `proto/`, with their imports.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pb/descriptors.bin"));
 
 /// Parses a message. The bytes may come from an untrusted host.
 ///

@@ -1,19 +1,49 @@
-//! The reasons in the `ErrorInfo` of a node's statuses: one list for the server, which sends them, and the client,
-//! which reads them. The names are part of the API and never change.
+//! Why requests fail: the reasons in `ErrorInfo`, with what each means for a client.
+//!
+//! `proto/seriatim/v1/errors.proto` repeats the table for users. A test compares the two.
+
+use grpcio::RpcStatusCode as Code;
 
 use crate::codes::codes;
 
-/// Whether the records of a failed produce were appended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// The records are not in the log, and never will be.
-    NotAppended,
-    /// The records may be in the log, or be appended later. A retry may append them twice.
-    Unknown,
+codes! {
+    /// What became of a request that failed: the value of `outcome` in the metadata.
+    pub enum Outcome: str, "outcome" {
+        /// Nothing was done, and nothing will be.
+        None = "none",
+        /// It was done, although the answer is lost.
+        Done = "done",
+        /// It may have been done, or may be done later.
+        Unknown = "unknown",
+    }
+}
+
+codes! {
+    /// Whether the same request can succeed when it is sent again: the value of `retry` in the metadata.
+    pub enum Retry: str, "retry" {
+        /// Not without a change of the request, or of what it depends on.
+        No = "no",
+        /// To the same node, after the time in `RetryInfo`.
+        Same = "same",
+        /// To another node, at once.
+        Elsewhere = "elsewhere",
+        /// Only after a person has acted.
+        Later = "later",
+    }
+}
+
+/// The keys of the metadata that every `ErrorInfo` contains.
+pub mod key {
+    /// See [`super::Outcome`].
+    pub const OUTCOME: &str = "outcome";
+    /// See [`super::Retry`].
+    pub const RETRY: &str = "retry";
+    /// The client address of the log's leader.
+    pub const LEADER: &str = "leader";
 }
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident = $code:literal, $fate:ident;)+) => {
+    ($($(#[$doc:meta])* $name:ident = $code:literal $(, log.v1 $old:literal)?: $status:ident, $outcome:ident, $retry:ident;)+) => {
         codes! {
             /// Why a request failed.
             pub enum ErrorReason: str, "error reason" {
@@ -22,67 +52,156 @@ macro_rules! reasons {
         }
 
         impl ErrorReason {
-            /// Returns whether the records of a produce that failed for this reason were appended.
-            pub fn fate(self) -> Fate {
-                match self { $(ErrorReason::$name => Fate::$fate),+ }
+            /// Returns the code of the status.
+            pub fn status(self) -> Code {
+                match self { $(ErrorReason::$name => Code::$status),+ }
+            }
+
+            /// Returns what became of the request.
+            pub fn outcome(self) -> Outcome {
+                match self { $(ErrorReason::$name => Outcome::$outcome),+ }
+            }
+
+            /// Returns whether the same request can succeed.
+            pub fn retry(self) -> Retry {
+                match self { $(ErrorReason::$name => Retry::$retry),+ }
+            }
+
+            /// Returns the reason in an error of `log.v1`, whose clients know the names of its time.
+            pub fn in_log_v1(self) -> &'static str {
+                match self { $(ErrorReason::$name => [$code $(, $old)?].last().copied().unwrap_or($code)),+ }
             }
         }
     };
 }
 
-// Only OUTCOME_UNKNOWN and INTERNAL leave the fate open. Reasons that newer versions add must not, so unknown reasons
-// count as "not appended".
 reasons! {
     /// The request carries no usable identity.
-    NoIdentity = "NO_IDENTITY", NotAppended;
+    NoIdentity = "NO_IDENTITY": UNAUTHENTICATED, None, No;
     /// The access policy does not grant the right.
-    NotAllowed = "NOT_ALLOWED", NotAppended;
+    NotAllowed = "NOT_ALLOWED": PERMISSION_DENIED, None, No;
     /// The request is malformed or contradicts itself.
-    InvalidRequest = "INVALID_REQUEST", NotAppended;
-    /// A record exceeds the limit of its log.
-    RecordTooLarge = "RECORD_TOO_LARGE", NotAppended;
-    /// The total size of a request's records exceeds a limit.
-    RequestTooLarge = "REQUEST_TOO_LARGE", NotAppended;
+    InvalidRequest = "INVALID_REQUEST": INVALID_ARGUMENT, None, No;
+    /// The request contains a field or an enum value that this version does not know.
+    UnknownField = "UNKNOWN_FIELD": UNIMPLEMENTED, None, No;
     /// This version does not implement the request.
-    Unimplemented = "UNIMPLEMENTED", NotAppended;
-    /// The offset is above the next offset.
-    OffsetPastEnd = "OFFSET_PAST_END", NotAppended;
-    /// The offset is below the first offset.
-    OffsetTrimmed = "OFFSET_TRIMMED", NotAppended;
+    NotImplemented = "NOT_IMPLEMENTED", log.v1 "UNIMPLEMENTED": UNIMPLEMENTED, None, No;
+    /// A record exceeds the limit of its log.
+    RecordTooLarge = "RECORD_TOO_LARGE": INVALID_ARGUMENT, None, No;
+    /// The total size of a request's records exceeds a limit.
+    RequestTooLarge = "REQUEST_TOO_LARGE": INVALID_ARGUMENT, None, No;
     /// The cluster has no such log.
-    NoSuchLog = "NO_SUCH_LOG", NotAppended;
+    NoSuchLog = "NO_SUCH_LOG": NOT_FOUND, None, No;
     /// The node has no such service.
-    NoSuchService = "NO_SUCH_SERVICE", NotAppended;
-    /// Not every member supports the feature level.
-    FeatureLevelUnsupported = "FEATURE_LEVEL_UNSUPPORTED", NotAppended;
+    NoSuchService = "NO_SUCH_SERVICE": NOT_FOUND, None, No;
     /// The log of that name has another id.
-    LogIdMismatch = "LOG_ID_MISMATCH", NotAppended;
+    LogIdMismatch = "LOG_ID_MISMATCH": FAILED_PRECONDITION, None, No;
     /// The next offset is not the expected one.
-    ExpectedOffsetMismatch = "EXPECTED_OFFSET_MISMATCH", NotAppended;
+    ExpectedOffsetMismatch = "EXPECTED_OFFSET_MISMATCH": FAILED_PRECONDITION, None, No;
+    /// Not every member supports the feature level.
+    FeatureLevelUnsupported = "FEATURE_LEVEL_UNSUPPORTED": FAILED_PRECONDITION, None, Later;
+    /// The offset is above the next offset.
+    OffsetPastEnd = "OFFSET_PAST_END": OUT_OF_RANGE, None, No;
+    /// The offset is below the first offset.
+    OffsetTrimmed = "OFFSET_TRIMMED": OUT_OF_RANGE, None, No;
     /// A queue is full.
-    QueueFull = "QUEUE_FULL", NotAppended;
-    /// The leader's disk is full.
-    DiskFull = "DISK_FULL", NotAppended;
-    /// The node has no file descriptor or memory left for a read.
-    Shortage = "SHORTAGE", NotAppended;
+    QueueFull = "QUEUE_FULL": RESOURCE_EXHAUSTED, None, Same;
     /// The principal, or all principals together, have reached a limit.
-    LimitReached = "LIMIT_REACHED", NotAppended;
-    /// Not appended; a retry may succeed.
-    NotAppended = "NOT_APPENDED", NotAppended;
+    LimitReached = "LIMIT_REACHED": RESOURCE_EXHAUSTED, None, Same;
+    /// The leader's disk is full.
+    DiskFull = "DISK_FULL": RESOURCE_EXHAUSTED, None, Later;
+    /// The node has no file descriptor or memory left for a read.
+    Shortage = "SHORTAGE": RESOURCE_EXHAUSTED, None, Elsewhere;
+    /// The leader changed before the request was appended.
+    LeaderChanged = "LEADER_CHANGED", log.v1 "NOT_APPENDED": UNAVAILABLE, None, Same;
     /// No leader is known, or none is confirmed by a majority.
-    NoLeader = "NO_LEADER", NotAppended;
+    NoLeader = "NO_LEADER": UNAVAILABLE, None, Elsewhere;
     /// The node does not serve the log yet.
-    Joining = "JOINING", NotAppended;
-    /// Another cluster of the same name answers.
-    AnotherCluster = "ANOTHER_CLUSTER", NotAppended;
+    Joining = "JOINING": UNAVAILABLE, None, Elsewhere;
     /// The node is stopping.
-    Stopping = "STOPPING", NotAppended;
-    /// A replica or a record is damaged.
-    Damaged = "DAMAGED", NotAppended;
+    Stopping = "STOPPING": UNAVAILABLE, None, Elsewhere;
+    /// Another cluster of the same name answers.
+    AnotherCluster = "ANOTHER_CLUSTER": UNAVAILABLE, None, Later;
+    /// The replica that had to answer is damaged.
+    ReplicaDamaged = "REPLICA_DAMAGED", log.v1 "DAMAGED": UNAVAILABLE, None, Elsewhere;
     /// The leader can't read an entry that the node lacks.
-    LeaderDamaged = "LEADER_DAMAGED", NotAppended;
-    /// It is not known whether the records were appended.
-    OutcomeUnknown = "OUTCOME_UNKNOWN", Unknown;
+    LeaderDamaged = "LEADER_DAMAGED": UNAVAILABLE, None, Elsewhere;
+    /// Stored records are damaged.
+    RecordDamaged = "RECORD_DAMAGED", log.v1 "DAMAGED": DATA_LOSS, None, Elsewhere;
+    /// A newer version wrote stored records.
+    RecordUnsupported = "RECORD_UNSUPPORTED", log.v1 "UNIMPLEMENTED": UNIMPLEMENTED, None, Elsewhere;
+    /// The deadline passed before anything was done.
+    DeadlinePassed = "DEADLINE_PASSED", log.v1 "NOT_APPENDED": DEADLINE_EXCEEDED, None, Same;
+    /// It is not known whether the records were appended, and a retry may append them twice.
+    OutcomeUnknown = "OUTCOME_UNKNOWN": UNKNOWN, Unknown, No;
+    /// The answer of the leader is lost, and a retry is done once.
+    AnswerLost = "ANSWER_LOST", log.v1 "OUTCOME_UNKNOWN": UNAVAILABLE, Unknown, Same;
     /// A bug.
-    Internal = "INTERNAL", Unknown;
+    InternalError = "INTERNAL_ERROR", log.v1 "INTERNAL": INTERNAL, Unknown, No;
+    /// The change is committed, but this node could not apply it in time.
+    CommittedNotApplied = "COMMITTED_NOT_APPLIED": UNAVAILABLE, Done, Same;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use protobuf::Enum;
+
+    use super::*;
+    use crate::pb::v1::Reason;
+
+    /// Returns the comment above each value of the enum in errors.proto, as one line.
+    fn documented() -> BTreeMap<String, String> {
+        let (mut comment, mut documented) = (String::new(), BTreeMap::new());
+        for line in include_str!("../proto/seriatim/v1/errors.proto").lines().map(str::trim) {
+            if let Some(text) = line.strip_prefix("//") {
+                comment += text;
+            } else if let Some((name, _)) = line.split_once(" = ").filter(|_| line.ends_with(';')) {
+                documented.insert(name.to_owned(), comment.trim().to_owned());
+            }
+            if !line.starts_with("//") {
+                comment.clear();
+            }
+        }
+        documented
+    }
+
+    #[test]
+    fn every_reason_has_one_status_an_outcome_and_a_retry_as_errors_proto_says() {
+        let documented = documented();
+        for reason in ErrorReason::ALL {
+            let (outcome, retry) = (reason.outcome().code(), reason.retry().code());
+            let status = reason.status().to_string();
+            let (_, status) = status.split_once('-').expect("a number and a name");
+            let meant = format!("{status}; outcome {outcome}, retry {retry}. ");
+            let comment = documented.get(reason.code()).unwrap_or_else(|| panic!("{} is missing", reason.code()));
+            assert!(comment.starts_with(&meant), "{}: {comment:?} does not begin with {meant:?}", reason.code());
+        }
+        let in_proto: Vec<String> = Reason::VALUES.iter().skip(1).map(|reason| format!("{reason:?}")).collect();
+        let in_code: Vec<&str> = ErrorReason::ALL.iter().map(|reason| reason.code()).collect();
+        assert_eq!(in_proto, in_code);
+    }
+
+    #[test]
+    fn clients_of_log_v1_get_the_reasons_of_its_time() {
+        let renamed: Vec<_> = ErrorReason::ALL
+            .iter()
+            .filter(|reason| reason.in_log_v1() != reason.code())
+            .map(|reason| (reason.code(), reason.in_log_v1()))
+            .collect();
+        assert_eq!(
+            renamed,
+            [
+                ("NOT_IMPLEMENTED", "UNIMPLEMENTED"),
+                ("LEADER_CHANGED", "NOT_APPENDED"),
+                ("REPLICA_DAMAGED", "DAMAGED"),
+                ("RECORD_DAMAGED", "DAMAGED"),
+                ("RECORD_UNSUPPORTED", "UNIMPLEMENTED"),
+                ("DEADLINE_PASSED", "NOT_APPENDED"),
+                ("ANSWER_LOST", "OUTCOME_UNKNOWN"),
+                ("INTERNAL_ERROR", "INTERNAL"),
+            ]
+        );
+    }
 }

@@ -17,7 +17,7 @@ use grpcio::{
 use protobuf::Message as _;
 use seriatim::client::ClientFiles;
 use seriatim::grpc::{Env, client_channel};
-use seriatim::pb::log::{ConsumeRequest, ProduceRequest, Record};
+use seriatim::pb::v1::{ConsumeRequest, ProduceRequest, Record};
 use seriatim::thread::fatal_channel;
 
 /// A serialized message.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
-use seriatim::pb::log::ConsumeRequest;
+use seriatim::pb::v1::ConsumeRequest;
 
 use super::calls::{Bytes, Caller, Download, consume_request, produce_request};
 use super::harness::{Cluster, memory_bytes};
@@ -319,7 +319,7 @@ fn stamped(number: u64) -> Bytes {
 /// Returns the records' offsets and the numbers from `stamped`.
 fn stamps(message: &[u8]) -> Vec<(u64, u64)> {
     use protobuf::Message as _;
-    let message = seriatim::pb::log::ConsumeResponse::parse_from_bytes(message).expect("a response");
+    let message = seriatim::pb::v1::ConsumeResponse::parse_from_bytes(message).expect("a response");
     let first = |value: &[u8]| value.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
     message.records.iter().map(|record| (record.offset, first(&record.value))).collect()
 }

@@ -21,7 +21,7 @@ use protobuf::Message as _;
 use seriatim::client::ClientFiles;
 use seriatim::grpc::sockets::bound_receive_buffers;
 use seriatim::grpc::{Env, RECEIVE_BUFFER_BYTES, client_listener};
-use seriatim::pb::log::ConsumeRequest;
+use seriatim::pb::v1::ConsumeRequest;
 use seriatim::thread::fatal_channel;
 
 use super::calls::{Bytes, CONSUME_STREAM, Caller, PRODUCE, PRODUCE_STREAM};

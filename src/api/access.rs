@@ -24,6 +24,8 @@ pub enum Right {
     Certificate,
     /// One of these actions on the log that the message names. Before the message is received: on at least one log.
     Log(&'static [Action]),
+    /// One of these actions on the log that the message names. If it names none, an accepted certificate is enough.
+    LogIfNamed(&'static [Action]),
     /// This action on every log. Before the message is received: on at least one log.
     EveryLog(Action),
 }
@@ -33,7 +35,7 @@ impl Right {
     fn actions(&self) -> &[Action] {
         match self {
             Right::Certificate => &[],
-            Right::Log(actions) => actions,
+            Right::Log(actions) | Right::LogIfNamed(actions) => actions,
             Right::EveryLog(action) => std::slice::from_ref(action),
         }
     }
@@ -84,7 +86,7 @@ impl AccessControl {
     pub fn check_before_message(&self, ctx: &RpcContext<'_>, right: Right) -> Result<(), ApiError> {
         let certificate = self.certificate(ctx)?;
         match right {
-            Right::Certificate => Ok(certificate.check(SystemTime::now())?),
+            Right::Certificate | Right::LogIfNamed(_) => Ok(certificate.check(SystemTime::now())?),
             Right::Log(_) | Right::EveryLog(_) => self.client(ctx, certificate)?.check_any_log(right),
         }
     }
@@ -94,6 +96,16 @@ impl ClientAccess {
     /// Returns the name that the policy and the limits use.
     pub fn principal(&self) -> &Principal {
         &self.identity.principal
+    }
+
+    /// Returns whether the client may perform at least one of the actions on a log.
+    pub fn allows_one_of(&self, actions: &[Action], log: &LogName) -> bool {
+        actions.iter().any(|action| self.acl.allows(self.principal(), log.as_str(), *action))
+    }
+
+    /// Returns what the policy allows to the client: patterns of logs, and actions.
+    pub fn permissions(&self) -> Vec<(String, Action)> {
+        self.acl.permissions(self.principal())
     }
 
     fn check_certificate(&self) -> Result<(), ApiError> {

@@ -5,13 +5,17 @@
 
 use std::time::Instant;
 
-use super::core::check_log_id;
+use protobuf::MessageFull as _;
+
+use super::core::WantedLogId;
 use super::error::{ApiError, Invalid};
+use super::package::Package;
 use super::router::proposal_deadline;
-use super::wire::{MessageFields, Value};
+use super::wire::{MessageFields, Value, refused_field};
 use crate::catalog::LogMeta;
 use crate::consensus::handle::Proposal;
 use crate::logs::OpenLog;
+use crate::pb::v1;
 use crate::storage::entry::{ENTRY_BYTES_MAX, EntryKind, Stamp, Unstamped};
 use crate::storage::payload::{RecordFields, encode_record};
 use crate::types::{GroupId, LogName, Offset};
@@ -25,10 +29,11 @@ const PAYLOAD_BYTES_MAX: usize = ENTRY_BYTES_MAX - Stamp::BYTES;
 /// A decoded `ProduceRequest`: its proposal, and the values to check against the log before the proposal gets its group.
 #[derive(Debug)]
 pub struct AppendRequest {
-    /// The log that the request names.
-    pub log: LogName,
-    /// If set, the records are appended only to the log with this id.
-    log_id: Option<u64>,
+    /// The log that the request names; `None` if it names none.
+    log: Option<LogName>,
+    /// The records are appended only to the log with this id.
+    log_id: WantedLogId,
+    package: Package,
     sizes: RecordSizes,
     /// Its group is not set: [`AppendRequest::for_log`] sets it.
     proposal: Proposal,
@@ -55,15 +60,23 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    fn merge(&mut self, record: &'a [u8]) -> Result<(), Invalid> {
-        for field in MessageFields::new(record) {
-            match field? {
-                (1, Value::Bytes(value)) => self.value = value,
+    /// Adds the fields of a record. `strict` refuses unknown fields; without it they are ignored.
+    fn merge(&mut self, record: &'a [u8], strict: Option<StrictRecord>) -> Result<(), Invalid> {
+        for field in fields(record, strict.is_some()) {
+            match (field?, strict) {
+                ((1, Value::Bytes(value)), _) => self.value = value,
                 // As protobuf requires, a uint32 keeps the low 32 bits.
-                (4, Value::Varint(kind)) => self.kind = kind as u32,
-                (6, Value::Bytes(key)) => self.key = Some(key),
-                (7, Value::Bytes(header)) => self.headers.push(read_header(header)?),
-                _ => {}
+                ((4, Value::Varint(kind)), _) => self.kind = kind as u32,
+                ((6, Value::Bytes(key)), _) => self.key = Some(key),
+                ((7, Value::Bytes(header)), _) => {
+                    let header = read_header(header, strict, self.headers.len())?;
+                    self.headers.push(header);
+                }
+                // Offset, term and time of a record that was read before. The server sets its own.
+                ((2 | 3, Value::Varint(_)) | (5, Value::Fixed64(_)), Some(_)) | (_, None) => {}
+                ((number, _), Some(StrictRecord { position })) => {
+                    return Err(refused_field(&v1::Record::descriptor(), number, &format!("records[{position}].")));
+                }
             }
         }
         Ok(())
@@ -82,16 +95,30 @@ fn content_bytes(parts: &Parts<'_>) -> usize {
     parts.value.len() + parts.key.map_or(0, <[u8]>::len) + headers
 }
 
-fn read_header(header: &[u8]) -> Result<(&str, &[u8]), Invalid> {
+fn read_header(header: &[u8], strict: Option<StrictRecord>, header_position: usize) -> Result<(&str, &[u8]), Invalid> {
     let (mut name, mut value) = ("", &[][..]);
-    for field in MessageFields::new(header) {
-        match field? {
-            (1, Value::Bytes(bytes)) => name = std::str::from_utf8(bytes).map_err(|_| Invalid::Malformed)?,
-            (2, Value::Bytes(bytes)) => value = bytes,
-            _ => {}
+    for field in fields(header, strict.is_some()) {
+        match (field?, strict) {
+            ((1, Value::Bytes(bytes)), _) => name = std::str::from_utf8(bytes).map_err(|_| Invalid::Malformed)?,
+            ((2, Value::Bytes(bytes)), _) => value = bytes,
+            (_, None) => {}
+            ((number, _), Some(StrictRecord { position })) => {
+                let path = format!("records[{position}].headers[{header_position}].");
+                return Err(refused_field(&v1::Header::descriptor(), number, &path));
+            }
         }
     }
     Ok((name, value))
+}
+
+/// The record in which unknown fields are refused, by its position in the request.
+#[derive(Clone, Copy)]
+struct StrictRecord {
+    position: u32,
+}
+
+fn fields(message: &[u8], is_strict: bool) -> MessageFields<'_> {
+    if is_strict { MessageFields::with_groups(message) } else { MessageFields::new(message) }
 }
 
 /// A payload to which records are added. It begins with space for the stamp.
@@ -101,7 +128,24 @@ struct Payload {
     sizes: RecordSizes,
 }
 
+/// The conditions of an append.
+struct Conditions {
+    expected_offset: Option<Offset>,
+    producer_id: u64,
+    sequence: u64,
+}
+
+fn text(bytes: &[u8]) -> Result<&str, Invalid> {
+    std::str::from_utf8(bytes).map_err(|_| Invalid::Malformed)
+}
+
 impl Payload {
+    fn for_message(message: &[u8]) -> Payload {
+        // One record grows by less than this. With more records, the buffer is reallocated once or twice.
+        let bytes = Unstamped::room(message.len() + 64);
+        Payload { bytes, count: 0, sizes: RecordSizes::default() }
+    }
+
     fn push(&mut self, parts: &Parts<'_>) -> Result<(), Invalid> {
         let fields = RecordFields { value: parts.value, kind: parts.kind, key: parts.key, headers: &parts.headers };
         let stored = encode_record(&mut self.bytes, &fields);
@@ -124,23 +168,52 @@ impl AppendRequest {
     /// Decodes the bytes of a `ProduceRequest`.
     ///
     /// # Errors
-    /// [`Invalid`] if the request is malformed, has no record, has both `record` and `records`, exceeds the size of an entry, or
-    /// expects an offset that no log can have.
-    pub fn decode(message: &[u8]) -> Result<AppendRequest, Invalid> {
+    /// [`Invalid`] if the request is malformed, has no record, exceeds the size of an entry, or expects an offset that no log can
+    /// have. In `log.v1`, also if it has both `record` and `records`; in `seriatim.v1`, also if it contains something unknown.
+    pub fn decode(message: &[u8], package: Package) -> Result<AppendRequest, Invalid> {
+        match package {
+            Package::LogV1 => AppendRequest::decode_log_v1(message),
+            Package::SeriatimV1 => AppendRequest::decode_seriatim_v1(message),
+        }
+    }
+
+    fn decode_seriatim_v1(message: &[u8]) -> Result<AppendRequest, Invalid> {
+        let (mut log, mut expected_offset, mut log_id) = ("", None, None);
+        let mut parts = Parts::default();
+        let mut payload = Payload::for_message(message);
+        for field in MessageFields::with_groups(message) {
+            match field? {
+                (2, Value::Bytes(name)) => log = text(name)?,
+                (3, Value::Bytes(record)) => {
+                    parts.clear();
+                    parts.merge(record, Some(StrictRecord { position: payload.count }))?;
+                    payload.push(&parts)?;
+                }
+                (4, Value::Varint(offset)) => expected_offset = Some(Offset(offset)),
+                (7, Value::Bytes(id)) => log_id = Some(text(id)?),
+                (number, _) => return Err(refused_field(&v1::ProduceRequest::descriptor(), number, "")),
+            }
+        }
+        if payload.count == 0 {
+            return Err(Invalid::NoRecords);
+        }
+        let conditions = Conditions { expected_offset, producer_id: 0, sequence: 0 };
+        AppendRequest::new(Package::SeriatimV1, log, WantedLogId::of_text(log_id), payload, conditions)
+    }
+
+    fn decode_log_v1(message: &[u8]) -> Result<AppendRequest, Invalid> {
         let mut log = "";
         let (mut expected_offset, mut producer_id, mut sequence, mut log_id) = (None, 0, 0, None);
         let mut single: Option<Parts<'_>> = None;
         let mut parts = Parts::default();
-        // One record grows by less than this. With more records, the buffer is reallocated once or twice.
-        let bytes = Unstamped::room(message.len() + 64);
-        let mut payload = Payload { bytes, count: 0, sizes: RecordSizes::default() };
+        let mut payload = Payload::for_message(message);
         for field in MessageFields::new(message) {
             match field? {
-                (1, Value::Bytes(record)) => single.get_or_insert_default().merge(record)?,
-                (2, Value::Bytes(name)) => log = std::str::from_utf8(name).map_err(|_| Invalid::Malformed)?,
+                (1, Value::Bytes(record)) => single.get_or_insert_default().merge(record, None)?,
+                (2, Value::Bytes(name)) => log = text(name)?,
                 (3, Value::Bytes(record)) => {
                     parts.clear();
-                    parts.merge(record)?;
+                    parts.merge(record, None)?;
                     payload.push(&parts)?;
                 }
                 (4, Value::Varint(offset)) => expected_offset = Some(Offset(offset)),
@@ -153,17 +226,53 @@ impl AppendRequest {
         match single {
             Some(_) if payload.count > 0 => return Err(Invalid::RecordAndRecords),
             Some(parts) => payload.push(&parts)?,
-            None if payload.count == 0 => return Err(Invalid::NoRecord),
+            None if payload.count == 0 => return Err(Invalid::NoRecordOrRecords),
             None => {}
         }
+        let conditions = Conditions { expected_offset, producer_id, sequence };
+        AppendRequest::new(Package::LogV1, log, WantedLogId::of_number(log_id), payload, conditions)
+    }
+
+    fn new(
+        package: Package,
+        log: &str,
+        log_id: WantedLogId,
+        payload: Payload,
+        conditions: Conditions,
+    ) -> Result<AppendRequest, Invalid> {
+        let Conditions { expected_offset, producer_id, sequence } = conditions;
         if let Some(offset) = expected_offset.filter(|offset| *offset > Offset::MAX) {
             return Err(Invalid::ExpectedOffset(offset));
         }
-        let log = LogName::new(log).map_err(Invalid::LogName)?;
+        let log = match log {
+            "" => None,
+            name => Some(LogName::new(name).map_err(Invalid::LogName)?),
+        };
         let records = Unstamped::new(payload.bytes);
         let proposal = Proposal::new(NO_GROUP, EntryKind::Records, payload.count, records);
         let proposal = Proposal { expected_offset, producer_id, sequence, ..proposal };
-        Ok(AppendRequest { log, log_id, sizes: payload.sizes, proposal })
+        Ok(AppendRequest { log, log_id, package, sizes: payload.sizes, proposal })
+    }
+
+    /// Returns the name of the log.
+    ///
+    /// # Errors
+    /// None: the name of the default log is valid.
+    pub fn log(&self) -> Result<LogName, Invalid> {
+        self.log.clone().map_or_else(|| LogName::new("").map_err(Invalid::LogName), Ok)
+    }
+
+    /// Checks that a request of a stream is for the log of its first request. In `seriatim.v1` it need not name the log again.
+    ///
+    /// # Errors
+    /// [`Invalid::LogChanged`].
+    pub fn check_same_log(&self, log: &LogName) -> Result<(), Invalid> {
+        let is_same = match (&self.log, self.package) {
+            (Some(name), _) => name == log,
+            (None, Package::LogV1) => log.as_str() == LogName::DEFAULT,
+            (None, Package::SeriatimV1) => true,
+        };
+        if is_same { Ok(()) } else { Err(Invalid::LogChanged) }
     }
 
     /// Checks the request against its log. Returns the proposal to the log's group.
@@ -173,17 +282,17 @@ impl AppendRequest {
     pub fn for_log(self, log: &OpenLog, deadline: Option<Instant>) -> Result<Proposal, ApiError> {
         let RecordSizes { content, largest: (bytes, position), largest_stored } = self.sizes;
         if bytes > log.record_bytes_max as usize {
-            let bytes_max = log.record_bytes_max;
-            return Err(Invalid::RecordTooLarge { position, bytes, bytes_max }.into());
+            let (bytes_max, limit) = (log.record_bytes_max, self.package.max_record_bytes());
+            return Err(Invalid::RecordTooLarge { position, bytes, bytes_max, limit }.into());
         }
         if largest_stored > LogMeta::STORED_RECORD_BYTES_MAX {
             return Err(Invalid::EntryTooLarge { bytes_max: LogMeta::STORED_RECORD_BYTES_MAX }.into());
         }
         if content > log.request_bytes_max as usize {
-            let bytes_max = log.request_bytes_max as usize;
-            return Err(Invalid::RequestTooLarge { bytes: content, bytes_max }.into());
+            let (bytes_max, limit) = (log.request_bytes_max as usize, self.package.max_request_bytes());
+            return Err(Invalid::RequestTooLarge { bytes: content, bytes_max, limit }.into());
         }
-        check_log_id(log, self.log_id)?;
+        self.log_id.check(log)?;
         if self.proposal.producer_id != 0 {
             return Err(ApiError::Unimplemented("producer_id"));
         }
@@ -198,7 +307,7 @@ impl AppendRequest {
 
     /// Returns the log id that the request requires.
     #[cfg(test)]
-    pub fn log_id(&self) -> Option<u64> {
+    pub fn log_id(&self) -> WantedLogId {
         self.log_id
     }
 }

@@ -7,11 +7,10 @@ use futures::future::{Either, select};
 use super::core::{Core, bounds};
 use super::error::ApiError;
 use super::limits::Permit;
-use super::messages::{ConsumeReply, Request, decode};
+use super::messages::{ConsumeReply, ReadState, Request};
 use super::read::{Batching, ReadPosition, read_position};
+use super::read_request::{ReadMethod, ReadRequest};
 use super::service::{Call, Service};
-use crate::logs::OpenLog;
-use crate::pb::log::ConsumeRequest;
 use crate::storage::payload::retag;
 use crate::storage::reader::Slice;
 use crate::watermark::{Until, Visible};
@@ -35,7 +34,7 @@ pub async fn consume(
     request: Request,
 ) -> Result<(ConsumeReply, Option<Permit>), ApiError> {
     let principal = call.principal();
-    let request: ConsumeRequest = decode(&request)?;
+    let request = ReadRequest::decode(&request, ReadMethod::Unary, call.package)?;
     let name = call.log_name(&request.log)?;
     // A request that waits counts as a stream.
     let _waits = if request.wait_ms > 0 { Some(service.limits.stream(&principal)?) } else { None };
@@ -54,7 +53,8 @@ pub async fn consume(
             let metrics = &service.metrics;
             if let Some((slice, permit)) = position.read(core, metrics, &visible, batching, permit).await? {
                 metrics.read(slice.bytes.len());
-                return Ok((reply_of(batching, slice, &position.log, visible), Some(permit)));
+                let state = ReadState { resume: slice.next, ..state(&request, &position, visible) };
+                return Ok((reply_of(batching, slice, state), Some(permit)));
             }
         } else if position.confirmed.is_none() {
             position.confirmed = confirm(&service, core, &position, call.deadline).await?;
@@ -67,7 +67,7 @@ pub async fn consume(
         } else if batching.one_by_one {
             return Err(ApiError::OffsetPastEnd(bounds(&position.log, &visible), position.offset));
         } else {
-            return Ok((ConsumeReply::many(Vec::new(), visible, position.log.log_id), None));
+            return Ok((ConsumeReply::many(Vec::new(), state(&request, &position, visible)), None));
         }
     }
 }
@@ -91,12 +91,16 @@ async fn confirm(
     }
 }
 
-fn reply_of(batching: Batching, mut slice: Slice, log: &OpenLog, visible: Visible) -> ConsumeReply {
+fn state(request: &ReadRequest, position: &ReadPosition, visible: Visible) -> ReadState {
+    ReadState { package: request.package, visible, log_id: position.log.log_id, resume: position.offset }
+}
+
+fn reply_of(batching: Batching, mut slice: Slice, state: ReadState) -> ConsumeReply {
     if batching.one_by_one {
         retag(&mut slice.bytes);
         return ConsumeReply::one(slice.bytes);
     }
-    ConsumeReply::many(slice.bytes, visible, log.log_id)
+    ConsumeReply::many(slice.bytes, state)
 }
 
 /// Returns the end of a wait: after `wait_ms`, but early enough for a response before the deadline.

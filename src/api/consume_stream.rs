@@ -12,18 +12,19 @@ use futures::{FutureExt as _, SinkExt};
 use grpcio::{DuplexSink, WriteFlags};
 
 use super::core::{Core, bounds};
-use super::error::{ApiError, Invalid};
+use super::error::ApiError;
 use super::limits::Permit;
-use super::messages::{ConsumeReply, decode};
+use super::messages::{ConsumeReply, ReadState};
+use super::package::Package;
 use super::prelude::ServerStream;
 use super::read::{Batching, ReadPosition, read_position};
+use super::read_request::{ReadMethod, ReadRequest};
 use super::service::{Service, StreamEnd, poll_gone};
-use crate::pb::log::ConsumeRequest;
 use crate::security::identity::Principal;
 use crate::storage::payload::{records, retag};
 use crate::storage::reader::Slice;
 use crate::types::Offset;
-use crate::watermark::Until;
+use crate::watermark::{Until, Visible};
 
 /// The maximum size of a message if the request does not set one. A larger record is sent alone.
 const BYTES_DEFAULT: usize = 1 << 20;
@@ -31,9 +32,6 @@ const BYTES_DEFAULT: usize = 1 << 20;
 /// The size of one read, if the budget allows it: whole entries, which may become several messages. So the checksum of an entry is
 /// verified once, and not for each message.
 const READ_BYTES: usize = 600 << 10;
-
-/// The minimum interval of heartbeats.
-const HEARTBEAT_MS_MIN: u32 = 1000;
 
 type Out = DuplexSink<ConsumeReply>;
 
@@ -44,9 +42,9 @@ pub fn consume_stream(stream: ServerStream<'_, ConsumeReply>) -> BoxFuture<'_, R
 
 async fn serve(stream: ServerStream<'_, ConsumeReply>) -> Result<(), StreamEnd> {
     let ServerStream { service, call, request, sink } = stream;
-    let request: ConsumeRequest = decode(request)?;
+    let request = ReadRequest::decode(request, ReadMethod::Stream, call.package)?;
     let name = call.log_name(&request.log)?;
-    let heartbeat = heartbeat(&request)?;
+    let heartbeat = request.heartbeat()?;
     let core = service.core()?;
 
     let principal = call.principal();
@@ -55,12 +53,13 @@ async fn serve(stream: ServerStream<'_, ConsumeReply>) -> Result<(), StreamEnd> 
         let log = core.log(&name, &service.timers, call.deadline).await?;
         let position = read_position(core, log, &request, &service.timers, call.deadline).await?;
         let batching = Batching::of(&request, BYTES_DEFAULT);
-        let read_bytes = if request.max_bytes == 0 { READ_BYTES } else { READ_BYTES.max(batching.bytes_max) };
+        let read_bytes = if request.bytes_max == 0 { READ_BYTES } else { READ_BYTES.max(batching.bytes_max) };
         if batching.one_by_one {
             // Small messages that are ready at the same time share a write.
             sink.enhance_batch(true);
         }
-        let mut tail = Tail { service, core, principal, position, batching, read_bytes, heartbeat, end: None };
+        let package = request.package;
+        let mut tail = Tail { service, core, principal, package, position, batching, read_bytes, heartbeat, end: None };
         tail.find_end(&request, call.deadline).await?;
         tail.run(sink).await
     };
@@ -70,19 +69,12 @@ async fn serve(stream: ServerStream<'_, ConsumeReply>) -> Result<(), StreamEnd> 
     }
 }
 
-fn heartbeat(request: &ConsumeRequest) -> Result<Option<Duration>, Invalid> {
-    match request.heartbeat_ms {
-        0 => Ok(None),
-        ms if ms >= HEARTBEAT_MS_MIN && request.max_records > 0 => Ok(Some(Duration::from_millis(ms.into()))),
-        _ => Err(Invalid::Heartbeat { heartbeat_ms_min: HEARTBEAT_MS_MIN }),
-    }
-}
-
 /// The state of a stream. `position.offset` is the next record.
 struct Tail<'a> {
     service: &'a Service,
     core: &'a Core,
     principal: Principal,
+    package: Package,
     position: ReadPosition,
     batching: Batching,
     /// The size of one read.
@@ -95,7 +87,7 @@ struct Tail<'a> {
 impl Tail<'_> {
     /// Checks an offset that is not visible on this node, and determines the end for `stop_at_end`. Both depend on the leader's
     /// log, not on this node's.
-    async fn find_end(&mut self, request: &ConsumeRequest, deadline: Option<Instant>) -> Result<(), ApiError> {
+    async fn find_end(&mut self, request: &ReadRequest, deadline: Option<Instant>) -> Result<(), ApiError> {
         let log = Arc::clone(&self.position.log);
         let past_end = |offset: Offset| offset > log.watermark.get().next_offset;
         if self.position.confirmed.is_none() && (request.stop_at_end || past_end(self.position.offset)) {
@@ -111,7 +103,20 @@ impl Tail<'_> {
         Ok(())
     }
 
+    /// The state after the records that were sent so far.
+    fn state(&self, visible: Visible) -> ReadState {
+        ReadState { package: self.package, visible, log_id: self.position.log.log_id, resume: self.position.offset }
+    }
+
     async fn run(&mut self, sink: &mut Out) -> Result<(), StreamEnd> {
+        match self.package {
+            Package::LogV1 => {}
+            // Tells where the stream begins, so that a client whose connection breaks before the first record can resume there.
+            Package::SeriatimV1 => {
+                let nothing = ConsumeReply::many(Vec::new(), self.state(self.position.log.watermark.get()));
+                send_all([nothing], sink).await?;
+            }
+        }
         let mut last_sent = Instant::now();
         while self.end.is_none_or(|end| self.position.offset < end) {
             let mut visible = self.position.log.watermark.get();
@@ -131,7 +136,7 @@ impl Tail<'_> {
             }
             let beat = self.heartbeat.map(|every| last_sent + every);
             if !self.wait(sink, beat).await? {
-                let nothing = ConsumeReply::many(Vec::new(), visible, self.position.log.log_id);
+                let nothing = ConsumeReply::many(Vec::new(), self.state(visible));
                 send_all([nothing], sink).await?;
                 last_sent = Instant::now();
             }
@@ -167,21 +172,21 @@ impl Tail<'_> {
         if !one_by_one && count <= records_max && bytes.len() <= bytes_max {
             let visible = self.position.log.watermark.get();
             self.position.offset = next;
-            return send_all([ConsumeReply::many(bytes, visible, self.position.log.log_id)], sink).await;
+            return send_all([ConsumeReply::many(bytes, self.state(visible))], sink).await;
         }
         let mut at = 0;
         while at < bytes.len() {
             let (end, count) = self.message(&bytes, at)?;
+            self.position.offset.0 += u64::from(count);
             let reply = if one_by_one {
                 let mut record = bytes[at..end].to_vec();
                 retag(&mut record);
                 ConsumeReply::one(record)
             } else {
                 let visible = self.position.log.watermark.get();
-                ConsumeReply::part(&bytes[at..end], visible, self.position.log.log_id)
+                ConsumeReply::part(&bytes[at..end], self.state(visible))
             };
             sink.feed((reply, WriteFlags::default())).await.map_err(|_| StreamEnd::Gone)?;
-            self.position.offset.0 += u64::from(count);
             at = end;
         }
         sink.flush().await.map_err(|_| StreamEnd::Gone)
@@ -213,21 +218,4 @@ async fn send_all<const N: usize>(replies: [ConsumeReply; N], sink: &mut Out) ->
         sink.feed((reply, WriteFlags::default())).await.map_err(|_| StreamEnd::Gone)?;
     }
     sink.flush().await.map_err(|_| StreamEnd::Gone)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rejects_frequent_heartbeats_and_those_without_batches() {
-        let mut request = ConsumeRequest::new();
-        assert_eq!(heartbeat(&request), Ok(None));
-        request.heartbeat_ms = 1000;
-        assert!(heartbeat(&request).is_err(), "without max_records");
-        request.max_records = 1;
-        assert_eq!(heartbeat(&request), Ok(Some(Duration::from_secs(1))));
-        request.heartbeat_ms = 999;
-        assert!(heartbeat(&request).is_err());
-    }
 }

@@ -12,7 +12,7 @@ use crate::storage::reader::ReadersHandle;
 use crate::storage::scrub::ScrubHandle;
 use crate::storage::space::Space;
 use crate::timers::TimersHandle;
-use crate::types::{ClusterId, GroupId, LogName, NodeId, NodeName};
+use crate::types::{ClusterId, GroupId, LogId, LogName, NodeId, NodeName};
 use crate::watermark::{HighWatermark, Visible};
 
 /// This node's identity, known from its start.
@@ -81,6 +81,16 @@ impl Core {
     }
 }
 
+impl Core {
+    /// Returns the client address of the leader of a log, as far as this node knows.
+    pub fn leader_addr(&self, log: &LogName) -> Option<String> {
+        let catalog = self.catalog.get();
+        let group = catalog.log_named(log)?.group;
+        let leader = self.consensus.status(group)?.leader?;
+        catalog.member(leader).map(|member| member.rpc_addr.clone())
+    }
+}
+
 /// Returns the bounds of a log, for errors.
 pub fn bounds(log: &OpenLog, visible: &Visible) -> LogBounds {
     LogBounds {
@@ -91,13 +101,43 @@ pub fn bounds(log: &OpenLog, visible: &Visible) -> LogBounds {
     }
 }
 
-/// Checks the log id that a request requires.
-///
-/// # Errors
-/// [`ApiError::LogIdMismatch`].
-pub fn check_log_id(log: &OpenLog, wanted: Option<u64>) -> Result<(), ApiError> {
-    match wanted {
-        Some(id) if id != log.log_id.0 => Err(ApiError::LogIdMismatch { log: log.name.clone(), log_id: log.log_id }),
-        Some(_) | None => Ok(()),
+/// The log id that a request requires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WantedLogId {
+    /// Any.
+    Any,
+    /// This one.
+    Exactly(LogId),
+    /// A text that is not the id of any log.
+    NoLog,
+}
+
+impl WantedLogId {
+    /// The id in a request of `log.v1`.
+    pub fn of_number(id: Option<u64>) -> WantedLogId {
+        id.map_or(WantedLogId::Any, |id| WantedLogId::Exactly(LogId(id)))
+    }
+
+    /// The id in a request of `seriatim.v1`: the text that responses contain.
+    pub fn of_text(id: Option<&str>) -> WantedLogId {
+        let Some(text) = id else { return WantedLogId::Any };
+        match text.parse::<LogId>() {
+            Ok(id) if id.to_string() == text => WantedLogId::Exactly(id),
+            Ok(_) | Err(_) => WantedLogId::NoLog,
+        }
+    }
+
+    /// Checks the id of a log.
+    ///
+    /// # Errors
+    /// [`ApiError::LogIdMismatch`].
+    pub fn check(self, log: &OpenLog) -> Result<(), ApiError> {
+        match self {
+            WantedLogId::Any => Ok(()),
+            WantedLogId::Exactly(id) if id == log.log_id => Ok(()),
+            WantedLogId::Exactly(_) | WantedLogId::NoLog => {
+                Err(ApiError::LogIdMismatch { log: log.name.clone(), log_id: log.log_id })
+            }
+        }
     }
 }

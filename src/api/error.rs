@@ -2,6 +2,8 @@
 //!
 //! A message says "not appended" only if that is certain.
 
+use std::borrow::Cow;
+
 use super::limits::LimitReached;
 use crate::consensus::handle::{ProposeError, ReadIndexError};
 use crate::feature_level::FeatureLevel;
@@ -53,15 +55,18 @@ pub enum Invalid {
     /// The name of the log is malformed.
     #[error("{0}")]
     LogName(BadName),
-    /// Neither `record` nor `records`, or an empty batch.
+    /// Neither `record` nor `records`, or an empty batch. Of `log.v1`.
     #[error("no record: set `record`, or at least one of `records`")]
-    NoRecord,
+    NoRecordOrRecords,
+    /// No `records`.
+    #[error("no record: set at least one of `records`")]
+    NoRecords,
     /// Both `record` and `records`.
     #[error("both `record` and `records` are set: set one of them")]
     RecordAndRecords,
     /// A record is larger than its log allows.
     #[error(
-        "record {position} has {bytes} bytes of value, key and headers, which exceeds record_bytes_max ({bytes_max}) of its log"
+        "record {position} has {bytes} bytes of value, key and headers, which exceeds {limit} ({bytes_max}) of its log"
     )]
     RecordTooLarge {
         /// The position in the request, from 0.
@@ -70,16 +75,20 @@ pub enum Invalid {
         bytes: usize,
         /// The limit of the log.
         bytes_max: u32,
+        /// The name of the limit in the package of the method.
+        limit: &'static str,
     },
     /// All records together are larger than the log allows.
     #[error(
-        "the records have {bytes} bytes of value, key and headers together, which exceeds request_bytes_max ({bytes_max}) of the log"
+        "the records have {bytes} bytes of value, key and headers together, which exceeds {limit} ({bytes_max}) of the log"
     )]
     RequestTooLarge {
         /// The size of all values, keys and headers.
         bytes: usize,
         /// The limit of the log.
         bytes_max: usize,
+        /// The name of the limit in the package of the method.
+        limit: &'static str,
     },
     /// All records together are larger than any log allows.
     #[error("the records would take more than {bytes_max} bytes in the log, the limit of every log")]
@@ -87,12 +96,49 @@ pub enum Invalid {
         /// The limit of the format.
         bytes_max: usize,
     },
-    /// The bytes contain a field that this version does not know, or one of another type.
-    #[error("the request contains field {0}, which this version does not know, or not with this type")]
-    UnknownField(u32),
+    /// The message contains a field that this version does not know.
+    #[error("the request contains the field {field}, which this version does not know")]
+    UnknownField {
+        /// The path of the message, and the number of the field.
+        field: String,
+    },
+    /// A field of the message has another wire type.
+    #[error("`{field}` has the wire type of another field")]
+    WireType {
+        /// The path of the field.
+        field: String,
+    },
+    /// An enum of the message has a value that this version does not know.
+    #[error("`{field}` has the value {value}, which this version does not know")]
+    EnumValue {
+        /// The path of the field.
+        field: String,
+        /// The value.
+        value: i32,
+    },
+    /// The method does not use the field.
+    #[error("`{field}` does not apply to this method")]
+    NotApplicable {
+        /// The name of the field.
+        field: &'static str,
+    },
     /// The settings of a log contradict each other or exceed their bounds.
-    #[error("{0}")]
-    Settings(String),
+    #[error("{what}")]
+    Settings {
+        /// The name of the field.
+        field: &'static str,
+        /// What is wrong.
+        what: String,
+    },
+    /// A path in `update_mask` is not a setting.
+    #[error("`update_mask` contains {0:?}, which is not a setting of a log")]
+    UpdateMask(String),
+    /// A page size that is negative.
+    #[error("`page_size` must not be negative")]
+    PageSize,
+    /// A page token that this API did not return.
+    #[error("`page_token` is not the `next_page_token` of a response")]
+    PageToken,
     /// The feature level is 0 or missing.
     #[error("`level` must be at least 1")]
     FeatureLevel,
@@ -102,15 +148,48 @@ pub enum Invalid {
     /// `expected_offset` exceeds the largest offset of any log.
     #[error("`expected_offset` {0} exceeds the largest offset ({max})", max = Offset::MAX)]
     ExpectedOffset(Offset),
-    /// `start` has a value that this version does not know.
+    /// `start` has a value that this version does not know. Of `log.v1`.
     #[error("`start` has the unknown value {0}")]
     Start(i32),
-    /// `heartbeat_ms` is below its limit, or `max_records` is 0.
-    #[error("`heartbeat_ms` must be 0 or at least {heartbeat_ms_min}, and needs `max_records`")]
+    /// `heartbeat_ms` is below its limit.
+    #[error("`heartbeat_ms` must be 0 or at least {heartbeat_ms_min}")]
     Heartbeat {
         /// The shortest interval, milliseconds.
         heartbeat_ms_min: u32,
     },
+    /// `heartbeat_ms` is below its limit, or `max_records` is 0. Of `log.v1`.
+    #[error("`heartbeat_ms` must be 0 or at least {heartbeat_ms_min}, and needs `max_records`")]
+    HeartbeatOfBatches {
+        /// The shortest interval, milliseconds.
+        heartbeat_ms_min: u32,
+    },
+}
+
+impl Invalid {
+    /// Returns the path of the field that is wrong, if it is one.
+    pub fn field(&self) -> Option<Cow<'_, str>> {
+        Some(match self {
+            Invalid::Malformed | Invalid::MessageTooLarge { .. } => return None,
+            Invalid::RecordTooLarge { position, .. } => Cow::Owned(format!("records[{position}]")),
+            Invalid::UnknownField { field } | Invalid::WireType { field } | Invalid::EnumValue { field, .. } => {
+                Cow::Borrowed(field)
+            }
+            Invalid::NotApplicable { field } | Invalid::Settings { field, .. } => Cow::Borrowed(field),
+            Invalid::LogName(_) | Invalid::LogChanged => "log".into(),
+            Invalid::NoRecordOrRecords
+            | Invalid::NoRecords
+            | Invalid::RecordAndRecords
+            | Invalid::RequestTooLarge { .. }
+            | Invalid::EntryTooLarge { .. } => "records".into(),
+            Invalid::UpdateMask(_) => "update_mask".into(),
+            Invalid::PageSize => "page_size".into(),
+            Invalid::PageToken => "page_token".into(),
+            Invalid::FeatureLevel => "level".into(),
+            Invalid::ExpectedOffset(_) => "expected_offset".into(),
+            Invalid::Start(_) => "start".into(),
+            Invalid::Heartbeat { .. } | Invalid::HeartbeatOfBatches { .. } => "heartbeat_ms".into(),
+        })
+    }
 }
 
 /// Why a request failed.
@@ -196,7 +275,7 @@ pub enum ApiError {
     Limit(#[from] LimitReached),
     /// Not appended, and a retry may succeed.
     #[error("not appended: the leader changed, try again")]
-    NotAppended,
+    LeaderChanged,
     /// No leader is known, or none could confirm its leadership.
     #[error("nothing was done: no leader is known to have a majority")]
     NoLeader,
@@ -234,6 +313,9 @@ pub enum ApiError {
         /// True if the request has a producer id, so that a retry is appended once.
         retry_is_safe: bool,
     },
+    /// The change is committed, but this node could not apply it or read its result in time.
+    #[error("it was done, but this node did not apply it in time: the same request again returns the result")]
+    CommittedNotApplied,
     /// The deadline passed before anything was done.
     #[error("the deadline passed before anything was done, and nothing will be done")]
     DeadlinePassed,
@@ -267,8 +349,8 @@ pub struct FailedProposal<'a> {
     pub bounds: &'a LogBounds,
     /// `expected_offset`, or the first offset that a trim keeps.
     pub offset: Offset,
-    /// The producer id of the request, or 0.
-    pub producer_id: u64,
+    /// The same request again has no second effect.
+    pub retry_is_safe: bool,
 }
 
 const NO_REPLICA: ApiError = ApiError::Joining("the node that had to answer has no replica of the log yet");
@@ -289,7 +371,7 @@ impl ApiError {
     /// Returns the error of a failed proposal to a log.
     pub fn from_propose(error: ProposeError, proposed: &FailedProposal<'_>) -> ApiError {
         match error {
-            ProposeError::OutcomeUnknown => ApiError::OutcomeUnknown { retry_is_safe: proposed.producer_id != 0 },
+            ProposeError::OutcomeUnknown => ApiError::OutcomeUnknown { retry_is_safe: proposed.retry_is_safe },
             ProposeError::ExpectedOffset { next_offset } => {
                 let log = proposed.bounds.log.clone();
                 ApiError::ExpectedOffset { log, expected: proposed.offset, next_offset }
@@ -305,7 +387,7 @@ impl ApiError {
     pub fn from_command(error: ProposeError) -> ApiError {
         match error {
             ProposeError::NotLeader { leader: None } => ApiError::NoLeader,
-            ProposeError::NotLeader { leader: Some(_) } | ProposeError::Dropped => ApiError::NotAppended,
+            ProposeError::NotLeader { leader: Some(_) } | ProposeError::Dropped => ApiError::LeaderChanged,
             ProposeError::QueueFull => ApiError::QueueFull,
             ProposeError::DiskFull => ApiError::DiskFull,
             ProposeError::TooLarge => Invalid::EntryTooLarge { bytes_max: ENTRY_BYTES_MAX }.into(),

@@ -3,11 +3,13 @@
 use protobuf::{Message, MessageFull};
 
 use super::append_request::AppendRequest;
+use super::core::WantedLogId;
 use super::error::Invalid;
 use super::messages::{Request, decode};
+use super::package::Package;
 use super::wire::canonical;
 use crate::fuzz::{Loop, PROTOBUF_FIXED_BYTES, counted};
-use crate::pb::{self, admin, health, log};
+use crate::pb::{self, health, log, v1};
 use crate::storage::payload::{RecordFields, check_stamped, encode_record, stamp_records};
 use crate::types::{LogName, Offset, Term};
 use crate::varint;
@@ -43,7 +45,7 @@ fn by_protobuf(bytes: &[u8]) -> Result<(log::ProduceRequest, Vec<u8>), Option<In
     let records: Vec<&log::Record> = match (request.record.as_ref(), &request.records[..]) {
         (Some(_), [_, ..]) => return Err(Some(Invalid::RecordAndRecords)),
         (Some(record), []) => vec![record],
-        (None, []) => return Err(Some(Invalid::NoRecord)),
+        (None, []) => return Err(Some(Invalid::NoRecordOrRecords)),
         (None, records) => records.iter().collect(),
     };
     let mut payload = Vec::new();
@@ -121,7 +123,7 @@ fn produce_request() {
     all.run(|bytes| {
         // rust-protobuf differs from the standard only for bytes that are not in canonical form.
         let right = canonical::<log::ProduceRequest>(bytes).map_err(Some);
-        match (AppendRequest::decode(bytes), right.and_then(|right| by_protobuf(&right))) {
+        match (AppendRequest::decode(bytes, Package::LogV1), right.and_then(|right| by_protobuf(&right))) {
             (Ok(append), Ok((request, payload))) => {
                 let batch = append.proposal();
                 assert_eq!(batch.expected_offset, request.expected_offset.map(Offset));
@@ -131,16 +133,16 @@ fn produce_request() {
             (Err(ours), Err(Some(theirs))) => assert_eq!(ours, theirs),
             (ours, theirs) => panic!("ours: {ours:?}, protobuf's: {theirs:?}"),
         }
-        let (ours, memory) = counted(|| AppendRequest::decode(bytes));
+        let (ours, memory) = counted(|| AppendRequest::decode(bytes, Package::LogV1));
         assert!(memory <= 64 * bytes.len() + 1024, "{memory} bytes of memory for {}", bytes.len());
         let theirs = by_protobuf(bytes);
         let append = match (ours, theirs) {
             (Ok(append), Ok((request, payload))) if !is_odd(bytes, &[1, 3]) => {
                 let batch = append.proposal();
-                assert_eq!(append.log, LogName::new(&request.log).expect("a name"));
+                assert_eq!(append.log(), Ok(LogName::new(&request.log).expect("a name")));
                 assert_eq!(batch.expected_offset, request.expected_offset.map(Offset));
                 assert_eq!((batch.producer_id, batch.sequence), (request.producer_id, request.sequence));
-                assert_eq!(append.log_id(), request.log_id);
+                assert_eq!(append.log_id(), WantedLogId::of_number(request.log_id));
                 assert!(batch.payload[..] == payload[..], "the same records");
                 append
             }
@@ -173,10 +175,10 @@ fn small<M: MessageFull + PartialEq>(name: &'static str, seeds: Vec<M>) {
     let seeds = seeds.iter().map(|message| message.write_to_bytes().expect("encoded")).collect();
     Loop::new(name, seeds).memory(400).memory_fixed(PROTOBUF_FIXED_BYTES).run(|bytes| {
         let request = Request(bytes.to_vec());
-        let Ok(message) = decode::<M>(&request) else { return false };
+        let Ok(message) = decode::<M>(&request, Package::LogV1) else { return false };
         let again = Request(message.write_to_bytes().expect("encoded"));
         // Unknown fields are kept and encoded too, so the second encoding may exceed the limit.
-        assert!(decode::<M>(&again).is_ok_and(|again| again == message) || again.0.len() > 64 << 10);
+        assert!(decode::<M>(&again, Package::LogV1).is_ok_and(|again| again == message) || again.0.len() > 64 << 10);
         true
     });
 }
@@ -210,13 +212,13 @@ fn get_servers_request() {
 
 #[test]
 fn trim_request() {
-    let request = admin::TrimRequest { log: "events".into(), first_offset: 9, ..admin::TrimRequest::default() };
+    let request = v1::TrimLogRequest { log: "events".into(), first_offset: 9, ..v1::TrimLogRequest::default() };
     small("trim_request", vec![request]);
 }
 
 #[test]
 fn get_node_request() {
-    small("get_node_request", vec![admin::GetNodeRequest::default()]);
+    small("get_node_request", vec![v1::GetNodeRequest::default()]);
 }
 
 #[test]

@@ -15,8 +15,8 @@ use super::service::{Call, Service, StreamEnd, poll_gone};
 use crate::pb::health::health_check_response::ServingStatus;
 use crate::pb::health::{HealthCheckRequest, HealthCheckResponse};
 
-/// The service whose health depends on a majority.
-const LOG: &str = "log.v1.Log";
+/// The services whose health depends on a majority.
+const LOGS: [&str; 2] = ["seriatim.v1.LogService", "log.v1.Log"];
 /// The interval in which a watch checks the health of the logs.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
@@ -24,8 +24,8 @@ const WATCH_EVERY: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// NOT_FOUND for a service that this node does not have.
-pub async fn check(service: Service, _call: Call, request: Request) -> Result<HealthCheckResponse, ApiError> {
-    let request: HealthCheckRequest = decode(&request)?;
+pub async fn check(service: Service, call: Call, request: Request) -> Result<HealthCheckResponse, ApiError> {
+    let request: HealthCheckRequest = decode(&request, call.package)?;
     if !service.services.contains(&request.service.as_str()) {
         return Err(ApiError::NoSuchService);
     }
@@ -39,7 +39,7 @@ pub fn watch(stream: ServerStream<'_, HealthCheckResponse>) -> BoxFuture<'_, Res
 
 async fn serve(stream: ServerStream<'_, HealthCheckResponse>) -> Result<(), StreamEnd> {
     let ServerStream { service, call, request, sink } = stream;
-    let request: HealthCheckRequest = decode(request)?;
+    let request: HealthCheckRequest = decode(request, call.package)?;
     let known = service.services.contains(&request.service.as_str());
     let mut seen = service.lifecycle.now();
     let mut sent = None;
@@ -58,7 +58,7 @@ async fn serve(stream: ServerStream<'_, HealthCheckResponse>) -> Result<(), Stre
         }
         let mut gone = pin!(poll_fn(|cx| poll_gone(sink, cx)));
         let mut next = call.next_check();
-        if request.service == LOG {
+        if LOGS.contains(&request.service.as_str()) {
             next = next.min(Instant::now() + WATCH_EVERY);
         }
         let mut check_again = pin!(service.timers.at(next));
@@ -74,7 +74,7 @@ async fn serve(stream: ServerStream<'_, HealthCheckResponse>) -> Result<(), Stre
 async fn status(service: &Service, name: &str, phase: Phase) -> ServingStatus {
     let status = serving(phase);
     match service.core() {
-        Ok(core) if name == LOG && status == ServingStatus::SERVING => {
+        Ok(core) if LOGS.contains(&name) && status == ServingStatus::SERVING => {
             match service.availability.serves(core, &service.timers).await {
                 true => status,
                 false => ServingStatus::NOT_SERVING,

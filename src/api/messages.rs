@@ -10,9 +10,11 @@ use grpcio::{GrpcSlice, Marshaller, MessageReader, Method, MethodType, pb_de, pb
 use protobuf::{Message, MessageFull};
 
 use super::error::Invalid;
-use super::wire::{canonical, put_fixed64_field, put_varint_field};
+use super::package::Package;
+use super::wire::{canonical, check_known, put_fixed64_field, put_text_field, put_varint_field};
+use crate::consensus::handle::Appended;
 use crate::pb;
-use crate::types::LogId;
+use crate::types::{LogId, Offset};
 use crate::watermark::Visible;
 
 /// The bytes of a request.
@@ -23,7 +25,20 @@ pub struct Request(pub Vec<u8>);
 pub struct ConsumeReply(Cell<Vec<u8>>);
 
 /// The maximum size of the fields that [`ConsumeReply::many`] appends to the records.
-const TAIL_BYTES_MAX: usize = 32;
+const TAIL_BYTES_MAX: usize = 64;
+
+/// The fields of a `ConsumeResponse` besides its records.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadState {
+    /// The form of the response.
+    pub package: Package,
+    /// The bounds of the log.
+    pub visible: Visible,
+    /// The id of the log.
+    pub log_id: LogId,
+    /// The offset after the last record that was sent.
+    pub resume: Offset,
+}
 
 impl ConsumeReply {
     /// Creates a response with one record, which is already encoded as field 2 (`record`).
@@ -31,20 +46,52 @@ impl ConsumeReply {
         ConsumeReply(Cell::new(record))
     }
 
-    /// Creates a response with any number of records, and the bounds of the log.
-    pub fn many(mut records: Vec<u8>, visible: Visible, log_id: LogId) -> ConsumeReply {
+    /// Creates a response with any number of records.
+    pub fn many(mut records: Vec<u8>, state: ReadState) -> ConsumeReply {
         records.reserve(TAIL_BYTES_MAX);
-        put_varint_field(&mut records, 4, visible.first_offset.0);
-        put_varint_field(&mut records, 5, visible.next_offset.0);
-        put_fixed64_field(&mut records, 6, log_id.0);
+        put_varint_field(&mut records, 4, state.visible.first_offset.0);
+        put_varint_field(&mut records, 5, state.visible.next_offset.0);
+        match state.package {
+            Package::LogV1 => put_fixed64_field(&mut records, 6, state.log_id.0),
+            Package::SeriatimV1 => {
+                put_text_field(&mut records, 6, &state.log_id.to_string());
+                put_varint_field(&mut records, 7, state.resume.0);
+            }
+        }
         ConsumeReply(Cell::new(records))
     }
 
     /// Like [`ConsumeReply::many`], for some of the records of one read.
-    pub fn part(records: &[u8], visible: Visible, log_id: LogId) -> ConsumeReply {
+    pub fn part(records: &[u8], state: ReadState) -> ConsumeReply {
         let mut part = Vec::with_capacity(records.len() + TAIL_BYTES_MAX);
         part.extend_from_slice(records);
-        ConsumeReply::many(part, visible, log_id)
+        ConsumeReply::many(part, state)
+    }
+}
+
+/// A `ProduceResponse` of either package.
+pub struct ProduceReply {
+    /// The form of the response.
+    pub package: Package,
+    /// Where the records were appended.
+    pub appended: Appended,
+    /// The id of the log.
+    pub log_id: LogId,
+}
+
+impl ProduceReply {
+    /// Returns the bytes that are sent.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(TAIL_BYTES_MAX);
+        put_varint_field(&mut bytes, 1, self.appended.offset.0);
+        put_varint_field(&mut bytes, 2, self.appended.count.into());
+        put_varint_field(&mut bytes, 3, self.appended.term.0);
+        put_fixed64_field(&mut bytes, 4, self.appended.append_time_us);
+        match self.package {
+            Package::LogV1 => put_fixed64_field(&mut bytes, 5, self.log_id.0),
+            Package::SeriatimV1 => put_text_field(&mut bytes, 5, &self.log_id.to_string()),
+        }
+        bytes
     }
 }
 
@@ -56,23 +103,17 @@ impl ConsumeReply {
     }
 }
 
-/// Decodes a request that contains no records.
+/// Decodes a request that contains no records. `log.v1` ignores what it does not know, as its original does. Elsewhere a field
+/// that this version does not know is refused: it may say under which condition, or that nothing should be done at all.
 ///
 /// # Errors
-/// [`Invalid::Malformed`].
-pub fn decode<M: MessageFull>(request: &Request) -> Result<M, Invalid> {
+/// [`Invalid::Malformed`]; those of [`check_known`], except in `log.v1`.
+pub fn decode<M: MessageFull>(request: &Request, package: Package) -> Result<M, Invalid> {
+    match package {
+        Package::LogV1 => {}
+        Package::SeriatimV1 => check_known::<M>(&request.0)?,
+    }
     pb::parse(&canonical::<M>(&request.0)?).map_err(|_| Invalid::Malformed)
-}
-
-/// Decodes a request that changes something for good. A field that this version does not know is refused: it may say
-/// under which condition, or that nothing should be changed at all.
-///
-/// # Errors
-/// [`Invalid::Malformed`], [`Invalid::UnknownField`].
-pub fn decode_change<M: MessageFull>(request: &Request) -> Result<M, Invalid> {
-    let message: M = decode(request)?;
-    let unknown = message.special_fields().unknown_fields().iter().next().map(|(number, _)| number);
-    unknown.map_or(Ok(message), |number| Err(Invalid::UnknownField(number)))
 }
 
 /// A message that a handler may return.
@@ -83,6 +124,10 @@ pub trait Response: Sized + Send + 'static {
 
 impl<T: Message> Response for T {
     const MARSHALLER: Marshaller<T> = Marshaller { ser: pb_ser, de: pb_de };
+}
+
+impl Response for ProduceReply {
+    const MARSHALLER: Marshaller<ProduceReply> = Marshaller { ser: put_produce_reply, de: no_reply };
 }
 
 impl Response for ConsumeReply {
@@ -113,6 +158,11 @@ fn put_reply(reply: &ConsumeReply, buffer: &mut GrpcSlice) -> grpcio::Result<()>
     Ok(())
 }
 
-fn no_reply(_: MessageReader) -> grpcio::Result<ConsumeReply> {
+fn put_produce_reply(reply: &ProduceReply, buffer: &mut GrpcSlice) -> grpcio::Result<()> {
+    *buffer = GrpcSlice::from(reply.bytes());
+    Ok(())
+}
+
+fn no_reply<T>(_: MessageReader) -> grpcio::Result<T> {
     Err(grpcio::Error::Codec("only a client decodes this".into()))
 }

@@ -1,4 +1,5 @@
-//! The client API: `log.v1.Log`, `seriatim.v1.Admin` and `grpc.health.v1.Health`, on the client listener.
+//! The client API, on the client listener: `seriatim.v1` (`LogService`, `ClusterService`), `log.v1.Log` for the clients of proglog,
+//! health checks and server reflection.
 //!
 //! ```text
 //!  request ── prelude: certificate, right, limits ── handler: log name and its right ── router ── consensus here
@@ -24,8 +25,10 @@
 //! In reading order:
 //! - [`rpc`]: the table of RPCs. [`prelude`]: the steps before and after every handler. [`service`]: what handlers use.
 //! - [`access`], [`limits`], [`deadline`], [`in_flight`], [`lifecycle`], [`metrics`]: the parts of the prelude
-//! - [`produce`], [`produce_stream`], [`consume`], [`consume_stream`], [`info`], [`admin`], [`configure`], [`upgrade`], [`health`]: the
-//!   handlers; [`append_request`], [`read`] and `availability` are parts of them
+//! - [`produce`], [`produce_stream`], [`consume`], [`consume_stream`], [`servers`], [`logs`], [`trim`], [`update`], [`node`], [`identity`],
+//!   [`upgrade`], [`health`], [`reflection`]: the handlers; [`append_request`], [`read_request`], [`read`] and `availability` are
+//!   parts of them
+//! - [`package`]: the two packages in which the same handlers are offered
 //! - [`core`], [`router`], [`forward`]: the parts of the node that the API uses, and the routing of proposals to a leader
 //! - [`messages`], [`wire`]: requests and responses as bytes. [`error`], [`status`]: the errors, and their statuses.
 //! - [`server`]: starts and stops the listener
@@ -53,13 +56,20 @@ pub mod produce_stream;
 pub mod consume;
 pub mod consume_stream;
 pub mod read;
+pub mod read_request;
 
-pub mod admin;
 mod availability;
-pub mod configure;
 pub mod health;
-pub mod info;
+pub mod identity;
+pub mod logs;
+pub mod node;
+pub mod reflection;
+pub mod servers;
+pub mod trim;
+pub mod update;
 pub mod upgrade;
+
+pub mod package;
 
 pub mod core;
 pub mod forward;

@@ -33,8 +33,9 @@ use super::in_flight::Entered;
 use super::limits::Permit;
 use super::messages::Request;
 use super::metrics::RequestMetrics;
+use super::package::Package;
 use super::service::{Call, RequestFailure, Service, StreamEnd};
-use super::status::{FailedAt, Retry, classify, status_of, stream_status_of};
+use super::status::{FailedAt, StatusContext, classify, status_of};
 use crate::grpc::{guarded, spawn_guarded};
 use crate::security::acl::Action;
 use crate::security::identity::Principal;
@@ -51,6 +52,8 @@ const CLIENT_CHECK: Duration = Duration::from_secs(1);
 pub struct Prelude {
     /// The parts that the handler works with.
     pub service: Service,
+    /// The package of the method.
+    pub package: Package,
     /// The permission that the RPC requires.
     pub right: Right,
     /// The maximum size of a message.
@@ -113,7 +116,7 @@ impl Prelude {
     async fn refuse(&self, principal: &Principal, deadline: Option<Instant>, failure: &RequestFailure) {
         let service = &self.service;
         service.metrics.failed(&failure.error);
-        if classify(&failure.error).retry != Retry::Useless {
+        if !classify(&failure.error).always_fails() {
             return;
         }
         let (now, bytes) = (Instant::now(), failure.request_bytes);
@@ -163,13 +166,13 @@ impl Prelude {
     ) where
         F: Future<Output = Result<(T, Option<Permit>), ApiError>> + Send + 'static,
     {
-        let call = Call::new(&self.service, ctx, self.right);
+        let call = Call::new(&self.service, ctx, self.right, self.package);
         let prelude = self.clone();
         spawn_guarded(ctx, &self.service.fatal, async move {
             let service = &prelude.service;
             let received = prelude.receive(&call, &mut requests).await;
             let in_flight = service.in_flight.enter();
-            let (principal, deadline) = (call.principal(), call.deadline);
+            let (principal, deadline, context) = (call.principal(), call.deadline, call.context());
             let (result, permit) = match received {
                 Ok((request, permit)) => {
                     let request_bytes = request.0.len();
@@ -198,7 +201,7 @@ impl Prelude {
             // A failed send means that the client is gone.
             let _ = match result {
                 Ok((response, _holds)) => sink.success(response).await,
-                Err(failure) => sink.fail(status_of(&failure.error)).await,
+                Err(failure) => sink.fail(status_of(&failure.error, &context.of_status(service, failure.at))).await,
             };
             // Dropped before the status is sent, it would cancel the request.
             drop(requests);
@@ -273,7 +276,7 @@ impl<T> OpenStream<T> {
         requests: RequestStream<Request>,
         sink: DuplexSink<T>,
     ) -> OpenStream<T> {
-        let call = Call::new(&prelude.service, ctx, prelude.right);
+        let call = Call::new(&prelude.service, ctx, prelude.right, prelude.package);
         OpenStream { prelude: prelude.clone(), call, requests, sink, in_flight: None, permit: None }
     }
 
@@ -325,11 +328,8 @@ impl<T> OpenStream<T> {
             Ok(()) => sink.close().await,
             Err(StreamEnd::Failed(failure)) => {
                 prelude.refuse(&call.principal(), call.deadline, &failure).await;
-                let status = match failure.at {
-                    Some(at) => stream_status_of(&failure.error, at),
-                    None => status_of(&failure.error),
-                };
-                sink.fail(status).await
+                let context = call.context().of_status(&prelude.service, failure.at);
+                sink.fail(status_of(&failure.error, &context)).await
             }
             Err(StreamEnd::Gone) => Ok(()),
         };
@@ -387,7 +387,8 @@ impl ServerChecker for AccessChecker {
             // gRPC's binding sends the status without its details.
             Some(Err(error)) => {
                 self.metrics.failed(&error);
-                CheckResult::Abort(status_of(&error))
+                let package = Package::SeriatimV1;
+                CheckResult::Abort(status_of(&error, &StatusContext { package, leader: None, at: None }))
             }
             None => CheckResult::Abort(RpcStatus::new(RpcStatusCode::INTERNAL)),
         }

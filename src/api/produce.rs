@@ -5,30 +5,30 @@ use std::time::Instant;
 use super::append_request::AppendRequest;
 use super::core::bounds;
 use super::error::{ApiError, FailedProposal};
-use super::messages::Request;
+use super::messages::{ProduceReply, Request};
 use super::service::{Call, Service};
-use crate::consensus::handle::{Appended, Proposal, ProposeError};
+use crate::consensus::handle::{Proposal, ProposeError};
 use crate::logs::OpenLog;
-use crate::pb::log::ProduceResponse;
 use crate::types::Offset;
 
 /// Serves `Produce`.
 ///
 /// # Errors
 /// Those of [`super::status`].
-pub async fn produce(service: Service, call: Call, request: Request) -> Result<ProduceResponse, ApiError> {
-    let append = AppendRequest::decode(&request.0)?;
+pub async fn produce(service: Service, call: Call, request: Request) -> Result<ProduceReply, ApiError> {
+    let append = AppendRequest::decode(&request.0, call.package)?;
     drop(request);
-    call.check_log(&append.log)?;
+    let name = append.log()?;
+    call.check_log(&name)?;
     let core = service.core()?;
     core.check_rival()?;
-    let log = core.log(&append.log, &service.timers, call.deadline).await?;
+    let log = core.log(&name, &service.timers, call.deadline).await?;
     let proposal = append.for_log(&log, call.deadline)?;
     let sent = SentProposal::new(&proposal);
     match core.propose(call.principal().as_str(), proposal).await {
         Ok(appended) => {
             service.metrics.appended(&appended, sent.bytes, sent.at);
-            Ok(response(&appended, &log))
+            Ok(ProduceReply { package: call.package, appended, log_id: log.log_id })
         }
         Err(error) => Err(propose_error(error, &sent, &log)),
     }
@@ -52,20 +52,9 @@ impl SentProposal {
     }
 }
 
-/// Returns the response to a request that was appended.
-pub fn response(appended: &Appended, log: &OpenLog) -> ProduceResponse {
-    let mut response = ProduceResponse::new();
-    response.offset = appended.offset.0;
-    response.count = appended.count;
-    response.term = appended.term.0;
-    response.append_time_us = appended.append_time_us;
-    response.log_id = log.log_id.0;
-    response
-}
-
 /// Returns the error of a request that was not appended, or whose outcome is unknown.
 pub fn propose_error(error: ProposeError, sent: &SentProposal, log: &OpenLog) -> ApiError {
     let bounds = bounds(log, &log.watermark.get());
     let offset = sent.expected_offset.unwrap_or_default();
-    ApiError::from_propose(error, &FailedProposal { bounds: &bounds, offset, producer_id: sent.producer_id })
+    ApiError::from_propose(error, &FailedProposal { bounds: &bounds, offset, retry_is_safe: sent.producer_id != 0 })
 }

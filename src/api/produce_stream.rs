@@ -24,17 +24,16 @@ use grpcio::{DuplexSink, RequestStream, WriteFlags};
 
 use super::append_request::AppendRequest;
 use super::core::Core;
-use super::error::{ApiError, Invalid};
+use super::error::ApiError;
 use super::limits::Permit;
-use super::messages::Request;
+use super::messages::{ProduceReply, Request};
 use super::prelude::DuplexStream;
-use super::produce::{SentProposal, propose_error, response};
+use super::produce::{SentProposal, propose_error};
 use super::router::{Route, outcome};
 use super::service::{Call, RequestFailure, Service, StreamEnd};
 use super::status::FailedAt;
 use crate::consensus::handle::{Appended, Proposal, ProposeError, StreamPosition};
 use crate::logs::OpenLog;
-use crate::pb::log::ProduceResponse;
 use crate::reply::ReplyReceiver;
 use crate::security::identity::Principal;
 use crate::types::StreamId;
@@ -49,10 +48,10 @@ const WINDOW_BYTES: usize = 8 << 20;
 const SETTLE_MAX: Duration = Duration::from_secs(1);
 
 type Requests = RequestStream<Request>;
-type Out = DuplexSink<ProduceResponse>;
+type Out = DuplexSink<ProduceReply>;
 
 /// Serves `ProduceStream`.
-pub fn produce_stream(stream: DuplexStream<'_, ProduceResponse>) -> BoxFuture<'_, Result<(), StreamEnd>> {
+pub fn produce_stream(stream: DuplexStream<'_, ProduceReply>) -> BoxFuture<'_, Result<(), StreamEnd>> {
     serve(stream).boxed()
 }
 
@@ -72,7 +71,7 @@ enum StreamEvent {
     Ends(ApiError),
 }
 
-async fn serve(duplex: DuplexStream<'_, ProduceResponse>) -> Result<(), StreamEnd> {
+async fn serve(duplex: DuplexStream<'_, ProduceReply>) -> Result<(), StreamEnd> {
     let DuplexStream { service, call, requests, sink } = duplex;
     sink.enhance_batch(true);
     // The first message names the log.
@@ -127,11 +126,12 @@ async fn open<'a>(
     first: Request,
 ) -> Result<(&'a Core, Arc<OpenLog>, Proposal, Permit), ApiError> {
     let permit = service.limits.bytes(&call.principal(), first.0.len())?;
-    let append = AppendRequest::decode(&first.0)?;
-    call.check_log(&append.log)?;
+    let append = AppendRequest::decode(&first.0, call.package)?;
+    let name = append.log()?;
+    call.check_log(&name)?;
     let core = service.core()?;
     core.check_rival()?;
-    let log = core.log(&append.log, &service.timers, call.deadline).await?;
+    let log = core.log(&name, &service.timers, call.deadline).await?;
     let proposal = append.for_log(&log, call.deadline)?;
     Ok((core, log, proposal, permit))
 }
@@ -182,9 +182,9 @@ impl AppendStream<'_> {
                 StreamEvent::NoMoreRequests => self.all_read = true,
                 StreamEvent::Ends(error) => self.failed = Some((error, 0)),
                 StreamEvent::Answer(Ok(appended)) => {
-                    let response = response(&appended, &self.log);
+                    let response = ProduceReply { package: self.call.package, appended, log_id: self.log.log_id };
                     if let Some(front) = self.pop() {
-                        self.service.metrics.appended(&appended, front.sent.bytes, front.sent.at);
+                        self.service.metrics.appended(&response.appended, front.sent.bytes, front.sent.at);
                     }
                     self.answered += 1;
                     if self.failed.is_none()
@@ -257,10 +257,8 @@ impl AppendStream<'_> {
     }
 
     fn check(&self, request: &Request) -> Result<Proposal, ApiError> {
-        let append = AppendRequest::decode(&request.0)?;
-        if append.log != self.log.name {
-            return Err(Invalid::LogChanged.into());
-        }
+        let append = AppendRequest::decode(&request.0, self.call.package)?;
+        append.check_same_log(&self.log.name)?;
         append.for_log(&self.log, self.call.deadline)
     }
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::core::{Core, bounds, check_log_id};
+use super::core::{Core, bounds};
 use super::error::{ApiError, Invalid};
 use super::limits::{LimitReached, Permit};
 use super::metrics::RequestMetrics;
+use super::read_request::{ReadRequest, StartAt};
 use crate::logs::OpenLog;
-use crate::pb::log::{ConsumeRequest, Start};
 use crate::reply::reply;
 use crate::storage::ahead::Ahead;
 use crate::storage::block::ResumePoint;
@@ -34,16 +34,12 @@ pub struct Batching {
 
 impl Batching {
     /// Returns the sizes of the request; `bytes_default` if it sets no size.
-    pub fn of(request: &ConsumeRequest, bytes_default: usize) -> Batching {
-        let bytes_max = match request.max_bytes {
+    pub fn of(request: &ReadRequest, bytes_default: usize) -> Batching {
+        let bytes_max = match request.bytes_max {
             0 => bytes_default,
             bytes => (bytes as usize).min(ANSWER_BYTES_MAX),
         };
-        Batching {
-            one_by_one: request.max_records == 0,
-            records_max: if request.max_records == 0 { u32::MAX } else { request.max_records },
-            bytes_max,
-        }
+        Batching { one_by_one: request.one_by_one, records_max: request.records_max, bytes_max }
     }
 }
 
@@ -70,12 +66,11 @@ pub struct ReadPosition {
 pub async fn read_position(
     core: &Core,
     log: Arc<OpenLog>,
-    request: &ConsumeRequest,
+    request: &ReadRequest,
     timers: &TimersHandle,
     deadline: Option<Instant>,
 ) -> Result<ReadPosition, ApiError> {
-    check_log_id(&log, request.log_id)?;
-    let start = request.start.enum_value().map_err(|value| ApiError::from(Invalid::Start(value)))?;
+    request.log_id.check(&log)?;
     let at = |log, offset| ReadPosition {
         log,
         offset,
@@ -84,24 +79,30 @@ pub async fn read_position(
         resume_point: None,
         read_ahead: Ahead::default(),
     };
-    match start {
-        Start::START_OFFSET => Ok(at(log, Offset(request.offset))),
-        Start::START_EARLIEST => {
+    match request.start {
+        StartAt::Unknown(value) => Err(Invalid::Start(value).into()),
+        StartAt::Offset(offset) => Ok(at(log, offset)),
+        StartAt::Earliest => {
             let offset = log.watermark.get().first_offset;
             Ok(ReadPosition { skips_trimmed: true, ..at(log, offset) })
         }
-        Start::START_LATEST => {
+        StartAt::Last(records) => {
+            let visible = core.catch_up(log.group, &log.watermark, timers, deadline).await?;
+            let offset = Offset(visible.next_offset.0.saturating_sub(records)).max(visible.first_offset);
+            Ok(ReadPosition { skips_trimmed: true, confirmed: Some(visible), ..at(log, offset) })
+        }
+        StartAt::Latest => {
             let visible = core.catch_up(log.group, &log.watermark, timers, deadline).await?;
             Ok(ReadPosition { confirmed: Some(visible), ..at(log, visible.next_offset) })
         }
-        Start::START_TIME => {
+        StartAt::Time(time_us) => {
             let visible = log.watermark.get();
             // Append times never decrease, so the first matching record on this node is the first one on every node.
-            if let Some(offset) = first_not_before(core, &log, &visible, request.start_time_us).await? {
+            if let Some(offset) = first_not_before(core, &log, &visible, time_us).await? {
                 return Ok(ReadPosition { skips_trimmed: true, ..at(log, offset) });
             }
             let visible = core.catch_up(log.group, &log.watermark, timers, deadline).await?;
-            let offset = first_not_before(core, &log, &visible, request.start_time_us).await?;
+            let offset = first_not_before(core, &log, &visible, time_us).await?;
             let skips_trimmed = offset.is_some();
             Ok(ReadPosition {
                 skips_trimmed,
@@ -294,16 +295,24 @@ async fn run_on_reader<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
+    use protobuf::Message as _;
+
     use super::*;
+    use crate::api::messages::Request;
+    use crate::api::package::Package;
+    use crate::api::read_request::ReadMethod;
+    use crate::pb::v1;
 
     #[test]
     fn batching_follows_the_request_within_bounds() {
-        let mut request = ConsumeRequest::new();
-        let exact = Batching::of(&request, 1000);
-        assert_eq!(exact, Batching { one_by_one: true, records_max: u32::MAX, bytes_max: 1000 });
-        request.max_records = 7;
-        request.max_bytes = u32::MAX;
-        let many = Batching::of(&request, 1000);
+        let request = |max_records, max_bytes| {
+            let request = v1::ConsumeRequest { max_records, max_bytes, ..v1::ConsumeRequest::default() };
+            let request = Request(request.write_to_bytes().expect("encoded"));
+            ReadRequest::decode(&request, ReadMethod::Unary, Package::SeriatimV1).expect("valid")
+        };
+        let default = Batching::of(&request(0, 0), 1000);
+        assert_eq!(default, Batching { one_by_one: false, records_max: 1000, bytes_max: 1000 });
+        let many = Batching::of(&request(7, u32::MAX), 1000);
         assert_eq!(many, Batching { one_by_one: false, records_max: 7, bytes_max: ANSWER_BYTES_MAX });
     }
 }

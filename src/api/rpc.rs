@@ -9,10 +9,15 @@ use grpcio::{MethodType, ServiceBuilder};
 use super::access::Right;
 use super::error::ApiError;
 use super::limits::Permit;
+use super::logs::SEES;
 use super::messages::{Request, Response, method};
+use super::package::Package;
 use super::prelude::{AccessChecker, DuplexStream, Prelude, ServerStream};
 use super::service::{Call, Service, StreamEnd};
-use super::{admin, configure, consume, consume_stream, health, info, produce, produce_stream, upgrade};
+use super::{
+    consume, consume_stream, health, identity, logs, node, produce, produce_stream, reflection, servers, trim, update,
+    upgrade,
+};
 use crate::grpc::CLIENT_MESSAGE_BYTES_MAX;
 use crate::security::acl::Action::{Admin, Consume, Produce};
 
@@ -21,8 +26,10 @@ const RECORDS: usize = CLIENT_MESSAGE_BYTES_MAX;
 /// The maximum size of every other request.
 const SMALL: usize = 64 << 10;
 
-/// The service of the health checks. It has no health status of its own.
-const HEALTH: &str = "grpc.health.v1.Health";
+/// The service of the health checks.
+pub const HEALTH: &str = "grpc.health.v1.Health";
+/// The services of server reflection.
+pub const REFLECTION: [&str; 2] = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 
 /// One RPC.
 struct Rpc {
@@ -46,20 +53,46 @@ type Handler = Box<dyn FnOnce(ServiceBuilder, &'static str, Prelude) -> ServiceB
 fn table() -> Vec<Rpc> {
     let rpc = |method, right, request_bytes_max, handler| Rpc { method, right, request_bytes_max, handler };
     let (produce, consume, admin) = (Right::Log(&[Produce]), Right::Log(&[Consume]), Right::Log(&[Admin]));
-    let any_action = Right::Log(&[Consume, Produce, Admin]);
+    let certificate = Right::Certificate;
     vec![
+        rpc("/seriatim.v1.LogService/Produce", produce, RECORDS, unary(produce::produce)),
+        rpc("/seriatim.v1.LogService/ProduceStream", produce, RECORDS, duplex(produce_stream::produce_stream)),
+        rpc("/seriatim.v1.LogService/Consume", consume, SMALL, long_poll(consume::consume)),
+        rpc("/seriatim.v1.LogService/ConsumeStream", consume, SMALL, server_stream(consume_stream::consume_stream)),
+        rpc("/seriatim.v1.LogService/GetServers", Right::LogIfNamed(SEES), SMALL, unary(servers::get_servers)),
+        rpc("/seriatim.v1.LogService/GetLog", Right::Log(SEES), SMALL, unary(logs::get_log)),
+        rpc("/seriatim.v1.LogService/ListLogs", certificate, SMALL, unary(logs::list_logs)),
+        rpc("/seriatim.v1.LogService/UpdateLog", admin, SMALL, unary(update::update_log)),
+        rpc("/seriatim.v1.LogService/TrimLog", admin, SMALL, unary(trim::trim_log)),
+        rpc("/seriatim.v1.ClusterService/GetCluster", certificate, SMALL, unary(identity::get_cluster)),
+        rpc(
+            "/seriatim.v1.ClusterService/RaiseFeatureLevel",
+            Right::EveryLog(Admin),
+            SMALL,
+            unary(upgrade::raise_feature_level),
+        ),
+        rpc("/seriatim.v1.ClusterService/WhoAmI", certificate, SMALL, unary(identity::who_am_i)),
+        rpc("/seriatim.v1.ClusterService/GetNode", Right::EveryLog(Admin), SMALL, unary(node::get_node)),
         rpc("/log.v1.Log/Produce", produce, RECORDS, unary(produce::produce)),
         rpc("/log.v1.Log/ProduceStream", produce, RECORDS, duplex(produce_stream::produce_stream)),
         rpc("/log.v1.Log/Consume", consume, SMALL, long_poll(consume::consume)),
         rpc("/log.v1.Log/ConsumeStream", consume, SMALL, server_stream(consume_stream::consume_stream)),
-        rpc("/log.v1.Log/GetServers", Right::Certificate, SMALL, unary(info::get_servers)),
-        rpc("/log.v1.Log/GetLog", any_action, SMALL, unary(info::get_log)),
-        rpc("/seriatim.v1.Admin/Trim", admin, SMALL, unary(admin::trim)),
-        rpc("/seriatim.v1.Admin/ConfigureLog", admin, SMALL, unary(configure::configure_log)),
-        rpc("/seriatim.v1.Admin/UpgradeCluster", Right::EveryLog(Admin), SMALL, unary(upgrade::upgrade_cluster)),
-        rpc("/seriatim.v1.Admin/GetNode", Right::EveryLog(Admin), SMALL, unary(admin::get_node)),
-        rpc("/grpc.health.v1.Health/Check", Right::Certificate, SMALL, unary(health::check)),
-        rpc("/grpc.health.v1.Health/Watch", Right::Certificate, SMALL, server_stream(health::watch)),
+        rpc("/log.v1.Log/GetServers", certificate, SMALL, unary(servers::get_servers_log_v1)),
+        rpc("/log.v1.Log/GetLog", Right::Log(SEES), SMALL, unary(logs::get_log_log_v1)),
+        rpc("/grpc.health.v1.Health/Check", certificate, SMALL, unary(health::check)),
+        rpc("/grpc.health.v1.Health/Watch", certificate, SMALL, server_stream(health::watch)),
+        rpc(
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            certificate,
+            SMALL,
+            duplex(reflection::server_reflection_info),
+        ),
+        rpc(
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+            certificate,
+            SMALL,
+            duplex(reflection::server_reflection_info),
+        ),
     ]
 }
 
@@ -69,7 +102,11 @@ pub fn register(service: &Service) -> (grpcio::Service, AccessChecker) {
     let rights: HashMap<_, _> = table.iter().map(|rpc| (rpc.method, rpc.right)).collect();
     let services = table.into_iter().fold(ServiceBuilder::new(), |builder, rpc| {
         let Rpc { method, right, request_bytes_max, handler } = rpc;
-        handler(builder, method, Prelude { service: service.clone(), right, request_bytes_max })
+        handler(
+            builder,
+            method,
+            Prelude { service: service.clone(), package: Package::of(method), right, request_bytes_max },
+        )
     });
     (services.build(), AccessChecker::new(service, rights))
 }
@@ -77,7 +114,9 @@ pub fn register(service: &Service) -> (grpcio::Service, AccessChecker) {
 /// Returns the names of the services for health checks. The empty name stands for the process.
 pub fn service_names() -> Vec<&'static str> {
     let services = table().into_iter().filter_map(|rpc| rpc.method.strip_prefix('/')?.split('/').next());
-    let mut names: Vec<&str> = [""].into_iter().chain(services.filter(|name| *name != HEALTH)).collect();
+    // gRPC's own services have no health status.
+    let own = services.filter(|name| *name != HEALTH && !REFLECTION.contains(name));
+    let mut names: Vec<&str> = [""].into_iter().chain(own).collect();
     names.dedup();
     names
 }
@@ -130,26 +169,41 @@ fn duplex<T: Response>(handle: for<'a> fn(DuplexStream<'a, T>) -> BoxFuture<'a, 
 mod tests {
     use std::collections::BTreeSet;
 
+    use protobuf::Message as _;
+    use protobuf::descriptor::FileDescriptorSet;
+
     use super::*;
     use crate::pb;
+    use crate::security::acl::Action;
 
     #[test]
     fn each_rpc_needs_its_right() {
         let (produce, consume, admin) = (Right::Log(&[Produce]), Right::Log(&[Consume]), Right::Log(&[Admin]));
-        let any_action = Right::Log(&[Consume, Produce, Admin]);
+        const ANY: &[Action] = &[Consume, Produce, Admin];
         let expected = [
+            ("/seriatim.v1.LogService/Produce", produce),
+            ("/seriatim.v1.LogService/ProduceStream", produce),
+            ("/seriatim.v1.LogService/Consume", consume),
+            ("/seriatim.v1.LogService/ConsumeStream", consume),
+            ("/seriatim.v1.LogService/GetServers", Right::LogIfNamed(ANY)),
+            ("/seriatim.v1.LogService/GetLog", Right::Log(ANY)),
+            ("/seriatim.v1.LogService/ListLogs", Right::Certificate),
+            ("/seriatim.v1.LogService/UpdateLog", admin),
+            ("/seriatim.v1.LogService/TrimLog", admin),
+            ("/seriatim.v1.ClusterService/GetCluster", Right::Certificate),
+            ("/seriatim.v1.ClusterService/RaiseFeatureLevel", Right::EveryLog(Admin)),
+            ("/seriatim.v1.ClusterService/WhoAmI", Right::Certificate),
+            ("/seriatim.v1.ClusterService/GetNode", Right::EveryLog(Admin)),
             ("/log.v1.Log/Produce", produce),
             ("/log.v1.Log/ProduceStream", produce),
             ("/log.v1.Log/Consume", consume),
             ("/log.v1.Log/ConsumeStream", consume),
             ("/log.v1.Log/GetServers", Right::Certificate),
-            ("/log.v1.Log/GetLog", any_action),
-            ("/seriatim.v1.Admin/Trim", admin),
-            ("/seriatim.v1.Admin/ConfigureLog", admin),
-            ("/seriatim.v1.Admin/UpgradeCluster", Right::EveryLog(Admin)),
-            ("/seriatim.v1.Admin/GetNode", Right::EveryLog(Admin)),
+            ("/log.v1.Log/GetLog", Right::Log(ANY)),
             ("/grpc.health.v1.Health/Check", Right::Certificate),
             ("/grpc.health.v1.Health/Watch", Right::Certificate),
+            ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Right::Certificate),
+            ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Right::Certificate),
         ];
         let rights: Vec<_> = table().iter().map(|rpc| (rpc.method, rpc.right)).collect();
         assert_eq!(rights, expected);
@@ -158,13 +212,14 @@ mod tests {
     /// A method of a `.proto` without a line in the table would be UNIMPLEMENTED; one without a client is of no use.
     #[test]
     fn every_method_of_the_protos_has_a_line() {
-        let files = [pb::log::file_descriptor(), pb::admin::file_descriptor(), pb::health::file_descriptor()];
+        let files = FileDescriptorSet::parse_from_bytes(pb::DESCRIPTORS).expect("descriptors").file;
         let declared: BTreeSet<String> = files
-            .into_iter()
+            .iter()
+            .filter(|file| file.package() != "seriatim.peer.v1")
             .flat_map(|file| {
-                let services = file.proto().service.iter();
+                let services = file.service.iter();
                 services.flat_map(|service| {
-                    let (package, service_name) = (file.proto().package(), service.name());
+                    let (package, service_name) = (file.package(), service.name());
                     service.method.iter().map(move |method| format!("/{package}.{service_name}/{}", method.name()))
                 })
             })
@@ -175,6 +230,6 @@ mod tests {
 
     #[test]
     fn services_are_named_once() {
-        assert_eq!(service_names(), ["", "log.v1.Log", "seriatim.v1.Admin"]);
+        assert_eq!(service_names(), ["", "seriatim.v1.LogService", "seriatim.v1.ClusterService", "log.v1.Log"]);
     }
 }

@@ -20,7 +20,8 @@ use super::in_flight::InFlight;
 use super::lifecycle::{Lifecycle, Phase};
 use super::limits::Budgets;
 use super::metrics::RequestMetrics;
-use super::status::FailedAt;
+use super::package::Package;
+use super::status::{FailedAt, StatusContext};
 use crate::grpc::Received;
 use crate::grpc::received::Account;
 use crate::security::identity::{NoIdentity, Principal};
@@ -64,13 +65,32 @@ pub struct Service {
 
 /// The identity, required permission and deadline of a request.
 pub struct Call {
+    /// The package of the method.
+    pub package: Package,
     right: Right,
+    context: CallContext,
     certificate: Result<ConnectionCertificate, NoIdentity>,
     client: Result<ClientAccess, ApiError>,
     /// Counts the messages of the request's connection.
     pub account: Arc<Account>,
     /// The client's deadline.
     pub deadline: Option<Instant>,
+}
+
+/// What the status of a failed request needs to know about the request. Clones share it.
+#[derive(Clone)]
+pub struct CallContext {
+    package: Package,
+    /// The log that the request names.
+    log: Arc<OnceLock<LogName>>,
+}
+
+impl CallContext {
+    /// Returns the context of the status of a failed request.
+    pub fn of_status(&self, service: &Service, at: Option<FailedAt>) -> StatusContext {
+        let leader = self.log.get().and_then(|log| service.member.get()?.leader_addr(log));
+        StatusContext { package: self.package, leader, at }
+    }
 }
 
 /// Why a stream ends without success.
@@ -111,11 +131,24 @@ impl<E: Into<ApiError>> From<E> for StreamEnd {
 
 impl Call {
     /// Reads identity and deadline from the context of a request.
-    pub fn new(service: &Service, ctx: &RpcContext<'_>, right: Right) -> Call {
+    pub fn new(service: &Service, ctx: &RpcContext<'_>, right: Right, package: Package) -> Call {
         let certificate = service.access.certificate(ctx);
         let client =
             certificate.clone().map_err(ApiError::from).and_then(|certificate| service.access.client(ctx, certificate));
-        Call { right, certificate, client, account: service.received.account(ctx), deadline: deadline::of(ctx) }
+        Call {
+            package,
+            right,
+            context: CallContext { package, log: Arc::default() },
+            certificate,
+            client,
+            account: service.received.account(ctx),
+            deadline: deadline::of(ctx),
+        }
+    }
+
+    /// Returns what the status of the request needs to know, if it fails.
+    pub fn context(&self) -> CallContext {
+        self.context.clone()
     }
 
     /// Returns the client.
@@ -159,9 +192,11 @@ impl Call {
     /// # Errors
     /// [`ApiError::NoIdentity`], [`ApiError::NotAllowed`].
     pub fn check_log(&self, log: &LogName) -> Result<(), ApiError> {
+        // Set once: all messages of a stream are for the same log.
+        let _ = self.context.log.set(log.clone());
         match self.right {
             Right::Certificate => Ok(()),
-            Right::Log(_) => self.client()?.check_log(self.right, log),
+            Right::Log(_) | Right::LogIfNamed(_) => self.client()?.check_log(self.right, log),
             Right::EveryLog(_) => self.client()?.check_every_log(self.right),
         }
     }
@@ -172,7 +207,7 @@ impl Call {
     /// [`ApiError::NoIdentity`], [`ApiError::NotAllowed`].
     pub fn check_every_log(&self) -> Result<(), ApiError> {
         match self.right {
-            Right::Certificate | Right::Log(_) => Ok(()),
+            Right::Certificate | Right::Log(_) | Right::LogIfNamed(_) => Ok(()),
             Right::EveryLog(_) => self.client()?.check_every_log(self.right),
         }
     }

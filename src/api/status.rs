@@ -1,8 +1,8 @@
 //! The classification of all errors: the gRPC status and the `ErrorInfo` of an error, whether a retry helps, and which
 //! counter counts it.
 //!
-//! A status carries `google.rpc.Status` in its details: `ErrorInfo` (domain "seriatim", a reason, metadata),
-//! `RetryInfo` where waiting helps, and `LocalizedMessage` for offsets out of range.
+//! A status carries `google.rpc.Status` in its details: `ErrorInfo` (domain "seriatim", a reason, metadata), `RetryInfo`
+//! where waiting helps, `BadRequest` for a wrong field, and `LocalizedMessage` for offsets out of range.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -14,26 +14,24 @@ use protobuf::{Message, MessageField, MessageFull};
 
 use super::error::{ApiError, Invalid, LogBounds};
 use super::limits::LimitReached;
+use super::package::Package;
 use crate::metrics::Limit;
 use crate::pb::{error_details, status};
-use crate::reason::ErrorReason;
+use crate::reason::{ErrorReason, Retry, key};
 use crate::types::{LogName, Offset};
 
 /// The domain of every `ErrorInfo`.
 pub const DOMAIN: &str = "seriatim";
 
-/// The time after which a client should retry if something was full.
-const RETRY_DELAY: Duration = Duration::from_millis(200);
-
-/// Whether the same request may succeed when it is sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retry {
-    /// Never, unless an operator changes something: the request itself is invalid or not allowed.
-    Useless,
-    /// It depends on the state of the log or of the cluster, as the reason says.
-    Depends,
-    /// After a short wait, because something was full. The status carries `RetryInfo`.
-    Later,
+/// The time after which the same node may answer, by the kind of retry.
+fn retry_delay(retry: Retry) -> Option<Duration> {
+    match retry {
+        Retry::No => None,
+        Retry::Same => Some(Duration::from_millis(200)),
+        // For a client that knows one node only.
+        Retry::Elsewhere => Some(Duration::from_secs(1)),
+        Retry::Later => Some(Duration::from_secs(5)),
+    }
 }
 
 /// What counts an error.
@@ -48,16 +46,14 @@ pub enum Counted {
 /// The class of an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Class {
-    /// The code of the status.
-    pub code: Code,
-    /// The reason in its `ErrorInfo`.
+    /// The reason in its `ErrorInfo`, which determines the status, the outcome and the retry.
     pub reason: ErrorReason,
     /// The metadata of its `ErrorInfo`.
     pub metadata: Vec<Metadata>,
     /// The text of the `LocalizedMessage`, which clients of the first server of this API show to users.
     pub localized: Option<String>,
-    /// Whether a retry helps.
-    pub retry: Retry,
+    /// The fields of the request that are wrong: path and description.
+    pub bad_field: Option<(String, String)>,
     /// A counter in addition to the counter of the reason.
     pub counted: Option<Counted>,
 }
@@ -66,8 +62,17 @@ pub struct Class {
 pub type Metadata = (&'static str, String);
 
 impl Class {
-    fn new(code: Code, reason: ErrorReason, retry: Retry) -> Class {
-        Class { code, reason, metadata: Vec::new(), localized: None, retry, counted: None }
+    fn new(reason: ErrorReason) -> Class {
+        Class { reason, metadata: Vec::new(), localized: None, bad_field: None, counted: None }
+    }
+
+    /// Returns whether the same request fails whenever it is sent, because it is wrong or not allowed.
+    pub fn always_fails(&self) -> bool {
+        match self.reason.status() {
+            Code::UNAUTHENTICATED | Code::PERMISSION_DENIED | Code::INVALID_ARGUMENT | Code::NOT_FOUND => true,
+            Code::UNIMPLEMENTED => self.reason.retry() == Retry::No,
+            _ => self.reason == ErrorReason::LogIdMismatch,
+        }
     }
 
     fn counted(self, counted: Counted) -> Class {
@@ -96,7 +101,7 @@ impl Class {
     /// The class of an offset outside of the log.
     fn out_of_range(reason: ErrorReason, of: &LogBounds, offset: Offset) -> Class {
         let text = format!("The requested offset is outside the log's range: {offset}");
-        Class { localized: Some(text), ..Class::new(Code::OUT_OF_RANGE, reason, Retry::Depends) }
+        Class { localized: Some(text), ..Class::new(reason) }
             .with("log", &of.log)
             .with("log_id", of.log_id)
             .with("first_offset", of.first_offset)
@@ -117,28 +122,23 @@ pub struct FailedAt {
 /// The classes of all errors.
 pub fn classify(error: &ApiError) -> Class {
     use ErrorReason as Reason;
-    use Retry::{Depends, Later, Useless};
     let class = Class::new;
-    let access = |code, reason| class(code, reason, Useless).counted(Counted::Access);
-    let full = |reason, limit| class(Code::RESOURCE_EXHAUSTED, reason, Later).counted(Counted::Limit(limit));
+    let access = |reason| class(reason).counted(Counted::Access);
+    let full = |reason, limit| class(reason).counted(Counted::Limit(limit));
     match error {
-        ApiError::NoIdentity(_) => access(Code::UNAUTHENTICATED, Reason::NoIdentity),
-        ApiError::NotAllowed { .. } => access(Code::PERMISSION_DENIED, Reason::NotAllowed),
+        ApiError::NoIdentity(_) => access(Reason::NoIdentity),
+        ApiError::NotAllowed { .. } => access(Reason::NotAllowed),
         ApiError::Invalid(invalid) => classify_invalid(invalid),
-        ApiError::Unimplemented(_) => class(Code::UNIMPLEMENTED, Reason::Unimplemented, Useless),
+        ApiError::Unimplemented(_) => class(Reason::NotImplemented),
         ApiError::NewerVersion { log, offset, resume, what: _ } => {
-            class(Code::UNIMPLEMENTED, Reason::Unimplemented, Useless).of_records(log, *offset, *resume)
+            class(Reason::RecordUnsupported).of_records(log, *offset, *resume)
         }
-        ApiError::LevelUnsupported { .. } => class(Code::FAILED_PRECONDITION, Reason::FeatureLevelUnsupported, Depends),
-        ApiError::NoSuchLog(log) => class(Code::NOT_FOUND, Reason::NoSuchLog, Useless).with("log", log),
-        ApiError::NoSuchService => class(Code::NOT_FOUND, Reason::NoSuchService, Useless),
-        ApiError::LogIdMismatch { log, log_id } => {
-            class(Code::FAILED_PRECONDITION, Reason::LogIdMismatch, Useless).with("log", log).with("log_id", log_id)
-        }
+        ApiError::LevelUnsupported { .. } => class(Reason::FeatureLevelUnsupported),
+        ApiError::NoSuchLog(log) => class(Reason::NoSuchLog).with("log", log),
+        ApiError::NoSuchService => class(Reason::NoSuchService),
+        ApiError::LogIdMismatch { log, log_id } => class(Reason::LogIdMismatch).with("log", log).with("log_id", log_id),
         ApiError::ExpectedOffset { log, expected: _, next_offset } => {
-            class(Code::FAILED_PRECONDITION, Reason::ExpectedOffsetMismatch, Depends)
-                .with("log", log)
-                .with("next_offset", next_offset)
+            class(Reason::ExpectedOffsetMismatch).with("log", log).with("next_offset", next_offset)
         }
         ApiError::OffsetPastEnd(of, offset) => Class::out_of_range(Reason::OffsetPastEnd, of, *offset),
         ApiError::OffsetTrimmed(of, offset) => Class::out_of_range(Reason::OffsetTrimmed, of, *offset),
@@ -147,87 +147,125 @@ pub fn classify(error: &ApiError) -> Class {
             full(Reason::LimitReached, *limit).with_limit(limit.code(), max)
         }
         // A full disk has a counter of its own.
-        ApiError::DiskFull => class(Code::RESOURCE_EXHAUSTED, Reason::DiskFull, Later),
-        ApiError::Shortage { .. } => class(Code::RESOURCE_EXHAUSTED, Reason::Shortage, Later),
-        ApiError::NotAppended => class(Code::UNAVAILABLE, Reason::NotAppended, Depends),
-        ApiError::NoLeader => class(Code::UNAVAILABLE, Reason::NoLeader, Depends),
-        ApiError::NotReady { waiting_for } => {
-            class(Code::UNAVAILABLE, Reason::Joining, Depends).with("waiting_for", waiting_for)
-        }
-        ApiError::Joining(_) => class(Code::UNAVAILABLE, Reason::Joining, Depends),
-        ApiError::AnotherCluster(_) => class(Code::UNAVAILABLE, Reason::AnotherCluster, Depends),
-        ApiError::Stopping => class(Code::UNAVAILABLE, Reason::Stopping, Depends),
-        ApiError::ReplicaDamaged => class(Code::UNAVAILABLE, Reason::Damaged, Depends),
-        ApiError::LeaderUnreadable { .. } => class(Code::UNAVAILABLE, Reason::LeaderDamaged, Depends),
-        ApiError::OutcomeUnknown { retry_is_safe: true } => class(Code::UNAVAILABLE, Reason::OutcomeUnknown, Depends),
-        ApiError::OutcomeUnknown { retry_is_safe: false } => class(Code::UNKNOWN, Reason::OutcomeUnknown, Depends),
-        ApiError::DeadlinePassed => class(Code::DEADLINE_EXCEEDED, Reason::NotAppended, Depends),
+        ApiError::DiskFull => class(Reason::DiskFull),
+        ApiError::Shortage { .. } => class(Reason::Shortage),
+        ApiError::LeaderChanged => class(Reason::LeaderChanged),
+        ApiError::NoLeader => class(Reason::NoLeader),
+        ApiError::NotReady { waiting_for } => class(Reason::Joining).with("waiting_for", waiting_for),
+        ApiError::Joining(_) => class(Reason::Joining),
+        ApiError::AnotherCluster(_) => class(Reason::AnotherCluster),
+        ApiError::Stopping => class(Reason::Stopping),
+        ApiError::ReplicaDamaged => class(Reason::ReplicaDamaged),
+        ApiError::LeaderUnreadable { .. } => class(Reason::LeaderDamaged),
+        ApiError::OutcomeUnknown { retry_is_safe: true } => class(Reason::AnswerLost),
+        ApiError::OutcomeUnknown { retry_is_safe: false } => class(Reason::OutcomeUnknown),
+        ApiError::DeadlinePassed => class(Reason::DeadlinePassed),
         ApiError::Damaged { log, offset, resume, what: _ } => {
-            class(Code::DATA_LOSS, Reason::Damaged, Depends).of_records(log, *offset, *resume)
+            class(Reason::RecordDamaged).of_records(log, *offset, *resume)
         }
-        ApiError::Internal(_) => class(Code::INTERNAL, Reason::Internal, Depends),
+        ApiError::CommittedNotApplied => class(Reason::CommittedNotApplied),
+        ApiError::Internal(_) => class(Reason::InternalError),
     }
 }
 
 fn classify_invalid(invalid: &Invalid) -> Class {
     use ErrorReason as Reason;
-    let class = |reason| Class::new(Code::INVALID_ARGUMENT, reason, Retry::Useless);
+    let class = |reason| {
+        let bad_field = invalid.field().map(|field| (field.into_owned(), invalid.to_string()));
+        Class { bad_field, ..Class::new(reason) }
+    };
     // The metadata contains the value twice: some clients read it by the name of the limit, and others read any limit.
-    let too_large = |reason, counted, limit, max: &dyn Display| {
+    let too_large = |reason, counted, limit: &'static str, max: &dyn Display| {
         class(reason).counted(Counted::Limit(counted)).with(limit, max).with_limit(limit, max)
     };
     match invalid {
-        Invalid::RecordTooLarge { position, bytes: _, bytes_max } => {
-            too_large(Reason::RecordTooLarge, Limit::RecordBytes, "record_bytes_max", bytes_max)
-                .with("position", position)
+        Invalid::RecordTooLarge { position, bytes: _, bytes_max, limit } => {
+            too_large(Reason::RecordTooLarge, Limit::RecordBytes, limit, bytes_max).with("position", position)
         }
-        Invalid::RequestTooLarge { bytes: _, bytes_max } => {
-            too_large(Reason::RequestTooLarge, Limit::RequestBytes, "request_bytes_max", bytes_max)
+        Invalid::RequestTooLarge { bytes: _, bytes_max, limit } => {
+            too_large(Reason::RequestTooLarge, Limit::RequestBytes, limit, bytes_max)
         }
         Invalid::EntryTooLarge { bytes_max } => {
             too_large(Reason::RequestTooLarge, Limit::RequestBytes, "entry_bytes_max", bytes_max)
         }
         Invalid::MessageTooLarge { .. } => class(Reason::InvalidRequest).counted(Counted::Limit(Limit::MessageBytes)),
+        Invalid::UnknownField { field } | Invalid::EnumValue { field, value: _ } => {
+            class(Reason::UnknownField).with("field", field)
+        }
         Invalid::Malformed
         | Invalid::LogName(_)
-        | Invalid::NoRecord
+        | Invalid::NoRecordOrRecords
+        | Invalid::NoRecords
         | Invalid::RecordAndRecords
-        | Invalid::UnknownField(_)
-        | Invalid::Settings(_)
+        | Invalid::WireType { .. }
+        | Invalid::NotApplicable { .. }
+        | Invalid::Settings { .. }
+        | Invalid::UpdateMask(_)
+        | Invalid::PageSize
+        | Invalid::PageToken
         | Invalid::FeatureLevel
         | Invalid::LogChanged
         | Invalid::ExpectedOffset(_)
         | Invalid::Start(_)
-        | Invalid::Heartbeat { .. } => class(Reason::InvalidRequest),
+        | Invalid::Heartbeat { .. }
+        | Invalid::HeartbeatOfBatches { .. } => class(Reason::InvalidRequest),
     }
+}
+
+/// What a status contains besides the error itself.
+#[derive(Clone, Debug)]
+pub struct StatusContext {
+    /// The package of the method. Clients of `log.v1` get the reasons of its time.
+    pub package: Package,
+    /// The client address of the leader of the request's log, if it is known.
+    pub leader: Option<String>,
+    /// Which request of a `ProduceStream` failed.
+    pub at: Option<FailedAt>,
 }
 
 /// The status of a failed request.
-pub fn status_of(error: &ApiError) -> RpcStatus {
-    status_with(error, &[])
-}
-
-/// The status that ends a `ProduceStream`.
-pub fn stream_status_of(error: &ApiError, at: FailedAt) -> RpcStatus {
-    let mut more = vec![("failed_request", at.failed_request.to_string())];
-    more.extend(at.unknown_through.map(|last| ("unknown_through", last.to_string())));
-    status_with(error, &more)
-}
-
-fn status_with(error: &ApiError, more: &[Metadata]) -> RpcStatus {
-    let Class { code, reason, metadata, localized, retry, counted: _ } = classify(error);
+pub fn status_of(error: &ApiError, context: &StatusContext) -> RpcStatus {
+    let Class { reason, metadata, localized, bad_field, counted: _ } = classify(error);
     let mut info = error_details::ErrorInfo::new();
-    info.reason = reason.code().to_owned();
+    info.reason = match context.package {
+        Package::LogV1 => reason.in_log_v1(),
+        Package::SeriatimV1 => reason.code(),
+    }
+    .to_owned();
     info.domain = DOMAIN.to_owned();
-    for (key, value) in metadata.into_iter().chain(more.iter().cloned()) {
-        info.metadata.insert(key.to_owned(), value);
+    let retry = reason.retry();
+    let mut put = |key: &str, value: String| info.metadata.insert(key.to_owned(), value);
+    put(key::OUTCOME, reason.outcome().code().to_owned());
+    put(key::RETRY, retry.code().to_owned());
+    for (key, value) in metadata {
+        put(key, value);
+    }
+    if let Some(at) = context.at {
+        put("failed_request", at.failed_request.to_string());
+        at.unknown_through.map(|last| put("unknown_through", last.to_string()));
+    }
+    if let Some(leader) = context.leader.clone().filter(|_| retry != Retry::No) {
+        put(key::LEADER, leader);
+    }
+    if reason == ErrorReason::InternalError {
+        let incident = incident();
+        log::error!("a bug ended a request: error={error:?} incident={incident}");
+        put("incident", incident);
     }
     let mut details = vec![packed(&info)];
-    if retry == Retry::Later {
+    if let Some(after) = retry_delay(retry) {
         let mut delay = PbDuration::new();
-        delay.nanos = i32::try_from(RETRY_DELAY.as_nanos()).unwrap_or(i32::MAX);
+        delay.seconds = i64::try_from(after.as_secs()).unwrap_or(i64::MAX);
+        delay.nanos = i32::try_from(after.subsec_nanos()).unwrap_or(i32::MAX);
         let mut info = error_details::RetryInfo::new();
         info.retry_delay = MessageField::some(delay);
+        details.push(packed(&info));
+    }
+    if let Some((field, description)) = bad_field {
+        let mut violation = error_details::bad_request::FieldViolation::new();
+        (violation.field, violation.description) = (field, description);
+        let mut info = error_details::BadRequest::new();
+        info.field_violations.push(violation);
         details.push(packed(&info));
     }
     if let Some(text) = localized {
@@ -236,12 +274,21 @@ fn status_with(error: &ApiError, more: &[Metadata]) -> RpcStatus {
         info.message = text;
         details.push(packed(&info));
     }
+    let code = reason.status();
     let message = error.to_string();
     let mut whole = status::Status::new();
     whole.code = code.into();
     whole.message.clone_from(&message);
     whole.details = details;
     RpcStatus::with_details(code, message, whole.write_to_bytes().unwrap_or_default())
+}
+
+/// Returns a number that is in the status and in the log of the node.
+fn incident() -> String {
+    let mut bytes = [0; 8];
+    // Without random bytes, the time of the log line has to be enough.
+    let _ = openssl::rand::rand_bytes(&mut bytes);
+    format!("{:016x}", u64::from_le_bytes(bytes))
 }
 
 fn packed<M: MessageFull>(message: &M) -> Any {

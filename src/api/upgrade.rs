@@ -1,17 +1,18 @@
-//! `UpgradeCluster`: raises the feature level of the cluster, by a command to the catalog.
+//! `RaiseFeatureLevel`: raises the feature level of the cluster, by a command to the catalog.
 
 use std::time::{Duration, Instant};
 
 use super::core::Core;
 use super::error::{ApiError, Invalid};
-use super::messages::{Request, decode_change};
+use super::identity::cluster;
+use super::messages::{Request, decode};
 use super::router::proposal_deadline;
 use super::service::{Call, Service};
 use crate::catalog::Command;
 use crate::consensus::command_proposal;
 use crate::consensus::handle::{Proposal, ProposeError};
 use crate::feature_level::FeatureLevel;
-use crate::pb::admin;
+use crate::pb::v1;
 use crate::types::{GroupId, NodeId};
 
 /// The time for which the proposal is retried while a temporary condition makes the leader refuse it: an entry that is
@@ -21,16 +22,16 @@ const SETTLE: Duration = Duration::from_secs(3);
 /// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `UpgradeCluster`. Responds once the change is applied on this node.
+/// Serves `RaiseFeatureLevel`. Responds once the change is applied on this node.
 ///
 /// # Errors
 /// Those of [`super::status`].
-pub async fn upgrade_cluster(
+pub async fn raise_feature_level(
     service: Service,
     call: Call,
     request: Request,
-) -> Result<admin::UpgradeClusterResponse, ApiError> {
-    let request: admin::UpgradeClusterRequest = decode_change(&request)?;
+) -> Result<v1::RaiseFeatureLevelResponse, ApiError> {
+    let request: v1::RaiseFeatureLevelRequest = decode(&request, call.package)?;
     if request.level == 0 {
         return Err(Invalid::FeatureLevel.into());
     }
@@ -44,14 +45,16 @@ pub async fn upgrade_cluster(
         let now = core.catalog.get().feature_level();
         let previous = *previous.get_or_insert(now);
         if level <= now {
-            return Ok(response(now, previous));
+            return Ok(response(core, previous));
         }
         let proposal = Proposal { deadline: Some(deadline), ..command_proposal(&Command::RaiseFeatureLevel(level)) };
         let refused = match core.propose(call.principal().as_str(), proposal).await {
             Ok(appended) => {
                 log::info!("feature level {level} was requested by {}", call.principal());
-                core.wait_applied(GroupId::CATALOG, appended.index, watermark, &service.timers, deadline).await?;
-                return Ok(response(core.catalog.get().feature_level(), previous));
+                let applied =
+                    core.wait_applied(GroupId::CATALOG, appended.index, watermark, &service.timers, deadline).await;
+                applied.map_err(|_| ApiError::CommittedNotApplied)?;
+                return Ok(response(core, previous));
             }
             Err(ProposeError::LevelUnsupported { member }) => {
                 let why = format!("member {} does not support it", name_of(core, member));
@@ -61,7 +64,7 @@ pub async fn upgrade_cluster(
                 let why = format!("the leader of the catalog does not hear from member {}", name_of(core, member));
                 ApiError::LevelUnsupported { level, why }
             }
-            Err(ProposeError::Dropped) => ApiError::NotAppended,
+            Err(ProposeError::Dropped) => ApiError::LeaderChanged,
             Err(error) => return Err(ApiError::from_command(error)),
         };
         let next = Instant::now() + PAUSE;
@@ -72,9 +75,10 @@ pub async fn upgrade_cluster(
     }
 }
 
-fn response(level: FeatureLevel, previous: FeatureLevel) -> admin::UpgradeClusterResponse {
-    let mut response = admin::UpgradeClusterResponse::new();
-    (response.level, response.previous) = (level.0, previous.0);
+fn response(core: &Core, previous: FeatureLevel) -> v1::RaiseFeatureLevelResponse {
+    let mut response = v1::RaiseFeatureLevelResponse::new();
+    response.cluster = Some(cluster(core)).into();
+    response.previous_level = previous.0;
     response
 }
 

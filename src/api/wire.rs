@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use protobuf::MessageFull;
 use protobuf::descriptor::field_descriptor_proto::Type;
-use protobuf::reflect::{MessageDescriptor, RuntimeFieldType, RuntimeType};
+use protobuf::reflect::{FieldDescriptor, MessageDescriptor, RuntimeFieldType, RuntimeType};
 
 use super::error::Invalid;
 use crate::varint;
@@ -26,17 +26,25 @@ pub enum Value<'a> {
     Bytes(&'a [u8]),
     /// Wire type 5.
     Fixed32(u32),
+    /// Wire type 3, a group, which proto3 does not have. Only [`MessageFields::with_groups`] returns it.
+    Group,
 }
 
 /// Iterates over the fields of a message.
 pub struct MessageFields<'a> {
     rest: &'a [u8],
+    with_groups: bool,
 }
 
 impl<'a> MessageFields<'a> {
-    /// Iterates over the fields of the message in these bytes.
+    /// Iterates over the fields of the message in these bytes. Groups are skipped.
     pub fn new(bytes: &'a [u8]) -> MessageFields<'a> {
-        MessageFields { rest: bytes }
+        MessageFields { rest: bytes, with_groups: false }
+    }
+
+    /// The same, but groups are not skipped.
+    pub fn with_groups(bytes: &'a [u8]) -> MessageFields<'a> {
+        MessageFields { rest: bytes, with_groups: true }
     }
 
     fn varint(&mut self) -> Result<u64, Invalid> {
@@ -92,6 +100,9 @@ impl<'a> MessageFields<'a> {
                 return Ok(Some((number, self.value(wire_type)?)));
             }
             self.skip_group(number)?;
+            if self.with_groups {
+                return Ok(Some((number, Value::Group)));
+            }
         }
         Ok(None)
     }
@@ -154,6 +165,7 @@ fn canonical_of(descriptor: &MessageDescriptor, message: &[u8], depth: usize) ->
                 }
                 _ => put_bytes_field(&mut out, number, bytes),
             },
+            Value::Group => {}
         }
     }
     for (number, bytes) in merged {
@@ -164,6 +176,78 @@ fn canonical_of(descriptor: &MessageDescriptor, message: &[u8], depth: usize) ->
         }
     }
     Ok(out)
+}
+
+/// Refuses a message with a field that the descriptor does not contain, a field of another wire type, or an unknown value of
+/// an enum, at any depth.
+///
+/// # Errors
+/// [`Invalid::UnknownField`], [`Invalid::WireType`], [`Invalid::EnumValue`] with the path of the field; [`Invalid::Malformed`].
+pub fn check_known<M: MessageFull>(message: &[u8]) -> Result<(), Invalid> {
+    check_known_of(&M::descriptor(), message, "", DEPTH_MAX)
+}
+
+fn check_known_of(descriptor: &MessageDescriptor, message: &[u8], path: &str, depth: usize) -> Result<(), Invalid> {
+    let depth = depth.checked_sub(1).ok_or(Invalid::Malformed)?;
+    let mut positions: BTreeMap<u32, usize> = BTreeMap::new();
+    for field in MessageFields::with_groups(message) {
+        let (number, value) = field?;
+        let Some(known) = descriptor.field_by_number(number).filter(|known| fits(known, value)) else {
+            return Err(refused_field(descriptor, number, path));
+        };
+        match (known.runtime_field_type(), value) {
+            (RuntimeFieldType::Singular(RuntimeType::Message(inner)), Value::Bytes(bytes)) => {
+                check_known_of(&inner, bytes, &format!("{path}{}.", known.name()), depth)?;
+            }
+            (RuntimeFieldType::Repeated(RuntimeType::Message(inner)), Value::Bytes(bytes)) => {
+                let position = positions.entry(number).or_default();
+                check_known_of(&inner, bytes, &format!("{path}{}[{position}].", known.name()), depth)?;
+                *position += 1;
+            }
+            (RuntimeFieldType::Singular(RuntimeType::Enum(values)), Value::Varint(value)) => {
+                // As protobuf requires, an enum keeps the low 32 bits.
+                let value = value as i32;
+                if values.value_by_number(value).is_none() {
+                    return Err(Invalid::EnumValue { field: format!("{path}{}", known.name()), value });
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Returns whether the field may have this wire type.
+fn fits(field: &FieldDescriptor, value: Value<'_>) -> bool {
+    let ty = field.proto().type_();
+    let is_of_type = match value {
+        Value::Varint(_) => matches!(
+            ty,
+            Type::TYPE_INT32
+                | Type::TYPE_INT64
+                | Type::TYPE_UINT32
+                | Type::TYPE_UINT64
+                | Type::TYPE_SINT32
+                | Type::TYPE_SINT64
+                | Type::TYPE_BOOL
+                | Type::TYPE_ENUM
+        ),
+        Value::Fixed64(_) => matches!(ty, Type::TYPE_FIXED64 | Type::TYPE_SFIXED64 | Type::TYPE_DOUBLE),
+        Value::Fixed32(_) => matches!(ty, Type::TYPE_FIXED32 | Type::TYPE_SFIXED32 | Type::TYPE_FLOAT),
+        Value::Bytes(_) => matches!(ty, Type::TYPE_STRING | Type::TYPE_BYTES | Type::TYPE_MESSAGE),
+        Value::Group => false,
+    };
+    // The values of a repeated number may be packed.
+    is_of_type || field.is_repeated() && matches!(value, Value::Bytes(_))
+}
+
+/// Returns the error for a field of a message that does not fit its descriptor. `path` is that of the message, with a dot at
+/// its end.
+pub fn refused_field(descriptor: &MessageDescriptor, number: u32, path: &str) -> Invalid {
+    match descriptor.field_by_number(number) {
+        Some(known) => Invalid::WireType { field: format!("{path}{}", known.name()) },
+        None => Invalid::UnknownField { field: format!("{path}{number}") },
+    }
 }
 
 /// Returns the value of a varint in a field of this type. As protobuf requires, a 32-bit type keeps the low 32 bits.
@@ -184,6 +268,13 @@ fn put_bytes_field(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     put_tag(out, number, 2);
     varint::put(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
+}
+
+/// Appends a field of bytes or text, unless it is empty.
+pub fn put_text_field(out: &mut Vec<u8>, number: u32, text: &str) {
+    if !text.is_empty() {
+        put_bytes_field(out, number, text.as_bytes());
+    }
 }
 
 /// Appends a varint field, unless the value is zero, proto3's default.

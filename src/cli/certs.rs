@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use serde_json::json;
+
 use super::exit::{Exit, Failure};
-use super::output;
+use super::output::{self, OutputArgs};
 use super::subcommand::{Process, Subcommand};
 use crate::config::host_name;
 use crate::security::certs::{self, CertsError, Plan};
@@ -38,6 +40,8 @@ pub struct Args {
     /// Issue from the CA in DIR instead of creating one
     #[arg(long)]
     pub use_ca: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 impl Subcommand for Args {
@@ -79,6 +83,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     let ca_key = args.out.join("ca-key.pem");
     let checked = files.iter().cloned().chain([ca_key]).map(content).collect();
     FileModes::new(checked).new_warnings().iter().for_each(|warning| output::tell(&format!("seriatim: {warning}")));
-    output::confirm(&files.iter().map(|file| format!("{}\n", file.display())).collect::<String>());
+    let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    args.output.confirm(|| names.iter().map(|name| format!("{name}\n")).collect(), || json!({ "files": names }));
     Ok(())
 }

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::connect::ConnectArgs;
 use super::exit::{Exit, Failure};
+use super::output::OutputArgs;
 use super::status::{Answer, ask_members};
 use super::subcommand::{Process, Subcommand};
-use super::{output, units};
-use crate::pb::admin::GetNodeResponse;
+use super::units;
+use crate::pb::v1::GetNodeResponse;
 
 /// The time that each member has to answer which levels it supports.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -25,6 +28,8 @@ pub struct UpgradeArgs {
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u32).range(1..))]
     level: Option<u32>,
     #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
     connect: ConnectArgs,
 }
 
@@ -34,8 +39,9 @@ impl Subcommand for UpgradeArgs {
         &["seriatim cluster upgrade --certs certs", "seriatim cluster upgrade --certs certs --level 2"];
 
     fn run(&self, _: &Process) -> Result<(), Failure> {
-        let (_, servers) = self.connect.ask(|client| client.get_servers(""))?;
-        let members = ask_members(&self.connect, servers, ANSWER_MAX.min(self.connect.timeout()))?;
+        let dialer = self.connect.resolve()?;
+        let (_, servers) = dialer.ask(|client| client.get_servers(""))?;
+        let members = ask_members(&dialer, servers, ANSWER_MAX.min(dialer.timeout))?;
         match plan(&members, self.level).map_err(|why| {
             Failure::new(
                 Exit::Failed,
@@ -43,20 +49,28 @@ impl Subcommand for UpgradeArgs {
                 "`seriatim status --verbose` shows what each node supports",
             )
         })? {
-            Plan::AlreadyAt(level) => output::say(&format!("the cluster is already at feature level {level}\n")),
+            Plan::AlreadyAt(level) => self.output.say(|| level_text(level, level), || level_json(level, level)),
             Plan::RaiseTo(level) => {
                 // `ask` may send the request to several nodes, which is safe because it is idempotent.
-                let (_, response) = self.connect.ask(|client| client.upgrade_cluster(level))?;
-                let (level, previous) = (response.level, response.previous);
-                output::confirm(&if level > previous {
-                    format!("feature level raised from {previous} to {level}: older versions are refused from now on\n")
-                } else {
-                    format!("the cluster is already at feature level {level}\n")
-                });
+                let (_, response) = dialer.ask(|client| client.raise_feature_level(level))?;
+                let (level, previous) = (response.cluster.get_or_default().feature_level, response.previous_level);
+                self.output.confirm(|| level_text(level, previous), || level_json(level, previous));
                 Ok(())
             }
         }
     }
+}
+
+fn level_text(level: u32, previous: u32) -> String {
+    if level > previous {
+        format!("feature level raised from {previous} to {level}: older versions are refused from now on\n")
+    } else {
+        format!("the cluster is already at feature level {level}\n")
+    }
+}
+
+fn level_json(level: u32, previous: u32) -> serde_json::Value {
+    json!({ "feature_level": level, "previous_feature_level": previous })
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -76,7 +90,7 @@ fn plan(members: &[Answer], level: Option<u32>) -> Result<Plan, String> {
         }
     }
     let now = nodes.iter().map(|(_, node)| node.feature_level).max().unwrap_or(0);
-    let highest = nodes.iter().map(|(_, node)| node.feature_level_max).max().unwrap_or(0);
+    let highest = nodes.iter().map(|(_, node)| node.max_feature_level).max().unwrap_or(0);
     let wanted = level.unwrap_or(highest);
     if wanted < now {
         return Err(format!("the cluster is at feature level {now}, and the level never falls"));
@@ -84,12 +98,12 @@ fn plan(members: &[Answer], level: Option<u32>) -> Result<Plan, String> {
     if wanted == now {
         return Ok(Plan::AlreadyAt(now));
     }
-    let lacks = |node: &GetNodeResponse| !(node.feature_level_min..=node.feature_level_max).contains(&wanted);
+    let lacks = |node: &GetNodeResponse| !(node.min_feature_level..=node.max_feature_level).contains(&wanted);
     let too_old = nodes.iter().filter(|(_, node)| lacks(node)).map(|(name, node)| {
         format!(
             "{name} (version {}) supports {}",
             node.version,
-            units::feature_levels(node.feature_level_min, node.feature_level_max)
+            units::feature_levels(node.min_feature_level, node.max_feature_level)
         )
     });
     let obstacles: Vec<String> = silent.into_iter().chain(too_old).collect();
@@ -102,14 +116,14 @@ fn plan(members: &[Answer], level: Option<u32>) -> Result<Plan, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pb::log::Server;
+    use crate::pb::v1::Server;
 
     fn member(name: &str, (level, min, max): (u32, u32, u32)) -> Answer {
         let node = GetNodeResponse {
             version: "0.2.0".into(),
             feature_level: level,
-            feature_level_min: min,
-            feature_level_max: max,
+            min_feature_level: min,
+            max_feature_level: max,
             ..GetNodeResponse::default()
         };
         Answer::new(Server { id: name.into(), ..Server::default() }, Ok(node))

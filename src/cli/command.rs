@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 
 use super::exit::{self, Exit, Failure};
 use super::subcommand::{Entry, Process};
-use super::{SUBCOMMANDS, descriptors, interrupt, journal, output};
+use super::{SUBCOMMANDS, completion, descriptors, environment, interrupt, journal, output};
 
 /// Returns the definition of the whole command line.
 pub fn cli() -> Command {
@@ -27,7 +27,9 @@ pub fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            output::tell(&journal::failure_text(&format!("seriatim: {failure}")));
+            if !failure.message.is_empty() {
+                output::tell(&journal::failure_text(&format!("seriatim: {failure}")));
+            }
             failure.exit.into()
         }
     }
@@ -35,6 +37,9 @@ pub fn main() -> ExitCode {
 
 fn run() -> Result<(), Failure> {
     descriptors::keep_standard_streams()?;
+    if completion::answer(cli) {
+        return Ok(());
+    }
     let matches = cli().get_matches();
     let Some((subcommand, args)) = Entry::choose(SUBCOMMANDS, &matches) else {
         cli().error(ErrorKind::MissingSubcommand, "a subcommand is missing").exit();
@@ -51,6 +56,7 @@ fn run() -> Result<(), Failure> {
 /// Returns the environment variables `SERIATIM_...` that no option reads.
 fn unknown_variables(given: impl Iterator<Item = String>) -> Vec<String> {
     let mut known = BTreeSet::from([journal::LOG_FILTER.to_owned()]);
+    known.extend(environment::client_names().map(str::to_owned));
     let mut commands = vec![cli()];
     while let Some(command) = commands.pop() {
         known.extend(command.get_arguments().filter_map(|a| Some(a.get_env()?.to_string_lossy().into_owned())));
@@ -70,8 +76,15 @@ mod tests {
 
     #[test]
     fn finds_a_misspelt_variable() {
-        let given =
-            ["SERIATIM_DATA_DIRS", "SERIATIM_DATA_DIR", "SERIATIM_LOG_FILTER", "SERIATIM_ADDR", "PATH", "SERIATIM"];
+        let given = [
+            "SERIATIM_DATA_DIRS",
+            "SERIATIM_CLIENT_ADDR",
+            "SERIATIM_DATA_DIR",
+            "SERIATIM_LOG_FILTER",
+            "SERIATIM_ADDR",
+            "PATH",
+            "SERIATIM",
+        ];
         assert_eq!(unknown_variables(given.into_iter().map(str::to_owned)), ["SERIATIM_DATA_DIRS"]);
     }
 
@@ -90,7 +103,7 @@ mod tests {
             let long_about = command.get_long_about().expect("a paragraph").to_string();
             assert!(long_about.len() > about.len() + 80, "{name}: {long_about}");
             for argument in command.get_arguments() {
-                assert!(argument.get_help().is_some(), "{name}: {argument}");
+                assert!(argument.get_help().is_some(), "{name}: {}", argument.get_id());
             }
             let help = command.clone().term_width(0).render_long_help().to_string();
             assert!(help.contains("\nExamples:\n  seriatim "), "{name}: {help}");
@@ -104,7 +117,7 @@ mod tests {
         let mut commands: Vec<Command> = cli().get_subcommands().cloned().collect();
         while let Some(command) = commands.pop() {
             commands.extend(command.get_subcommands().cloned());
-            if !command.get_arguments().any(|argument| argument.get_id() == "certs") {
+            if !command.get_arguments().any(|argument| argument.get_id() == "certs" && argument.get_env().is_some()) {
                 continue;
             }
             let help = command.clone().term_width(0).render_long_help().to_string();

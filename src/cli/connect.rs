@@ -1,252 +1,145 @@
-//! The connection options of subcommands, and the search for a node that answers.
+//! The connection options of subcommands. The value of an option is the first of these that is set: its flag, its
+//! environment variable, the key of the profile, its default.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam_channel::after;
-
+use super::dialer::Dialer;
+use super::environment::{self, INSECURE_OF_SERVE};
 use super::exit::{Exit, Failure};
-use crate::client::{Client, ClientError, ClientFiles, ClientOptions, Status};
+use super::profiles::{self, Profile, Profiles};
+use super::units;
+use crate::client::ClientFiles;
 use crate::config::{CLIENT_PORT, host_port};
-use crate::grpc::redirect_log;
 
-/// With several addresses, the next one is tried if no connection exists after this time.
-const CONNECT_MAX: Duration = Duration::from_millis(300);
-
-/// With several addresses, the next one is tried if a connected node has not answered after this time.
-pub(super) const ANSWER_MAX: Duration = Duration::from_secs(3);
-
-/// The minimum timeout of a call, even after the deadline, so that it can fail with the reason for a missing answer.
-const ANSWER_MIN: Duration = Duration::from_millis(500);
-
-/// If a node answered that it can't serve, the search continues for this time, so that another node may answer.
-const SETTLE: Duration = Duration::from_secs(1);
+const DEFAULT_ADDR: &str = "127.0.0.1:8400";
+const DEFAULT_USER: &str = "root";
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn parse_addr(text: &str) -> Result<String, String> {
     host_port(text.trim(), CLIENT_PORT)
 }
 
 /// The options with the addresses of nodes and the client's certificate.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Connection")]
 pub struct ConnectArgs {
     /// Client address (rpc_addr) of a node, like node-1.example:8400; the port is optional. Of several addresses,
     /// separated by commas, the first that answers is used: the next one is tried after 0.3 s without a connection,
-    /// or 3 s without an answer
-    #[arg(
-        long,
-        env = "SERIATIM_ADDR",
-        value_name = "HOST[:PORT]",
-        value_delimiter = ',',
-        default_value = "127.0.0.1:8400",
-        value_parser = parse_addr
-    )]
+    /// or 3 s without an answer [default: 127.0.0.1:8400]
+    #[arg(long, env = "SERIATIM_CLIENT_ADDR", value_name = "HOST[:PORT]", value_delimiter = ',', value_parser = parse_addr)]
     pub addr: Vec<String>,
     /// Directory written by `seriatim certs`; replaces --ca-file, --cert-file and --key-file
-    #[arg(long, env = "SERIATIM_CERTS", value_name = "DIR")]
+    #[arg(long, env = "SERIATIM_CLIENT_CERTS", value_name = "DIR")]
     pub certs: Option<PathBuf>,
-    /// Name of the client certificate in that directory
-    #[arg(long, env = "SERIATIM_USER", value_name = "NAME", default_value = "root")]
-    pub user: String,
+    /// Name of the client certificate in that directory [default: root]
+    #[arg(long, env = "SERIATIM_CLIENT_USER", value_name = "NAME")]
+    pub user: Option<String>,
+    // SERIATIM_CLIENT_CA_FILE is an option of `serve`: the CA of its clients.
     /// CA that must have issued the node's certificate (PEM)
-    #[arg(long, env = "SERIATIM_CA_FILE", value_name = "FILE")]
+    #[arg(long, env = "SERIATIM_CLIENT_SERVER_CA_FILE", value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
     /// Client certificate (PEM); its common name identifies the client
-    #[arg(long, env = "SERIATIM_CERT_FILE", value_name = "FILE")]
+    #[arg(long, env = "SERIATIM_CLIENT_CERT_FILE", value_name = "FILE")]
     pub cert_file: Option<PathBuf>,
     /// Private key of the client certificate (PEM)
-    #[arg(long, env = "SERIATIM_KEY_FILE", value_name = "FILE")]
+    #[arg(long, env = "SERIATIM_CLIENT_KEY_FILE", value_name = "FILE")]
     pub key_file: Option<PathBuf>,
     /// Connect without TLS, to a node that runs with --insecure; the client is `anonymous` in its policy
-    #[arg(long, env = "SERIATIM_INSECURE", value_parser = clap::builder::FalseyValueParser::new())]
-    pub insecure: bool,
-    /// Seconds to wait for a connection, and for an answer
-    #[arg(long, env = "SERIATIM_TIMEOUT", value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
-    pub timeout: u32,
-}
-
-/// Why no node answered a request.
-pub enum Unanswered {
-    /// No request was sent, for example because certificate files are missing.
-    NotDialled(Failure),
-    /// The error of each node.
-    Refused(Vec<(Client, ClientError)>),
-}
-
-impl Unanswered {
-    /// Returns the statuses of the nodes, with their addresses.
-    pub fn statuses(&self) -> impl Iterator<Item = (&str, &Status)> {
-        let refused = match self {
-            Unanswered::NotDialled(_) => &[][..],
-            Unanswered::Refused(refused) => refused,
-        };
-        refused.iter().filter_map(|(client, error)| Some((client.addr(), error.status()?)))
-    }
-}
-
-impl From<Unanswered> for Failure {
-    /// Combines the errors of all nodes.
-    fn from(unanswered: Unanswered) -> Failure {
-        let refused = match unanswered {
-            Unanswered::NotDialled(failure) => return failure,
-            Unanswered::Refused(refused) => refused,
-        };
-        let errors: Vec<(&str, &ClientError)> = refused.iter().map(|(client, error)| (client.addr(), error)).collect();
-        combined(&errors)
-    }
-}
-
-/// Combines the errors of all nodes. The exit code and the next step are those of a node that answered, if any,
-/// because its status says more than a missing connection.
-fn combined(errors: &[(&str, &ClientError)]) -> Failure {
-    let answered = errors.iter().find(|(_, error)| error.is_answer());
-    let Some((addr, error)) = answered.or(errors.last()) else { return no_address() };
-    let told = Failure::of_call(addr, error);
-    let lines: Vec<String> = errors.iter().map(|(addr, error)| Failure::of_call(addr, error).message).collect();
-    let no_leader = error.status().is_some_and(|status| status.reason == "NO_LEADER");
-    let next = if no_leader && !errors.iter().all(|(_, error)| error.is_answer()) {
-        "no leader is elected without a majority of the voters: start the nodes that do not answer".to_owned()
-    } else {
-        told.next
-    };
-    Failure { message: lines.join("\n"), next, ..told }
-}
-
-fn no_address() -> Failure {
-    Failure::new(Exit::BadConfig, "no address", "give one with --addr HOST:PORT")
-}
-
-/// Returns true if the node can't serve requests now, but another one may.
-fn cannot_serve(error: &ClientError) -> bool {
-    error.status().is_some_and(|status| matches!(status.reason.as_str(), "JOINING" | "STOPPING" | "NO_LEADER"))
+    #[arg(
+        long,
+        env = "SERIATIM_CLIENT_INSECURE",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = clap::builder::FalseyValueParser::new()
+    )]
+    pub insecure: Option<bool>,
+    /// Time to wait for a connection, and for an answer: seconds, or with a unit (500ms, 2m) [default: 10s]
+    #[arg(long, env = "SERIATIM_CLIENT_TIMEOUT", value_name = "SECONDS", value_parser = units::timeout)]
+    pub timeout: Option<Duration>,
+    /// Profile whose options apply where no flag or environment variable is set (see `seriatim profile set`)
+    #[arg(long, env = "SERIATIM_PROFILE", value_name = "NAME")]
+    pub profile: Option<String>,
 }
 
 impl ConnectArgs {
-    /// Returns the time to wait for a connection, and for an answer.
-    pub fn timeout(&self) -> Duration {
-        Duration::from_secs(self.timeout.into())
-    }
-
-    /// Connects to the first node that answers, in the order of the addresses. A node that can't serve yet or is
-    /// stopping is only used if no other node answers.
+    /// Combines the options with the profile and the defaults.
     ///
     /// # Errors
-    /// If certificate files are missing, or no node answers. In the latter case, it contains the errors of all nodes.
-    pub fn connect(&self) -> Result<Client, Failure> {
-        self.connect_within(self.timeout(), None)
+    /// If the profile can't be read, or the certificates are incomplete.
+    pub fn resolve(&self) -> Result<Dialer, Failure> {
+        let profile = self.profile()?;
+        let files = self.files(&profile)?;
+        let of_profile = profile.addrs();
+        let addrs = match (self.addr.is_empty(), of_profile.is_empty()) {
+            (false, _) => self.addr.clone(),
+            (true, false) => of_profile,
+            (true, true) => vec![DEFAULT_ADDR.to_owned()],
+        };
+        // The profile was checked when it was read.
+        let timeout = self.timeout.or_else(|| units::timeout(profile.text("timeout")?).ok());
+        let log = profile.text("log").map(str::to_owned);
+        Ok(Dialer { addrs, files, timeout: timeout.unwrap_or(DEFAULT_TIMEOUT), log })
     }
 
-    /// Connects to the first node that answers; the one at `last` is tried last.
-    ///
-    /// # Errors
-    /// As [`ConnectArgs::connect`].
-    pub fn connect_within(&self, timeout: Duration, last: Option<&str>) -> Result<Client, Failure> {
-        // Every node answers this request, whatever the client's permissions are.
-        match self.rounds(timeout, last, &|client| client.get_servers("")) {
-            Ok((client, _)) => Ok(client),
-            Err(Unanswered::Refused(refused)) if refused.iter().any(|(_, error)| error.is_answer()) => {
-                // The caller's next request to this node will fail with a more useful error.
-                let answered = refused.into_iter().find(|(_, error)| error.is_answer());
-                answered.map(|(client, _)| client).ok_or_else(no_address)
-            }
-            Err(unanswered) => Err(unanswered.into()),
-        }
-    }
-
-    /// Sends a request to the nodes, in the order of their addresses, and returns the first answer. If a node does
-    /// not answer or can't serve (JOINING, STOPPING, NO_LEADER), the next one is tried. So several nodes may execute
-    /// the request, which must be idempotent.
-    ///
-    /// # Errors
-    /// If a node rejects the request, or none can serve it.
-    pub fn ask<T>(&self, question: impl Fn(&Client) -> Result<T, ClientError>) -> Result<(Client, T), Unanswered> {
-        self.rounds(self.timeout(), None, &question)
-    }
-
-    fn rounds<T>(
-        &self,
-        timeout: Duration,
-        last: Option<&str>,
-        question: &dyn Fn(&Client) -> Result<T, ClientError>,
-    ) -> Result<(Client, T), Unanswered> {
-        let (others, at_last): (Vec<&String>, Vec<&String>) = self.addr.iter().partition(|a| Some(a.as_str()) != last);
-        let addrs = others.into_iter().chain(at_last);
-        let clients =
-            addrs.map(|addr| self.dial(addr)).collect::<Result<Vec<_>, _>>().map_err(Unanswered::NotDialled)?;
-        let begin = Instant::now();
-        let left = || timeout.saturating_sub(begin.elapsed());
-        let (connect_max, answer_max) = if clients.len() == 1 { (timeout, timeout) } else { (CONNECT_MAX, ANSWER_MAX) };
-        let mut errors: Vec<Option<ClientError>> = clients.iter().map(|_| None).collect();
-        let answered = |error: &Option<ClientError>| error.as_ref().is_some_and(ClientError::is_answer);
-        // All clients stay in use, so each continues to connect while the others are tried.
-        loop {
-            let round = Instant::now();
-            for (client, error) in clients.iter().zip(&mut errors) {
-                if !client.wait_connected(connect_max.min(left())) {
-                    continue;
-                }
-                match question(&client.within(answer_max.min(left()).max(ANSWER_MIN))) {
-                    Ok(answer) => return Ok((client.clone(), answer)),
-                    Err(failed) if failed.is_answer() && !cannot_serve(&failed) => {
-                        return Err(Unanswered::Refused(vec![(client.clone(), failed)]));
-                    }
-                    Err(failed) => *error = Some(failed),
-                }
-            }
-            let settled = errors.iter().all(answered) || (errors.iter().any(answered) && begin.elapsed() > SETTLE);
-            if settled || left().is_zero() {
-                break;
-            }
-            // Without a pause, a node that closes every connection would be dialled in a busy loop.
-            let _ = after(CONNECT_MAX.saturating_sub(round.elapsed()).min(left())).recv();
-        }
-        let mut refused = Vec::new();
-        for (client, error) in clients.into_iter().zip(errors) {
-            // Without a connection, a call with a short deadline fails with the reason.
-            let error = match error.map_or_else(|| question(&client.within(ANSWER_MIN)), Err) {
-                Ok(answer) => return Ok((client, answer)),
-                Err(error) => error,
+    fn profile(&self) -> Result<Profile, Failure> {
+        let Some(file) = profiles::file() else {
+            return match &self.profile {
+                None => Ok(Profile::default()),
+                Some(name) => Err(Failure::new(
+                    Exit::NotFound,
+                    format!(
+                        "there is no profile {name:?}: neither XDG_CONFIG_HOME nor HOME is set to an absolute path"
+                    ),
+                    "set one of them",
+                )),
             };
-            refused.push((client, error));
+        };
+        let profiles = Profiles::load(&file)?;
+        Ok(profiles.choose(self.profile.as_deref(), &file)?.map(|(_, profile)| profile.clone()).unwrap_or_default())
+    }
+
+    /// Returns the certificate files; `None` without TLS.
+    fn files(&self, profile: &Profile) -> Result<Option<ClientFiles>, Failure> {
+        let given = [&self.certs, &self.ca_file, &self.cert_file, &self.key_file].iter().any(|file| file.is_some());
+        if self.insecure == Some(true) && given {
+            return Err(Failure::new(
+                Exit::BadConfig,
+                "plain text (--insecure, SERIATIM_CLIENT_INSECURE) does not go with certificates (--certs, SERIATIM_CLIENT_CERTS, \
+                 --ca-file, --cert-file, --key-file)",
+                "remove one of them",
+            ));
         }
-        Err(Unanswered::Refused(refused))
-    }
-
-    /// Creates a client for the node at `addr`, without waiting for the connection.
-    ///
-    /// # Errors
-    /// If certificate files are missing.
-    pub fn dial(&self, addr: &str) -> Result<Client, Failure> {
-        // gRPC would write every failed attempt to stderr, although the status of the call contains the reason.
-        // Commands other than `serve` have no logger, which discards these lines.
-        redirect_log();
-        let options = ClientOptions { addr: addr.to_owned(), files: self.files()?, timeout: self.timeout() };
-        Client::new(&options).map_err(|e| Failure::of_call(addr, &e))
-    }
-
-    fn files(&self) -> Result<Option<ClientFiles>, Failure> {
-        if self.insecure {
-            // Not checked by clap's `conflicts_with`, which would also reject SERIATIM_INSECURE=false.
-            let files = [&self.certs, &self.ca_file, &self.cert_file, &self.key_file];
-            if files.iter().any(|file| file.is_some()) {
-                return Err(Failure::new(
-                    Exit::BadConfig,
-                    "plain text (--insecure, SERIATIM_INSECURE) does not go with certificates (--certs, SERIATIM_CERTS, --ca-file, --cert-file, --key-file)",
-                    "remove one of them",
-                ));
-            }
+        if self.insecure.unwrap_or(profile.insecure() && !given) {
             return Ok(None);
         }
-        let in_certs = |name: String| self.certs.as_ref().map(|dir| dir.join(name));
-        let ca_file = self.ca_file.clone().or_else(|| in_certs("ca.pem".into()));
-        let cert_file = self.cert_file.clone().or_else(|| in_certs(format!("client-{}.pem", self.user)));
-        let key_file = self.key_file.clone().or_else(|| in_certs(format!("client-{}-key.pem", self.user)));
+        // Files that only the profile names must not replace those in a directory that a flag names.
+        let of_profile = |key| if self.certs.is_some() { None } else { profile.path(key) };
+        let certs = self.certs.clone().or_else(|| of_profile("certs"));
+        let user = self.user.as_deref().or(profile.text("user")).unwrap_or(DEFAULT_USER);
+        let file = |given: &Option<PathBuf>, key, name: String| {
+            given.clone().or_else(|| of_profile(key)).or_else(|| certs.as_ref().map(|dir| dir.join(name)))
+        };
+        let ca_file = file(&self.ca_file, "ca_file", "ca.pem".to_owned());
+        let cert_file = file(&self.cert_file, "cert_file", format!("client-{user}.pem"));
+        let key_file = file(&self.key_file, "key_file", format!("client-{user}-key.pem"));
         match (ca_file, cert_file, key_file) {
             (Some(ca_file), Some(cert_file), Some(key_file)) => Ok(Some(ClientFiles { ca_file, cert_file, key_file })),
+            // Only here, and not whenever the variable is set: a shell may export it for `serve`.
+            _ if environment::value(INSECURE_OF_SERVE).is_some() => Err(Failure::new(
+                Exit::BadConfig,
+                format!(
+                    "no certificate to connect with; {INSECURE_OF_SERVE} is an option of `seriatim serve`, and not of clients"
+                ),
+                "to connect without TLS, give --insecure or set SERIATIM_CLIENT_INSECURE=true",
+            )),
             _ => Err(Failure::new(
                 Exit::BadConfig,
                 "no certificate to connect with",
-                "give --certs DIR (made by `seriatim certs`), or --ca-file, --cert-file and --key-file; or --insecure for a node that runs without TLS",
+                "give --certs DIR (made by `seriatim certs`), or --ca-file, --cert-file and --key-file; or --insecure for a node that \
+                 runs without TLS; or a profile that has them (`seriatim profile set`)",
             )),
         }
     }
@@ -254,31 +147,49 @@ impl ConnectArgs {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use grpcio::RpcStatusCode;
-
     use super::*;
 
-    /// With one node without a leader and two that were down, the advice was about the certificate of the last one.
+    fn profile(keys: &[(&str, &str)]) -> Profile {
+        let mut profile = Profile::default();
+        keys.iter().for_each(|(key, text)| profile.set(key, text).expect(key));
+        profile
+    }
+
+    fn files(args: &ConnectArgs, profile: &Profile) -> Option<Vec<String>> {
+        let files = args.files(profile).expect("complete")?;
+        Some([files.ca_file, files.cert_file, files.key_file].map(|file| file.display().to_string()).to_vec())
+    }
+
+    /// A flag takes precedence over the profile as a whole: the certificates of a directory that a flag names are not
+    /// mixed with files that the profile names.
     #[test]
-    fn the_next_step_is_that_of_a_node_that_answered() {
-        let error = |reason: &str| {
-            ClientError::Status(Status {
-                code: RpcStatusCode::UNAVAILABLE,
-                message: "text".to_owned(),
-                reason: reason.to_owned(),
-                metadata: BTreeMap::new(),
-                retry_after: None,
-            })
-        };
-        let (no_leader, joining, down) = (error("NO_LEADER"), error("JOINING"), error(""));
-        let failure = combined(&[("n1", &no_leader), ("n2", &down), ("n3", &down)]);
-        assert!(failure.next.contains("start the nodes that do not answer"), "{failure}");
-        assert_eq!(failure.message.lines().count(), 3, "{failure}");
-        assert_eq!(combined(&[("n1", &no_leader)]).next, "try again, or ask `seriatim status`");
-        assert_eq!(combined(&[("n2", &down), ("n1", &joining)]).next, "try again, or ask another node");
-        assert!(combined(&[("n2", &down), ("n3", &down)]).next.contains("is the node running"));
-        assert_eq!(combined(&[]).exit, Exit::BadConfig);
+    fn flags_take_precedence_over_the_profile() {
+        let certs = |dir: &str| ConnectArgs { certs: Some(dir.into()), ..ConnectArgs::default() };
+        let none = ConnectArgs::default();
+        let plain = profile(&[("insecure", "true")]);
+        assert_eq!(files(&none, &plain), None);
+        assert_eq!(files(&certs("/c"), &plain).expect("files")[0], "/c/ca.pem");
+        let of_profile = profile(&[("certs", "/p"), ("ca_file", "/p.pem"), ("user", "alice")]);
+        assert_eq!(
+            files(&none, &of_profile).expect("files"),
+            ["/p.pem", "/p/client-alice.pem", "/p/client-alice-key.pem"]
+        );
+        assert_eq!(
+            files(&certs("/c"), &of_profile).expect("files"),
+            ["/c/ca.pem", "/c/client-alice.pem", "/c/client-alice-key.pem"]
+        );
+        let ca = ConnectArgs { ca_file: Some("/ca".into()), user: Some("bob".into()), ..ConnectArgs::default() };
+        assert_eq!(files(&ca, &of_profile).expect("files"), ["/ca", "/p/client-bob.pem", "/p/client-bob-key.pem"]);
+        let insecure = |insecure| ConnectArgs { insecure: Some(insecure), ..ConnectArgs::default() };
+        assert_eq!(files(&insecure(true), &of_profile), None);
+        assert_eq!(insecure(false).files(&plain).expect_err("no certificate").exit, Exit::BadConfig);
+        let both = ConnectArgs { insecure: Some(true), ..certs("/c") };
+        assert!(
+            both.files(&none_given()).expect_err("a contradiction").message.contains("does not go with certificates")
+        );
+    }
+
+    fn none_given() -> Profile {
+        Profile::default()
     }
 }

@@ -11,11 +11,12 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::connect::ConnectArgs;
 use super::encode::{self, Format};
-use super::exit::Failure;
+use super::exit::{Exit, Failure};
+use super::log_name::LogArg;
 use super::subcommand::{Process, Subcommand};
 use super::{interrupt, output, units};
 use crate::client::{Client, ClientError};
-use crate::pb::log::{ConsumeRequest, GetLogResponse, Start};
+use crate::pb::v1::{ConsumeRequest, Record, Start};
 use crate::thread::{self, fatal_channel};
 use crate::types::LogId;
 
@@ -69,6 +70,44 @@ fn parse_from(text: &str) -> Result<Begin, String> {
     })
 }
 
+/// The first record that is not printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// The record at this offset.
+    Offset(u64),
+    /// The first record appended at or after this time, Unix microseconds.
+    Time(u64),
+}
+
+impl Limit {
+    /// Returns whether the record, or one before it, is the first that is not printed. Timestamps never decrease
+    /// within a log.
+    fn is_reached(self, record: &Record) -> bool {
+        match self {
+            Limit::Offset(offset) => record.offset >= offset,
+            Limit::Time(time_us) => record.append_time_us >= time_us,
+        }
+    }
+}
+
+fn parse_to(text: &str) -> Result<Limit, String> {
+    match parse_from(text) {
+        Ok(Begin::Offset(offset)) => Ok(Limit::Offset(offset)),
+        Ok(Begin::Time(time_us)) => Ok(Limit::Time(time_us)),
+        Ok(Begin::Ago(ms)) => Ok(Limit::Time(ago_us(ms))),
+        Ok(Begin::Earliest | Begin::Latest | Begin::Last(_)) | Err(_) => Err(
+            "expected an offset, 10m (ten minutes ago), a time like 2026-01-31T12:00:00Z, or us: and Unix microseconds"
+                .to_owned(),
+        ),
+    }
+}
+
+/// Returns the time so many milliseconds ago by this machine's clock, as Unix microseconds.
+fn ago_us(ms: u64) -> u64 {
+    let now_ms = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_millis());
+    u64::try_from(now_ms).unwrap_or(u64::MAX).saturating_sub(ms).saturating_mul(1000)
+}
+
 /// Print the records of a log
 ///
 /// Without --follow it ends after the last record that was stored when it started. If the connection breaks, it
@@ -81,14 +120,17 @@ fn parse_from(text: &str) -> Result<Begin, String> {
 /// SIGINT (Ctrl-C) and SIGTERM end it after a complete record, with exit code 130.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Name of the log
-    #[arg(long, env = "SERIATIM_LOG", value_parser = units::log_name, value_name = "NAME", default_value = "default")]
-    pub log: String,
+    #[command(flatten)]
+    log: LogArg,
     /// First record to print: an offset; `earliest`; `latest`; -10, the last ten records; 10m, the records of the
     /// last ten minutes by this machine's clock (ms, s, m, h, d); or a time, as 2026-01-31T12:00:00Z or as
     /// us:1769860800000000 (Unix microseconds). With a time in the future, records appended before it are not printed
     #[arg(long, value_name = "WHERE", default_value = "earliest", allow_hyphen_values = true, value_parser = parse_from)]
     pub from: Begin,
+    /// Stop before this record: an offset; a time, as 2026-01-31T12:00:00Z or us:1769860800000000; or 10m, ten minutes
+    /// ago. With --follow, it waits for a record at or after it
+    #[arg(long, value_name = "WHERE", value_parser = parse_to)]
+    pub to: Option<Limit>,
     /// Exit after this number of records
     #[arg(long, visible_alias = "max-records", value_name = "RECORDS")]
     pub count: Option<u64>,
@@ -102,7 +144,7 @@ pub struct Args {
     #[arg(long, value_name = "ID", value_parser = units::log_id)]
     pub log_id: Option<LogId>,
     /// Output format
-    #[arg(long, value_enum, default_value_t = Format::Lines)]
+    #[arg(long = "output", short = 'o', alias = "format", value_enum, value_name = "FORMAT", default_value_t = Format::Lines)]
     pub format: Format,
     #[command(flatten)]
     connect: ConnectArgs,
@@ -113,7 +155,7 @@ impl Subcommand for Args {
     const EXAMPLES: &'static [&'static str] = &[
         "seriatim consume --certs certs --from earliest",
         "seriatim consume --certs certs --from -10 --follow",
-        "seriatim consume --certs certs --from 2026-01-31T12:00:00Z --format json > copy.jsonl",
+        "seriatim consume --certs certs --from 2026-01-31T12:00:00Z --to 2026-02-01T00:00:00Z -o json > copy.jsonl",
     ];
 
     fn run(&self, _: &Process) -> Result<(), Failure> {
@@ -122,17 +164,27 @@ impl Subcommand for Args {
 }
 
 fn run(args: &Args) -> Result<(), Failure> {
+    if let (Begin::Offset(from), Some(Limit::Offset(to))) = (args.from, args.to)
+        && to < from
+    {
+        let message = format!("--to {to} is before --from {from}");
+        return Err(Failure::new(Exit::BadConfig, message, "--to is the first record that is not printed"));
+    }
+    let dialer = args.connect.resolve()?;
+    let log = args.log.name(&dialer)?;
     let out = Out::new();
     out.end_at_a_signal();
     let mut reading = Reading {
         out,
         format: args.format,
         left: args.count.unwrap_or(u64::MAX),
+        log,
         position: Position::new(args.from),
-        log_id: args.log_id.map(|id| id.0),
+        limit: args.to,
+        log_id: args.log_id.map(|id| id.to_string()),
         answered: false,
     };
-    let mut client = args.connect.connect()?;
+    let mut client = dialer.connect()?;
     let mut broken_since = Instant::now();
     while reading.left > 0 {
         let end = reading.read(&client, args);
@@ -142,11 +194,11 @@ fn run(args: &Args) -> Result<(), Failure> {
         match end {
             Ok(()) => break,
             Err(Stop::Output(error)) => return output::written(Err(error)),
-            Err(Stop::Call(error)) if is_temporary(&error) && broken_since.elapsed() < args.connect.timeout() => {
+            Err(Stop::Call(error)) if is_temporary(&error) && broken_since.elapsed() < dialer.timeout => {
                 log::info!("{}: {error}; trying again", client.addr());
                 // Clients are not notified when the cluster is available again.
                 let _ = after(Duration::from_millis(200)).recv();
-                client = args.connect.connect()?;
+                client = dialer.connect()?;
             }
             Err(Stop::Call(error)) if reading.skip_trimmed(args, &error) => {}
             Err(Stop::Call(error)) => {
@@ -207,13 +259,7 @@ struct Position {
 
 impl Position {
     fn new(from: Begin) -> Position {
-        let now_ms = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_millis());
-        let from = match from {
-            Begin::Ago(ms) => {
-                Begin::Time(u64::try_from(now_ms).unwrap_or(u64::MAX).saturating_sub(ms).saturating_mul(1000))
-            }
-            other => other,
-        };
+        let from = if let Begin::Ago(ms) = from { Begin::Time(ago_us(ms)) } else { from };
         let not_before_us = if let Begin::Time(time_us) = from { time_us } else { 0 };
         Position { from, not_before_us }
     }
@@ -222,9 +268,11 @@ impl Position {
 struct Reading {
     out: Out,
     format: Format,
+    log: String,
     left: u64,
+    limit: Option<Limit>,
     position: Position,
-    log_id: Option<u64>,
+    log_id: Option<String>,
     /// True if a message, possibly only a heartbeat, was received since this was last reset.
     answered: bool,
 }
@@ -241,44 +289,6 @@ impl From<io::Error> for Stop {
 }
 
 impl Reading {
-    /// Replaces a relative position by an offset, once: after a reconnection the log may have grown, and resolving it
-    /// again would skip records.
-    fn resolve(&mut self, client: &Client, args: &Args) -> Result<(), ClientError> {
-        let from_end: fn(&GetLogResponse, u64) -> u64 = match self.position.from {
-            Begin::Offset(_) | Begin::Earliest => return Ok(()),
-            Begin::Last(_) => |log, last| log.next_offset.saturating_sub(last).max(log.first_offset),
-            Begin::Latest | Begin::Time(_) | Begin::Ago(_) => |log, _| log.next_offset,
-        };
-        // This must come before the search: a record appended in between is then either found, or has an offset that
-        // is read later.
-        let log = client.get_log(&args.log)?;
-        let found = match self.position.from {
-            Begin::Time(time_us) => self.first_at(client, args, time_us)?,
-            Begin::Last(last) => Some(from_end(&log, last)),
-            Begin::Offset(_) | Begin::Earliest | Begin::Latest | Begin::Ago(_) => None,
-        };
-        self.position.from = Begin::Offset(found.unwrap_or_else(|| from_end(&log, 0)));
-        self.log_id = self.log_id.or(Some(log.log_id));
-        Ok(())
-    }
-
-    /// Returns the offset of the first record appended at or after a time.
-    fn first_at(&self, client: &Client, args: &Args, time_us: u64) -> Result<Option<u64>, ClientError> {
-        let request = ConsumeRequest {
-            log: args.log.clone(),
-            start: Start::START_TIME.into(),
-            start_time_us: time_us,
-            max_records: 1,
-            log_id: self.log_id,
-            ..ConsumeRequest::default()
-        };
-        match client.consume(&request) {
-            Ok(answer) => Ok(answer.records.first().map(|record| record.offset)),
-            Err(error) if error.status().is_some_and(|status| status.reason == "OFFSET_PAST_END") => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
     /// If a trim has removed the next records, reports their offsets and moves the position after them. Returns false
     /// if it is another error, or if the user specified an offset.
     fn skip_trimmed(&mut self, args: &Args, error: &ClientError) -> bool {
@@ -291,7 +301,7 @@ impl Reading {
         output::tell(&format!(
             "seriatim: records {next} to {} of log {} were trimmed before they were read; continuing at {first}",
             first - 1,
-            args.log
+            self.log
         ));
         self.position.from = Begin::Offset(first);
         true
@@ -299,21 +309,24 @@ impl Reading {
 
     /// Prints records until the stream ends or `left` records are printed.
     fn read(&mut self, client: &Client, args: &Args) -> Result<(), Stop> {
-        self.resolve(client, args).map_err(Stop::Call)?;
-        let (start, offset) = match self.position.from {
-            Begin::Offset(offset) => (Start::START_OFFSET, offset),
-            Begin::Earliest | Begin::Latest | Begin::Last(_) | Begin::Time(_) | Begin::Ago(_) => {
-                (Start::START_EARLIEST, 0)
-            }
+        let (start, offset, start_time_us) = match self.position.from {
+            Begin::Offset(offset) => (Start::START_OFFSET, offset, 0),
+            Begin::Earliest => (Start::START_EARLIEST, 0, 0),
+            Begin::Latest => (Start::START_LATEST, 0, 0),
+            Begin::Last(records) => (Start::START_LAST, records, 0),
+            Begin::Time(time_us) => (Start::START_TIME, 0, time_us),
+            // `Position::new` has replaced it by a time.
+            Begin::Ago(_) => (Start::START_EARLIEST, 0, 0),
         };
         let request = ConsumeRequest {
-            log: args.log.clone(),
+            log: self.log.clone(),
             start: start.into(),
             offset,
+            start_time_us,
             max_records: u32::try_from(self.left).unwrap_or(u32::MAX).min(RECORDS_MAX),
             stop_at_end: !args.follow,
             heartbeat_ms: if args.follow { HEARTBEAT_MS } else { 0 },
-            log_id: self.log_id,
+            log_id: self.log_id.clone(),
             ..ConsumeRequest::default()
         };
         for answer in client.consume_stream(&request, None).map_err(Stop::Call)? {
@@ -322,6 +335,9 @@ impl Reading {
             self.log_id = Some(answer.log_id);
             let mut out = self.out.lock();
             for record in &answer.records {
+                if self.limit.is_some_and(|limit| limit.is_reached(record)) {
+                    return Ok(());
+                }
                 self.position.from = Begin::Offset(record.offset + 1);
                 if record.append_time_us < self.position.not_before_us {
                     continue;
@@ -332,6 +348,9 @@ impl Reading {
                     return Ok(());
                 }
             }
+            // The first message has no records: from then on, the position is an offset. A relative one would skip records when
+            // it is resolved again after the log has grown.
+            self.position.from = Begin::Offset(answer.resume_offset);
             if args.follow {
                 out.flush()?;
             }
@@ -360,6 +379,21 @@ mod tests {
         }
         for bad in ["", "-", "--follow", "-1x", "yesterday", "99999999999999999999"] {
             assert!(parse_from(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn parses_where_to_stop() {
+        assert_eq!((parse_to("7"), parse_to("us:5")), (Ok(Limit::Offset(7)), Ok(Limit::Time(5))));
+        assert!(matches!(parse_to("1h"), Ok(Limit::Time(time)) if time > 1_700_000_000_000_000));
+        for bad in ["", "-10", "earliest", "latest", "tomorrow"] {
+            assert!(parse_to(bad).is_err(), "{bad}");
+        }
+        let record = Record { offset: 7, append_time_us: 5, ..Record::default() };
+        for (limit, reached) in
+            [(Limit::Offset(7), true), (Limit::Offset(8), false), (Limit::Time(5), true), (Limit::Time(6), false)]
+        {
+            assert_eq!(limit.is_reached(&record), reached, "{limit:?}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! `seriatim log dump`: prints the records in the data directory of a stopped node.
+//! `seriatim data dump`: prints the records in the data directory of a stopped node.
 
 use std::collections::BTreeSet;
 use std::io::{self, BufWriter, Write as _};
@@ -9,7 +9,7 @@ use super::exit::{Exit, Failure};
 use super::output;
 use super::subcommand::{Process, Subcommand};
 use super::verify::failure;
-use crate::pb::log::ConsumeResponse;
+use crate::pb::v1::ConsumeResponse;
 use crate::storage::disk::Disk;
 use crate::storage::dump::{Dumped, dump, groups};
 use crate::storage::error::StorageError;
@@ -20,26 +20,26 @@ use crate::types::GroupId;
 ///
 /// It ends at the first damage, with exit code 65, and at what a newer version wrote, with 78; it prints the records
 /// before that. With --skip-damage it also prints the records after it, and the files and records that are missing
-/// (`seriatim log verify` names all damage). It changes nothing.
+/// (`seriatim data verify` names all damage). It changes nothing.
 ///
 /// It prints the records that this node knows as committed, including those that a trim or retention has made
 /// unreadable, as long as their file exists. After a crash, the node may not know that its last records are
 /// committed; it prints their number on stderr.
 ///
-/// With --format json, `seriatim produce --format json` appends the records to another log.
+/// With --output json, `seriatim produce --format json` appends the records to another log.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Data directory; no node may run on it
     #[arg(long, env = "SERIATIM_DATA_DIR", value_name = "DIR", default_value = "/var/lib/seriatim")]
     data_dir: PathBuf,
-    /// Group of the log; `seriatim log verify` lists the groups of a directory
+    /// Group of the log; `seriatim data verify` lists the groups of a directory
     #[arg(long, value_name = "N", default_value_t = 1)]
     group: u64,
     /// Continue after damage, also if the node does not start because of it
     #[arg(long)]
     skip_damage: bool,
     /// Output format
-    #[arg(long, value_enum, default_value_t = Format::Lines)]
+    #[arg(long = "output", short = 'o', alias = "format", value_enum, value_name = "FORMAT", default_value_t = Format::Lines)]
     format: Format,
 }
 
@@ -58,8 +58,8 @@ impl From<StorageError> for Stop {
 impl Subcommand for Args {
     const NAME: &'static str = "dump";
     const EXAMPLES: &'static [&'static str] = &[
-        "seriatim log dump --data-dir /var/lib/seriatim --format json > copy.jsonl",
-        "seriatim log dump --data-dir /mnt/copy --skip-damage --format json > rest.jsonl",
+        "seriatim data dump --data-dir /var/lib/seriatim -o json > copy.jsonl",
+        "seriatim data dump --data-dir /mnt/copy --skip-damage -o json > rest.jsonl",
     ];
 
     fn run(&self, _: &Process) -> Result<(), Failure> {
@@ -104,7 +104,7 @@ fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// The next step after damage.
-const SKIP: &str = "--skip-damage prints all records that can be read; `seriatim log verify` names all damage";
+const SKIP: &str = "--skip-damage prints all records that can be read; `seriatim data verify` names all damage";
 
 /// Fails if the directory does not contain the group, or the group has no records of clients.
 fn check_group(args: &Args, groups: &BTreeSet<GroupId>) -> Result<(), Failure> {

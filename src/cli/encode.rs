@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use crate::pb::log::{Header, Record};
+use crate::pb::v1::{Header, Record};
 
 /// The output format of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

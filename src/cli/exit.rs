@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use grpcio::RpcStatusCode;
 
-use crate::client::{ClientError, Fate, Status};
+use crate::client::{ClientError, Outcome, Status};
 use crate::reason::ErrorReason;
 
 /// Lines of the table are wrapped here.
@@ -26,7 +26,7 @@ macro_rules! exits {
 
 // The doc comments are the table at the end of `--help`.
 exits! {
-    /// success
+    /// success; status: it could tell the state of the cluster, whatever it is
     Done = 0;
     /// failed; a produce has appended only what it reports as appended
     Failed = 1;
@@ -34,14 +34,16 @@ exits! {
     Usage = 2;
     /// outcome unknown: records may have been appended or not
     OutcomeUnknown = 3;
-    /// status: a voter or another member is missing, and every log still has a majority
-    Degraded = 4;
-    /// status: a log or the catalog has no majority of its voters, or no leader
-    NoMajority = 5;
-    /// bad data: an input that can't become a record; consume, serve, status, log verify: damage on the disk
+    /// a precondition does not hold, like the expected offset or the id of the log; nothing was done
+    Precondition = 4;
+    /// not found: no such log, node or profile
+    NotFound = 5;
+    /// bad data: an input that can't become a record; consume, serve, data verify: damage on the disk
     BadData = 65;
-    /// unavailable: no connection, no leader, a node that is not a member yet; status: appends are refused
+    /// unavailable: no connection, no leader, a node that is not a member yet
     Unavailable = 69;
+    /// refused for now, and nothing was done: a limit is reached, a queue or the disk is full
+    RefusedForNow = 75;
     /// not allowed, or not identified by a usable certificate
     NotAllowed = 77;
     /// invalid configuration, or data of another version of seriatim
@@ -95,6 +97,11 @@ impl Failure {
         Failure { exit, message: message.into(), next: next.into() }
     }
 
+    /// A failure that is already printed: only its exit code is left.
+    pub fn told(exit: Exit) -> Failure {
+        Failure::new(exit, "", "")
+    }
+
     /// The failure of a call to the node at `addr`.
     pub fn of_call(addr: &str, error: &ClientError) -> Failure {
         match error {
@@ -109,7 +116,7 @@ impl Failure {
     fn of_status(addr: &str, status: &Status) -> Failure {
         use ErrorReason::*;
         let reason = ErrorReason::try_from(status.reason.as_str()).ok();
-        if status.code == RpcStatusCode::DATA_LOSS && reason == Some(Damaged) {
+        if status.code == RpcStatusCode::DATA_LOSS && reason == Some(RecordDamaged) {
             return Failure::new(Exit::BadData, format!("{addr}: {status}"), read_elsewhere(status));
         }
         // Only a read names an offset: other requests need a feature that the node does not have.
@@ -118,64 +125,71 @@ impl Failure {
                 format!("start a newer version of seriatim on that node. Until then: {}", read_elsewhere(status));
             return Failure::new(Exit::BadConfig, format!("{addr}: {status}"), next);
         }
-        // A status of a node has a reason; one of gRPC itself only has a code.
-        let of_reason = match reason {
-            Some(OffsetTrimmed) => Some((Exit::Failed, "`--from earliest` begins with the first record that is left")),
-            Some(OffsetPastEnd) => Some((Exit::Failed, "`seriatim log info` shows the offsets of the log")),
-            Some(NoSuchLog) => Some((Exit::Failed, "the only log for now is `default`")),
-            Some(FeatureLevelUnsupported) => {
-                Some((Exit::Failed, "start a newer version on that node, or start it if it is down, and try again"))
-            }
-            Some(LogIdMismatch) => Some((
-                Exit::Failed,
-                "another log has this name now, and offsets of the old log do not apply to it: see `seriatim log info`",
-            )),
-            Some(ExpectedOffsetMismatch) => Some((
-                Exit::Failed,
-                "another client has appended meanwhile, or this one did before: read the end of the log with `seriatim consume` first",
-            )),
-            Some(DiskFull) => Some((
-                Exit::Unavailable,
-                "`seriatim status` names the node: trim the log (`seriatim log trim`), or make room on its disk",
-            )),
-            Some(Joining) if status.metadata.contains_key("waiting_for") => Some((
-                Exit::Unavailable,
-                "try again later. To join a cluster, start a blank node with --join HOST:PORT, the bind_addr of a member; to make \
-                 a new cluster, start one node, once, with --bootstrap",
-            )),
-            Some(Joining) => Some((Exit::Unavailable, "try again, or ask another node")),
-            // The status' code says enough, also for a reason of a newer node.
-            Some(
-                NoIdentity | NotAllowed | InvalidRequest | RecordTooLarge | RequestTooLarge | Unimplemented
-                | NoSuchService | QueueFull | Shortage | LimitReached | NotAppended | NoLeader | AnotherCluster
-                | Stopping | Damaged | LeaderDamaged | OutcomeUnknown | Internal,
-            )
-            | None => None,
-        };
-        let (exit, next) = of_reason.unwrap_or(match status.code {
-            RpcStatusCode::UNAVAILABLE if status.reason.is_empty() => {
-                (Exit::Unavailable, no_connection(&status.message))
-            }
-            RpcStatusCode::UNAVAILABLE => (Exit::Unavailable, "try again, or ask `seriatim status`"),
-            RpcStatusCode::DEADLINE_EXCEEDED => (Exit::Unavailable, "try again, or with a longer --timeout"),
-            RpcStatusCode::RESOURCE_EXHAUSTED => (Exit::Unavailable, "try again later"),
-            RpcStatusCode::PERMISSION_DENIED => (
-                Exit::NotAllowed,
+        let exit = exit_of(status);
+        let next = reason.and_then(|reason| next_of(reason, status)).unwrap_or(match status.code {
+            RpcStatusCode::UNAVAILABLE if status.reason.is_empty() => no_connection(&status.message),
+            RpcStatusCode::UNAVAILABLE => "try again, or ask `seriatim status`",
+            RpcStatusCode::DEADLINE_EXCEEDED => "try again, or with a longer --timeout",
+            RpcStatusCode::RESOURCE_EXHAUSTED => "try again later",
+            RpcStatusCode::PERMISSION_DENIED => {
                 "the node's access policy (the file in its acl_policy_file) must allow this to the common name of your certificate, or \
-                 to `anonymous` if the node runs with --insecure",
-            ),
-            RpcStatusCode::UNAUTHENTICATED => {
-                (Exit::NotAllowed, "use a valid certificate with exactly one common name")
+                 to `anonymous` if the node runs with --insecure"
             }
-            RpcStatusCode::INVALID_ARGUMENT | RpcStatusCode::DATA_LOSS => (Exit::BadData, ""),
-            _ => (Exit::Failed, ""),
+            RpcStatusCode::UNAUTHENTICATED => "use a valid certificate with exactly one common name",
+            _ => "",
         });
-        let exit =
-            if reason == Some(OutcomeUnknown) && status.fate() == Fate::Unknown { Exit::OutcomeUnknown } else { exit };
         // gRPC's text does not say why.
         let is_late = status.code == RpcStatusCode::DEADLINE_EXCEEDED && status.reason.is_empty();
         let what = if is_late { "no connection, or no answer, in time".to_owned() } else { status.to_string() };
         Failure::new(exit, format!("{addr}: {what}"), next)
+    }
+}
+
+/// Returns the exit code of a status. The code of the status and whether the request may have taken effect decide, so
+/// that this is right for the reasons of newer nodes, too.
+fn exit_of(status: &Status) -> Exit {
+    match status.code {
+        _ if !status.reason.is_empty() && status.outcome() == Outcome::Unknown => Exit::OutcomeUnknown,
+        RpcStatusCode::RESOURCE_EXHAUSTED if !status.reason.is_empty() && status.outcome() == Outcome::None => {
+            Exit::RefusedForNow
+        }
+        RpcStatusCode::UNAVAILABLE | RpcStatusCode::DEADLINE_EXCEEDED | RpcStatusCode::RESOURCE_EXHAUSTED => {
+            Exit::Unavailable
+        }
+        RpcStatusCode::FAILED_PRECONDITION | RpcStatusCode::ABORTED => Exit::Precondition,
+        RpcStatusCode::NOT_FOUND => Exit::NotFound,
+        RpcStatusCode::PERMISSION_DENIED | RpcStatusCode::UNAUTHENTICATED => Exit::NotAllowed,
+        RpcStatusCode::INVALID_ARGUMENT | RpcStatusCode::DATA_LOSS => Exit::BadData,
+        _ => Exit::Failed,
+    }
+}
+
+/// Returns the next step for a reason, if the code of the status does not say enough.
+fn next_of(reason: ErrorReason, status: &Status) -> Option<&'static str> {
+    use ErrorReason::*;
+    match reason {
+        OffsetTrimmed => Some("`--from earliest` begins with the first record that is left"),
+        OffsetPastEnd => Some("`seriatim log info` shows the offsets of the log"),
+        NoSuchLog => Some("the only log for now is `default`"),
+        FeatureLevelUnsupported => Some("start a newer version on that node, or start it if it is down, and try again"),
+        LogIdMismatch => Some(
+            "another log has this name now, and offsets of the old log do not apply to it: see `seriatim log info`",
+        ),
+        ExpectedOffsetMismatch => Some(
+            "another client has appended meanwhile, or this one did before: read the end of the log with `seriatim consume` first",
+        ),
+        DiskFull => {
+            Some("`seriatim status` names the node: trim the log (`seriatim log trim`), or make room on its disk")
+        }
+        Joining if status.metadata.contains_key("waiting_for") => Some(
+            "try again later. To join a cluster, start a blank node with --join HOST:PORT, the bind_addr of a member; to make \
+             a new cluster, start one node, once, with --bootstrap",
+        ),
+        Joining => Some("try again, or ask another node"),
+        NoIdentity | NotAllowed | InvalidRequest | UnknownField | NotImplemented | RecordTooLarge | RequestTooLarge
+        | NoSuchService | QueueFull | Shortage | LimitReached | LeaderChanged | NoLeader | AnotherCluster
+        | Stopping | ReplicaDamaged | LeaderDamaged | RecordDamaged | RecordUnsupported | DeadlinePassed
+        | OutcomeUnknown | AnswerLost | InternalError | CommittedNotApplied => None,
     }
 }
 
@@ -217,7 +231,7 @@ mod tests {
         let mut status = Status {
             code: RpcStatusCode::UNIMPLEMENTED,
             message: "this node can't read records 4 to 5".to_owned(),
-            reason: ErrorReason::Unimplemented.code().to_owned(),
+            reason: ErrorReason::RecordUnsupported.code().to_owned(),
             metadata: metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
             retry_after: None,
         };
@@ -229,5 +243,34 @@ mod tests {
         status.metadata.clear();
         let failure = Failure::of_status("n1:8400", &status);
         assert_eq!((failure.exit, failure.next.as_str()), (Exit::Failed, ""), "another feature that the node lacks");
+    }
+    /// Exit code 1 was all of "no such log", a failed precondition and a full queue, so a script could not tell
+    /// whether to try again.
+    #[test]
+    fn the_exit_code_depends_on_the_code_and_on_what_became_of_the_request() {
+        use RpcStatusCode as Code;
+        let exit = |code, reason: &str| {
+            let status = Status {
+                code,
+                message: String::new(),
+                reason: reason.to_owned(),
+                metadata: Default::default(),
+                retry_after: None,
+            };
+            Failure::of_status("n1:8400", &status).exit
+        };
+        assert_eq!(exit(Code::FAILED_PRECONDITION, "EXPECTED_OFFSET_MISMATCH"), Exit::Precondition);
+        assert_eq!(exit(Code::FAILED_PRECONDITION, "LOG_ID_MISMATCH"), Exit::Precondition);
+        assert_eq!(exit(Code::ABORTED, "OF_A_NEWER_NODE"), Exit::Precondition);
+        assert_eq!(exit(Code::NOT_FOUND, "NO_SUCH_LOG"), Exit::NotFound);
+        for refused in ["QUEUE_FULL", "DISK_FULL", "LIMIT_REACHED", "SHORTAGE"] {
+            assert_eq!(exit(Code::RESOURCE_EXHAUSTED, refused), Exit::RefusedForNow, "{refused}");
+        }
+        assert_eq!(exit(Code::RESOURCE_EXHAUSTED, ""), Exit::Unavailable, "of gRPC itself: nothing is certain");
+        assert_eq!(exit(Code::UNAVAILABLE, "NO_LEADER"), Exit::Unavailable);
+        assert_eq!(exit(Code::UNAVAILABLE, "OUTCOME_UNKNOWN"), Exit::OutcomeUnknown);
+        assert_eq!(exit(Code::UNKNOWN, "OUTCOME_UNKNOWN"), Exit::OutcomeUnknown);
+        assert_eq!(exit(Code::PERMISSION_DENIED, ""), Exit::NotAllowed);
+        assert_eq!(exit(Code::OUT_OF_RANGE, "OFFSET_TRIMMED"), Exit::Failed);
     }
 }

@@ -1,29 +1,29 @@
-//! `seriatim log info`, `configure` and `trim`: offsets and limits of a log, its retention, and the removal of old
+//! `seriatim log info`, `set` and `trim`: offsets and limits of a log, its retention, and the removal of old
 //! records.
 
 use std::fmt::Write as _;
 
+use grpcio::RpcStatusCode;
 use serde_json::json;
 
 use super::connect::ConnectArgs;
 use super::exit::{Exit, Failure};
+use super::log_name::LogOperand;
+use super::output::OutputArgs;
 use super::subcommand::{Process, Subcommand};
-use super::{output, units};
-use crate::pb::admin::{ConfigureLogRequest, LogSettings};
-use crate::pb::log::GetLogResponse;
+use super::units::{self, duration_of_ms, ms_of_duration};
+use crate::pb::v1::{LogConfig, LogInfo, UpdateLogRequest};
 
 /// Print a log's id, offsets, timestamps, limits and retention
 ///
 /// The offsets are those of the records that can be read. Stored bytes are those of the log's files on the node that
-/// answers. Without the right to administer the log, its retention is left out.
+/// answers.
 #[derive(Clone, Debug, clap::Args)]
 pub struct InfoArgs {
-    /// Name of the log
-    #[arg(env = "SERIATIM_LOG", value_parser = units::log_name, value_name = "LOG", default_value = "default")]
-    log: String,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    log: LogOperand,
+    #[command(flatten)]
+    output: OutputArgs,
     #[command(flatten)]
     connect: ConnectArgs,
 }
@@ -34,10 +34,11 @@ pub struct InfoArgs {
 /// log keeps all records. Retention by size removes the oldest files as long as at least the given bytes remain; retention by age
 /// removes records, and a file once its last record is removed.
 #[derive(Clone, Debug, clap::Args)]
-pub struct ConfigureArgs {
-    /// Name of the log
-    #[arg(env = "SERIATIM_LOG", value_parser = units::log_name, value_name = "LOG", default_value = "default")]
-    log: String,
+pub struct SetArgs {
+    #[command(flatten)]
+    log: LogOperand,
+    #[command(flatten)]
+    output: OutputArgs,
     /// Remove the oldest records while at least this many bytes remain (500MiB, 10GiB); `none` keeps all
     #[arg(long, value_name = "BYTES", value_parser = |text: &str| units::or_none(text, units::bytes))]
     retention_bytes: Option<u64>,
@@ -60,9 +61,10 @@ pub struct ConfigureArgs {
 /// are trimmed.
 #[derive(Clone, Debug, clap::Args)]
 pub struct TrimArgs {
-    /// Name of the log
-    #[arg(env = "SERIATIM_LOG", value_parser = units::log_name, value_name = "LOG", default_value = "default")]
-    log: String,
+    #[command(flatten)]
+    log: LogOperand,
+    #[command(flatten)]
+    output: OutputArgs,
     /// Remove records below this offset; `latest` removes all records stored now
     #[arg(long, value_name = "OFFSET", value_parser = parse_before)]
     before: Before,
@@ -96,13 +98,13 @@ impl Subcommand for InfoArgs {
     }
 }
 
-impl Subcommand for ConfigureArgs {
-    const NAME: &'static str = "configure";
+impl Subcommand for SetArgs {
+    const NAME: &'static str = "set";
     const EXAMPLES: &'static [&'static str] =
-        &["seriatim log configure --certs certs --retention-age 30d --retention-bytes 10GiB default"];
+        &["seriatim log set --certs certs --retention-age 30d --retention-bytes 10GiB default"];
 
     fn run(&self, _: &Process) -> Result<(), Failure> {
-        configure(self)
+        set(self)
     }
 }
 
@@ -116,125 +118,135 @@ impl Subcommand for TrimArgs {
 }
 
 fn info(args: &InfoArgs) -> Result<(), Failure> {
-    let (client, log) = args.connect.ask(|client| client.get_log(&args.log))?;
-    let request = ConfigureLogRequest { log: args.log.clone(), ..ConfigureLogRequest::default() };
-    // A client without the permission `admin` gets no settings, but the rest is still printed.
-    let settings = client.configure_log(&request).ok();
-    if args.json {
-        return output::say(&format!("{}\n", to_json(&log, settings.as_ref())));
-    }
-    output::say(&described(&log, settings.as_ref()))
+    let dialer = args.connect.resolve()?;
+    let name = args.log.name(&dialer)?;
+    let (_, log) = dialer.ask(|client| client.get_log(&name))?;
+    args.output.say(|| described(&log), || to_json(&log))
 }
 
-fn configure(args: &ConfigureArgs) -> Result<(), Failure> {
-    let request = ConfigureLogRequest {
-        log: args.log.clone(),
-        retention_bytes: args.retention_bytes,
-        retention_ms: args.retention_age,
-        record_bytes_max: args.record_bytes_max,
-        request_bytes_max: args.request_bytes_max,
-        ..ConfigureLogRequest::default()
+fn set(args: &SetArgs) -> Result<(), Failure> {
+    let dialer = args.connect.resolve()?;
+    let name = args.log.name(&dialer)?;
+    let config = LogConfig {
+        retention_age: args.retention_age.map(duration_of_ms).into(),
+        min_retained_bytes: args.retention_bytes,
+        max_record_bytes: args.record_bytes_max,
+        max_request_bytes: args.request_bytes_max,
+        ..LogConfig::default()
     };
-    let unchanged = ConfigureLogRequest { log: args.log.clone(), ..ConfigureLogRequest::default() };
-    let changes = request != unchanged;
-    // `ask` may send the request to several nodes, which is safe because it is idempotent.
-    let (_, settings) = args.connect.ask(|client| client.configure_log(&request))?;
-    let text = format!("log {}\n{}", args.log, settings_text(&settings));
-    if changes {
-        output::confirm(&text);
-        return Ok(());
+    if config == LogConfig::default() {
+        let (_, log) = dialer.ask(|client| client.get_log(&name))?;
+        return args.output.say(|| settings_of(&log), || to_json(&log));
     }
-    output::say(&text)
-}
-
-fn trim(args: &TrimArgs) -> Result<(), Failure> {
-    let offset = match args.before {
-        Before::Offset(offset) => offset,
-        Before::Latest => args.connect.ask(|client| client.get_log(&args.log))?.1.next_offset,
-    };
+    let request = UpdateLogRequest { log: name, config: Some(config).into(), ..UpdateLogRequest::default() };
     // `ask` may send the request to several nodes, which is safe because it is idempotent.
-    let (_, trimmed) = args.connect.ask(|client| client.trim(&args.log, offset)).map_err(|unanswered| {
-        let past_end = unanswered.statuses().any(|(_, status)| status.reason == "OFFSET_PAST_END");
-        let failure = Failure::from(unanswered);
-        if past_end { Failure { exit: Exit::BadData, ..failure } } else { failure }
-    })?;
-    output::confirm(&format!("log {} begins at offset {}\n", args.log, trimmed.first_offset));
+    let (_, log) = dialer.ask(|client| client.update_log(&request))?;
+    args.output.confirm(|| settings_of(&log), || to_json(&log));
     Ok(())
 }
 
-fn described(log: &GetLogResponse, settings: Option<&LogSettings>) -> String {
-    let mut text = format!("log {} ({:016x})\n", log.log, log.log_id);
-    let records = log.next_offset - log.first_offset;
-    // Writing to a string can't fail.
-    let _ = writeln!(text, "offsets            {}..{} ({records} records)", log.first_offset, log.next_offset);
-    if records > 0 {
-        let (first, last) = (units::show_moment(log.first_append_time_us), units::show_moment(log.last_append_time_us));
-        let _ = writeln!(text, "appended           {first} to {last}");
-    }
-    let _ = writeln!(text, "stored             {} bytes on this node", log.stored_bytes);
-    match settings {
-        Some(settings) => text.push_str(&settings_text(settings)),
-        None => {
-            let _ = writeln!(text, "largest record     {} bytes", log.record_bytes_max);
-            let _ = writeln!(text, "largest request    {} bytes", log.request_bytes_max);
-        }
-    }
-    text
+fn trim(args: &TrimArgs) -> Result<(), Failure> {
+    let dialer = args.connect.resolve()?;
+    let log = args.log.name(&dialer)?;
+    let offset = match args.before {
+        Before::Offset(offset) => offset,
+        Before::Latest => dialer.ask(|client| client.get_log(&log))?.1.position.get_or_default().next_offset,
+    };
+    // `ask` may send the request to several nodes, which is safe because it is idempotent.
+    let (_, trimmed) = dialer.ask(|client| client.trim(&log, offset)).map_err(|unanswered| {
+        let past_end = unanswered.statuses().any(|(_, status)| status.code == RpcStatusCode::OUT_OF_RANGE);
+        let failure = Failure::from(unanswered);
+        if past_end { Failure { exit: Exit::BadData, ..failure } } else { failure }
+    })?;
+    let first = trimmed.log.get_or_default().position.get_or_default().first_offset;
+    args.output
+        .confirm(|| format!("log {log} begins at offset {first}\n"), || json!({ "log": log, "first_offset": first }));
+    Ok(())
 }
 
-/// Returns the JSON object. Retention is null if the client lacks the permission `admin`, and timestamps are null if
-/// the log is empty.
-fn to_json(log: &GetLogResponse, settings: Option<&LogSettings>) -> serde_json::Value {
-    let time = |time_us: u64| (log.next_offset > log.first_offset).then_some(time_us);
+fn described(log: &LogInfo) -> String {
+    let position = log.position.get_or_default();
+    let mut text = format!("log {} ({})\n", log.name, log.log_id);
+    let records = position.next_offset.saturating_sub(position.first_offset);
+    // Writing to a string can't fail.
+    let _ =
+        writeln!(text, "offsets            {}..{} ({records} records)", position.first_offset, position.next_offset);
+    if records > 0 {
+        let (first, last) = (position.first_append_time_us, position.last_append_time_us);
+        let _ = writeln!(text, "appended           {} to {}", units::show_moment(first), units::show_moment(last));
+    }
+    let _ = writeln!(text, "stored             {} bytes on this node", position.stored_bytes);
+    text + settings_text(log.config.get_or_default()).as_str()
+}
+
+/// Returns the JSON object. Timestamps are null if the log is empty.
+fn to_json(log: &LogInfo) -> serde_json::Value {
+    let (position, config) = (log.position.get_or_default(), log.config.get_or_default());
+    let time = |time_us: u64| (position.next_offset > position.first_offset).then_some(time_us);
     json!({
-        "log": log.log,
-        "log_id": format!("{:016x}", log.log_id),
-        "first_offset": log.first_offset,
-        "next_offset": log.next_offset,
-        "first_append_time_us": time(log.first_append_time_us),
-        "last_append_time_us": time(log.last_append_time_us),
-        "stored_bytes": log.stored_bytes,
-        "record_bytes_max": log.record_bytes_max,
-        "request_bytes_max": log.request_bytes_max,
-        "retention_bytes": settings.map(|settings| settings.retention_bytes),
-        "retention_ms": settings.map(|settings| settings.retention_ms),
+        "log": log.name,
+        "log_id": log.log_id,
+        "first_offset": position.first_offset,
+        "next_offset": position.next_offset,
+        "first_append_time_us": time(position.first_append_time_us),
+        "last_append_time_us": time(position.last_append_time_us),
+        "stored_bytes": position.stored_bytes,
+        "max_record_bytes": config.max_record_bytes.unwrap_or_default(),
+        "max_request_bytes": config.max_request_bytes.unwrap_or_default(),
+        "min_retained_bytes": config.min_retained_bytes.unwrap_or_default(),
+        "retention_ms": ms_of_duration(&config.retention_age),
     })
 }
 
-fn settings_text(settings: &LogSettings) -> String {
-    let bytes = match settings.retention_bytes {
+fn settings_of(log: &LogInfo) -> String {
+    format!("log {}\n{}", log.name, settings_text(log.config.get_or_default()))
+}
+
+fn settings_text(config: &LogConfig) -> String {
+    let bytes = match config.min_retained_bytes.unwrap_or_default() {
         0 => "all".to_owned(),
         bytes => format!("at least {bytes} bytes"),
     };
-    let age = match settings.retention_ms {
+    let age = match ms_of_duration(&config.retention_age) {
         0 => "for ever".to_owned(),
         ms => format!("{} s", ms as f64 / 1000.0),
     };
     format!(
         "kept by size       {bytes}\nkept by age        {age}\nlargest record     {} bytes\nlargest request    {} bytes\n",
-        settings.record_bytes_max, settings.request_bytes_max
+        config.max_record_bytes.unwrap_or_default(),
+        config.max_request_bytes.unwrap_or_default()
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pb::v1::LogPosition;
 
     #[test]
     fn describes_a_log() {
-        let log = GetLogResponse {
-            log: "default".into(),
-            log_id: 0xc0ffee,
+        let position = LogPosition {
             first_offset: 3,
             next_offset: 5,
             first_append_time_us: 951_827_415_250_000,
             last_append_time_us: 951_827_415_250_001,
             stored_bytes: 4096,
-            ..GetLogResponse::default()
+            ..LogPosition::default()
         };
-        let settings = LogSettings { retention_ms: 1500, record_bytes_max: 1024, ..LogSettings::default() };
+        let config = LogConfig {
+            retention_age: Some(duration_of_ms(1500)).into(),
+            max_record_bytes: Some(1024),
+            ..LogConfig::default()
+        };
+        let log = LogInfo {
+            name: "default".into(),
+            log_id: "0000000000c0ffee".into(),
+            position: Some(position).into(),
+            config: Some(config).into(),
+            ..LogInfo::default()
+        };
         assert_eq!(
-            described(&log, Some(&settings)),
+            described(&log),
             "log default (0000000000c0ffee)\n\
              offsets            3..5 (2 records)\n\
              appended           2000-02-29T12:30:15.250000Z to 2000-02-29T12:30:15.250001Z\n\

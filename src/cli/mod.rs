@@ -3,26 +3,34 @@
 //! A new subcommand needs an entry in the table below, and a module with an implementation of
 //! [`Subcommand`](subcommand::Subcommand), whose doc comment is the help text. `seriatim --help` lists all subcommands.
 //!
-//! An option is given by a flag, otherwise by an environment variable (`SERIATIM_...`), and for `serve` otherwise in a TOML
-//! file. Records are written to standard output, and messages for the user to standard error. `exit.rs` has the table of exit codes.
+//! An option is given by a flag, otherwise by an environment variable (`SERIATIM_...`), and otherwise in a TOML file: that of
+//! --config for `serve`, and that with the profiles (`profiles.rs`) for commands that connect. Records are written to standard output, and messages for the user to standard error. `exit.rs` has the table of exit codes.
 
 pub mod command;
 pub mod connect;
 mod descriptors;
+pub mod dialer;
+mod environment;
 pub mod exit;
 mod interrupt;
 mod journal;
+pub mod log_name;
+mod profiles;
 pub mod subcommand;
 
+pub mod auth;
 pub mod certs;
 pub mod cluster;
+pub mod completion;
 pub mod consume;
 pub mod dump;
 pub mod log_admin;
 pub mod produce;
+pub mod profile;
 pub mod serve;
 pub mod status;
 pub mod verify;
+pub mod version;
 
 mod encode;
 mod lines;
@@ -43,17 +51,33 @@ const SUBCOMMANDS: &[Entry] = &[
     Entry::of::<produce::Args>(),
     Entry::of::<consume::Args>(),
     Entry::of::<status::Args>(),
-    Entry::group("log", "Inspect and configure a log, or the log files of a stopped node", LOG_SUBCOMMANDS),
-    Entry::group("cluster", "Administer the cluster", CLUSTER_SUBCOMMANDS),
+    Entry::group("log", "Inspect and change logs", LOG_SUBCOMMANDS),
+    Entry::group("cluster", "Inspect and administer the cluster", CLUSTER_SUBCOMMANDS),
+    Entry::group("data", "Check and read the data directory of a stopped node", DATA_SUBCOMMANDS),
     Entry::of::<certs::Args>(),
+    Entry::group("auth", "Identities and access policies", AUTH_SUBCOMMANDS),
+    Entry::group("profile", "Name sets of connection options", PROFILE_SUBCOMMANDS),
+    Entry::of::<completion::Args>(),
+    Entry::of::<version::Args>(),
 ];
 
 const LOG_SUBCOMMANDS: &[Entry] = &[
     Entry::of::<log_admin::InfoArgs>(),
-    Entry::of::<log_admin::ConfigureArgs>(),
+    Entry::of::<log_admin::SetArgs>().formerly(&["configure"]),
     Entry::of::<log_admin::TrimArgs>(),
-    Entry::of::<verify::Args>(),
-    Entry::of::<dump::Args>(),
+    Entry::of::<verify::Args>().hidden(),
+    Entry::of::<dump::Args>().hidden(),
 ];
 
-const CLUSTER_SUBCOMMANDS: &[Entry] = &[Entry::of::<cluster::UpgradeArgs>()];
+const CLUSTER_SUBCOMMANDS: &[Entry] = &[Entry::of::<status::Args>(), Entry::of::<cluster::UpgradeArgs>()];
+
+const DATA_SUBCOMMANDS: &[Entry] = &[Entry::of::<verify::Args>(), Entry::of::<dump::Args>()];
+
+const PROFILE_SUBCOMMANDS: &[Entry] = &[
+    Entry::of::<profile::ListArgs>(),
+    Entry::of::<profile::SetArgs>(),
+    Entry::of::<profile::UseArgs>(),
+    Entry::of::<profile::ShowArgs>(),
+];
+
+const AUTH_SUBCOMMANDS: &[Entry] = &[Entry::of::<auth::CheckPolicyArgs>()];

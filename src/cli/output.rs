@@ -6,7 +6,55 @@
 
 use std::io::{self, ErrorKind, Write as _};
 
+use serde_json::Value;
+
 use super::exit::{Exit, Failure};
+
+/// How a command prints its result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OutputFormat {
+    /// Text for humans; it may change between versions
+    #[default]
+    Table,
+    /// One JSON object, for programs
+    Json,
+}
+
+/// The option for the output format.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct OutputArgs {
+    /// Output format. In JSON, offsets, sizes and times are numbers, and ids are strings
+    #[arg(long, short, value_enum, value_name = "FORMAT", default_value_t = OutputFormat::Table)]
+    output: OutputFormat,
+    /// Same as --output json
+    #[arg(long, hide = true)]
+    json: bool,
+}
+
+impl OutputArgs {
+    /// Returns whether the result is printed as JSON.
+    pub fn is_json(self) -> bool {
+        self.json || self.output == OutputFormat::Json
+    }
+
+    /// Formats a result as text, or as one line of JSON.
+    pub fn format(self, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) -> String {
+        if self.is_json() { format!("{}\n", json()) } else { text() }
+    }
+
+    /// Writes a result to standard output.
+    ///
+    /// # Errors
+    /// If writing fails, unless the pipe is closed.
+    pub fn say(self, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) -> Result<(), Failure> {
+        say(&self.format(text, json))
+    }
+
+    /// Confirms a change on standard output, as [`confirm`] does.
+    pub fn confirm(self, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) {
+        confirm(&self.format(text, json));
+    }
+}
 
 /// Writes a result to standard output.
 ///

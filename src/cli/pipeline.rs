@@ -12,11 +12,10 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::after;
-use grpcio::RpcStatusCode;
 
-use super::connect::{ANSWER_MAX, ConnectArgs};
-use crate::client::{Client, ClientError, Fate, ProduceStream};
-use crate::pb::log::{ProduceRequest, ProduceResponse, Record};
+use super::dialer::{ANSWER_MAX, Dialer};
+use crate::client::{Client, ClientError, Outcome, ProduceStream, Retry};
+use crate::pb::v1::{ProduceRequest, ProduceResponse, Record};
 
 /// The maximum of unanswered requests. The server stops reading at 256.
 const REQUESTS_MAX: usize = 32;
@@ -63,11 +62,11 @@ fn is_starting_or_stopping(error: &ClientError) -> bool {
 /// Sends requests and counts responses.
 pub struct Pipeline<'a> {
     client: Client,
-    connect: &'a ConnectArgs,
+    dialer: &'a Dialer,
     /// When the client's node last answered; `None` if the stream has ended since then.
     answered_at: Option<Instant>,
     log: String,
-    log_id: Option<u64>,
+    log_id: Option<String>,
     /// The offset that the next request must get, if the user specified one.
     expected_offset: Option<u64>,
     stream: Option<ProduceStream>,
@@ -83,10 +82,10 @@ pub struct Pipeline<'a> {
 
 impl<'a> Pipeline<'a> {
     /// Creates a pipeline that appends to `log`. If `log_id` is set, the log must have this id.
-    pub fn new(client: Client, connect: &'a ConnectArgs, log: &str, log_id: Option<u64>) -> Pipeline<'a> {
+    pub fn new(client: Client, dialer: &'a Dialer, log: &str, log_id: Option<String>) -> Pipeline<'a> {
         Pipeline {
             client,
-            connect,
+            dialer,
             answered_at: Some(Instant::now()),
             log: log.to_owned(),
             log_id,
@@ -141,7 +140,7 @@ impl<'a> Pipeline<'a> {
         let count = records.len() as u64;
         let request = ProduceRequest {
             log: self.log.clone(),
-            log_id: self.log_id,
+            log_id: self.log_id.clone(),
             expected_offset: self.expected_offset,
             records,
             ..ProduceRequest::default()
@@ -226,14 +225,14 @@ impl<'a> Pipeline<'a> {
 
     fn begin_again(&mut self, error: ClientError) -> Result<(), Failed> {
         let Some(status) = error.status() else { return Err(self.failed(error)) };
-        let is_temporary = matches!(status.code, RpcStatusCode::UNAVAILABLE | RpcStatusCode::RESOURCE_EXHAUSTED);
-        let certain = status.fate() == Fate::NotAppended
+        let is_temporary = status.retry() != Retry::No;
+        let certain = status.outcome() == Outcome::None
             && status.number("failed_request") == Some(self.answered)
             && status.number("unknown_through").is_none();
-        if !is_temporary || !certain || self.progress.elapsed() > self.connect.timeout() {
+        if !is_temporary || !certain || self.progress.elapsed() > self.dialer.timeout {
             return Err(self.failed(error));
         }
-        let stops = status.reason == "STOPPING";
+        let stops = status.retry() == Retry::Elsewhere;
         log::info!("{status}; trying again from the first request that was not appended");
         let wait = status.retry_after.unwrap_or(Duration::from_millis(200)).min(Duration::from_secs(2));
         // Clients are not notified when the cluster accepts records again.
@@ -266,7 +265,7 @@ impl<'a> Pipeline<'a> {
                     return Ok(());
                 }
             };
-            if self.progress.elapsed() > self.connect.timeout() {
+            if self.progress.elapsed() > self.dialer.timeout {
                 return Err(Failed { error, unknown_records: 0 });
             }
             if error.is_answer() {
@@ -279,17 +278,17 @@ impl<'a> Pipeline<'a> {
     }
 
     fn reconnect(&mut self, last: Option<&str>) {
-        if let Ok(client) = self.connect.connect_within(ROUND_MAX, last) {
+        if let Ok(client) = self.dialer.connect_within(ROUND_MAX, last) {
             self.client = client;
         }
     }
 
     fn failed(&self, error: ClientError) -> Failed {
         let through = error.status().and_then(|status| status.number("unknown_through"));
-        let requests = match (error.fate(), through) {
+        let requests = match (error.outcome(), through) {
             (_, Some(through)) => (through + 1).saturating_sub(self.answered) as usize,
-            (Fate::NotAppended, None) => 0,
-            (Fate::Unknown, None) => self.unanswered.len(),
+            (Outcome::None, None) => 0,
+            (Outcome::Unknown | Outcome::Done, None) => self.unanswered.len(),
         };
         let unknown_records = self.unanswered.iter().take(requests).map(|s| s.request.records.len() as u64).sum();
         Failed { error, unknown_records }

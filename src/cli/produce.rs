@@ -11,12 +11,13 @@ use indicatif::ProgressBar;
 use super::connect::ConnectArgs;
 use super::exit::{Exit, Failure};
 use super::lines::{Lines, Piece};
+use super::log_name::LogArg;
 use super::pipeline::{Done, Failed, Pipeline};
 use super::record_shape::{RecordArgs, content_bytes, stored_bytes};
 use super::subcommand::{Process, Subcommand};
 use super::{interrupt, output, progress, units};
 use crate::client::{Client, ClientError};
-use crate::pb::log::Record;
+use crate::pb::v1::Record;
 use crate::types::LogId;
 
 /// The maximum of record bytes in one request. It is large enough to make the cost per message negligible.
@@ -46,9 +47,8 @@ const RETRY: Duration = Duration::from_millis(200);
 pub struct Args {
     /// File to read; standard input if it is missing or `-`
     pub file: Option<PathBuf>,
-    /// Name of the log
-    #[arg(long, env = "SERIATIM_LOG", value_parser = units::log_name, value_name = "NAME", default_value = "default")]
-    pub log: String,
+    #[command(flatten)]
+    log: LogArg,
     /// Append the whole input as one record
     #[arg(long)]
     pub whole: bool,
@@ -68,7 +68,7 @@ pub struct Args {
 }
 
 struct Limits {
-    log_id: Option<u64>,
+    log_id: Option<String>,
     /// The maximum bytes of value, key and headers of one record.
     record_bytes: usize,
     request_bytes: usize,
@@ -90,10 +90,12 @@ impl Subcommand for Args {
 fn run(args: &Args) -> Result<(), Failure> {
     args.records.check(args.whole).map_err(|e| Failure::new(Exit::BadConfig, e, "leave one out"))?;
     let (input, bytes) = open(args.file.as_deref())?;
-    let client = args.connect.connect()?;
-    let limits = limits(&client, args)?;
-    let log_id = args.log_id.map(|id| id.0).or(limits.log_id);
-    let mut pipeline = Pipeline::new(client, &args.connect, &args.log, log_id);
+    let dialer = args.connect.resolve()?;
+    let log = args.log.name(&dialer)?;
+    let client = dialer.connect()?;
+    let limits = limits(&client, &log, dialer.timeout)?;
+    let log_id = args.log_id.map(|id| id.to_string()).or_else(|| limits.log_id.clone());
+    let mut pipeline = Pipeline::new(client, &dialer, &log, log_id);
     pipeline.expect_offset(args.expected_offset);
     let begin = Instant::now();
     let bar = progress::bar(bytes, args.quiet);
@@ -108,11 +110,11 @@ fn run(args: &Args) -> Result<(), Failure> {
     match end {
         Ok(()) => {
             if !args.quiet {
-                output::tell(&format!("{} in {:.1} s", appended(&args.log, done), begin.elapsed().as_secs_f64()));
+                output::tell(&format!("{} in {:.1} s", appended(&log, done), begin.elapsed().as_secs_f64()));
             }
             Ok(())
         }
-        Err(end) => Err(explain(end, args, pipeline.addr(), done)),
+        Err(end) => Err(explain(end, args, &log, pipeline.addr(), done)),
     }
 }
 
@@ -285,16 +287,20 @@ fn open(file: Option<&Path>) -> Result<(Box<dyn Read + Send>, Option<u64>), Fail
     Ok((Box::new(file), metadata.is_file().then_some(metadata.len())))
 }
 
-fn limits(client: &Client, args: &Args) -> Result<Limits, Failure> {
+fn limits(client: &Client, log: &str, timeout: Duration) -> Result<Limits, Failure> {
     let begin = Instant::now();
     let (log_id, record_bytes_max, request_bytes_max) = loop {
-        match client.get_log(&args.log) {
-            Ok(log) => break (Some(log.log_id), log.record_bytes_max, log.request_bytes_max),
+        match client.get_log(log) {
+            Ok(log) => {
+                let config = log.config.unwrap_or_default();
+                let (record, request) = (config.max_record_bytes, config.max_request_bytes);
+                break (Some(log.log_id), record.unwrap_or(RECORD_BYTES_MAX), request.unwrap_or(REQUEST_BYTES_MAX));
+            }
             Err(error) if error.status().is_some_and(|s| s.code == grpcio::RpcStatusCode::PERMISSION_DENIED) => {
                 break (None, RECORD_BYTES_MAX, REQUEST_BYTES_MAX);
             }
             // Temporary, for example an election, or a node that is joining.
-            Err(error) if is_temporary(&error) && begin.elapsed() < args.connect.timeout() => {
+            Err(error) if is_temporary(&error) && begin.elapsed() < timeout => {
                 log::info!("{}: {error}; trying again", client.addr());
                 // Clients are not notified of a new leader.
                 let _ = after(RETRY).recv();
@@ -333,8 +339,8 @@ fn appended(log: &str, done: Done) -> String {
     }
 }
 
-fn explain(end: End, args: &Args, addr: &str, done: Done) -> Failure {
-    let known = appended(&args.log, done);
+fn explain(end: End, args: &Args, log: &str, addr: &str, done: Done) -> Failure {
+    let known = appended(log, done);
     let what = if args.whole { "the input".to_owned() } else { format!("line {}", done.records + 1) };
     match end {
         End::Input(error) => Failure::new(Exit::Failed, format!("can't read the input: {error}; {known}"), ""),
@@ -344,7 +350,7 @@ fn explain(end: End, args: &Args, addr: &str, done: Done) -> Failure {
         }
         End::TooLong { record_bytes_max } => Failure::new(
             Exit::BadData,
-            format!("{what} exceeds record_bytes_max ({record_bytes_max} bytes) of log {}; {known}", args.log),
+            format!("{what} exceeds record_bytes_max ({record_bytes_max} bytes) of log {log}; {known}"),
             if args.whole {
                 "split it into smaller files, or append its lines".to_owned()
             } else {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::encode::read_json;
-use crate::pb::log::{Header, Record};
+use crate::pb::v1::{Header, Record};
 
 /// The maximum bytes of an encoded tag and length.
 const FIELD_BYTES: usize = 6;

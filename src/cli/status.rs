@@ -12,13 +12,17 @@ use futures::executor::block_on;
 use futures::future::join_all;
 
 pub(super) use self::answer::Answer;
+use self::health::CheckState;
 use self::report::ClusterReport;
-use super::connect::{ConnectArgs, Unanswered};
+use super::connect::ConnectArgs;
+use super::dialer::{Dialer, Unanswered};
 use super::exit::{Exit, Failure};
+use super::log_name::LogArg;
+use super::output::OutputArgs;
 use super::subcommand::{Process, Subcommand};
 use super::{output, units};
 use crate::client::ClientError;
-use crate::pb::log::GetServersResponse;
+use crate::pb::v1::GetServersResponse;
 
 /// Print every node's role, term, commit index and lag
 ///
@@ -35,24 +39,27 @@ use crate::pb::log::GetServersResponse;
 /// if it answers with its own node id, its replica is neither damaged nor stalled, and it knows the leader, if any node leads. A line follows for the
 /// catalog, and for every other log, if one of its voters or its leader is missing.
 ///
-/// The exit code is that of the most serious finding: 65, data of a node is damaged, in any log; 5, a log or the
-/// catalog has no majority of its voters, or no leader; 69, appends are refused, or the node that was asked is not
-/// ready yet; 4, a voter or another member is missing. It is 0 for a cluster of one or two voters that are all alive,
-/// although none of them may fail.
+/// Findings, like a voter that is missing, are printed on stderr with the next step. The exit code is 0 if the state of
+/// the cluster could be told, whatever it is. With --check it is that of a monitoring plugin (Nagios, Icinga), which
+/// prints one line: 0, OK; 1, WARNING: a voter or another member is missing; 2, CRITICAL: data of a node is damaged, a
+/// log or the catalog has no majority of its voters or no leader, appends are refused, or no node answers; 3, UNKNOWN:
+/// the command itself could not ask, for example because of its certificate. It is OK for a cluster of one or two
+/// voters that are all alive, although none of them may fail.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Name of the log
-    #[arg(long, env = "SERIATIM_LOG", value_parser = units::log_name, value_name = "NAME", default_value = "default")]
-    pub log: String,
+    #[command(flatten)]
+    log: LogArg,
+    /// Print one line, and exit with the code of a monitoring plugin: 0, 1 or 2; or 3 if it could not ask
+    #[arg(long)]
+    pub check: bool,
     /// Also print the retention of the log, and for each node its stored bytes and its counters since the start
     #[arg(long, short)]
     pub verbose: bool,
-    /// Print one JSON object
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
     /// Seconds to wait for the answer of each member; at most --timeout
-    #[arg(long, env = "SERIATIM_NODE_TIMEOUT", value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
-    pub node_timeout: u32,
+    #[arg(long, env = "SERIATIM_CLIENT_NODE_TIMEOUT", value_name = "SECONDS", default_value = "3", value_parser = units::timeout)]
+    pub node_timeout: Duration,
     #[command(flatten)]
     connect: ConnectArgs,
 }
@@ -61,7 +68,8 @@ impl Subcommand for Args {
     const NAME: &'static str = "status";
     const EXAMPLES: &'static [&'static str] = &[
         "seriatim status --addr 10.0.0.1:8400,10.0.0.2:8400 --certs certs",
-        "seriatim status --certs certs --json | jq .findings",
+        "seriatim status --certs certs -o json | jq .findings",
+        "seriatim status --certs certs --check",
     ];
 
     fn run(&self, _: &Process) -> Result<(), Failure> {
@@ -70,32 +78,60 @@ impl Subcommand for Args {
 }
 
 fn run(args: &Args) -> Result<(), Failure> {
-    let servers = match args.connect.ask(|client| client.get_servers(&args.log)) {
+    if args.check {
+        return check(args);
+    }
+    let report = report(args)?;
+    let mut text = args.output.format(|| table::table(&report), || json::json(&report));
+    if args.verbose && !args.output.is_json() {
+        text += &table::details(&report);
+    }
+    if let Some(problems) = report.problems() {
+        output::tell(&format!("seriatim: {problems}"));
+    }
+    output::say(&text)
+}
+
+/// Prints one line, and ends with the exit code of a monitoring plugin.
+fn check(args: &Args) -> Result<(), Failure> {
+    let (state, text) = match report(args) {
+        Ok(report) => (report.state(), args.output.format(|| report.line(), || json::json(&report))),
+        Err(failure) => {
+            let state = match failure.exit {
+                Exit::Unavailable | Exit::RefusedForNow | Exit::BadData => CheckState::Critical,
+                _ => CheckState::Unknown,
+            };
+            let why = failure.message.lines().collect::<Vec<_>>().join("; ");
+            (state, args.output.format(|| state.line(&why), || json::not_told(state, &why)))
+        }
+    };
+    // The exit code reports the state even if standard output can't be written.
+    let written = output::say(&text);
+    state.exit().map_or(written, |exit| Err(Failure::told(exit)))
+}
+
+fn report(args: &Args) -> Result<ClusterReport, Failure> {
+    let dialer = args.connect.resolve()?;
+    let log = args.log.name(&dialer)?;
+    let servers = match dialer.ask(|client| client.get_servers(&log)) {
         Ok((_, servers)) if !servers.servers.is_empty() => servers,
         Ok((client, _)) => {
             let message = format!("{}: this node knows no members yet: it was admitted a moment ago", client.addr());
             return Err(Failure::new(Exit::Unavailable, message, "try again, or ask another node"));
         }
-        Err(unanswered) => return Err(not_ready(args, unanswered)),
+        Err(unanswered) => return Err(not_ready(args, &log, unanswered)),
     };
     let cluster_id = servers.cluster_id.clone();
-    let timeout = Duration::from_secs(args.node_timeout.into()).min(args.connect.timeout());
-    let report = ClusterReport::new(&cluster_id, &args.log, ask_members(&args.connect, servers, timeout)?);
-    let mut text = if args.json { format!("{}\n", json::json(&report)) } else { table::table(&report) };
-    if args.verbose && !args.json {
-        text += &table::details(&report);
-    }
-    // The exit code reports the findings even if standard output can't be written.
-    let written = output::say(&text);
-    report.failure().map_or(written, Err)
+    let timeout = args.node_timeout.min(dialer.timeout);
+    Ok(ClusterReport::new(&cluster_id, &log, ask_members(&dialer, servers, timeout)?))
 }
 
-/// Returns the failure if no node lists the members. With --json, also prints what the first node that is not ready
-/// waits for.
-fn not_ready(args: &Args, unanswered: Unanswered) -> Failure {
+/// Returns the failure if no node lists the members. As JSON, also prints what the first node that is not ready waits
+/// for.
+fn not_ready(args: &Args, log: &str, unanswered: Unanswered) -> Failure {
     let waiting = unanswered.statuses().find_map(|(addr, status)| Some((addr, status.metadata.get("waiting_for")?)));
-    if let Some((addr, waiting_for)) = waiting.filter(|_| args.json)
-        && let Err(failure) = output::say(&format!("{}\n", json::waiting_json(&args.log, addr, waiting_for)))
+    if let Some((addr, waiting_for)) = waiting.filter(|_| args.output.is_json() && !args.check)
+        && let Err(failure) = output::say(&format!("{}\n", json::waiting_json(log, addr, waiting_for)))
     {
         return failure;
     }
@@ -107,20 +143,20 @@ fn not_ready(args: &Args, unanswered: Unanswered) -> Failure {
 /// # Errors
 /// A member refuses the caller's certificate or name.
 pub(super) fn ask_members(
-    connect: &ConnectArgs,
+    dialer: &Dialer,
     servers: GetServersResponse,
     timeout: Duration,
 ) -> Result<Vec<Answer>, Failure> {
     let mut members = servers.servers;
     members.sort_by(|a, b| a.id.cmp(&b.id));
-    let dialled = members.iter().map(|server| Ok(connect.dial(&server.rpc_addr)?.within(timeout)));
+    let dialled = members.iter().map(|server| Ok(dialer.dial(&server.rpc_addr)?.within(timeout)));
     let clients = dialled.collect::<Result<Vec<_>, Failure>>()?;
     let answers = block_on(join_all(clients.iter().map(crate::client::Client::begin_get_node)));
     let mut result = Vec::new();
     for ((server, client), answer) in members.into_iter().zip(&clients).zip(answers) {
         let answer = answer.map_err(|error| match &error {
             error if denied(error) => Err(Failure::of_call(client.addr(), error)),
-            error if is_late(error) => Ok(format!("{}: no answer within {} s", client.addr(), timeout.as_secs())),
+            error if is_late(error) => Ok(format!("{}: no answer within {} s", client.addr(), timeout.as_secs_f64())),
             error => Ok(Failure::of_call(client.addr(), error).message),
         });
         let answer = match answer {

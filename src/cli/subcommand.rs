@@ -2,6 +2,7 @@
 
 use clap::{ArgMatches, Command};
 
+use super::environment::with_former_name;
 use super::exit::{self, Failure};
 
 /// Implemented by the arguments of each subcommand. The doc comment of the arguments is the help text: one line in
@@ -36,6 +37,10 @@ type Run = fn(&ArgMatches, &Process) -> Result<(), Failure>;
 pub struct Entry {
     /// The name on the command line.
     pub name: &'static str,
+    /// Former names, which still work and are not shown.
+    aliases: &'static [&'static str],
+    /// Whether the help leaves it out.
+    hidden: bool,
     kind: EntryShape,
 }
 
@@ -56,19 +61,33 @@ impl Entry {
             examples: S::EXAMPLES,
             handles_signals: S::HANDLES_SIGNALS,
         };
-        Entry { name: S::NAME, kind }
+        Entry { name: S::NAME, aliases: &[], hidden: false, kind }
     }
 
     /// Returns the entry of a subcommand that consists of other subcommands.
     pub const fn group(name: &'static str, about: &'static str, entries: &'static [Entry]) -> Entry {
-        Entry { name, kind: EntryShape::Group { about, entries } }
+        Entry { name, aliases: &[], hidden: false, kind: EntryShape::Group { about, entries } }
+    }
+
+    /// Adds former names, which still work and are not shown.
+    pub const fn formerly(self, aliases: &'static [&'static str]) -> Entry {
+        Entry { aliases, ..self }
+    }
+
+    /// Leaves the entry out of the help, because it has another place now.
+    pub const fn hidden(self) -> Entry {
+        Entry { hidden: true, ..self }
     }
 
     /// Returns the definition for the parser.
     pub fn command(&self) -> Command {
-        let command = Command::new(self.name);
+        let command = Command::new(self.name).aliases(self.aliases).hide(self.hidden);
         match &self.kind {
-            EntryShape::Leaf { define, examples, .. } => define(command).after_help(after_help(examples)),
+            // `serve` handles signals itself. Its options are not those of a client.
+            EntryShape::Leaf { define, examples, handles_signals, .. } => {
+                let command = define(command).after_help(after_help(examples));
+                if *handles_signals { command } else { command.mut_args(with_former_name) }
+            }
             EntryShape::Group { about, entries } => command
                 .about(*about)
                 .subcommand_required(true)

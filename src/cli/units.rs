@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use protobuf::well_known_types::duration::Duration as PbDuration;
+
 use crate::types::{LogId, LogName};
 
 /// Parses a number of bytes, which may end in KiB, MiB, GiB or TiB.
@@ -21,6 +23,17 @@ pub fn bytes(text: &str) -> Result<u64, String> {
 pub fn milliseconds(text: &str) -> Result<u64, String> {
     let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
     number(text, &units).ok_or_else(|| "expected a duration, like 90s, 12h or 30d".to_owned())
+}
+
+/// Parses a timeout: a number of seconds, or a duration with a unit.
+///
+/// # Errors
+/// The expected form.
+pub fn timeout(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().map(Duration::from_secs);
+    let time = seconds.or_else(|| milliseconds(text).ok().map(Duration::from_millis));
+    time.filter(|time| !time.is_zero())
+        .ok_or_else(|| "expected seconds above 0, or a duration like 500ms or 2m".to_owned())
 }
 
 /// Parses `none` as 0, and any other text with `read`.
@@ -111,6 +124,21 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
+/// Converts milliseconds to protobuf's type.
+pub fn duration_of_ms(ms: u64) -> PbDuration {
+    PbDuration {
+        seconds: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
+        nanos: i32::try_from(ms % 1000 * 1_000_000).unwrap_or_default(),
+        ..PbDuration::default()
+    }
+}
+
+/// Converts protobuf's type to milliseconds. A negative duration counts as 0.
+pub fn ms_of_duration(duration: &PbDuration) -> u64 {
+    let seconds = u64::try_from(duration.seconds).unwrap_or(0);
+    seconds.saturating_mul(1000).saturating_add(u64::try_from(duration.nanos).unwrap_or(0) / 1_000_000)
+}
+
 /// Formats a rounded duration.
 pub fn rough(time: Duration) -> String {
     match time.as_secs() {
@@ -142,6 +170,8 @@ mod tests {
         for bad in ["", "x", "10GB", "-1", "99999999999TiB", "1.5GiB"] {
             assert!(bytes(bad).is_err(), "{bad}");
         }
+        assert_eq!((timeout("7"), timeout("500ms")), (Ok(Duration::from_secs(7)), Ok(Duration::from_millis(500))));
+        assert!(timeout("0").is_err() && timeout("0s").is_err() && timeout("x").is_err());
         assert!(milliseconds("30").is_err() && milliseconds("d").is_err());
         assert_eq!((or_none("none", bytes), or_none("2", bytes)), (Ok(0), Ok(2)));
         assert!(or_none("0", bytes).is_err(), "0 could be mistaken for `keep nothing`");

@@ -1,4 +1,4 @@
-//! `seriatim log verify`: checks the data directory of a stopped node.
+//! `seriatim data verify`: checks the data directory of a stopped node.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::exit::{Exit, Failure};
-use super::output;
+use super::output::{self, OutputArgs};
 use super::subcommand::{Process, Subcommand};
 use crate::storage::disk::Disk;
 use crate::storage::error::StorageError;
@@ -17,7 +17,7 @@ const AFTER_DAMAGE: &str = "keep a copy of the directory and check the disk. If 
                             move the directory away and let this node join as a new one with another name. If this is \
                             the only copy: a sealed segment (any but the newest) can be replaced by a copy of it from \
                             this directory. Restore no other file, because its copy may be older (node.toml, the \
-                            manifest, the newest segment). `seriatim log dump --skip-damage` prints what is left";
+                            manifest, the newest segment). `seriatim data dump --skip-damage` prints what is left";
 
 /// Check every byte of a stopped node's data directory
 ///
@@ -34,15 +34,14 @@ pub struct Args {
     /// Data directory; no node may run on it
     #[arg(long, env = "SERIATIM_DATA_DIR", value_name = "DIR", default_value = "/var/lib/seriatim")]
     data_dir: PathBuf,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 impl Subcommand for Args {
     const NAME: &'static str = "verify";
     const EXAMPLES: &'static [&'static str] =
-        &["seriatim log verify --data-dir /var/lib/seriatim", "seriatim log verify --data-dir /mnt/copy --json"];
+        &["seriatim data verify --data-dir /var/lib/seriatim", "seriatim data verify --data-dir /mnt/copy -o json"];
 
     fn run(&self, _: &Process) -> Result<(), Failure> {
         run(self)
@@ -51,7 +50,7 @@ impl Subcommand for Args {
 
 fn run(args: &Args) -> Result<(), Failure> {
     let report = verify(&Disk::real(), &args.data_dir).map_err(|error| failure(&error))?;
-    let text = if args.json { format!("{}\n", to_json(&report)) } else { to_text(&report) };
+    let text = args.output.format(|| to_text(&report), || to_json(&report));
     // The exit code reports the findings even if writing to standard output fails.
     let written = output::say(&text);
     match report.worst() {
@@ -76,7 +75,7 @@ fn findings(report: &Report, severity: Severity) -> impl Iterator<Item = &Findin
     report.findings.iter().filter(move |finding| finding.severity == severity)
 }
 
-/// Converts an error that prevents `log verify` and `log dump` from reading a directory.
+/// Converts an error that prevents `data verify` and `data dump` from reading a directory.
 pub(super) fn failure(error: &StorageError) -> Failure {
     if let StorageError::ForeignDirectory { path, found } = error {
         let message = format!("{} is not a data directory of seriatim: {found}", path.display());
@@ -224,7 +223,7 @@ mod tests {
             groups: vec![GroupId(0)],
         })
         .expect("stored");
-        let args = Args { data_dir: dir.path().to_owned(), json: false };
+        let args = Args { data_dir: dir.path().to_owned(), output: OutputArgs::default() };
         let refused = run(&args).expect_err("in use");
         assert!(refused.exit == Exit::BadConfig && refused.message.contains("in use"), "{refused}");
         drop(data);
@@ -257,7 +256,7 @@ mod tests {
     fn names_a_file_of_a_newer_format() {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join("node.toml"), "format = 2\nnew = 1\n").expect("written");
-        let args = Args { data_dir: dir.path().to_owned(), json: false };
+        let args = Args { data_dir: dir.path().to_owned(), output: OutputArgs::default() };
         let refused = run(&args).expect_err("newer");
         assert_eq!(refused.exit, Exit::BadConfig);
         let end = "node.toml has format 2, newer than what this version of seriatim reads (format 1): start the newer version";

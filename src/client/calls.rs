@@ -9,13 +9,11 @@ use grpcio::{CallOption, Channel, ChannelCredentials};
 use super::connection::ClientConnection;
 use super::status::ClientError;
 use super::streams::{ConsumeStream, ProduceStream};
-use crate::pb::admin::{
-    ConfigureLogRequest, GetNodeRequest, GetNodeResponse, LogSettings, TrimRequest, TrimResponse,
-    UpgradeClusterRequest, UpgradeClusterResponse,
-};
-use crate::pb::log::{
-    ConsumeRequest, ConsumeResponse, GetLogRequest, GetLogResponse, GetServersRequest, GetServersResponse,
-    ProduceRequest, ProduceResponse, Record,
+use crate::pb::v1::{
+    Cluster, ConsumeRequest, ConsumeResponse, GetClusterRequest, GetLogRequest, GetNodeRequest, GetNodeResponse,
+    GetServersRequest, GetServersResponse, ListLogsRequest, ListLogsResponse, LogInfo, ProduceRequest, ProduceResponse,
+    RaiseFeatureLevelRequest, RaiseFeatureLevelResponse, Record, TrimLogRequest, TrimLogResponse, UpdateLogRequest,
+    WhoAmIRequest, WhoAmIResponse,
 };
 use crate::security::tls;
 
@@ -90,7 +88,7 @@ impl Client {
     /// Appends records, all or nothing, with contiguous offsets.
     ///
     /// # Errors
-    /// [`ClientError::fate`] says whether they were appended.
+    /// [`ClientError::outcome`] says whether they were appended.
     pub fn produce(&self, log: &str, records: Vec<Record>) -> Result<ProduceResponse, ClientError> {
         let request = ProduceRequest { log: log.to_owned(), records, ..ProduceRequest::default() };
         self.produce_request(&request)
@@ -99,7 +97,7 @@ impl Client {
     /// Sends the given produce request.
     ///
     /// # Errors
-    /// [`ClientError::fate`] says whether it was appended.
+    /// [`ClientError::outcome`] says whether it was appended.
     pub fn produce_request(&self, request: &ProduceRequest) -> Result<ProduceResponse, ClientError> {
         Ok(self.connection.stubs().log.produce_opt(request, self.deadline())?)
     }
@@ -112,13 +110,13 @@ impl Client {
         Ok(self.connection.stubs().log.consume_opt(request, self.deadline())?)
     }
 
-    /// Reads the record at an offset.
+    /// Reads the record at an offset; an empty record if the offset is the next one of the log.
     ///
     /// # Errors
     /// The server's status.
     pub fn consume_at(&self, log: &str, offset: u64) -> Result<Record, ClientError> {
-        let request = ConsumeRequest { log: log.to_owned(), offset, ..ConsumeRequest::default() };
-        Ok(self.consume(&request)?.record.unwrap_or_default())
+        let request = ConsumeRequest { log: log.to_owned(), offset, max_records: 1, ..ConsumeRequest::default() };
+        Ok(self.consume(&request)?.records.into_iter().next().unwrap_or_default())
     }
 
     /// Reads the stored records, and then new ones as they are appended. After `deadline`, if there is one, the
@@ -154,13 +152,38 @@ impl Client {
         Ok(self.connection.stubs().log.get_servers_opt(&request, self.deadline())?)
     }
 
-    /// Returns a log's bounds and limits.
+    /// Returns a log, its settings and its bounds.
     ///
     /// # Errors
     /// The server's status.
-    pub fn get_log(&self, log: &str) -> Result<GetLogResponse, ClientError> {
+    pub fn get_log(&self, log: &str) -> Result<LogInfo, ClientError> {
         let request = GetLogRequest { log: log.to_owned(), ..GetLogRequest::default() };
-        Ok(self.connection.stubs().log.get_log_opt(&request, self.deadline())?)
+        Ok(self.connection.stubs().log.get_log_opt(&request, self.deadline())?.log.unwrap_or_default())
+    }
+
+    /// Returns a page of the list of logs.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn list_logs(&self, request: &ListLogsRequest) -> Result<ListLogsResponse, ClientError> {
+        Ok(self.connection.stubs().log.list_logs_opt(request, self.deadline())?)
+    }
+
+    /// Returns the cluster.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn get_cluster(&self) -> Result<Cluster, ClientError> {
+        let response = self.connection.stubs().cluster.get_cluster_opt(&GetClusterRequest::new(), self.deadline())?;
+        Ok(response.cluster.unwrap_or_default())
+    }
+
+    /// Returns the caller's name, and what the access policy allows to it.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn who_am_i(&self) -> Result<WhoAmIResponse, ClientError> {
+        Ok(self.connection.stubs().cluster.who_am_i_opt(&WhoAmIRequest::new(), self.deadline())?)
     }
 
     /// Returns the state of the node and its replicas.
@@ -168,13 +191,13 @@ impl Client {
     /// # Errors
     /// The server's status.
     pub fn get_node(&self) -> Result<GetNodeResponse, ClientError> {
-        Ok(self.connection.stubs().admin.get_node_opt(&GetNodeRequest::default(), self.deadline())?)
+        Ok(self.connection.stubs().cluster.get_node_opt(&GetNodeRequest::default(), self.deadline())?)
     }
 
     /// Sends [`Client::get_node`] before it returns a future for the response, so that several nodes can be asked at
     /// once.
     pub fn begin_get_node(&self) -> impl Future<Output = Result<GetNodeResponse, ClientError>> + use<> {
-        let call = self.connection.stubs().admin.get_node_async_opt(&GetNodeRequest::default(), self.deadline());
+        let call = self.connection.stubs().cluster.get_node_async_opt(&GetNodeRequest::default(), self.deadline());
         async move { Ok(call?.await?) }
     }
 
@@ -182,27 +205,26 @@ impl Client {
     ///
     /// # Errors
     /// The server's status.
-    pub fn trim(&self, log: &str, first_offset: u64) -> Result<TrimResponse, ClientError> {
-        let request = TrimRequest { log: log.to_owned(), first_offset, ..TrimRequest::default() };
-        Ok(self.connection.stubs().admin.trim_opt(&request, self.deadline())?)
+    pub fn trim(&self, log: &str, first_offset: u64) -> Result<TrimLogResponse, ClientError> {
+        let request = TrimLogRequest { log: log.to_owned(), first_offset, ..TrimLogRequest::default() };
+        Ok(self.connection.stubs().log.trim_log_opt(&request, self.deadline())?)
     }
 
-    /// Changes the settings of a log that the request contains, and returns all settings.
+    /// Changes the settings of a log, and returns the log.
     ///
     /// # Errors
     /// The server's status.
-    pub fn configure_log(&self, request: &ConfigureLogRequest) -> Result<LogSettings, ClientError> {
-        let response = self.connection.stubs().admin.configure_log_opt(request, self.deadline())?;
-        Ok(response.settings.unwrap_or_default())
+    pub fn update_log(&self, request: &UpdateLogRequest) -> Result<LogInfo, ClientError> {
+        Ok(self.connection.stubs().log.update_log_opt(request, self.deadline())?.log.unwrap_or_default())
     }
 
     /// Raises the cluster's feature level.
     ///
     /// # Errors
     /// The server's status.
-    pub fn upgrade_cluster(&self, level: u32) -> Result<UpgradeClusterResponse, ClientError> {
-        let request = UpgradeClusterRequest { level, ..UpgradeClusterRequest::default() };
-        Ok(self.connection.stubs().admin.upgrade_cluster_opt(&request, self.deadline())?)
+    pub fn raise_feature_level(&self, level: u32) -> Result<RaiseFeatureLevelResponse, ClientError> {
+        let request = RaiseFeatureLevelRequest { level, ..RaiseFeatureLevelRequest::default() };
+        Ok(self.connection.stubs().cluster.raise_feature_level_opt(&request, self.deadline())?)
     }
 
     fn deadline(&self) -> CallOption {

@@ -6,8 +6,8 @@ use futures::executor::block_on;
 use grpcio::{Channel, ChannelCredentials};
 
 use crate::grpc::{self, Env};
-use crate::pb::admin_grpc::AdminClient;
-use crate::pb::log_grpc::LogClient;
+use crate::pb::cluster_service_grpc::ClusterServiceClient;
+use crate::pb::log_service_grpc::LogServiceClient;
 use crate::thread::fatal_channel;
 
 /// A connection to one node, shared by the clients and streams that use it. Dropping the last of them stops its thread.
@@ -20,8 +20,8 @@ pub(super) struct ClientConnection {
 /// The generated clients of one channel.
 pub(super) struct Stubs {
     channel: Channel,
-    pub log: LogClient,
-    pub admin: AdminClient,
+    pub log: LogServiceClient,
+    pub cluster: ClusterServiceClient,
 }
 
 impl ClientConnection {
@@ -32,9 +32,9 @@ impl ClientConnection {
         let (fatal, _) = fatal_channel();
         let env = Env::start("grpc-client", 1, &fatal);
         let channel = grpc::client_channel(env.get(), addr, credentials, None);
-        let log = LogClient::new(channel.clone());
-        let admin = AdminClient::new(channel.clone());
-        ClientConnection { stubs: Some(Stubs { channel, log, admin }), env: Some(env), addr: addr.to_owned() }
+        let log = LogServiceClient::new(channel.clone());
+        let cluster = ClusterServiceClient::new(channel.clone());
+        ClientConnection { stubs: Some(Stubs { channel, log, cluster }), env: Some(env), addr: addr.to_owned() }
     }
 
     pub fn addr(&self) -> &str {

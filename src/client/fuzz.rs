@@ -8,9 +8,11 @@ use grpcio::RpcStatusCode;
 
 use super::ClientError;
 use crate::fuzz::{Loop, PROTOBUF_FIXED_BYTES};
-use crate::pb::admin::GetNodeResponse;
 use crate::pb::error_details::{ErrorInfo, RetryInfo};
-use crate::pb::log::{ConsumeResponse, GetLogResponse, GetServersResponse, Header, ProduceResponse, Record};
+use crate::pb::v1::{
+    ConsumeResponse, GetLogResponse, GetNodeResponse, GetServersResponse, GroupStatus, Header, LogInfo,
+    ProduceResponse, Record, Replica, Server,
+};
 
 /// The details of a status: `google.rpc.Status` with the details that a node adds.
 #[test]
@@ -35,7 +37,7 @@ fn error_details() {
                 panic!("a status is a status");
             };
             assert_eq!((status.code, status.message.as_str()), (code, "text"));
-            let _ = (status.fate(), status.number("first_offset"), status.to_string());
+            let _ = ((status.outcome(), status.retry()), status.number("first_offset"), status.to_string());
             !status.reason.is_empty() || status.retry_after.is_some()
         });
 }
@@ -68,18 +70,25 @@ fn produce_response() {
 
 #[test]
 fn get_log_response() {
-    response("get_log_response", &GetLogResponse { next_offset: 5, ..GetLogResponse::default() });
+    response(
+        "get_log_response",
+        &GetLogResponse {
+            log: Some(LogInfo { name: "a".into(), ..LogInfo::default() }).into(),
+            ..GetLogResponse::default()
+        },
+    );
 }
 
 #[test]
 fn get_servers_response() {
-    let server = crate::pb::log::Server { id: "a".into(), rpc_addr: "a:1".into(), ..crate::pb::log::Server::default() };
+    let server = Server { id: "a".into(), rpc_addr: "a:1".into(), ..Server::default() };
     response("get_servers_response", &GetServersResponse { servers: vec![server], ..GetServersResponse::default() });
 }
 
 #[test]
 fn get_node_response() {
-    let group = crate::pb::admin::GroupStatus { log: "default".into(), voters: vec![1, 2], ..Default::default() };
+    let replicas = vec![Replica { node_id: "1".into(), ..Replica::default() }];
+    let group = GroupStatus { log: "default".into(), replicas, ..GroupStatus::default() };
     response(
         "get_node_response",
         &GetNodeResponse { name: "a".into(), groups: vec![group], ..GetNodeResponse::default() },

@@ -7,7 +7,7 @@ use std::time::Duration;
 use grpcio::RpcStatusCode;
 
 use crate::pb::error_details::{ErrorInfo, RetryInfo};
-use crate::reason::{ErrorReason, Fate};
+use crate::reason::{Outcome, Retry, key};
 
 /// The domain of a node's `ErrorInfo`.
 const DOMAIN: &str = "seriatim";
@@ -65,11 +65,13 @@ impl Status {
         new
     }
 
-    /// Returns whether the request that failed with this status may have been appended. Only a node can rule it out:
-    /// gRPC itself also returns UNAVAILABLE if a connection breaks after the request has arrived.
-    pub fn fate(&self) -> Fate {
+    /// Returns what became of the request. The node says it, whatever the reason is: newer nodes have reasons that this
+    /// version does not know. Without its word, the outcome is known only for statuses that gRPC itself does not create
+    /// after it has passed the request on: it also returns UNAVAILABLE if a connection breaks after the request has
+    /// arrived.
+    pub fn outcome(&self) -> Outcome {
         if !self.reason.is_empty() {
-            return ErrorReason::try_from(self.reason.as_str()).map_or(Fate::NotAppended, ErrorReason::fate);
+            return self.of_metadata(key::OUTCOME).unwrap_or(Outcome::Unknown);
         }
         match self.code {
             RpcStatusCode::INVALID_ARGUMENT
@@ -79,9 +81,28 @@ impl Status {
             | RpcStatusCode::UNAUTHENTICATED
             | RpcStatusCode::FAILED_PRECONDITION
             | RpcStatusCode::OUT_OF_RANGE
-            | RpcStatusCode::UNIMPLEMENTED => Fate::NotAppended,
-            _ => Fate::Unknown,
+            | RpcStatusCode::UNIMPLEMENTED => Outcome::None,
+            _ => Outcome::Unknown,
         }
+    }
+
+    /// Returns whether the same request can succeed when it is sent again. The caller must also consider the outcome: a
+    /// request that may have been done is safe to send again only if doing it twice has the effect of doing it once.
+    pub fn retry(&self) -> Retry {
+        if !self.reason.is_empty() {
+            return self.of_metadata(key::RETRY).unwrap_or(Retry::No);
+        }
+        // A broken connection: another node, or the same one after it was restarted.
+        if self.code == RpcStatusCode::UNAVAILABLE { Retry::Elsewhere } else { Retry::No }
+    }
+
+    fn of_metadata<T: for<'a> TryFrom<&'a str>>(&self, key: &str) -> Option<T> {
+        T::try_from(self.metadata.get(key)?.as_str()).ok()
+    }
+
+    /// Returns the client address of the leader, if the node named it.
+    pub fn leader(&self) -> Option<&str> {
+        self.metadata.get(key::LEADER).map(String::as_str)
     }
 
     /// Returns the value of a metadata key as a number.
@@ -130,9 +151,14 @@ impl ClientError {
         })
     }
 
-    /// Returns [`Status::fate`]. Without a status, the fate is unknown.
-    pub fn fate(&self) -> Fate {
-        self.status().map_or(Fate::Unknown, Status::fate)
+    /// Returns [`Status::outcome`]. Without a status, the outcome is unknown.
+    pub fn outcome(&self) -> Outcome {
+        self.status().map_or(Outcome::Unknown, Status::outcome)
+    }
+
+    /// Returns [`Status::retry`]. Without a status, a retry is useless.
+    pub fn retry(&self) -> Retry {
+        self.status().map_or(Retry::No, Status::retry)
     }
 }
 
@@ -143,11 +169,12 @@ mod tests {
     use super::*;
     use protobuf::well_known_types::any::Any;
 
-    fn status_with(reason: &str, code: RpcStatusCode) -> Status {
+    fn status_with(reason: &str, metadata: &[(&str, &str)], code: RpcStatusCode) -> Status {
         let mut details = crate::pb::status::Status::new();
         if !reason.is_empty() {
             let mut info = ErrorInfo { domain: DOMAIN.into(), reason: reason.into(), ..ErrorInfo::default() };
             info.metadata.insert("next_offset".into(), "7".into());
+            info.metadata.extend(metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
             details.details.push(Any::pack(&info).expect("packs"));
         }
         let bytes = details.write_to_bytes().expect("encodes");
@@ -155,17 +182,36 @@ mod tests {
     }
 
     #[test]
-    fn not_appended_is_certain_only_if_a_node_says_so() {
-        assert_eq!(status_with("", RpcStatusCode::UNAVAILABLE).fate(), Fate::Unknown);
-        assert_eq!(status_with("NOT_APPENDED", RpcStatusCode::UNAVAILABLE).fate(), Fate::NotAppended);
-        assert_eq!(status_with("OUTCOME_UNKNOWN", RpcStatusCode::UNAVAILABLE).fate(), Fate::Unknown);
-        assert_eq!(status_with("", RpcStatusCode::DEADLINE_EXCEEDED).fate(), Fate::Unknown);
-        assert_eq!(status_with("", RpcStatusCode::PERMISSION_DENIED).fate(), Fate::NotAppended);
+    fn an_invented_reason_is_understood_by_its_two_keys() {
+        let of = |outcome, retry| {
+            let metadata = [("outcome", outcome), ("retry", retry)];
+            let status = status_with("INVENTED_TOMORROW", &metadata, RpcStatusCode::ABORTED);
+            (status.outcome(), status.retry())
+        };
+        for outcome in Outcome::ALL {
+            for retry in Retry::ALL {
+                assert_eq!(of(outcome.code(), retry.code()), (*outcome, *retry));
+            }
+        }
+        assert_eq!(of("maybe", "sometimes"), (Outcome::Unknown, Retry::No), "values of a newer version");
+        let bare = status_with("INVENTED_TOMORROW", &[], RpcStatusCode::UNAVAILABLE);
+        assert_eq!((bare.outcome(), bare.retry()), (Outcome::Unknown, Retry::No));
+    }
+
+    #[test]
+    fn nothing_is_certain_unless_a_node_says_so() {
+        let of = |code| {
+            let status = status_with("", &[], code);
+            (status.outcome(), status.retry())
+        };
+        assert_eq!(of(RpcStatusCode::UNAVAILABLE), (Outcome::Unknown, Retry::Elsewhere));
+        assert_eq!(of(RpcStatusCode::DEADLINE_EXCEEDED), (Outcome::Unknown, Retry::No));
+        assert_eq!(of(RpcStatusCode::PERMISSION_DENIED), (Outcome::None, Retry::No));
     }
 
     #[test]
     fn reads_the_details_of_a_status() {
-        let status = status_with("OFFSET_PAST_END", RpcStatusCode::OUT_OF_RANGE);
+        let status = status_with("OFFSET_PAST_END", &[], RpcStatusCode::OUT_OF_RANGE);
         assert_eq!(status.number("next_offset"), Some(7));
         assert_eq!(status.to_string(), "OUT_OF_RANGE (OFFSET_PAST_END): text");
     }

@@ -9,7 +9,7 @@ use grpcio::{ClientDuplexReceiver, ClientDuplexSender, ClientSStreamReceiver, Wr
 
 use super::connection::ClientConnection;
 use super::status::ClientError;
-use crate::pb::log::{ConsumeResponse, ProduceRequest, ProduceResponse};
+use crate::pb::v1::{ConsumeResponse, ProduceRequest, ProduceResponse};
 
 /// The responses of a stream, followed by its status.
 ///

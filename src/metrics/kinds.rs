@@ -19,10 +19,22 @@ pub(super) const PREFIX: &str = "seriatim";
 /// The value of one metric at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
-    /// The full name with its label, as in Prometheus' text format.
+    /// The full name without its label, as in Prometheus' text format.
     pub name: String,
+    /// The label and its value, if it has one.
+    pub label: Option<(&'static str, String)>,
     /// The value, by kind.
     pub value: SampleValue,
+}
+
+impl Sample {
+    /// Returns the name with the label, as in Prometheus' text format.
+    pub fn full_name(&self) -> String {
+        match &self.label {
+            Some((label, value)) => format!("{}{{{label}={value:?}}}", self.name),
+            None => self.name.clone(),
+        }
+    }
 }
 
 /// The value of a [`Sample`].
@@ -49,8 +61,8 @@ pub struct Distribution {
 
 /// A metric that can be read.
 pub(super) trait Readable: Metric + Any {
-    /// Adds the current values. `labels` is appended to the full name.
-    fn read(&self, name: &str, labels: &str, samples: &mut Vec<Sample>);
+    /// Adds the current values.
+    fn read(&self, name: &str, label: Option<(&'static str, &str)>, samples: &mut Vec<Sample>);
 }
 
 /// A counter that starts at 0 with the process and never decreases. Clones count together.
@@ -89,23 +101,27 @@ impl EncodeMetric for Counter {
 }
 
 impl Readable for Counter {
-    fn read(&self, name: &str, labels: &str, samples: &mut Vec<Sample>) {
-        samples.push(counter_sample(name, labels, self.get()));
+    fn read(&self, name: &str, label: Option<(&'static str, &str)>, samples: &mut Vec<Sample>) {
+        samples.push(counter_sample(name, label, self.get()));
     }
 }
 
 impl Readable for Gauge {
-    fn read(&self, name: &str, labels: &str, samples: &mut Vec<Sample>) {
-        samples.push(gauge_sample(name, labels, self.get()));
+    fn read(&self, name: &str, label: Option<(&'static str, &str)>, samples: &mut Vec<Sample>) {
+        samples.push(gauge_sample(name, label, self.get()));
     }
 }
 
-fn counter_sample(name: &str, labels: &str, value: u64) -> Sample {
-    Sample { name: format!("{PREFIX}_{name}_total{labels}"), value: SampleValue::Counter(value) }
+fn owned(label: Option<(&'static str, &str)>) -> Option<(&'static str, String)> {
+    label.map(|(label, value)| (label, value.to_owned()))
 }
 
-fn gauge_sample(name: &str, labels: &str, value: i64) -> Sample {
-    Sample { name: format!("{PREFIX}_{name}{labels}"), value: SampleValue::Gauge(value) }
+fn counter_sample(name: &str, label: Option<(&'static str, &str)>, value: u64) -> Sample {
+    Sample { name: format!("{PREFIX}_{name}_total"), label: owned(label), value: SampleValue::Counter(value) }
+}
+
+fn gauge_sample(name: &str, label: Option<(&'static str, &str)>, value: i64) -> Sample {
+    Sample { name: format!("{PREFIX}_{name}"), label: owned(label), value: SampleValue::Gauge(value) }
 }
 
 /// A family of metrics that differ in the value of one label. Clones share them.
@@ -149,9 +165,9 @@ impl<M: EncodeMetric + TypedMetric> EncodeMetric for Labelled<M> {
 }
 
 impl<M: Readable + TypedMetric> Readable for Labelled<M> {
-    fn read(&self, name: &str, _: &str, samples: &mut Vec<Sample>) {
+    fn read(&self, name: &str, _: Option<(&'static str, &str)>, samples: &mut Vec<Sample>) {
         for (value, metric) in self.by_value.read().iter() {
-            metric.read(name, &format!("{{{}={value:?}}}", self.label), samples);
+            metric.read(name, Some((self.label, value)), samples);
         }
     }
 }
@@ -214,14 +230,18 @@ impl EncodeMetric for Histogram {
 }
 
 impl Readable for Histogram {
-    fn read(&self, name: &str, labels: &str, samples: &mut Vec<Sample>) {
+    fn read(&self, name: &str, label: Option<(&'static str, &str)>, samples: &mut Vec<Sample>) {
         let counts = self.0.lock();
         let cumulative = counts.buckets.iter().scan(0, |sum, (bound, count)| {
             *sum += count;
             Some((*bound, *sum))
         });
         let value = Distribution { count: counts.count, sum: counts.sum, buckets: cumulative.collect() };
-        samples.push(Sample { name: format!("{PREFIX}_{name}{labels}"), value: SampleValue::Histogram(value) });
+        samples.push(Sample {
+            name: format!("{PREFIX}_{name}"),
+            label: owned(label),
+            value: SampleValue::Histogram(value),
+        });
     }
 }
 
@@ -271,12 +291,12 @@ impl EncodeMetric for Observed {
 }
 
 impl Readable for Observed {
-    fn read(&self, name: &str, labels: &str, samples: &mut Vec<Sample>) {
+    fn read(&self, name: &str, label: Option<(&'static str, &str)>, samples: &mut Vec<Sample>) {
         let value = self.get();
         samples.push(if self.is_counter {
-            counter_sample(name, labels, value)
+            counter_sample(name, label, value)
         } else {
-            gauge_sample(name, labels, i64::try_from(value).unwrap_or(i64::MAX))
+            gauge_sample(name, label, i64::try_from(value).unwrap_or(i64::MAX))
         });
     }
 }

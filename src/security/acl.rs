@@ -99,6 +99,11 @@ impl Acl {
         self.current().allows(principal, SOME_LOG, action)
     }
 
+    /// Returns what the policy grants to the principal, itself or by a role: patterns of logs, and actions.
+    pub fn permissions(&self, principal: &Principal) -> Vec<(String, Action)> {
+        self.current().permissions(principal)
+    }
+
     /// Returns a number that changes when a reload has changed the policy. Open streams then check their permissions
     /// again.
     pub fn generation(&self) -> u64 {
@@ -263,6 +268,19 @@ impl Policy {
         let of_log = decided.of.entry(principal.clone()).or_default().entry(log.to_owned()).or_default();
         of_log[slot] = Some(decision);
         decision
+    }
+
+    fn permissions(&self, principal: &Principal) -> Vec<(String, Action)> {
+        let mut granted = BTreeSet::new();
+        for (_, pattern, action) in &self.rules {
+            if let Ok(action) = Action::try_from(action.as_str())
+                // A pattern matches itself.
+                && self.decide(principal, pattern, action)
+            {
+                granted.insert((pattern.clone(), action));
+            }
+        }
+        granted.into_iter().collect()
     }
 
     fn decide(&self, principal: &Principal, log: &str, action: Action) -> bool {

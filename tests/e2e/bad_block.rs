@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use seriatim::client::Client;
-use seriatim::pb::admin::GroupStatus;
+use seriatim::pb::v1::GroupStatus;
 use seriatim::storage::log::{NOTE_BYTES, NOTE_EVERY};
 
 use crate::harness::{Cluster, eventually, print_uncaptured, read_all, record};
@@ -16,7 +16,7 @@ const SECTOR: usize = 512;
 
 fn status(client: &Client) -> Result<GroupStatus, String> {
     let node = client.get_node().map_err(|e| e.to_string())?;
-    node.groups.into_iter().find(|group| group.group == 1).ok_or("no group".into())
+    node.groups.into_iter().find(|group| !group.log.is_empty()).ok_or("no group".into())
 }
 
 /// Waits until the manifest's durable position covers the whole log.
@@ -56,7 +56,7 @@ fn a_bad_block_in_acknowledged_records_is_damage_not_a_torn_tail() {
         assert!(log.contains(SEGMENT) && log.contains("the durable position: lost: "), "{what}: {log}");
         // If the last sector contains only the last commit index, no record is lost with it.
         assert!(log.contains("to 1999") || log.contains("lost: perhaps a term and a vote"), "{what}: {log}");
-        let output = cluster.site.command(&["log", "verify", "--data-dir", &data_dir.display().to_string()]).output();
+        let output = cluster.site.command(&["data", "verify", "--data-dir", &data_dir.display().to_string()]).output();
         let output = output.expect("runs");
         let report = String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.code(), Some(65), "{what}: {report}");

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Cluster, Node, NodeOptions, Outcome, Site, eventually, outcome, read_all, record};
+use crate::harness::{Cluster, Node, NodeOptions, Outcome, Site, counter_of, eventually, outcome, read_all, record};
 
 /// A running command, whose output is collected.
 struct Running {
@@ -49,7 +49,7 @@ fn values(cluster: &Cluster, node: usize) -> Vec<String> {
 fn wait_for(cluster: &Cluster, node: usize, records: u64) {
     eventually("the records are appended", || {
         let log = cluster.client(node).get_log("").map_err(|e| e.to_string())?;
-        if log.next_offset >= records { Ok(()) } else { Err(format!("{} records", log.next_offset)) }
+        if log.position.next_offset >= records { Ok(()) } else { Err(format!("{} records", log.position.next_offset)) }
     });
 }
 
@@ -155,10 +155,10 @@ fn an_unwritable_stderr_does_not_change_the_exit_code() {
     let closed = ["--addr", "127.0.0.1:1", "--timeout", "1"];
     let cases: [(&[&str], i32); 6] = [
         (&["produce", "line"], 0),
-        (&["produce", "--expected-offset", "99", "line"], 1),
+        (&["produce", "--expected-offset", "99", "line"], 4),
         (&["consume", "--from", "99"], 1),
         (&["consume", "--from", "yesterday"], 2),
-        (&["log", "verify", "--data-dir", "n1"], 78),
+        (&["data", "verify", "--data-dir", "n1"], 78),
         (&[&["status"], &closed[..]].concat(), 69),
     ];
     for (args, code) in cases {
@@ -172,7 +172,7 @@ fn an_unwritable_stderr_does_not_change_the_exit_code() {
     // The exit code reports the result, even if the report can't be written.
     let damaged = cluster.site.path().join("damaged/groups/0");
     std::fs::create_dir_all(&damaged).expect("made");
-    let verify = cluster.site.command(&["log", "verify", "--data-dir", "damaged"]).stdout(full()).status();
+    let verify = cluster.site.command(&["data", "verify", "--data-dir", "damaged"]).stdout(full()).status();
     assert_eq!(verify.expect("it ran").code(), Some(65));
     let certs = cluster.site.command(&["certs", "--out", "new"]).stdout(full()).status();
     assert_eq!(certs.expect("it ran").code(), Some(0), "the certificates are made");
@@ -188,8 +188,8 @@ fn every_command_exits_with_130_after_a_signal() {
     let wait_for_streams = |n: u64| {
         eventually("the command follows", || {
             let node = cluster.client(0).get_node().map_err(|e| e.to_string())?;
-            let streams = node.counters.iter().find(|counter| counter.name == "seriatim_streams_now");
-            if streams.is_some_and(|streams| streams.value == n) { Ok(()) } else { Err("not yet".to_owned()) }
+            let streams = counter_of(&node, "seriatim_streams_now");
+            if streams == n { Ok(()) } else { Err("not yet".to_owned()) }
         });
     };
     for signal in [Signal::TERM, Signal::INT] {
@@ -240,7 +240,7 @@ fn a_future_start_time_is_resolved_once() {
     let consume = Running::start(&cluster, &[&addr], &args);
     eventually("the command follows", || {
         let node = cluster.client(0).get_node().map_err(|e| e.to_string())?;
-        let follows = node.counters.iter().any(|c| c.name == "seriatim_streams_now" && c.value == 1);
+        let follows = counter_of(&node, "seriatim_streams_now") == 1;
         if follows { Ok(()) } else { Err("not yet".to_owned()) }
     });
     produce(&cluster, "too early");
@@ -259,7 +259,7 @@ fn a_future_start_time_is_resolved_once() {
 fn a_log_can_be_copied_as_json() {
     let from = Cluster::start(1);
     let bytes: Vec<u8> = (0..=255).collect();
-    let header = |name: &str, value: &[u8]| seriatim::pb::log::Header {
+    let header = |name: &str, value: &[u8]| seriatim::pb::v1::Header {
         name: name.into(),
         value: value.to_vec().into(),
         ..Default::default()
@@ -279,16 +279,16 @@ fn a_log_can_be_copied_as_json() {
     let (code, _, stderr) = outcome(&from.site.cli(&from.nodes[0].rpc_addr, &args).output().expect("it ran"));
     assert_eq!(code, Some(65), "{stderr}");
     assert!(stderr.contains("line 5 is not a valid record: value is not a string; 4 records appended"), "{stderr}");
-    let plain = |mut record: seriatim::pb::log::Record| {
+    let plain = |mut record: seriatim::pb::v1::Record| {
         (record.offset, record.term, record.append_time_us) = (0, 0, 0);
         record
     };
     let records: Vec<_> = read_all(&from.client(0)).into_iter().map(plain).collect();
     assert_eq!(records, [all.clone(), all].concat());
-    // `log dump` prints the same from an intact data directory of a stopped node.
+    // `data dump` prints the same from an intact data directory of a stopped node.
     let mut from = from;
     let dump = |cluster: &Cluster, more: &[&str]| {
-        let args = [&["log", "dump", "--data-dir", "n1"], more].concat();
+        let args = [&["data", "dump", "--data-dir", "n1"], more].concat();
         outcome(&cluster.site.command(&args).output().expect("it ran"))
     };
     assert_eq!(dump(&from, &[]).0, Some(78), "the directory is in use");
@@ -299,7 +299,7 @@ fn a_log_can_be_copied_as_json() {
         assert_eq!(status.code(), Some(78), "{with:?}");
     }
     assert!(from.nodes[0].stop().success());
-    let (code, offline, stderr) = dump(&from, &["--format", "json"]);
+    let (code, offline, stderr) = dump(&from, &["-o", "json"]);
     assert_eq!((code, offline.into_bytes()), (Some(0), online.stdout), "{stderr}");
     assert_eq!(dump(&from, &["--group", "7"]).0, Some(1), "there is no such group");
     let segment = from.site.path().join("n1/groups/1/00000000000000000001.seg");
@@ -325,7 +325,14 @@ fn cli_defaults_and_short_forms_work() {
     assert_eq!(run(&["consume", "--from", "-3"]).1, "17\n18\n19\n");
     assert_eq!(run(&["consume", "--from", "-100", "--count", "1"]).1, "0\n");
     assert_eq!(run(&["consume", "--from", "10m", "--count", "1"]).1, "0\n");
-    let (code, out, stderr) = run(&["log", "info", "--json"]);
+    assert_eq!(run(&["consume", "--from", "3", "--to", "6"]).1, "3\n4\n5\n");
+    assert_eq!(run(&["consume", "--follow", "--from", "-2", "--to", "19"]).1, "18\n");
+    assert_eq!(run(&["consume", "--to", "10m"]).1, "", "nothing is that old");
+    assert_eq!(run(&["consume", "--from", "6", "--to", "3"]).0, Some(78));
+    // Former spellings.
+    assert!(run(&["consume", "--from", "-1", "--format", "json"]).1.contains(r#""value":"19""#));
+    assert_eq!(run(&["log", "configure", "default"]).0, Some(0));
+    let (code, out, stderr) = run(&["log", "info", "-o", "json"]);
     assert_eq!(code, Some(0), "{stderr}");
     let info: serde_json::Value = serde_json::from_str(&out).expect("JSON");
     assert_eq!((&info["log"], &info["first_offset"], &info["next_offset"]), (&"default".into(), &0.into(), &20.into()));

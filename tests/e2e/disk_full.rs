@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use seriatim::client::{Client, Fate};
-use seriatim::pb::admin::DiskState;
+use seriatim::client::{Client, Outcome as ErrorOutcome};
+use seriatim::pb::v1::DiskState;
 
 use crate::harness::{Cluster, Site, eventually, memory_bytes, print_uncaptured, read_all, record, wait_for_voters};
 use crate::load::{Random, StopOnDrop};
@@ -49,10 +49,10 @@ fn a_disk_filled_under_load_resumes_after_a_trim() {
             let log = client.get_log("").expect("reads still work");
             // Sometimes some records are kept.
             let keep = if random.below(3) == 0 { random.below(200) } else { 0 };
-            let first = log.next_offset.saturating_sub(keep).max(log.first_offset);
+            let first = log.position.next_offset.saturating_sub(keep).max(log.position.first_offset);
             let acknowledged = ledger.last();
             let trimmed = client.trim("", first).expect("a trim works on a full disk");
-            assert_eq!(trimmed.first_offset, first);
+            assert_eq!(trimmed.log.position.first_offset, first);
             let begin = Instant::now();
             eventually("appends resume", || (ledger.last() > acknowledged).then_some(()).ok_or("not yet".into()));
             assert!(begin.elapsed() < RESUME_MAX, "it took {:?} to resume", begin.elapsed());
@@ -86,7 +86,7 @@ fn a_disk_filled_by_others_still_serves_reads_and_trims() {
     let error = client.produce("", vec![record("one more")]).expect_err("full");
     let status = error.status().expect("a status");
     assert_eq!((status.code.to_string().as_str(), status.reason.as_str()), ("8-RESOURCE_EXHAUSTED", "DISK_FULL"));
-    assert!(error.fate() == Fate::NotAppended && status.retry_after.is_some(), "{status}");
+    assert!(error.outcome() == ErrorOutcome::None && status.retry_after.is_some(), "{status}");
     let output = cluster.site.cli(&cluster.nodes[0].rpc_addr, &["status"]).output().expect("runs");
     assert!(String::from_utf8_lossy(&output.stdout).contains("DISK FULL"), "{output:?}");
 
@@ -101,8 +101,8 @@ fn a_disk_filled_by_others_still_serves_reads_and_trims() {
     wait_for_disk(&client, DiskState::DISK_STATE_FULL);
     let found: Vec<String> = read_all(&client).iter().map(|r| String::from_utf8_lossy(&r.value).into_owned()).collect();
     assert_eq!(found, values, "every record can be read");
-    assert_eq!(client.trim("", 50).expect("a trim is accepted").first_offset, 50);
-    assert_eq!(client.produce("", vec![record("no")]).expect_err("full").fate(), Fate::NotAppended);
+    assert_eq!(client.trim("", 50).expect("a trim is accepted").log.position.first_offset, 50);
+    assert_eq!(client.produce("", vec![record("no")]).expect_err("full").outcome(), ErrorOutcome::None);
 
     fs::remove_file(&foreign).expect("space is freed");
     let begin = Instant::now();
@@ -143,7 +143,7 @@ fn a_follower_on_a_full_disk_lags_and_catches_up() {
     };
     let stored = next(&third).expect("a response");
     assert!(stored < 70, "64 MiB can't hold {stored} records of 1 MB");
-    assert_eq!(leader.trim("", 90).expect("trims").first_offset, 90);
+    assert_eq!(leader.trim("", 90).expect("trims").log.position.first_offset, 90);
     let begin = Instant::now();
     eventually("the follower catches up", || {
         next(&third).and_then(|n| (n >= 90).then_some(()).ok_or(format!("{n} records")))
@@ -184,7 +184,7 @@ impl Ledger {
             assert_eq!(record.offset, offset, "no gap");
             assert!(labels.insert(label_of(&record.value)), "twice: {:?}", label_of(&record.value));
         }
-        for (offset, label) in known.range(client.get_log("").expect("a log").first_offset..) {
+        for (offset, label) in known.range(client.get_log("").expect("a log").position.first_offset..) {
             let found = offset.checked_sub(first).and_then(|at| records.get(at as usize));
             let found = found.map(|record| label_of(&record.value));
             assert_eq!(found.as_ref(), Some(label), "acknowledged at {offset}");
@@ -231,7 +231,7 @@ fn produce(producer: usize, client: &Client, mut random: Random, ledger: &Ledger
             Err(error) => {
                 let status = error.status().unwrap_or_else(|| panic!("{error}"));
                 assert_eq!(status.reason, "DISK_FULL", "{status}");
-                assert_eq!(error.fate(), Fate::NotAppended);
+                assert_eq!(error.outcome(), ErrorOutcome::None);
                 ledger.refused.lock().unwrap_or_else(PoisonError::into_inner).extend(labels);
                 ledger.refusals.fetch_add(1, Ordering::Relaxed);
                 // A client that respects retry_after.

@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::bounded;
 use rustix::process::{Pid, Signal, kill_process};
 use seriatim::agent::Agent;
+use seriatim::client::metrics::{full_name, number};
 use seriatim::client::{Client, ClientFiles, ClientOptions};
 use seriatim::config::{Config, TlsFiles};
-use seriatim::pb::log::{ConsumeRequest, ConsumeResponse, Record, Start};
+use seriatim::pb::v1::{ConsumeRequest, ConsumeResponse, GetNodeResponse, LogConfig, Record, Start, UpdateLogRequest};
 
 #[path = "site.rs"]
 pub mod site;
@@ -55,8 +56,24 @@ pub fn outcome(output: &Output) -> Outcome {
 /// Returns the value of a node's counter, or 0 if it does not exist.
 #[track_caller]
 pub fn counter(client: &Client, name: &str) -> u64 {
-    let counters = client.get_node().expect("a response").counters;
-    counters.iter().find(|counter| counter.name == name).map_or(0, |counter| counter.value)
+    counter_of(&client.get_node().expect("a response"), name)
+}
+
+/// Returns the value of a node's counter or gauge, or 0 if it does not exist. The name includes the label.
+#[track_caller]
+pub fn counter_of(node: &GetNodeResponse, name: &str) -> u64 {
+    let value = node.metrics.iter().find(|metric| full_name(metric) == name).and_then(number);
+    value.map_or(0, |value| u64::try_from(value).expect("not negative"))
+}
+
+/// Returns a request that changes the retention of the default log.
+pub fn retention(bytes: Option<u64>, ms: Option<u64>) -> UpdateLogRequest {
+    let config = LogConfig {
+        min_retained_bytes: bytes,
+        retention_age: ms.map(|ms| Duration::from_millis(ms).into()).into(),
+        ..LogConfig::default()
+    };
+    UpdateLogRequest { config: Some(config).into(), ..UpdateLogRequest::default() }
 }
 
 /// Creates a client with these certificates, or without TLS.
@@ -85,12 +102,13 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> 
 pub fn wait_for_voters(clients: &[Client]) {
     for client in clients {
         eventually("every node is a voter", || {
-            let servers = client.get_servers("").map_err(|e| e.to_string())?.servers;
+            let servers = client.get_servers("default").map_err(|e| e.to_string())?.servers;
             let voters = servers.iter().filter(|s| s.is_voter).count();
             let leaders = servers.iter().filter(|s| s.is_leader).count();
-            let log = client.get_log("").map_err(|e| e.to_string())?.log;
+            let log = client.get_log("").map_err(|e| e.to_string())?.name;
             let groups = client.get_node().map_err(|e| e.to_string())?.groups;
-            let of_catalog = groups.iter().find(|group| group.group == 0).map_or(0, |catalog| catalog.voters.len());
+            let catalog = groups.iter().find(|group| group.log.is_empty());
+            let of_catalog = catalog.map_or(0, |catalog| catalog.replicas.iter().filter(|r| r.is_voter).count());
             let all = [servers.len(), voters, of_catalog].iter().all(|count| *count == clients.len());
             let good = all && leaders == 1 && log == "default";
             let counts = format!("{} members, {voters} voters, {of_catalog} of the catalog", servers.len());
@@ -380,7 +398,7 @@ impl Cluster {
     pub fn leader(&self) -> usize {
         let client = self.client(0);
         eventually("a leader", || {
-            let servers = client.get_servers("").map_err(|e| e.to_string())?.servers;
+            let servers = client.get_servers("default").map_err(|e| e.to_string())?.servers;
             let leader = servers.iter().find(|s| s.is_leader).ok_or("none")?;
             self.nodes.iter().position(|n| n.options.name == leader.id).ok_or("an unknown one".into())
         })

@@ -15,8 +15,8 @@ use futures::executor::block_on;
 use futures::stream::StreamExt as _;
 use grpcio::{CallOption, ClientSStreamReceiver};
 use seriatim::client::Client;
-use seriatim::pb::log::{ConsumeRequest, ConsumeResponse, ProduceRequest, Start};
-use seriatim::pb::log_grpc::LogClient;
+use seriatim::pb::log_service_grpc::LogServiceClient;
+use seriatim::pb::v1::{ConsumeRequest, ConsumeResponse, ProduceRequest, Start};
 
 use crate::harness::{Cluster, TIMEOUT, counter, eventually, memory_bytes, print_uncaptured, record};
 use crate::raw::{Connection, Dialer, flood};
@@ -221,7 +221,7 @@ fn garbage(dialer: &Dialer, connections: usize) -> Vec<TcpStream> {
 /// Opens streams that wait at the end of the log, spread over the clients' connections.
 fn tails(clients: &[Client], tails: usize) -> Vec<ClientSStreamReceiver<ConsumeResponse>> {
     let request = ConsumeRequest { start: Start::START_LATEST.into(), max_records: 10, ..ConsumeRequest::default() };
-    let logs: Vec<LogClient> = clients.iter().map(|c| LogClient::new(c.channel().clone())).collect();
+    let logs: Vec<LogServiceClient> = clients.iter().map(|c| LogServiceClient::new(c.channel().clone())).collect();
     (0..tails)
         .map(|i| logs[i % logs.len()].consume_stream_opt(&request, CallOption::default()).expect("a stream"))
         .collect()
@@ -232,7 +232,7 @@ fn a_byte_a_second(dialer: &Dialer, connections: usize, seconds: u64) {
     let mut open: Vec<(Connection, Vec<u32>)> = Vec::new();
     for _ in 0..connections {
         let mut connection = dialer.connect().expect("connected");
-        let streams: Vec<u32> = (0..100).map(|_| connection.call("/log.v1.Log/Produce")).collect();
+        let streams: Vec<u32> = (0..100).map(|_| connection.call("/seriatim.v1.LogService/Produce")).collect();
         // The prefix announces a message of 8 MiB.
         streams.iter().for_each(|stream| connection.data(*stream, &[0, 0, 0x80, 0, 0]));
         connection.flush().expect("sent");
@@ -271,7 +271,7 @@ fn rapid_reset(dialer: &Dialer, path: &str, connections: usize, seconds: u64) ->
 
 /// Sends messages above the limit, many calls at a time.
 fn too_large(client: &Client, calls: usize, seconds: u64) {
-    let log = LogClient::new(client.channel().clone());
+    let log = LogServiceClient::new(client.channel().clone());
     let until = Instant::now() + Duration::from_secs(seconds);
     for (round, bytes) in [5 << 20, 8 << 20].into_iter().cycle().enumerate() {
         if round >= 2 && Instant::now() >= until {
@@ -289,7 +289,7 @@ fn too_large(client: &Client, calls: usize, seconds: u64) {
 /// Opens streams from offset 0 that are never read.
 fn never_read(clients: &[Client], streams: usize) -> Vec<ClientSStreamReceiver<ConsumeResponse>> {
     let request = ConsumeRequest { max_records: 10_000, max_bytes: 4 << 20, ..ConsumeRequest::default() };
-    let logs: Vec<LogClient> = clients.iter().map(|c| LogClient::new(c.channel().clone())).collect();
+    let logs: Vec<LogServiceClient> = clients.iter().map(|c| LogServiceClient::new(c.channel().clone())).collect();
     (0..streams).map(|i| logs[i % logs.len()].consume_stream(&request).expect("a stream")).collect()
 }
 
@@ -333,7 +333,7 @@ fn hostile_clients_do_not_stop_an_honest_client_or_exhaust_memory() {
             now => Err(format!("{now} of them")),
         });
     });
-    let next = client.get_log("").expect("a log").next_offset;
+    let next = client.get_log("").expect("a log").position.next_offset;
     measure("and each reads every record", &honest, &memory, || {
         let until = Instant::now() + Duration::from_secs(seconds);
         let mut seen = next;
@@ -350,7 +350,7 @@ fn hostile_clients_do_not_stop_an_honest_client_or_exhaust_memory() {
             if Instant::now() >= until {
                 return;
             }
-            seen = client.get_log("").expect("a log").next_offset;
+            seen = client.get_log("").expect("a log").position.next_offset;
         }
     });
     drop(waiting);
@@ -397,7 +397,9 @@ fn rapid_resets_do_not_stop_an_honest_client() {
     let quiet = || std::thread::sleep(Duration::from_secs(seconds));
     measure("no attack", &honest, &memory, quiet);
     // The second method has no handler.
-    for (user, path) in [("reader", "/log.v1.Log/ConsumeStream"), ("writer", "/log.v1.Log/NoSuchMethod")] {
+    for (user, path) in
+        [("reader", "/seriatim.v1.LogService/ConsumeStream"), ("writer", "/seriatim.v1.LogService/NoSuchMethod")]
+    {
         let dialer = Dialer::new(&node.rpc_addr, &cluster.site.client_files(user));
         let (mut calls, mut closed) = (0, 0);
         let before = counter(&client, "seriatim_flood_connections_closed_total");

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use grpcio::{CallOption, ClientUnaryReceiver, RpcStatusCode as Code};
 use openssl::ssl::{SslConnector, SslFiletype, SslMethod};
 use seriatim::client::{Client, ClientError};
-use seriatim::pb::log::{ConsumeRequest, ConsumeResponse};
-use seriatim::pb::log_grpc::LogClient;
+use seriatim::pb::log_service_grpc::LogServiceClient;
+use seriatim::pb::v1::{ConsumeRequest, ConsumeResponse};
 
 use crate::harness::{Cluster, TIMEOUT, counter, eventually, record};
 
@@ -26,7 +26,7 @@ fn assert_limit_reached<T: std::fmt::Debug>(result: Result<T, ClientError>, limi
 /// Calls `Consume` at the end of an empty log, where it waits for up to a minute.
 fn long_poll(client: &Client) -> ClientUnaryReceiver<ConsumeResponse> {
     let request = ConsumeRequest { max_records: 1, wait_ms: 60_000, ..ConsumeRequest::default() };
-    LogClient::new(client.channel().clone()).consume_async_opt(&request, CallOption::default()).expect("a call")
+    LogServiceClient::new(client.channel().clone()).consume_async_opt(&request, CallOption::default()).expect("a call")
 }
 
 #[track_caller]
@@ -87,7 +87,7 @@ fn calls_max_limits_all_clients_together() {
     eventually("a call is accepted again", || writer.produce("", vec![record("x")]).map_err(|e| e.to_string()));
     wait_for(&root, "seriatim_calls_now", 1);
     assert!(counter(&root, "seriatim_limit_refused_total{limit=\"calls_max\"}") >= 2);
-    assert_eq!(root.get_log("").expect("a log").next_offset, 1, "refused records are not appended");
+    assert_eq!(root.get_log("").expect("a log").position.next_offset, 1, "refused records are not appended");
 }
 
 /// A waiting `Consume` counted against the limits for its whole `wait_ms`, up to a minute, although its client had cancelled it.

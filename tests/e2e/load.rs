@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use seriatim::client::{Client, Fate};
-use seriatim::pb::log::{ProduceRequest, Record};
+use seriatim::client::{Client, Outcome as ErrorOutcome};
+use seriatim::pb::v1::{ProduceRequest, Record};
 
 use crate::harness::{Cluster, Site, eventually, read_all, record};
 
@@ -76,7 +76,7 @@ pub fn check(cluster: &Cluster, sent: &[Sent]) {
             eventually("every node has all records", || {
                 let node = client.get_node().map_err(|e| e.to_string())?;
                 let group = node.groups.iter().find(|g| g.log == "default").ok_or("no log")?;
-                (group.next_offset == log.next_offset).then_some(group.next_offset).ok_or(format!("{group:?}"))
+                (group.next_offset == log.position.next_offset).then_some(group.next_offset).ok_or(format!("{group:?}"))
             })
         })
         .collect();
@@ -127,7 +127,7 @@ fn produce(producer: usize, clients: &[Client], mut random: Random, stop: &Atomi
         match clients[node].produce("", values.iter().map(record).collect()) {
             Ok(answer) => sent.acknowledge(values, answer.offset),
             Err(error) => {
-                if error.fate() == Fate::NotAppended {
+                if error.outcome() == ErrorOutcome::None {
                     sent.refused.extend(values)
                 } else {
                     sent.unknown.extend(values)
@@ -188,7 +188,7 @@ fn stream(producer: usize, clients: &[Client], mut random: Random, stop: &Atomic
         let error = status.and_then(Result::err);
         let certain = error.as_ref().is_some_and(|error| {
             let status = error.status();
-            error.fate() == Fate::NotAppended
+            error.outcome() == ErrorOutcome::None
                 && status.is_some_and(|s| {
                     s.number("failed_request") == Some(answered) && s.number("unknown_through").is_none()
                 })

@@ -17,6 +17,7 @@ mod bad_block;
 mod bad_input;
 mod cli_ends;
 mod cli_log;
+mod cli_profiles;
 mod clocks;
 mod damage;
 mod descriptors;

@@ -14,8 +14,8 @@ fn appends_syncs_elections_and_failures_are_measured() {
     assert_eq!(counter(&client, "seriatim_requests_failed_total{reason=\"OFFSET_PAST_END\"}"), 1);
     let node = client.get_node().expect("a response");
     for name in ["seriatim_produce_seconds", "seriatim_sync_seconds", "seriatim_sync_entries"] {
-        let histogram = node.histograms.iter().find(|histogram| histogram.name == name);
-        let histogram = histogram.unwrap_or_else(|| panic!("{name} is measured"));
+        let metric = node.metrics.iter().find(|metric| metric.name == name && metric.has_histogram());
+        let histogram = metric.unwrap_or_else(|| panic!("{name} is measured")).histogram();
         let last = histogram.buckets.last().expect("a bucket");
         assert!(histogram.count > 0 && last.upper_bound.is_infinite(), "{name}: {histogram:?}");
         assert_eq!(last.count, histogram.count, "{name}");
@@ -23,7 +23,9 @@ fn appends_syncs_elections_and_failures_are_measured() {
     assert!((0..3).any(|i| counter(&cluster.client(i), "seriatim_elections_total") > 0), "a log elected its leader");
     eventually("a leader measures the lag of its followers", || {
         let measured = (0..3).filter_map(|i| cluster.client(i).get_node().ok()).any(|node| {
-            node.counters.iter().any(|counter| counter.name.starts_with("seriatim_commit_lag_entries{peer="))
+            node.metrics
+                .iter()
+                .any(|metric| metric.name == "seriatim_commit_lag_entries" && metric.labels.contains_key("peer"))
         });
         measured.then_some(()).ok_or("none yet".into())
     });

@@ -7,7 +7,7 @@ use crate::harness::{Cluster, Node, NodeOptions, Site, eventually, wait_for_vote
 /// Returns the last index of a node's catalog, and the name of the catalog's leader.
 fn catalog(client: &Client) -> (u64, String) {
     let node = client.get_node().expect("a response");
-    let catalog = node.groups.iter().find(|group| group.group == 0).expect("every node has the catalog");
+    let catalog = node.groups.iter().find(|group| group.log.is_empty()).expect("every node has the catalog");
     (catalog.last_index, catalog.leader.clone())
 }
 
@@ -17,7 +17,7 @@ fn catalog(client: &Client) -> (u64, String) {
 fn a_member_started_with_the_name_of_another_exits_without_a_catalog_entry() {
     let mut cluster = Cluster::start(3);
     let clients = cluster.clients();
-    let ids: Vec<u64> = clients.iter().map(|client| client.get_node().expect("a response").node_id).collect();
+    let ids: Vec<String> = clients.iter().map(|client| client.get_node().expect("a response").node_id).collect();
     let leader = eventually("a leader of the catalog", || {
         let (_, leader) = catalog(&clients[0]);
         ["n1", "n2", "n3"].iter().position(|name| *name == leader).ok_or("none".into())
@@ -41,7 +41,7 @@ fn a_member_started_with_the_name_of_another_exits_without_a_catalog_entry() {
     assert_eq!(status.code(), Some(78), "{}", node.log());
     let log = node.log();
     let error = log.lines().rev().find(|line| line.contains("can't be called")).unwrap_or_else(|| panic!("{log}"));
-    for part in [&name, &taken, &format!("{:016x}", ids[victim]), &format!("{:016x}", ids[other])] {
+    for part in [&name, &taken, &ids[victim], &ids[other]] {
         assert!(error.contains(part.as_str()), "{part}: {error}");
     }
     assert!(log.contains("next: start it with a --node-name that no other member has"), "{log}");

@@ -32,7 +32,7 @@ fn clusters_on_one_bridge_find_their_own_members_by_mdns() {
         let offset = clients[0].produce("", vec![record("foo")]).expect("produces").offset;
         for client in &clients {
             assert_eq!(client.consume_at("", offset).expect("consumes").value, "foo");
-            let servers = client.get_servers("").expect("servers").servers;
+            let servers = client.get_servers("default").expect("servers").servers;
             assert!(
                 servers.iter().all(|server| server.id.starts_with(prefix)),
                 "a node joined the wrong cluster: {servers:?}"
@@ -62,7 +62,7 @@ fn a_forwarded_request_fails_over_quickly_when_the_leader_is_cut_off() {
     let clients: Vec<_> = nodes.iter().map(|node| site.client(&node.rpc_addr, "root")).collect();
     wait_for_voters(&clients);
     let leader = eventually("a leader", || {
-        let servers = clients[0].get_servers("").map_err(|e| e.to_string())?.servers;
+        let servers = clients[0].get_servers("default").map_err(|e| e.to_string())?.servers;
         let leader = servers.iter().find(|server| server.is_leader).ok_or("none")?;
         (0..3).find(|n| leader.id == format!("n{n}")).ok_or("an unknown one".to_owned())
     });

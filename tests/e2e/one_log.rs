@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use grpcio::RpcStatusCode as Code;
 use seriatim::client::{Client, ClientError, Status};
-use seriatim::pb::admin::ConfigureLogRequest;
-use seriatim::pb::log::{ConsumeRequest, ConsumeResponse, GetLogResponse, Record, Start};
+use seriatim::pb::v1::UpdateLogRequest;
+use seriatim::pb::v1::{ConsumeRequest, ConsumeResponse, LogPosition, Record, Start};
 
-use crate::harness::{Cluster, TIMEOUT, eventually, record};
+use crate::harness::{self, Cluster, TIMEOUT, eventually, record};
 
 const SMALL_SEGMENTS: [&str; 2] = ["--segment-bytes", "64KiB"];
 
@@ -81,14 +81,14 @@ fn a_stream_can_start_by_time_on_any_node() {
     assert_eq!(from_time(&clients[0], 0).0, Some(100), "the first record that is left");
 }
 
-fn log(client: &Client) -> GetLogResponse {
-    client.get_log("").expect("a log")
+fn log(client: &Client) -> LogPosition {
+    client.get_log("").expect("a log").position.unwrap_or_default()
 }
 
 fn configure(client: &Client, bytes: Option<u64>, ms: Option<u64>) -> (u64, u64) {
-    let request = ConfigureLogRequest { retention_bytes: bytes, retention_ms: ms, ..ConfigureLogRequest::default() };
-    let settings = client.configure_log(&request).expect("configured");
-    (settings.retention_bytes, settings.retention_ms)
+    let config = client.update_log(&harness::retention(bytes, ms)).expect("configured").config.unwrap_or_default();
+    let age = config.retention_age.unwrap_or_default();
+    (config.min_retained_bytes.unwrap_or_default(), age.seconds as u64 * 1000 + age.nanos as u64 / 1_000_000)
 }
 
 #[track_caller]
@@ -119,15 +119,14 @@ fn retention_by_size_removes_whole_segments_on_every_node() {
         assert_trimmed(&client.consume_at("", first - 1).expect_err("removed"), first);
         assert_eq!(client.consume_at("", first).expect("kept").offset, first);
         let node = client.get_node().expect("a response");
-        let group = node.groups.iter().find(|g| g.group == 1).expect("the log");
-        assert_eq!(group.settings.retention_bytes, 200 << 10);
+        let group = node.groups.iter().find(|g| !g.log.is_empty()).expect("the log");
+        assert_eq!(group.config.min_retained_bytes, Some(200 << 10));
     }
     assert_eq!(configure(&clients[0], Some(0), None), (0, 0), "nothing more is removed");
-    let refused = ConfigureLogRequest { retention_ms: Some(5), ..ConfigureLogRequest::default() };
-    let error = clients[0].configure_log(&refused).expect_err("too short");
+    let error = clients[0].update_log(&harness::retention(None, Some(5))).expect_err("too short");
     assert_eq!(status(&error).code, Code::INVALID_ARGUMENT);
-    let other = ConfigureLogRequest { log_id: Some(1), retention_ms: Some(0), ..ConfigureLogRequest::default() };
-    let error = clients[0].configure_log(&other).expect_err("another log");
+    let other = UpdateLogRequest { log_id: Some("0000000000000001".into()), ..harness::retention(None, Some(0)) };
+    let error = clients[0].update_log(&other).expect_err("another log");
     assert_eq!(status(&error).reason, "LOG_ID_MISMATCH");
 }
 
@@ -174,7 +173,7 @@ fn a_trim_under_a_reader_ends_it_with_offset_trimmed() {
     let other = cluster.client(0);
     let call = std::thread::spawn(move || other.consume(&waits));
 
-    assert_eq!(client.trim("", end).expect("trimmed").first_offset, end);
+    assert_eq!(client.trim("", end).expect("trimmed").log.position.first_offset, end);
     assert_trimmed(&client.consume(&request(end - 1, 0)).expect_err("trimmed"), end);
     let mut next = first.records.len() as u64;
     let error = loop {
@@ -218,5 +217,5 @@ fn an_idle_tail_receives_heartbeats() {
     };
     let mut tail = client.consume_stream(&request, Some(Duration::from_secs(30))).expect("a stream");
     let beat = tail.next().expect("a response").expect("a heartbeat");
-    assert!(beat.records.is_empty() && beat.log_id != 0);
+    assert!(beat.records.is_empty() && !beat.log_id.is_empty());
 }

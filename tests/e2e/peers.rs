@@ -67,7 +67,8 @@ fn code(error: grpcio::Error) -> Code {
 }
 
 fn node_id(client: &Client) -> u64 {
-    client.get_node().expect("a response").node_id
+    let id = client.get_node().expect("a response").node_id;
+    u64::from_str_radix(&id, 16).expect("hexadecimal digits")
 }
 
 /// Returns a join request of a node that does not exist.
@@ -88,7 +89,7 @@ fn invented(n: u64) -> JoinRequest {
 fn a_stolen_certificate_speaks_only_for_its_own_node() {
     let cluster = Cluster::start(3);
     let ids: Vec<u64> = cluster.clients().iter().map(node_id).collect();
-    let cluster_id = cluster.client(0).get_servers("").expect("servers").cluster_id;
+    let cluster_id = cluster.client(0).get_servers("default").expect("servers").cluster_id;
     let hello = |from: u64| Hello {
         protocol_version: PROTOCOL_VERSION,
         cluster_id: u64::from_str_radix(&cluster_id, 16).expect("an id"),
@@ -218,7 +219,7 @@ fn only_one_of_many_invented_nodes_is_joining() {
     assert_eq!(last.reason, Reason::AnotherJoins, "{last}");
     assert!(last.text.contains("node invented-0 (") && last.text.contains("one node joins at a time"), "{last}");
     let client = cluster.client(0);
-    let servers = client.get_servers("").expect("servers").servers;
+    let servers = client.get_servers("default").expect("servers").servers;
     assert_eq!((servers.len(), servers.iter().filter(|s| s.is_voter).count()), (2, 1));
     client.produce("", vec![record("x")]).expect("the cluster works");
 }

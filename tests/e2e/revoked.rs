@@ -10,8 +10,8 @@ use grpcio::{CallOption, ChannelCredentialsBuilder, RpcStatusCode as Code};
 use seriatim::client::{Client, ClientError, ClientFiles};
 use seriatim::pb::health::HealthCheckRequest;
 use seriatim::pb::health_grpc::HealthClient;
-use seriatim::pb::log::{ConsumeRequest, ProduceRequest, Start};
-use seriatim::pb::log_grpc::LogClient;
+use seriatim::pb::log_service_grpc::LogServiceClient;
+use seriatim::pb::v1::{ConsumeRequest, ProduceRequest, Start};
 use seriatim::security::certs::{Plan, Request, Usage, make};
 
 use crate::harness::site::CLUSTER;
@@ -50,7 +50,7 @@ fn connections_end_when_their_authority_is_removed() {
         cert_file: other_dir.join("client-root.pem"),
         key_file: other_dir.join("client-root-key.pem"),
     };
-    assert_eq!(code(client_with(&node.rpc_addr, Some(of_other.clone())).get_servers("")), Code::UNAVAILABLE);
+    assert_eq!(code(client_with(&node.rpc_addr, Some(of_other.clone())).get_servers("default")), Code::UNAVAILABLE);
 
     let (root, nobody) = (site.client(&node.rpc_addr, "root"), site.client(&node.rpc_addr, "nobody"));
     root.produce("", vec![record("a")]).expect("appended");
@@ -67,7 +67,7 @@ fn connections_end_when_their_authority_is_removed() {
     block_on(watch.next()).expect("a response").expect("a status");
     let waits =
         ConsumeRequest { start: Start::START_LATEST.into(), max_records: 1, wait_ms: 50_000, ..request.clone() };
-    let polls = LogClient::new(root.channel().clone());
+    let polls = LogServiceClient::new(root.channel().clone());
     let poll = polls.consume_async_opt(&waits, option()).expect("a call");
     eventually("the long poll waits", || {
         let streams = counter(&root, "seriatim_streams_now");
@@ -84,7 +84,7 @@ fn connections_end_when_their_authority_is_removed() {
     assert_eq!(raw_code(block_on(watch.next()).expect("a status")), Code::UNAUTHENTICATED);
     // A failed connection would return UNAVAILABLE: these are new calls on the open connections.
     for client in [&root, &nobody] {
-        assert_eq!(code(client.get_servers("")), Code::UNAUTHENTICATED);
+        assert_eq!(code(client.get_servers("default")), Code::UNAUTHENTICATED);
         let health = HealthClient::new(client.channel().clone());
         assert_eq!(raw_code(health.check_opt(&HealthCheckRequest::new(), option())), Code::UNAUTHENTICATED);
     }
@@ -113,12 +113,12 @@ fn an_expired_certificate_gets_no_response_on_an_open_connection() {
     let ca = fs::read(site.certs().join("ca.pem")).expect("the CA");
     let credentials = ChannelCredentialsBuilder::new().root_cert(ca).cert(issued.cert_pem, issued.key_pem).build();
     let client = Client::with_credentials(&node.rpc_addr, credentials, Duration::from_secs(10));
-    client.get_servers("").expect("servers");
+    client.get_servers("default").expect("servers");
     let health = HealthClient::new(client.channel().clone());
     let option = || CallOption::default().timeout(TIMEOUT);
     let mut watch = health.watch_opt(&HealthCheckRequest::new(), option()).expect("a stream");
     block_on(watch.next()).expect("a response").expect("a status");
     assert_eq!(raw_code(block_on(watch.next()).expect("a status")), Code::UNAUTHENTICATED);
-    assert_eq!(code(client.get_servers("")), Code::UNAUTHENTICATED);
+    assert_eq!(code(client.get_servers("default")), Code::UNAUTHENTICATED);
     assert_eq!(raw_code(health.check_opt(&HealthCheckRequest::new(), option())), Code::UNAUTHENTICATED);
 }

@@ -4,8 +4,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use seriatim::client::Fate;
-use seriatim::pb::log::{ConsumeRequest, ProduceRequest};
+use seriatim::client::Outcome as ErrorOutcome;
+use seriatim::pb::v1::{ConsumeRequest, ProduceRequest};
 
 use crate::harness::{Cluster, TIMEOUT, eventually, read_all, record, wait_for_voters};
 
@@ -59,7 +59,7 @@ fn under_load(cluster: &mut Cluster, victim: usize) {
                 };
                 let status = error.status().expect("a status").clone();
                 assert!(!status.reason.is_empty(), "the node's own status, not a broken connection: {status}");
-                assert!(status.fate() == Fate::NotAppended || status.reason == "OUTCOME_UNKNOWN", "{status}");
+                assert!(status.outcome() == ErrorOutcome::None || status.reason == "OUTCOME_UNKNOWN", "{status}");
                 statuses.fetch_add(1, Ordering::Relaxed);
             }));
             let client = cluster.client(victim);

@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use seriatim::pb::log::ProduceRequest;
+use seriatim::pb::v1::ProduceRequest;
 
 use crate::harness::{Cluster, Site, TIMEOUT, eventually, print_uncaptured, record, wait_for_voters};
 use crate::load::{Random, check, under_load};
@@ -137,7 +137,7 @@ fn fail_under_load(fault: &Fault<'_>) -> (ExitStatus, String) {
         let from = std::cell::Cell::new(None);
         eventually("there is load", || {
             client.wait_connected(Duration::from_millis(100));
-            let next = client.get_log("").map_err(|e| e.to_string())?.next_offset;
+            let next = client.get_log("").map_err(|e| e.to_string())?.position.next_offset;
             let first = from.get().unwrap_or(next);
             from.set(Some(first));
             (next >= first + more).then_some(()).ok_or(format!("{next} records"))

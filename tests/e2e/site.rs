@@ -180,7 +180,8 @@ impl Site {
     /// Returns a command that runs the program, without the `SERIATIM_*` variables of this process.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(SERIATIM);
-        command.args(args).current_dir(self.path());
+        // The profiles of the user who runs the tests have no effect.
+        command.args(args).current_dir(self.path()).env("XDG_CONFIG_HOME", self.path().join("config"));
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SERIATIM_")) {
             command.env_remove(name);
         }
@@ -191,10 +192,10 @@ impl Site {
     /// without.
     pub fn cli(&self, addr: &str, args: &[&str]) -> Command {
         let mut command = self.command(args);
-        command.env("SERIATIM_ADDR", addr);
+        command.env("SERIATIM_CLIENT_ADDR", addr);
         match self.insecure {
-            true => command.env("SERIATIM_INSECURE", "true"),
-            false => command.env("SERIATIM_CERTS", self.certs()),
+            true => command.env("SERIATIM_CLIENT_INSECURE", "true"),
+            false => command.env("SERIATIM_CLIENT_CERTS", self.certs()),
         };
         command
     }

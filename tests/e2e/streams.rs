@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use grpcio::RpcStatusCode as Code;
 use rustix::process::{Pid, Signal, kill_process};
-use seriatim::pb::log::ProduceRequest;
+use seriatim::pb::v1::ProduceRequest;
 
 use crate::harness::{Cluster, eventually, record};
 
@@ -18,7 +18,7 @@ use crate::harness::{Cluster, eventually, record};
 fn nothing_after_a_failed_request_is_appended() {
     let cluster = Cluster::start(3);
     for client in cluster.clients() {
-        let before = client.get_log("").expect("a log").next_offset;
+        let before = client.get_log("").expect("a log").position.next_offset;
         let mut stream = client.produce_stream().expect("a stream");
         let request = |expected_offset| ProduceRequest {
             records: vec![record("x")],
@@ -28,7 +28,7 @@ fn nothing_after_a_failed_request_is_appended() {
         stream.send(request(Some(before)));
         stream.send(request(Some(before)));
         // The stream may have failed already.
-        while stream.send(request(None)) && client.get_log("").expect("a log").next_offset == before {}
+        while stream.send(request(None)) && client.get_log("").expect("a log").position.next_offset == before {}
         for _ in 0..200 {
             stream.send(request(None));
         }
@@ -37,7 +37,7 @@ fn nothing_after_a_failed_request_is_appended() {
         let status = error.status().expect("a status");
         assert_eq!((status.code, status.reason.as_str()), (Code::FAILED_PRECONDITION, "EXPECTED_OFFSET_MISMATCH"));
         assert_eq!((status.number("failed_request"), status.number("unknown_through")), (Some(1), None));
-        assert_eq!(client.get_log("").expect("a log").next_offset, before + 1);
+        assert_eq!(client.get_log("").expect("a log").position.next_offset, before + 1);
     }
 }
 
@@ -101,7 +101,7 @@ fn an_interrupted_produce_reports_the_last_offset() {
     stdin.write_all(b"one\ntwo\nno end").expect("written");
     let client = cluster.client(0);
     eventually("two lines are appended", || {
-        let next = client.get_log("").expect("a log").next_offset;
+        let next = client.get_log("").expect("a log").position.next_offset;
         (next == 2).then_some(()).ok_or(format!("{next}"))
     });
     kill_process(Pid::from_child(&child), Signal::INT).expect("a signal");

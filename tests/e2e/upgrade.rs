@@ -48,8 +48,8 @@ fn upgrade(site: &Site, node: &Node) -> Outcome {
 
 /// Requests the next level from a node directly, without asking the members first.
 fn raise(site: &Site, node: &Node) -> Result<u32, String> {
-    let response = site.client(&node.rpc_addr, "root").upgrade_cluster(next().0);
-    response.map(|response| response.level).map_err(|error| error.to_string())
+    let response = site.client(&node.rpc_addr, "root").raise_feature_level(next().0);
+    response.map(|response| response.cluster.feature_level).map_err(|error| error.to_string())
 }
 
 /// Waits until each node knows that the cluster is at this level.

@@ -22,7 +22,7 @@ fn damage_is_found_by_the_scrub_and_by_verify() {
     let data_dir = cluster.site.path().join(&client.get_node().expect("a node").name);
     let verify = |more: &[&str]| {
         let data_dir = data_dir.display().to_string();
-        let all = [&["log", "verify", "--data-dir", &data_dir], more].concat();
+        let all = [&["data", "verify", "--data-dir", &data_dir], more].concat();
         outcome(&cluster.site.command(&all).output().expect("runs"))
     };
     let (code, _, stderr) = verify(&[]);
@@ -39,7 +39,7 @@ fn damage_is_found_by_the_scrub_and_by_verify() {
     write(b'R');
     let range = eventually("the scrub detects it", || {
         let node = client.get_node().map_err(|e| e.to_string())?;
-        let group = node.groups.into_iter().find(|group| group.group == 1).ok_or("no group")?;
+        let group = node.groups.into_iter().find(|group| !group.log.is_empty()).ok_or("no group")?;
         group.damaged_ranges.first().cloned().ok_or_else(|| "nothing found yet".to_owned())
     });
     assert_eq!((range.first_offset, range.next_offset), (3, Some(4)));

@@ -51,9 +51,12 @@ fn one_record_keeps_only_value_key_type_and_headers() {
     request.log = "other".to_owned();
     request.expected_offset = Some(0);
     request.log_id = Some(8);
-    let decoded = AppendRequest::decode(&bytes(&request)).expect("valid");
+    let decoded = AppendRequest::decode(&bytes(&request), Package::LogV1).expect("valid");
     let proposal = decoded.proposal();
-    assert_eq!((decoded.log.as_str(), decoded.log_id, proposal.count), ("other", Some(8), 1));
+    assert_eq!(
+        (decoded.log().expect("a name").as_str(), decoded.log_id, proposal.count),
+        ("other", WantedLogId::of_number(Some(8)), 1)
+    );
     assert_eq!((proposal.expected_offset, proposal.producer_id), (Some(Offset(0)), 0));
 
     (given.offset, given.term, given.append_time_us) = (5, 2, 77);
@@ -64,8 +67,8 @@ fn one_record_keeps_only_value_key_type_and_headers() {
 fn a_batch_keeps_its_order_and_empty_records() {
     let mut request = ProduceRequest::new();
     request.records = vec![record(b"a"), record(b""), record(b"c")];
-    let decoded = AppendRequest::decode(&bytes(&request)).expect("valid");
-    assert_eq!((decoded.proposal().count, decoded.log.as_str()), (3, "default"));
+    let decoded = AppendRequest::decode(&bytes(&request), Package::LogV1).expect("valid");
+    assert_eq!((decoded.proposal().count, decoded.log().expect("a name").as_str()), (3, "default"));
     let values: Vec<(u64, Vec<u8>)> = stored(&decoded).iter().map(|r| (r.offset, r.value.to_vec())).collect();
     assert_eq!(values, [(5, b"a".to_vec()), (6, Vec::new()), (7, b"c".to_vec())]);
 }
@@ -80,21 +83,21 @@ fn merges_repeated_fields_as_protobuf_requires() {
     second.record = Some(typed).into();
     let mut both = bytes(&first);
     both.extend(bytes(&second));
-    let decoded = AppendRequest::decode(&both).expect("valid");
+    let decoded = AppendRequest::decode(&both, Package::LogV1).expect("valid");
     let stored = stored(&decoded);
     assert_eq!((stored.len(), &stored[0].value[..], stored[0].type_), (1, &b"new"[..], 3));
 }
 
 fn error(message: &[u8]) -> Option<Invalid> {
-    AppendRequest::decode(message).err()
+    AppendRequest::decode(message, Package::LogV1).err()
 }
 
 #[test]
 fn rejects_malformed_and_contradictory_requests() {
-    assert_eq!(error(b""), Some(Invalid::NoRecord));
+    assert_eq!(error(b""), Some(Invalid::NoRecordOrRecords));
     let mut request = ProduceRequest::new();
     request.log = "default".to_owned();
-    assert_eq!(error(&bytes(&request)), Some(Invalid::NoRecord));
+    assert_eq!(error(&bytes(&request)), Some(Invalid::NoRecordOrRecords));
     request.record = Some(record(b"a")).into();
     request.records.push(record(b"b"));
     assert_eq!(error(&bytes(&request)), Some(Invalid::RecordAndRecords));
@@ -114,7 +117,7 @@ fn rejects_malformed_and_contradictory_requests() {
 #[test]
 fn two_million_empty_records_exceed_the_largest_entry() {
     let message: Vec<u8> = std::iter::repeat_n([0x1a, 0], 2 << 20).flatten().collect();
-    match AppendRequest::decode(&message) {
+    match AppendRequest::decode(&message, Package::LogV1) {
         Err(Invalid::EntryTooLarge { bytes_max }) => assert_eq!(bytes_max, PAYLOAD_BYTES_MAX),
         other => panic!("{:?}", other.map(|decoded| decoded.proposal().count)),
     }

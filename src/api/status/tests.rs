@@ -38,7 +38,7 @@ fn number(error: &ApiError) -> usize {
         ApiError::ExpectedOffset { .. } => 9,
         ApiError::QueueFull => 10,
         ApiError::Limit(_) => 11,
-        ApiError::NotAppended => 12,
+        ApiError::LeaderChanged => 12,
         ApiError::NoLeader => 13,
         ApiError::Joining(_) => 14,
         ApiError::NotReady { .. } => 25,
@@ -51,13 +51,14 @@ fn number(error: &ApiError) -> usize {
         ApiError::DeadlinePassed => 18,
         ApiError::Damaged { .. } => 19,
         ApiError::Internal(_) => 20,
+        ApiError::CommittedNotApplied => 28,
         ApiError::DiskFull => 21,
         ApiError::Shortage { .. } => 22,
         ApiError::AnotherCluster(_) => 24,
     }
 }
 
-const VARIANTS: usize = 28;
+const VARIANTS: usize = 29;
 
 fn samples() -> Vec<(ApiError, Code, &'static str)> {
     let principal = Principal::anonymous();
@@ -83,24 +84,35 @@ fn samples() -> Vec<(ApiError, Code, &'static str)> {
                 what: "a frame of kind 9".into(),
             },
             Code::UNIMPLEMENTED,
-            "UNIMPLEMENTED",
+            "RECORD_UNSUPPORTED",
         ),
         (Invalid::MessageTooLarge { bytes_max: 1 }.into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
         (Invalid::LogName(bad_name).into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
-        (Invalid::NoRecord.into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
+        (Invalid::NoRecords.into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
         (Invalid::RecordAndRecords.into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
         (
-            Invalid::RecordTooLarge { position: 1, bytes: 2, bytes_max: 1 }.into(),
+            Invalid::RecordTooLarge { position: 1, bytes: 2, bytes_max: 1, limit: "max_x_bytes" }.into(),
             Code::INVALID_ARGUMENT,
             "RECORD_TOO_LARGE",
         ),
-        (Invalid::RequestTooLarge { bytes: 2, bytes_max: 1 }.into(), Code::INVALID_ARGUMENT, "REQUEST_TOO_LARGE"),
+        (
+            Invalid::RequestTooLarge { bytes: 2, bytes_max: 1, limit: "max_x_bytes" }.into(),
+            Code::INVALID_ARGUMENT,
+            "REQUEST_TOO_LARGE",
+        ),
         (Invalid::EntryTooLarge { bytes_max: 1 }.into(), Code::INVALID_ARGUMENT, "REQUEST_TOO_LARGE"),
-        (Invalid::Settings("no".to_owned()).into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
+        (
+            Invalid::Settings { field: "config.retention_age", what: "no".to_owned() }.into(),
+            Code::INVALID_ARGUMENT,
+            "INVALID_REQUEST",
+        ),
+        (Invalid::UnknownField { field: "99".into() }.into(), Code::UNIMPLEMENTED, "UNKNOWN_FIELD"),
+        (Invalid::EnumValue { field: "start".into(), value: 9 }.into(), Code::UNIMPLEMENTED, "UNKNOWN_FIELD"),
+        (Invalid::WireType { field: "log".into() }.into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
         (Invalid::LogChanged.into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
         (Invalid::Start(9).into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
         (Invalid::Heartbeat { heartbeat_ms_min: 1 }.into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
-        (ApiError::Unimplemented("producer_id"), Code::UNIMPLEMENTED, "UNIMPLEMENTED"),
+        (ApiError::Unimplemented("producer_id"), Code::UNIMPLEMENTED, "NOT_IMPLEMENTED"),
         (ApiError::OffsetPastEnd(bounds(), Offset(8)), Code::OUT_OF_RANGE, "OFFSET_PAST_END"),
         (ApiError::OffsetTrimmed(bounds(), Offset(2)), Code::OUT_OF_RANGE, "OFFSET_TRIMMED"),
         (ApiError::NoSuchLog(name()), Code::NOT_FOUND, "NO_SUCH_LOG"),
@@ -115,23 +127,24 @@ fn samples() -> Vec<(ApiError, Code, &'static str)> {
         (ApiError::Shortage { what: "no file".into() }, Code::RESOURCE_EXHAUSTED, "SHORTAGE"),
         (ApiError::DiskFull, Code::RESOURCE_EXHAUSTED, "DISK_FULL"),
         (LimitReached { limit: Limit::Streams, max: 1 }.into(), Code::RESOURCE_EXHAUSTED, "LIMIT_REACHED"),
-        (ApiError::NotAppended, Code::UNAVAILABLE, "NOT_APPENDED"),
+        (ApiError::LeaderChanged, Code::UNAVAILABLE, "LEADER_CHANGED"),
         (ApiError::NoLeader, Code::UNAVAILABLE, "NO_LEADER"),
         (ApiError::Joining("no log yet"), Code::UNAVAILABLE, "JOINING"),
         (ApiError::NotReady { waiting_for: "nobody answers".into() }, Code::UNAVAILABLE, "JOINING"),
         (ApiError::AnotherCluster("it answers".into()), Code::UNAVAILABLE, "ANOTHER_CLUSTER"),
         (ApiError::Stopping, Code::UNAVAILABLE, "STOPPING"),
-        (ApiError::ReplicaDamaged, Code::UNAVAILABLE, "DAMAGED"),
+        (ApiError::ReplicaDamaged, Code::UNAVAILABLE, "REPLICA_DAMAGED"),
         (ApiError::LeaderUnreadable { leader: "n1".into(), entry: LogIndex(7) }, Code::UNAVAILABLE, "LEADER_DAMAGED"),
-        (ApiError::OutcomeUnknown { retry_is_safe: true }, Code::UNAVAILABLE, "OUTCOME_UNKNOWN"),
+        (ApiError::OutcomeUnknown { retry_is_safe: true }, Code::UNAVAILABLE, "ANSWER_LOST"),
         (ApiError::OutcomeUnknown { retry_is_safe: false }, Code::UNKNOWN, "OUTCOME_UNKNOWN"),
-        (ApiError::DeadlinePassed, Code::DEADLINE_EXCEEDED, "NOT_APPENDED"),
+        (ApiError::DeadlinePassed, Code::DEADLINE_EXCEEDED, "DEADLINE_PASSED"),
         (
             ApiError::Damaged { log: name(), offset: Offset(4), resume: None, what: "crc".into() },
             Code::DATA_LOSS,
-            "DAMAGED",
+            "RECORD_DAMAGED",
         ),
-        (ApiError::Internal("a bug"), Code::INTERNAL, "INTERNAL"),
+        (ApiError::CommittedNotApplied, Code::UNAVAILABLE, "COMMITTED_NOT_APPLIED"),
+        (ApiError::Internal("a bug"), Code::INTERNAL, "INTERNAL_ERROR"),
     ]
 }
 
@@ -139,19 +152,30 @@ fn samples() -> Vec<(ApiError, Code, &'static str)> {
 #[test]
 fn every_limit_is_named_by_the_same_metadata() {
     for (error, limit, max) in [
-        (Invalid::RecordTooLarge { position: 1, bytes: 9, bytes_max: 8 }.into(), "record_bytes_max", "8"),
-        (Invalid::RequestTooLarge { bytes: 9, bytes_max: 7 }.into(), "request_bytes_max", "7"),
+        (
+            Invalid::RecordTooLarge { position: 1, bytes: 9, bytes_max: 8, limit: "record_bytes_max" }.into(),
+            "record_bytes_max",
+            "8",
+        ),
+        (
+            Invalid::RequestTooLarge { bytes: 9, bytes_max: 7, limit: "request_bytes_max" }.into(),
+            "request_bytes_max",
+            "7",
+        ),
         (Invalid::EntryTooLarge { bytes_max: 6 }.into(), "entry_bytes_max", "6"),
         (ApiError::from(LimitReached { limit: Limit::Streams, max: 5 }), "streams_max", "5"),
     ] {
-        let metadata = details(&status_of(&error)).info.metadata;
+        let metadata = details(&status_of(&error, &CONTEXT)).info.metadata;
         assert_eq!((metadata["limit"].as_str(), metadata["max"].as_str()), (limit, max), "{error:?}");
     }
 }
 
+const CONTEXT: StatusContext = StatusContext { package: Package::SeriatimV1, leader: None, at: None };
+
 /// The details of a status, as a client reads them.
 struct Details {
     info: error_details::ErrorInfo,
+    bad_request: Option<error_details::BadRequest>,
     retry: Option<error_details::RetryInfo>,
     localized: Option<error_details::LocalizedMessage>,
 }
@@ -163,7 +187,8 @@ fn details(status: &RpcStatus) -> Details {
     let retry = whole.details.iter().find_map(|any| any.unpack::<error_details::RetryInfo>().expect("well-formed"));
     let localized =
         whole.details.iter().find_map(|any| any.unpack::<error_details::LocalizedMessage>().expect("well-formed"));
-    Details { info: info.expect("an ErrorInfo"), retry, localized }
+    let bad_request = whole.details.iter().find_map(|any| any.unpack().expect("well-formed"));
+    Details { info: info.expect("an ErrorInfo"), bad_request, retry, localized }
 }
 
 #[test]
@@ -172,12 +197,18 @@ fn every_error_has_a_code_a_reason_and_a_message() {
     let seen: BTreeSet<usize> = samples.iter().map(|(error, _, _)| number(error)).collect();
     assert_eq!(seen, (0..VARIANTS).collect(), "a variant has no sample");
     for (error, code, reason) in samples {
-        let status = status_of(&error);
+        let status = status_of(&error, &CONTEXT);
         let details = details(&status);
         assert_eq!((status.code(), details.info.reason.as_str()), (code, reason), "{error:?}");
         assert_eq!(details.info.domain, DOMAIN);
         assert!(!status.message().is_empty(), "{error:?}");
-        assert_eq!(details.retry.is_some(), code == Code::RESOURCE_EXHAUSTED, "{error:?}");
+        let class = classify(&error).reason;
+        assert_eq!(details.info.metadata["outcome"], class.outcome().code(), "{error:?}");
+        assert_eq!(details.info.metadata["retry"], class.retry().code(), "{error:?}");
+        assert_eq!(details.retry.is_some(), class.retry() != Retry::No, "{error:?}");
+        let field = details.bad_request.map(|bad| bad.field_violations[0].field.clone());
+        let invalid = if let ApiError::Invalid(invalid) = &error { Some(invalid) } else { None };
+        assert_eq!(field, invalid.and_then(|invalid| Some(invalid.field()?.into_owned())), "{error:?}");
         assert_eq!(details.localized.is_some(), code == Code::OUT_OF_RANGE, "{error:?}");
         // Trailing metadata is limited, and base64 makes it larger.
         assert!(status.details().len() < 2048);
@@ -189,20 +220,38 @@ fn every_error_has_a_code_a_reason_and_a_message() {
 fn a_retry_is_useless_only_if_the_request_itself_is_wrong() {
     for (error, code, reason) in samples() {
         let is_wrong = match code {
-            Code::UNAUTHENTICATED
-            | Code::PERMISSION_DENIED
-            | Code::INVALID_ARGUMENT
-            | Code::UNIMPLEMENTED
-            | Code::NOT_FOUND => true,
+            Code::UNAUTHENTICATED | Code::PERMISSION_DENIED | Code::INVALID_ARGUMENT | Code::NOT_FOUND => true,
+            Code::UNIMPLEMENTED => reason != "RECORD_UNSUPPORTED",
             _ => reason == "LOG_ID_MISMATCH",
         };
-        assert_eq!(classify(&error).retry == Retry::Useless, is_wrong, "{error:?}");
+        assert_eq!(classify(&error).always_fails(), is_wrong, "{error:?}");
     }
+}
+
+/// A full disk had a delay of 200 ms, so that thousands of clients asked five times a second for hours.
+#[test]
+fn the_delay_fits_what_has_to_happen_first() {
+    let seconds = |error: ApiError| {
+        let delay = details(&status_of(&error, &CONTEXT)).retry.map(|retry| retry.retry_delay.unwrap_or_default());
+        delay.map(|delay| delay.seconds as f64 + f64::from(delay.nanos) / 1e9)
+    };
+    assert_eq!(seconds(ApiError::QueueFull), Some(0.2));
+    assert_eq!(seconds(ApiError::NoLeader), Some(1.0));
+    assert_eq!(seconds(ApiError::DiskFull), Some(5.0));
+    assert_eq!(seconds(ApiError::NoSuchService), None);
+}
+
+#[test]
+fn names_the_leader_if_a_retry_may_succeed() {
+    let context = StatusContext { leader: Some("n2:8400".to_owned()), ..CONTEXT };
+    let leader = |error: ApiError| details(&status_of(&error, &context)).info.metadata.get("leader").cloned();
+    assert_eq!(leader(ApiError::LeaderChanged).as_deref(), Some("n2:8400"));
+    assert_eq!(leader(ApiError::NoSuchService), None);
 }
 
 #[test]
 fn an_offset_out_of_range_names_the_bounds() {
-    let details = details(&status_of(&ApiError::OffsetPastEnd(bounds(), Offset(8))));
+    let details = details(&status_of(&ApiError::OffsetPastEnd(bounds(), Offset(8)), &CONTEXT));
     let get = |key: &str| details.info.metadata.get(key).map(String::as_str);
     assert_eq!(get("log"), Some("default"));
     assert_eq!(get("log_id"), Some("0000000000000009"));
@@ -215,7 +264,7 @@ fn an_offset_out_of_range_names_the_bounds() {
 fn a_failed_stream_names_the_failed_request() {
     let metadata = |unknown_through| {
         let at = FailedAt { failed_request: 5, unknown_through };
-        let info = details(&stream_status_of(&ApiError::NotAppended, at)).info;
+        let info = details(&status_of(&ApiError::LeaderChanged, &StatusContext { at: Some(at), ..CONTEXT })).info;
         (info.metadata.get("failed_request").cloned(), info.metadata.get("unknown_through").cloned())
     };
     assert_eq!(metadata(None), (Some("5".to_owned()), None));
@@ -225,13 +274,13 @@ fn a_failed_stream_names_the_failed_request() {
 #[test]
 fn unknown_outcome_is_the_only_ambiguous_error_of_a_proposal() {
     let bounds = bounds();
-    let proposed = |producer_id| FailedProposal { bounds: &bounds, offset: Offset(8), producer_id };
+    let proposed = |producer_id| FailedProposal { bounds: &bounds, offset: Offset(8), retry_is_safe: producer_id != 0 };
     let all = [
         (ProposeError::NotLeader { leader: None }, ApiError::NoLeader),
-        (ProposeError::NotLeader { leader: Some(crate::types::NodeId(1)) }, ApiError::NotAppended),
+        (ProposeError::NotLeader { leader: Some(crate::types::NodeId(1)) }, ApiError::LeaderChanged),
         (ProposeError::QueueFull, ApiError::QueueFull),
         (ProposeError::TooLarge, Invalid::EntryTooLarge { bytes_max: ENTRY_BYTES_MAX }.into()),
-        (ProposeError::Dropped, ApiError::NotAppended),
+        (ProposeError::Dropped, ApiError::LeaderChanged),
         (ProposeError::OutcomeUnknown, ApiError::OutcomeUnknown { retry_is_safe: false }),
         (ProposeError::DeadlinePassed, ApiError::DeadlinePassed),
         (
@@ -272,24 +321,24 @@ fn a_failed_read_names_log_and_offset() {
     let error = ApiError::from_read(ReadError::Damaged(range.clone()), bounds(), Offset(4));
     let (log, what) = (name(), "1.seg byte 9: a bad CRC".to_owned());
     assert_eq!(error, ApiError::Damaged { log, offset: Offset(4), resume: Some(Offset(6)), what });
-    let status = status_of(&error);
+    let status = status_of(&error, &CONTEXT);
     assert!(status.message().starts_with("records 4 to 5 of log "), "{}", status.message());
     let metadata = details(&status).info.metadata;
     assert_eq!((metadata["offset"].as_str(), metadata["resume_offset"].as_str()), ("4", "6"));
-    let unknown = status_of(&ApiError::from_read(ReadError::Io("gone".into()), bounds(), Offset(4)));
+    let unknown = status_of(&ApiError::from_read(ReadError::Io("gone".into()), bounds(), Offset(4)), &CONTEXT);
     assert!(!details(&unknown).info.metadata.contains_key("resume_offset"));
     let one = ReadError::Damaged(DamagedRange { next_offset: Some(Offset(5)), ..range });
-    let one = status_of(&ApiError::from_read(one, bounds(), Offset(4)));
+    let one = status_of(&ApiError::from_read(one, bounds(), Offset(4)), &CONTEXT);
     assert!(one.message().starts_with("record 4 of log "), "{}", one.message());
     let error = ApiError::from_read(ReadError::NewerFrame(newer(Some(Offset(6)))), bounds(), Offset(4));
-    let status = status_of(&error);
+    let status = status_of(&error, &CONTEXT);
     let text = "this node can't read records 4 to 5 of log default, which a newer version wrote: 1.seg contains at byte 9 a \
                 frame of kind 9, which this version does not know; start a newer version";
     assert_eq!((status.code(), status.message()), (Code::UNIMPLEMENTED, text));
     let metadata = details(&status).info.metadata;
     assert_eq!((metadata["offset"].as_str(), metadata["resume_offset"].as_str()), ("4", "6"));
     let error = ApiError::from_read(ReadError::NewerFrame(newer(None)), bounds(), Offset(4));
-    assert!(!details(&status_of(&error)).info.metadata.contains_key("resume_offset"));
+    assert!(!details(&status_of(&error, &CONTEXT)).info.metadata.contains_key("resume_offset"));
     let error = ApiError::from_read(ReadError::Trimmed { first_offset: Offset(5) }, bounds(), Offset(4));
     assert_eq!(error, ApiError::OffsetTrimmed(LogBounds { first_offset: Offset(5), ..bounds() }, Offset(4)));
 }

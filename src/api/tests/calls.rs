@@ -7,10 +7,11 @@ use grpcio::{CallOption, RpcStatusCode as Code};
 use super::node::{Fate, LOG_ID, ME, Node, OTHER, TIME_US};
 use super::*;
 use crate::api::messages::{Request, method};
+use crate::client::metrics::number;
 use crate::consensus::handle::{ProposeError, ReadIndexError};
 use crate::pb::health::HealthCheckRequest;
 use crate::pb::health::health_check_response::ServingStatus;
-use crate::pb::{admin, log};
+use crate::pb::{log, v1};
 
 fn code(code: Code, reason: &str) -> (Code, String) {
     (code, reason.to_owned())
@@ -28,14 +29,14 @@ fn a_joining_node_rejects_requests_and_then_serves_until_it_stops() {
         node.waiting.set(reason);
         let error = node.client.produce(&produce(&["a"])).expect_err("refused");
         assert!(error.to_string().contains(reason), "{error}");
-        let about = node.admin.get_node(&admin::GetNodeRequest::new()).expect("an answer");
+        let about = node.cluster.get_node(&v1::GetNodeRequest::new()).expect("an answer");
         assert_eq!((about.name.as_str(), about.cluster_id.as_str(), about.waiting_for.as_str()), ("one", "", reason));
     }
 
     node.serve();
     assert_eq!(health(), ServingStatus::SERVING);
     assert_eq!(node.client.produce(&produce(&["a"])).expect("appended").offset, 0);
-    let about = node.admin.get_node(&admin::GetNodeRequest::new()).expect("an answer");
+    let about = node.cluster.get_node(&v1::GetNodeRequest::new()).expect("an answer");
     assert_eq!((about.cluster_id.as_str(), about.groups.len()), ("0000000000000007", 1));
     assert_eq!(about.waiting_for, "");
     assert_eq!((about.groups[0].leader.as_str(), about.groups[0].next_offset), ("one", 1));
@@ -52,8 +53,8 @@ fn a_joining_node_rejects_requests_and_then_serves_until_it_stops() {
 fn get_node_returns_current_values_under_their_names() {
     let node = Node::joining(super::node::OPEN_POLICY);
     let value = |name: &str| {
-        let about = node.admin.get_node(&admin::GetNodeRequest::new()).expect("an answer");
-        about.counters.into_iter().find(|counter| counter.name == name).map(|counter| counter.value)
+        let about = node.cluster.get_node(&v1::GetNodeRequest::new()).expect("an answer");
+        about.metrics.iter().find(|metric| metric.name == name).and_then(number)
     };
     assert_eq!(value("seriatim_calls_now"), Some(1), "the request itself");
     assert_eq!(value("seriatim_streams_now"), Some(0));
@@ -77,7 +78,7 @@ fn a_node_without_a_majority_does_not_serve_the_log() {
         let request = HealthCheckRequest { service: name.to_owned(), ..HealthCheckRequest::new() };
         node.health.check(&request).expect("an answer").status.enum_value_or_default()
     };
-    let log = "log.v1.Log";
+    let log = "seriatim.v1.LogService";
     assert_eq!(health(log), ServingStatus::SERVING);
     node.read_index(Err(ReadIndexError::Unconfirmed));
     let begin = Instant::now();
@@ -86,7 +87,7 @@ fn a_node_without_a_majority_does_not_serve_the_log() {
         std::thread::yield_now();
     }
     assert!(begin.elapsed() > Duration::from_secs(3), "an election is not a failure");
-    assert_eq!((health(""), health("seriatim.v1.Admin")), (ServingStatus::SERVING, ServingStatus::SERVING));
+    assert_eq!((health(""), health("seriatim.v1.ClusterService")), (ServingStatus::SERVING, ServingStatus::SERVING));
     node.read_index(Ok(()));
     assert_eq!(health(log), ServingStatus::SERVING);
     node.damaged();
@@ -142,13 +143,14 @@ fn offsets_outside_of_the_log_are_out_of_range() {
     assert_eq!((status, info.reason.as_str()), (Code::OUT_OF_RANGE, "OFFSET_PAST_END"));
     assert_eq!(info.metadata.get("next_offset").map(String::as_str), Some("3"));
 
-    let mut trim = admin::TrimRequest::new();
+    let mut trim = v1::TrimLogRequest::new();
     trim.first_offset = 4;
-    assert_eq!(reason(node.admin.trim(&trim)), code(Code::OUT_OF_RANGE, "OFFSET_PAST_END"));
-    trim.first_offset = 2;
-    assert_eq!(node.admin.trim(&trim).expect("trimmed").first_offset, 2);
-    trim.first_offset = 1;
-    assert_eq!(node.admin.trim(&trim).expect("never lower").first_offset, 2);
+    assert_eq!(reason(node.logs.trim_log(&trim)), code(Code::OUT_OF_RANGE, "OFFSET_PAST_END"));
+    for (first_offset, trimmed) in [(2, 2), (1, 0)] {
+        trim.first_offset = first_offset;
+        let answer = node.logs.trim_log(&trim).expect("trimmed");
+        assert_eq!((answer.log.position.first_offset, answer.trimmed_records), (2, trimmed), "never lower");
+    }
     let (status, info) = refusal(node.client.consume(&consume(1, 1)));
     assert_eq!((status, info.reason.as_str()), (Code::OUT_OF_RANGE, "OFFSET_TRIMMED"));
     assert_eq!(info.metadata.get("first_offset").map(String::as_str), Some("2"));
@@ -275,7 +277,7 @@ fn rights_are_checked_before_anything_is_looked_up() {
     assert_eq!(reason(node.client.produce(&request)), code(Code::PERMISSION_DENIED, "NOT_ALLOWED"));
     request.log = "team-absent".to_owned();
     assert_eq!(reason(node.client.produce(&request)), code(Code::NOT_FOUND, "NO_SUCH_LOG"));
-    let about = || rpc_status(node.admin.get_node(&admin::GetNodeRequest::new()).expect_err("no right to that"));
+    let about = || rpc_status(node.cluster.get_node(&v1::GetNodeRequest::new()).expect_err("no right to that"));
     assert_eq!(about().code(), Code::PERMISSION_DENIED);
     assert!(about().message().contains("may not administer any log"), "{}", about().message());
     // A client that may administer one log was told that it may administer none.

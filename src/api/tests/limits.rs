@@ -8,18 +8,19 @@ use grpcio::RpcStatusCode as Code;
 
 use super::node::{Fate, Node, limits};
 use super::*;
+use crate::client::metrics::{full_name, number};
 use crate::grpc::RECEIVE_BUFFER_BYTES;
 use crate::grpc::sockets::receive_buffer_bytes;
 use crate::metrics::Limit;
-use crate::pb::admin;
+use crate::pb::v1;
 use crate::security::identity::Principal;
 
-fn counters(node: &Node) -> Vec<(String, u64)> {
-    let about = node.admin.get_node(&admin::GetNodeRequest::new()).expect("an answer");
-    about.counters.into_iter().map(|counter| (counter.name, counter.value)).collect()
+fn counters(node: &Node) -> Vec<(String, i128)> {
+    let about = node.cluster.get_node(&v1::GetNodeRequest::new()).expect("an answer");
+    about.metrics.iter().filter_map(|metric| Some((full_name(metric), number(metric)?))).collect()
 }
 
-fn refused(node: &Node, limit: Limit) -> u64 {
+fn refused(node: &Node, limit: Limit) -> i128 {
     let name = format!("seriatim_limit_refused_total{{limit=\"{}\"}}", limit.code());
     counters(node).into_iter().find(|(other, _)| *other == name).expect("a counter").1
 }
@@ -103,7 +104,7 @@ fn large_rejected_requests_are_answered_late_and_at_once_by_a_node_that_stops() 
     let five = "x".repeat(1_000_000);
     let large: Vec<_> =
         (0..6).map(|_| node.client.produce_async(&produce(&[five.as_str(); 5])).expect("sent")).collect();
-    node.until("all are refused", |node| refused(node, Limit::RequestBytes) == large.len() as u64);
+    node.until("all are refused", |node| refused(node, Limit::RequestBytes) == large.len() as i128);
     // gRPC sends on a connection in order: their statuses would arrive before this response.
     node.client.produce(&produce(&["a"])).expect("others are served");
     let mut waiting = Vec::new();

@@ -4,6 +4,7 @@
 mod calls;
 mod limits;
 mod node;
+mod old_clients;
 mod requests;
 mod responses;
 mod streams;

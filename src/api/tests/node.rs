@@ -21,9 +21,10 @@ use crate::doorbell::Doorbell;
 use crate::grpc::{Env, client_channel};
 use crate::inbox::{Inbox, inbox};
 use crate::logs::{Logs, OpenLog};
-use crate::pb::admin_grpc::AdminClient;
+use crate::pb::cluster_service_grpc::ClusterServiceClient;
 use crate::pb::health_grpc::HealthClient;
 use crate::pb::log_grpc::LogClient;
+use crate::pb::log_service_grpc::LogServiceClient;
 use crate::reply::{ReplyReceiver, ReplySender, reply};
 use crate::security::acl::Acl;
 use crate::security::identity::Identities;
@@ -186,8 +187,10 @@ impl Forward for FakeConsensus {
 pub struct Node {
     pub api: Option<Api>,
     pub fake: FakeConsensus,
+    /// Of `log.v1`.
     pub client: LogClient,
-    pub admin: AdminClient,
+    pub logs: LogServiceClient,
+    pub cluster: ClusterServiceClient,
     pub health: HealthClient,
     pub channel: Channel,
     pub acl: Acl,
@@ -330,7 +333,8 @@ impl Node {
             api: Some(api),
             fake,
             client: LogClient::new(channel.clone()),
-            admin: AdminClient::new(channel.clone()),
+            logs: LogServiceClient::new(channel.clone()),
+            cluster: ClusterServiceClient::new(channel.clone()),
             health: HealthClient::new(channel.clone()),
             channel,
             acl,

@@ -13,9 +13,11 @@ use protobuf::{MessageDyn, MessageField, MessageFull};
 
 use super::text::text;
 use crate::api::error::{ApiError, Invalid, LogBounds};
-use crate::api::messages::ConsumeReply;
-use crate::api::status::{FailedAt, status_of, stream_status_of};
-use crate::pb::{admin, health, log, status};
+use crate::api::messages::{ConsumeReply, ProduceReply, ReadState};
+use crate::api::package::Package;
+use crate::api::status::{FailedAt, StatusContext, status_of};
+use crate::consensus::handle::Appended;
+use crate::pb::{health, log, status, v1};
 use crate::storage::payload::{RecordFields, encode_record, retag, stamp_records};
 use crate::types::{LogId, LogIndex, LogName, Offset, Term};
 use crate::watermark::Visible;
@@ -97,36 +99,56 @@ fn stored(records: &[RecordFields<'_>], base: u64, term: u64, time_us: u64) -> (
     (payload, records.iter().enumerate().map(meant).collect())
 }
 
-fn visible(first_offset: u64, next_offset: u64) -> Visible {
-    Visible {
+fn state(package: Package, first_offset: u64, next_offset: u64, log_id: u64) -> ReadState {
+    let visible = Visible {
         applied: LogIndex(1),
         first_offset: Offset(first_offset),
         next_offset: Offset(next_offset),
         last_append_time_us: 1,
-    }
+    };
+    ReadState { package, visible, log_id: LogId(log_id), resume: Offset(next_offset / 3) }
+}
+
+/// Returns a record of `log.v1` as one of `seriatim.v1`: the fields are the same.
+fn renamed(record: &log::Record) -> v1::Record {
+    let bytes = protobuf::Message::write_to_bytes(record).expect("encoded");
+    protobuf::Message::parse_from_bytes(&bytes).expect("a record")
 }
 
 fn consumed(samples: &mut Vec<Sample>) {
-    let many = |records: Vec<log::Record>, first_offset, next_offset, log_id| log::ConsumeResponse {
+    let old = |records: Vec<log::Record>, state: &ReadState| log::ConsumeResponse {
         records,
-        first_offset,
-        next_offset,
-        log_id,
+        first_offset: state.visible.first_offset.0,
+        next_offset: state.visible.next_offset.0,
+        log_id: state.log_id.0,
         ..log::ConsumeResponse::default()
     };
+    let new = |records: &[log::Record], state: &ReadState| v1::ConsumeResponse {
+        records: records.iter().map(renamed).collect(),
+        first_offset: state.visible.first_offset.0,
+        next_offset: state.visible.next_offset.0,
+        log_id: state.log_id.to_string(),
+        resume_offset: state.resume.0,
+        ..v1::ConsumeResponse::default()
+    };
+    let mut both = |name: &str, bytes: &[u8], records: &[log::Record], (first, next, log_id)| {
+        let of = state(Package::LogV1, first, next, log_id);
+        samples.push(sample(name, old(records.to_vec(), &of), ConsumeReply::part(bytes, of).bytes()));
+        let of = state(Package::SeriatimV1, first, next, log_id);
+        samples.push(sample(&format!("v1_{name}"), new(records, &of), ConsumeReply::many(bytes.to_vec(), of).bytes()));
+    };
+    let mut single = Vec::new();
     for (i, number) in NUMBERS.into_iter().enumerate() {
         // Each number as offset and as term, combined with another one.
         let term = NUMBERS[NUMBERS.len() - 1 - i];
         let time_us = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let one = [RecordFields { value: b"v", ..RecordFields::default() }];
         let (mut bytes, records) = stored(&one, number, term, time_us);
-        let reply = ConsumeReply::many(bytes.clone(), visible(number / 2, number + 1), LogId(u64::MAX - number));
-        let expected = many(records.clone(), number / 2, number + 1, u64::MAX - number);
-        samples.push(sample(&format!("consume_many_{number}"), expected, reply.bytes()));
+        both(&format!("consume_many_{number}"), &bytes, &records, (number / 2, number + 1, u64::MAX - number));
         retag(&mut bytes);
         let expected =
             log::ConsumeResponse { record: Some(records[0].clone()).into(), ..log::ConsumeResponse::default() };
-        samples.push(sample(&format!("consume_one_{number}"), expected, ConsumeReply::one(bytes).bytes()));
+        single.push(sample(&format!("consume_one_{number}"), expected, ConsumeReply::one(bytes).bytes()));
     }
     let (mut bytes, mut records) = stored(&shapes(), 300, 7, 1_780_000_000_000_000);
     for base in [(1 << 32) - 2, Offset::MAX.0 - shapes().len() as u64] {
@@ -134,24 +156,39 @@ fn consumed(samples: &mut Vec<Sample>) {
         bytes.extend(more);
         records.extend(meant);
     }
-    let reply = ConsumeReply::part(&bytes, visible(0, Offset::MAX.0), LogId(1));
-    samples.push(sample("consume_batches", many(records, 0, Offset::MAX.0, 1), reply.bytes()));
-    let empty = ConsumeReply::many(Vec::new(), visible(5, 5), LogId(0x8000_0000_0000_0000));
-    samples.push(sample("consume_heartbeat", many(Vec::new(), 5, 5, 1 << 63), empty.bytes()));
+    both("consume_batches", &bytes, &records, (0, Offset::MAX.0, 1));
+    both("consume_heartbeat", &[], &[], (5, 5, 1 << 63));
+    samples.extend(single);
 }
 
 fn answers(samples: &mut Vec<Sample>) {
     for number in NUMBERS {
-        let answer = log::ProduceResponse {
+        let appended = Appended {
+            offset: Offset(number),
+            count: number as u32,
+            term: Term(number),
+            index: LogIndex(1),
+            append_time_us: number,
+        };
+        let reply = |package| ProduceReply { package, appended, log_id: LogId(!number) };
+        let old = log::ProduceResponse {
             offset: number,
             count: number as u32,
             term: number,
             append_time_us: number,
             log_id: !number,
-            duplicate: number % 2 == 0,
             ..log::ProduceResponse::default()
         };
-        samples.push(plain(&format!("produce_{number}"), answer));
+        samples.push(sample(&format!("produce_{number}"), old, reply(Package::LogV1).bytes()));
+        let new = v1::ProduceResponse {
+            offset: number,
+            count: number as u32,
+            term: number,
+            append_time_us: number,
+            log_id: LogId(!number).to_string(),
+            ..v1::ProduceResponse::default()
+        };
+        samples.push(sample(&format!("v1_produce_{number}"), new, reply(Package::SeriatimV1).bytes()));
     }
     let server = |node_id: u64, is_leader| log::Server {
         id: format!("n{node_id:x}"),
@@ -186,51 +223,85 @@ fn answers(samples: &mut Vec<Sample>) {
         ..health::HealthCheckResponse::default()
     };
     samples.push(plain("health", serving));
-    samples.push(plain("get_node", node()));
-    let settings = admin::ConfigureLogResponse {
-        settings: MessageField::some(admin::LogSettings::default()),
-        ..admin::ConfigureLogResponse::default()
+    samples.push(plain("v1_get_node", node()));
+    let servers = v1::GetServersResponse {
+        servers: vec![v1::Server { id: "n1".to_owned(), node_id: "00000000000000ff".to_owned(), ..Default::default() }],
+        term: Term::MAX.0,
+        feature_level: u32::MAX,
+        version: "1.0.0".to_owned(),
+        ..v1::GetServersResponse::default()
     };
-    samples.push(plain("configure_log", settings));
-    samples.push(plain("trim", admin::TrimResponse { first_offset: Offset::MAX.0, ..admin::TrimResponse::default() }));
+    samples.push(plain("v1_get_servers", servers));
+    let position = v1::LogPosition {
+        first_offset: 1 << 40,
+        next_offset: Offset::MAX.0,
+        first_append_time_us: 1_780_000_000_000_000,
+        last_append_time_us: u64::MAX,
+        stored_bytes: u64::MAX,
+        ..v1::LogPosition::default()
+    };
+    let log = v1::LogInfo {
+        name: "default".to_owned(),
+        log_id: "fedcba9876543210".to_owned(),
+        config: MessageField::some(settings()),
+        position: MessageField::some(position),
+        ..v1::LogInfo::default()
+    };
+    let log = || MessageField::some(log.clone());
+    samples.push(plain("v1_get_log", v1::GetLogResponse { log: log(), ..Default::default() }));
+    samples.push(plain("v1_update_log", v1::UpdateLogResponse { log: log(), ..Default::default() }));
+    let trim = v1::TrimLogResponse { log: log(), trimmed_records: Offset::MAX.0, ..Default::default() };
+    samples.push(plain("v1_trim_log", trim));
 }
 
-fn node() -> admin::GetNodeResponse {
-    let range = |next_offset| admin::DamagedRange {
+fn settings() -> v1::LogConfig {
+    v1::LogConfig {
+        retention_age: MessageField::some(Duration::from_millis(1500).into()),
+        min_retained_bytes: Some(0),
+        max_record_bytes: Some(1 << 20),
+        max_request_bytes: Some(u32::MAX),
+        ..v1::LogConfig::default()
+    }
+}
+
+fn node() -> v1::GetNodeResponse {
+    let range = |next_offset| v1::DamagedRange {
         file: "00000000000000000001.seg".to_owned(),
         position: 1 << 33,
         bytes: 8,
         first_offset: 1,
         next_offset,
         what: "the checksum does not match".to_owned(),
-        ..admin::DamagedRange::default()
+        ..v1::DamagedRange::default()
     };
-    let group = admin::GroupStatus {
-        group: 1,
+    let group = v1::GroupStatus {
         log: "default".to_owned(),
-        role: admin::Role::ROLE_LEADER.into(),
+        role: v1::Role::ROLE_LEADER.into(),
         term: Term::MAX.0,
         last_index: 1 << 62,
-        // Packed, as proto3 encodes it.
-        voters: vec![1, u64::MAX, 0],
-        learners: vec![1 << 63],
-        settings: MessageField::some(admin::LogSettings { retention_bytes: u64::MAX, ..Default::default() }),
+        replicas: vec![v1::Replica::default(), v1::Replica { is_voter: true, ..Default::default() }],
+        config: MessageField::some(settings()),
         damaged_ranges: vec![range(None), range(Some(0)), range(Some(Offset::MAX.0))],
-        ..admin::GroupStatus::default()
+        ..v1::GroupStatus::default()
     };
-    let disk = admin::DiskStatus {
-        state: admin::DiskState::DISK_STATE_FULL.into(),
+    let disk = v1::DiskStatus {
+        state: v1::DiskState::DISK_STATE_FULL.into(),
         total_bytes: 1 << 44,
         reserve: true,
-        ..admin::DiskStatus::default()
+        ..v1::DiskStatus::default()
     };
-    admin::GetNodeResponse {
+    let mut counter = v1::Metric { name: "x".to_owned(), ..Default::default() };
+    counter.labels.insert("y".to_owned(), "z".to_owned());
+    counter.set_counter(u64::MAX);
+    let mut gauge = v1::Metric::new();
+    gauge.set_gauge(i64::MIN);
+    v1::GetNodeResponse {
         name: "a".to_owned(),
-        node_id: u64::MAX,
-        groups: vec![admin::GroupStatus::default(), group],
-        counters: vec![admin::Counter { name: "x{y=\"z\"}".to_owned(), value: u64::MAX, ..Default::default() }],
+        node_id: "ffffffffffffffff".to_owned(),
+        groups: vec![v1::GroupStatus::default(), group],
+        metrics: vec![counter, gauge],
         disk: MessageField::some(disk),
-        ..admin::GetNodeResponse::default()
+        ..v1::GetNodeResponse::default()
     }
 }
 
@@ -246,12 +317,14 @@ fn statuses(samples: &mut Vec<Sample>) {
     let bad_name = LogName::new("n\u{f6} n\u{e4}me").expect_err("no name");
     let unknown = ApiError::OutcomeUnknown { retry_is_safe: true };
     let at = FailedAt { failed_request: 3, unknown_through: Some(u64::MAX) };
+    let context = StatusContext { package: Package::SeriatimV1, leader: Some("n1:8400".to_owned()), at: None };
+    let failed_stream = StatusContext { at: Some(at), ..context.clone() };
     for (name, status) in [
-        ("status_past_end", status_of(&ApiError::OffsetPastEnd(bounds, Offset(u64::MAX)))),
-        ("status_queue_full", status_of(&ApiError::QueueFull)),
-        ("status_bad_name", status_of(&Invalid::LogName(bad_name).into())),
-        ("status_stream", stream_status_of(&unknown, at)),
-        ("status_no_leader", status_of(&ApiError::NoLeader)),
+        ("status_past_end", status_of(&ApiError::OffsetPastEnd(bounds, Offset(u64::MAX)), &context)),
+        ("status_queue_full", status_of(&ApiError::QueueFull, &context)),
+        ("status_bad_name", status_of(&Invalid::LogName(bad_name).into(), &context)),
+        ("status_stream", status_of(&unknown, &failed_stream)),
+        ("status_no_leader", status_of(&ApiError::NoLeader, &context)),
     ] {
         let details: status::Status = protobuf::Message::parse_from_bytes(status.details()).expect("a status");
         assert_eq!((details.code, details.message.as_str()), (i32::from(status.code()), status.message()), "{name}");

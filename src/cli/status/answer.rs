@@ -1,7 +1,10 @@
 //! The answer of one member to `GetNode`.
 
-use crate::pb::admin::{DamagedRange, GetNodeResponse, GroupStatus, Role};
-use crate::pb::log::Server;
+use crate::pb::v1::Server;
+use crate::pb::v1::{DamagedRange, GetNodeResponse, GroupStatus, Role};
+
+/// The catalog, where statuses contain the name of a log.
+pub(super) const CATALOG: &str = "";
 
 /// A member, with its answer or the reason why it is missing.
 pub struct Answer {
@@ -23,13 +26,9 @@ impl Answer {
     }
 
     /// Returns the status of the member's replica of a group.
-    pub fn status(&self, group: u64) -> Option<&GroupStatus> {
-        self.node.as_ref().ok()?.groups.iter().find(|status| status.group == group)
-    }
-
-    /// Returns the status of the member's replica of a log.
+    /// The name is empty for the catalog.
     pub fn group(&self, log: &str) -> Option<&GroupStatus> {
-        self.node.as_ref().ok()?.groups.iter().find(|group| group.group != 0 && group.log == log)
+        self.node.as_ref().ok()?.groups.iter().find(|group| group.log == log)
     }
 
     /// Returns whether a replica of the node takes no part in its group.
@@ -46,13 +45,13 @@ impl Answer {
 
 /// Returns the damaged ranges of a node's replica of the catalog.
 pub(super) fn catalog_ranges(node: &GetNodeResponse) -> impl Iterator<Item = &DamagedRange> {
-    node.groups.iter().filter(|group| group.group == 0).flat_map(|group| &group.damaged_ranges)
+    node.groups.iter().filter(|group| group.log == CATALOG).flat_map(|group| &group.damaged_ranges)
 }
 
 /// Returns the name of a replica's role.
 pub(super) fn role(group: &GroupStatus) -> &'static str {
     match group.role.enum_value_or_default() {
-        Role::ROLE_UNKNOWN => "unknown",
+        Role::ROLE_UNSPECIFIED => "unknown",
         Role::ROLE_FOLLOWER => "follower",
         Role::ROLE_CANDIDATE => "candidate",
         Role::ROLE_LEADER => "leader",

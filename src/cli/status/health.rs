@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::answer::Answer;
+use super::answer::{Answer, CATALOG};
 use crate::cli::exit::Exit;
-use crate::pb::admin::{DiskState, GroupStatus, Role};
+use crate::pb::v1::{DiskState, GroupStatus, Replica, Role};
 
 /// The next step if a replica takes no part.
 const AFTER_EXCLUSION: &str = "the table names what is wrong. Check the disk, and restart the node: a replica that differs may be equal \
@@ -19,7 +19,6 @@ const AFTER_DISK_DAMAGE: &str = "check the disk of the node. The table names the
 /// The health of one group: the catalog or a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct GroupHealth {
-    pub group: u64,
     /// `None` for the catalog.
     pub log: Option<String>,
     pub voters: Vec<Voter>,
@@ -87,7 +86,44 @@ pub(super) struct ClusterFinding {
     pub next: String,
 }
 
-/// The kinds of findings, the most serious first. The first finding determines the exit code.
+/// The result of a monitoring plugin, as those of Nagios define it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CheckState {
+    Ok,
+    Warning,
+    Critical,
+    /// The check itself could not be made.
+    Unknown,
+}
+
+impl CheckState {
+    pub fn name(self) -> &'static str {
+        match self {
+            CheckState::Ok => "OK",
+            CheckState::Warning => "WARNING",
+            CheckState::Critical => "CRITICAL",
+            CheckState::Unknown => "UNKNOWN",
+        }
+    }
+
+    /// Returns the exit code; `None` if all is well. The numbers are those of plugins, and not the meanings of the
+    /// codes elsewhere.
+    pub fn exit(self) -> Option<Exit> {
+        match self {
+            CheckState::Ok => None,
+            CheckState::Warning => Some(Exit::Failed),
+            CheckState::Critical => Some(Exit::Usage),
+            CheckState::Unknown => Some(Exit::OutcomeUnknown),
+        }
+    }
+
+    /// Returns the line of the plugin.
+    pub fn line(self, what: &str) -> String {
+        format!("{}: {what}\n", self.name())
+    }
+}
+
+/// The kinds of findings, the most serious first. The first finding determines the state of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum FindingKind {
     Damage,
@@ -100,12 +136,15 @@ pub(super) enum FindingKind {
 }
 
 impl FindingKind {
-    pub fn exit(self) -> Exit {
+    /// Returns how a monitor shows it.
+    pub fn state(self) -> CheckState {
         match self {
-            FindingKind::Damage => Exit::BadData,
-            FindingKind::NoMajority | FindingKind::NoLeader => Exit::NoMajority,
-            FindingKind::AppendsRefused | FindingKind::Joining => Exit::Unavailable,
-            FindingKind::VoterMissing | FindingKind::MemberMissing => Exit::Degraded,
+            FindingKind::Damage
+            | FindingKind::NoMajority
+            | FindingKind::NoLeader
+            | FindingKind::AppendsRefused
+            | FindingKind::Joining => CheckState::Critical,
+            FindingKind::VoterMissing | FindingKind::MemberMissing => CheckState::Warning,
         }
     }
 
@@ -249,13 +288,13 @@ impl ClusterFinding {
 /// Returns the health of the catalog, of every log in an answer, and of `log`. The voters of a group are those of the
 /// newest conf state in any answer.
 pub(super) fn groups(answers: &[Answer], log: &str) -> Vec<GroupHealth> {
-    let mut newest: BTreeMap<u64, &GroupStatus> = BTreeMap::new();
+    let mut newest: BTreeMap<&str, &GroupStatus> = BTreeMap::new();
     for status in answers.iter().filter_map(|answer| answer.node.as_ref().ok()).flat_map(|node| &node.groups) {
         // A replica that is being created has no conf state yet.
-        if status.voters.is_empty() {
+        if status.replicas.is_empty() {
             continue;
         }
-        let known = newest.entry(status.group).or_insert(status);
+        let known = newest.entry(&status.log).or_insert(status);
         let age = |status: &GroupStatus| (status.commit_index, status.term);
         if age(status) > age(known) {
             *known = status;
@@ -269,38 +308,42 @@ pub(super) fn groups(answers: &[Answer], log: &str) -> Vec<GroupHealth> {
 }
 
 fn group(answers: &[Answer], newest: &GroupStatus) -> GroupHealth {
-    let by_id: BTreeMap<u64, &Answer> = answers.iter().map(|answer| (answer.server.node_id, answer)).collect();
-    let name = |id: &u64| by_id.get(id).map_or_else(|| format!("node {id:016x}"), |answer| answer.server.id.clone());
+    let by_id: BTreeMap<&str, &Answer> =
+        answers.iter().map(|answer| (answer.server.node_id.as_str(), answer)).collect();
+    let name = |replica: &Replica| match by_id.get(replica.node_id.as_str()) {
+        Some(answer) => answer.server.id.clone(),
+        None => format!("node {}", replica.node_id),
+    };
     // An old leader that is partitioned may still believe that it leads, in an older term.
     let terms = answers.iter().filter_map(|answer| {
-        let status = answer.status(newest.group)?;
+        let status = answer.group(&newest.log)?;
         let leads = status.role.enum_value() == Ok(Role::ROLE_LEADER);
         leads.then_some((status.term, answer))
     });
     let leader = terms.max_by_key(|(term, _)| *term);
     let mut voters: Vec<Voter> = newest
-        .voters
+        .replicas
         .iter()
-        .map(|id| {
-            let missing =
-                by_id.get(id).map_or(Some(Missing::Silent), |answer| missing(answer, newest.group, leader.is_some()));
-            Voter { name: name(id), missing }
+        .filter(|replica| replica.is_voter)
+        .map(|replica| {
+            let answer = by_id.get(replica.node_id.as_str());
+            let missing = answer.map_or(Some(Missing::Silent), |answer| missing(answer, &newest.log, leader.is_some()));
+            Voter { name: name(replica), missing }
         })
         .collect();
     voters.sort_by(|a, b| a.name.cmp(&b.name));
     GroupHealth {
-        group: newest.group,
-        log: (newest.group != 0).then(|| newest.log.clone()),
+        log: (newest.log != CATALOG).then(|| newest.log.clone()),
         voters,
-        learners: newest.learners.iter().map(name).collect(),
+        learners: newest.replicas.iter().filter(|replica| !replica.is_voter).map(name).collect(),
         leader: leader.map(|(_, answer)| answer.server.id.clone()),
     }
 }
 
 /// Returns why a voter does not count as alive. A candidate only counts as cut off while the group has a leader
 /// (`is_led`), because otherwise every voter campaigns from time to time.
-fn missing(answer: &Answer, group: u64, is_led: bool) -> Option<Missing> {
-    match (&answer.node, answer.status(group)) {
+fn missing(answer: &Answer, log: &str, is_led: bool) -> Option<Missing> {
+    match (&answer.node, answer.group(log)) {
         (Err(_), _) if answer.replaced => Some(Missing::Replaced),
         (Err(_), _) => Some(Missing::Silent),
         (Ok(node), None) if !node.waiting_for.is_empty() => Some(Missing::NotReady),
@@ -319,7 +362,6 @@ fn by_members(answers: &[Answer], log: &str) -> GroupHealth {
     let silent = |answer: &Answer| Some(if answer.node.is_ok() { Missing::NoReplica } else { Missing::Silent });
     let voters = answers.iter().filter(|answer| answer.server.is_voter);
     GroupHealth {
-        group: 0,
         log: Some(log.to_owned()),
         voters: voters.map(|answer| Voter { name: answer.server.id.clone(), missing: silent(answer) }).collect(),
         learners: Vec::new(),

@@ -1,13 +1,16 @@
 //! Formats the report as one JSON object.
 
+use protobuf::well_known_types::timestamp::Timestamp;
 use serde_json::{Value, json};
 
 use super::answer::{catalog_ranges, role};
-use super::health::{ClusterFinding, GroupHealth};
+use super::health::{CheckState, ClusterFinding, GroupHealth};
 use super::report::ClusterReport;
-use crate::pb::admin::{DamagedRange, DiskState, GetNodeResponse};
+use crate::cli::units;
+use crate::client::metrics::full_name;
+use crate::pb::v1::{DamagedRange, DiskState, GetNodeResponse, Metric, metric};
 
-/// Returns the answers of all nodes, the groups with their voters, the findings and the exit code.
+/// Returns the answers of all nodes, the groups with their voters, the findings and the state of a check.
 pub(super) fn json(report: &ClusterReport) -> Value {
     let log = report.log.as_str();
     let nodes = report.answers.iter().map(|answer| {
@@ -18,22 +21,18 @@ pub(super) fn json(report: &ClusterReport) -> Value {
                 object["version"] = json!(node.version);
                 object["feature_level"] = json!({
                     "cluster": node.feature_level,
-                    "min": node.feature_level_min,
-                    "max": node.feature_level_max,
+                    "min": node.min_feature_level,
+                    "max": node.max_feature_level,
                 });
                 object["another_cluster"] = json!(node.another_cluster);
                 object["waiting_for"] = json!(node.waiting_for);
                 object["disk"] = disk_json(node);
-                let counters = node.counters.iter().map(|c| (c.name.clone(), json!(c.value)));
-                object["counters"] = Value::Object(counters.collect());
-                let histograms =
-                    node.histograms.iter().map(|h| (h.name.clone(), json!({"count": h.count, "sum": h.sum})));
-                object["histograms"] = Value::Object(histograms.collect());
+                object["metrics"] = Value::Object(node.metrics.iter().map(metric_json).collect());
                 object["catalog_damaged_ranges"] = catalog_ranges(node).map(range_json).collect();
             }
         }
         if let Some(group) = answer.group(log) {
-            let settings = group.settings.clone().unwrap_or_default();
+            let config = group.config.get_or_default();
             object["log"] = json!({
                 "role": role(group),
                 "term": group.term,
@@ -43,10 +42,10 @@ pub(super) fn json(report: &ClusterReport) -> Value {
                 "next_offset": group.next_offset,
                 "stored_bytes": group.stored_bytes,
                 "unprotected_bytes": group.unprotected_bytes,
-                "last_append_time_us": group.last_append_time_us,
-                "stamp_ahead_ms": group.stamp_ahead_ms,
-                "retention_bytes": settings.retention_bytes,
-                "retention_ms": settings.retention_ms,
+                "last_append_time_us": us_of_timestamp(&group.last_append_time),
+                "append_time_ahead_ms": units::ms_of_duration(&group.append_time_ahead),
+                "min_retained_bytes": config.min_retained_bytes.unwrap_or_default(),
+                "retention_ms": units::ms_of_duration(&config.retention_age),
                 "damage": group.damage,
                 "stalled": group.stalled,
                 "damaged_ranges": group.damaged_ranges.iter().map(range_json).collect::<Vec<_>>(),
@@ -62,7 +61,7 @@ pub(super) fn json(report: &ClusterReport) -> Value {
         "nodes": nodes.collect::<Vec<_>>(),
         "groups": report.groups.iter().map(group_json).collect::<Vec<_>>(),
         "findings": report.findings.iter().map(finding_json).collect::<Vec<_>>(),
-        "exit_code": report.exit() as u8,
+        "check": report.state().name().to_lowercase(),
     })
 }
 
@@ -75,9 +74,14 @@ pub(super) fn waiting_json(log: &str, addr: &str, waiting_for: &str) -> Value {
         "nodes": [],
         "groups": [],
         "findings": [finding_json(&finding)],
-        "exit_code": finding.kind.exit() as u8,
+        "check": finding.kind.state().name().to_lowercase(),
         "waiting_for": waiting_for,
     })
+}
+
+/// Returns the object of a check that no node answered.
+pub(super) fn not_told(state: CheckState, why: &str) -> Value {
+    json!({ "check": state.name().to_lowercase(), "error": why })
 }
 
 /// Returns the object of a group. `log` is null for the catalog, and `may_fail` is null without a majority.
@@ -88,7 +92,6 @@ fn group_json(group: &GroupHealth) -> Value {
     };
     let missing = group.missing().map(|(voter, why)| json!({ "name": voter.name, "why": why.one() }));
     json!({
-        "group": group.group,
         "log": group.log,
         "voters": group.voters.iter().map(|voter| voter.name.as_str()).collect::<Vec<_>>(),
         "learners": group.learners,
@@ -109,9 +112,27 @@ fn finding_json(finding: &ClusterFinding) -> Value {
     })
 }
 
+/// Returns the name of a metric with its labels, and its value: a number, or the count and the sum of a histogram.
+fn metric_json(metric: &Metric) -> (String, Value) {
+    let value = match &metric.value {
+        Some(metric::Value::Counter(value)) => json!(value),
+        Some(metric::Value::Gauge(value)) => json!(value),
+        Some(metric::Value::Histogram(value)) => json!({ "count": value.count, "sum": value.sum }),
+        None => Value::Null,
+    };
+    (full_name(metric), value)
+}
+
+/// Returns Unix microseconds; 0 if the time is absent.
+fn us_of_timestamp(time: &Timestamp) -> u64 {
+    let seconds = u64::try_from(time.seconds).unwrap_or(0);
+    seconds.saturating_mul(1_000_000).saturating_add(u64::try_from(time.nanos).unwrap_or(0) / 1000)
+}
+
 fn disk_json(node: &GetNodeResponse) -> Value {
     let disk = node.disk.get_or_default();
     let state = match disk.state.enum_value_or_default() {
+        DiskState::DISK_STATE_UNSPECIFIED => "unknown",
         DiskState::DISK_STATE_ENOUGH => "enough",
         DiskState::DISK_STATE_LOW => "low",
         DiskState::DISK_STATE_FULL => "full",

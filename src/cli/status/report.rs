@@ -1,8 +1,8 @@
 //! The report of `seriatim status`.
 
 use super::answer::Answer;
-use super::health::{self, ClusterFinding, GroupHealth};
-use crate::cli::exit::{Exit, Failure};
+use super::health::{self, CheckState, ClusterFinding, GroupHealth};
+use super::table::summary;
 
 /// The answers of all members, the health of their groups, and the findings.
 pub(super) struct ClusterReport {
@@ -26,19 +26,30 @@ impl ClusterReport {
         let nodes = || self.answers.iter().filter_map(|answer| answer.node.as_ref().ok());
         let level = nodes().map(|node| node.feature_level).max().unwrap_or(0);
         let all_answer = nodes().count() == self.answers.len();
-        let max = nodes().map(|node| node.feature_level_max).min().filter(|max| all_answer && *max > level);
+        let max = nodes().map(|node| node.max_feature_level).min().filter(|max| all_answer && *max > level);
         (level, max)
     }
 
-    /// Returns the exit code of the most serious finding.
-    pub fn exit(&self) -> Exit {
-        self.findings.first().map_or(Exit::Done, |finding| finding.kind.exit())
+    /// Returns the state of the most serious finding.
+    pub fn state(&self) -> CheckState {
+        self.findings.first().map_or(CheckState::Ok, |finding| finding.kind.state())
     }
 
-    /// Returns a failure with all findings, and the next step for the most serious one; `None` without findings.
-    pub fn failure(&self) -> Option<Failure> {
+    /// Returns all findings, and the next step for the most serious one; `None` without findings.
+    pub fn problems(&self) -> Option<String> {
         let first = self.findings.first()?;
-        let messages: Vec<&str> = self.findings.iter().map(|finding| finding.message.as_str()).collect();
-        Some(Failure::new(self.exit(), messages.join("\n"), first.next.as_str()))
+        let next = if first.next.is_empty() { String::new() } else { format!("\n  next: {}", first.next) };
+        Some(format!("{}{next}", self.messages("\n")))
+    }
+
+    /// Returns the line of a monitoring plugin.
+    pub fn line(&self) -> String {
+        let log = self.groups.iter().find(|group| group.log.as_deref() == Some(self.log.as_str()));
+        let what = if self.findings.is_empty() { log.map(summary).unwrap_or_default() } else { self.messages("; ") };
+        self.state().line(&what)
+    }
+
+    fn messages(&self, separator: &str) -> String {
+        self.findings.iter().map(|finding| finding.message.as_str()).collect::<Vec<_>>().join(separator)
     }
 }

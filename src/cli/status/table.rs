@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
-use super::answer::{catalog_ranges, role};
+use super::answer::{CATALOG, catalog_ranges, role};
 use super::health::GroupHealth;
 use super::report::ClusterReport;
 use crate::cli::units;
+use crate::client::metrics::{full_name, number};
 use crate::clock::AHEAD_MAX;
 use crate::metrics::CERTIFICATE_EXPIRES;
-use crate::pb::admin::{DamagedRange, DiskState, GetNodeResponse, GroupStatus, Histogram};
+use crate::pb::v1::{DamagedRange, DiskState, GetNodeResponse, GroupStatus, Histogram};
 use crate::security::tls::EXPIRES_SOON;
 use crate::storage::space::accepting_again_bytes;
 
@@ -66,7 +67,7 @@ pub(super) fn table(report: &ClusterReport) -> String {
     text
 }
 
-fn summary(group: &GroupHealth) -> String {
+pub(super) fn summary(group: &GroupHealth) -> String {
     if group.voters.is_empty() {
         return format!("{}: is not created yet", group.title());
     }
@@ -84,7 +85,7 @@ fn summary(group: &GroupHealth) -> String {
 /// Returns all problems of a node: in its replicas of the log and of the catalog, its disk, its clock and its
 /// certificates.
 fn note(node: &GetNodeResponse, group: &GroupStatus) -> String {
-    let catalog = node.groups.iter().find(|other| other.group == 0);
+    let catalog = node.groups.iter().find(|other| other.log == CATALOG);
     let damage = [(Some(group), ""), (catalog, "catalog ")].into_iter().filter_map(|(group, of)| {
         let damage = group.map(|group| &group.damage).filter(|damage| !damage.is_empty())?;
         Some(format!("DAMAGED: {of}{damage}"))
@@ -120,7 +121,7 @@ fn disk(node: &GetNodeResponse) -> String {
     let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
     let (free, needed) = (mib(disk.free_bytes), mib(accepting_again_bytes(disk.hard_bytes)));
     match disk.state.enum_value_or_default() {
-        DiskState::DISK_STATE_ENOUGH => String::new(),
+        DiskState::DISK_STATE_UNSPECIFIED | DiskState::DISK_STATE_ENOUGH => String::new(),
         DiskState::DISK_STATE_LOW => format!("disk low: {free} free"),
         DiskState::DISK_STATE_FULL => format!("DISK FULL: {free} free; appends are refused until {needed} are free"),
     }
@@ -128,7 +129,7 @@ fn disk(node: &GetNodeResponse) -> String {
 
 /// Returns a note if the newest timestamp is ahead of the node's clock by more than the permitted clock difference.
 fn stamps(group: &GroupStatus) -> String {
-    let ahead = Duration::from_millis(group.stamp_ahead_ms);
+    let ahead = Duration::from_millis(units::ms_of_duration(&group.append_time_ahead));
     if ahead <= AHEAD_MAX {
         return String::new();
     }
@@ -137,9 +138,10 @@ fn stamps(group: &GroupStatus) -> String {
 
 /// Returns a note if one of the node's certificates expires soon, by the clock of this machine.
 pub(super) fn certificate(node: &GetNodeResponse) -> String {
-    let expires = node.counters.iter().find(|counter| counter.name == CERTIFICATE_EXPIRES && counter.value > 0);
+    let expires = node.metrics.iter().find(|metric| metric.name == CERTIFICATE_EXPIRES).and_then(number);
+    let expires = expires.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    match expires.map(|expires| Duration::from_secs(expires.value).saturating_sub(now)) {
+    match expires.map(|expires| Duration::from_secs(expires).saturating_sub(now)) {
         Some(left) if left < EXPIRES_SOON => format!("a certificate expires in {}", units::rough(left)),
         Some(_) | None => String::new(),
     }
@@ -154,27 +156,32 @@ pub(super) fn details(report: &ClusterReport) -> String {
         let levels = match node.feature_level {
             0 => String::new(),
             level => {
-                let supported = units::feature_levels(node.feature_level_min, node.feature_level_max);
+                let supported = units::feature_levels(node.min_feature_level, node.max_feature_level);
                 format!(", cluster at feature level {level}, supports {supported}")
             }
         };
         // Writing to a string can't fail.
         let _ = writeln!(text, "\n{} (version {}{levels})", answer.server.id, node.version);
         if let Some(group) = answer.group(log) {
-            let settings = group.settings.clone().unwrap_or_default();
+            let config = group.config.get_or_default();
             let or_all = |n: u64, unit: &str| if n == 0 { "all".to_owned() } else { format!("{n} {unit}") };
-            let (bytes, age) = (or_all(settings.retention_bytes, "bytes"), or_all(settings.retention_ms, "ms"));
+            let bytes = or_all(config.min_retained_bytes.unwrap_or_default(), "bytes");
+            let age = or_all(units::ms_of_duration(&config.retention_age), "ms");
             let _ = writeln!(text, "  {} bytes stored; kept by size: {bytes}, by age: {age}", group.stored_bytes);
             if group.unprotected_bytes > 0 {
                 let _ = writeln!(text, "  {} synced bytes not covered by the manifest yet", group.unprotected_bytes);
             }
         }
-        for counter in node.counters.iter().filter(|counter| counter.value > 0) {
-            let _ = writeln!(text, "  {} {}", counter.name, counter.value);
+        for (metric, value) in node.metrics.iter().filter_map(|metric| Some((metric, number(metric)?))) {
+            if value > 0 {
+                let _ = writeln!(text, "  {} {value}", full_name(metric));
+            }
         }
-        for histogram in node.histograms.iter().filter(|histogram| histogram.count > 0) {
+        for metric in node.metrics.iter().filter(|metric| metric.histogram().count > 0) {
+            let histogram = metric.histogram();
             let (count, mean) = (histogram.count, histogram.sum / histogram.count as f64);
-            let _ = writeln!(text, "  {} {count} values, mean {mean:.6}, {}", histogram.name, quantile(histogram, 99));
+            let _ =
+                writeln!(text, "  {} {count} values, mean {mean:.6}, {}", full_name(metric), quantile(histogram, 99));
         }
     }
     text

@@ -7,8 +7,9 @@ use super::report::ClusterReport;
 use super::table::{certificate, details, table};
 use super::*;
 use crate::metrics::CERTIFICATE_EXPIRES;
-use crate::pb::admin::{Counter, DamagedRange, DiskState, DiskStatus, GetNodeResponse, GroupStatus, Role};
-use crate::pb::log::Server;
+use crate::pb::v1::{
+    DamagedRange, DiskState, DiskStatus, GetNodeResponse, GroupStatus, Metric, Replica, Role, Server, metric,
+};
 
 /// Returns the report for these answers.
 fn report(lines: Vec<Answer>) -> ClusterReport {
@@ -17,7 +18,6 @@ fn report(lines: Vec<Answer>) -> ClusterReport {
 
 fn line(name: &str, role: Role, commit: u64) -> Answer {
     let group = GroupStatus {
-        group: 1,
         log: "default".into(),
         role: role.into(),
         term: 2,
@@ -31,26 +31,34 @@ fn line(name: &str, role: Role, commit: u64) -> Answer {
     Answer::new(server, Ok(node))
 }
 
+fn voter(node_id: u64) -> Replica {
+    Replica { node_id: node_id.to_string(), is_voter: true, ..Replica::default() }
+}
+
+fn counter(name: &str, value: u64) -> Metric {
+    Metric { name: name.into(), value: Some(metric::Value::Counter(value)), ..Metric::default() }
+}
+
 /// Returns the answers of members `n1` to `n<count>`. `voters` are the voters of the catalog and the log, and `n1`
 /// leads both.
 fn cluster(count: u64, voters: &[u64]) -> Vec<Answer> {
-    let status = |group, node| GroupStatus {
-        group,
-        log: if group == 0 { String::new() } else { "default".into() },
+    let status = |log: &str, node| GroupStatus {
+        log: log.to_owned(),
         role: if node == 1 { Role::ROLE_LEADER } else { Role::ROLE_FOLLOWER }.into(),
         term: 2,
         commit_index: 12,
-        voters: voters.to_vec(),
+        replicas: voters.iter().map(|id| voter(*id)).collect(),
         ..GroupStatus::default()
     };
-    let line = |node_id| {
+    let line = |node_id: u64| {
         let node = GetNodeResponse {
-            node_id,
+            node_id: node_id.to_string(),
             name: format!("n{node_id}"),
-            groups: vec![status(0, node_id), status(1, node_id)],
+            groups: vec![status("", node_id), status("default", node_id)],
             ..GetNodeResponse::default()
         };
-        Answer::new(Server { node_id, id: format!("n{node_id}"), is_voter: true, ..Server::default() }, Ok(node))
+        let id = format!("n{node_id}");
+        Answer::new(Server { node_id: node_id.to_string(), id, is_voter: true, ..Server::default() }, Ok(node))
     };
     (1..=count).map(line).collect()
 }
@@ -61,8 +69,11 @@ fn without(mut lines: Vec<Answer>, silent: &[usize]) -> Vec<Answer> {
     lines
 }
 
+/// Returns the exit code of a check, and all findings.
 fn said(report: &ClusterReport) -> (u8, String) {
-    (report.exit() as u8, report.failure().map(|failure| failure.message).unwrap_or_default())
+    let problems = report.problems().unwrap_or_default();
+    let findings = problems.split("\n  next: ").next().unwrap_or_default().to_owned();
+    (report.state().exit().map_or(0, |exit| exit as u8), findings)
 }
 
 #[test]
@@ -71,7 +82,7 @@ fn tells_when_every_node_supports_a_higher_feature_level() {
         let mut answers = cluster(3, &[1, 2, 3]);
         for (answer, (level, max)) in answers.iter_mut().zip(levels) {
             let node = answer.node.as_mut().expect("an answer");
-            (node.feature_level, node.feature_level_min, node.feature_level_max) = (level, 1, max);
+            (node.feature_level, node.min_feature_level, node.max_feature_level) = (level, 1, max);
         }
         let report = report(without(answers, silent));
         let text = table(&report);
@@ -90,15 +101,20 @@ fn tells_when_every_node_supports_a_higher_feature_level() {
 /// Once, when another node ran at the address of a dead member, that member was shown as alive, with lag 0.
 #[test]
 fn ignores_the_answer_of_another_node() {
-    let answer = || Ok(GetNodeResponse { node_id: 4, name: "n4".into(), ..GetNodeResponse::default() });
-    let server = |node_id| Server { node_id, id: "n3".into(), rpc_addr: "127.0.0.1:86".into(), ..Server::default() };
-    let other = Answer::new(server(3), answer());
+    let answer = || Ok(GetNodeResponse { node_id: "4".into(), name: "n4".into(), ..GetNodeResponse::default() });
+    let server = |node_id: &str| Server {
+        node_id: node_id.into(),
+        id: "n3".into(),
+        rpc_addr: "127.0.0.1:86".into(),
+        ..Server::default()
+    };
+    let other = Answer::new(server("3"), answer());
     assert_eq!(other.node.as_ref().err().map(String::as_str), Some("another node answers there: n4"));
     let text = table(&report(vec![other]));
     assert!(
         text.lines().any(|line| line.starts_with("n3 ") && line.ends_with("no answer: another node answers there: n4"))
     );
-    assert!(Answer::new(server(4), answer()).node.is_ok());
+    assert!(Answer::new(server("4"), answer()).node.is_ok());
 }
 
 #[test]
@@ -123,12 +139,11 @@ fn notes_a_stalled_replica() {
 fn details_and_json_contain_the_rest() {
     let mut lines = vec![line("n1", Role::ROLE_LEADER, 12)];
     let node = lines[0].node.as_mut().expect("an answer");
-    let counter = |name: &str, value| Counter { name: name.into(), value, ..Counter::default() };
-    node.counters = vec![counter("a_total", 3), counter("b_total", 0)];
+    node.metrics = vec![counter("a_total", 3), counter("b_total", 0)];
     node.disk = Some(DiskStatus { state: DiskState::DISK_STATE_LOW.into(), ..DiskStatus::default() }).into();
     let damaged = DamagedRange { first_offset: 3, ..DamagedRange::default() };
     node.groups[0].damaged_ranges.push(damaged);
-    (node.version, node.feature_level, node.feature_level_min, node.feature_level_max) = ("0.1.0".into(), 2, 1, 3);
+    (node.version, node.feature_level, node.min_feature_level, node.max_feature_level) = ("0.1.0".into(), 2, 1, 3);
     lines.push(Answer::new(Server { id: "n2".into(), ..Server::default() }, Err("refused".into())));
     let report = report(lines);
     assert_eq!(
@@ -139,7 +154,7 @@ fn details_and_json_contain_the_rest() {
     let json = json(&report);
     assert_eq!(json["nodes"][0]["feature_level"], serde_json::json!({"cluster": 2, "min": 1, "max": 3}));
     assert_eq!(json["nodes"][0]["log"]["role"], "leader");
-    assert_eq!(json["nodes"][0]["counters"]["b_total"], 0);
+    assert_eq!(json["nodes"][0]["metrics"]["b_total"], 0);
     assert_eq!(json["nodes"][0]["disk"]["state"], "low");
     assert_eq!(json["nodes"][0]["log"]["damaged_ranges"][0]["first_offset"], 3);
     assert_eq!(json["nodes"][1]["error"], "refused");
@@ -150,7 +165,7 @@ fn details_and_json_contain_the_rest() {
 fn notes_timestamps_ahead_of_the_clock() {
     let note = |ms| {
         let mut lines = vec![line("n1", Role::ROLE_LEADER, 12)];
-        lines[0].node.as_mut().expect("a node").groups[0].stamp_ahead_ms = ms;
+        lines[0].node.as_mut().expect("a node").groups[0].append_time_ahead = Some(units::duration_of_ms(ms)).into();
         table(&report(lines)).lines().nth(2).expect("a line").to_owned()
     };
     let year = 365 * 24 * 3600 * 1000;
@@ -174,9 +189,12 @@ fn prints_a_table() {
         DamagedRange { file: "node.toml".into(), position: 9, next_offset: Some(0), ..DamagedRange::default() };
     let catalog = GroupStatus { damaged_ranges: vec![node_file], ..GroupStatus::default() };
     lines[1].node.as_mut().expect("a node").groups.push(catalog);
-    let server = Server { node_id: 3, id: "n3".into(), rpc_addr: "127.0.0.1:85".into(), ..Server::default() };
+    let server = Server { node_id: "3".into(), id: "n3".into(), rpc_addr: "127.0.0.1:85".into(), ..Server::default() };
     lines.push(Answer::new(server, Err("refused".into())));
-    lines.iter_mut().filter_map(|line| line.node.as_mut().ok()).for_each(|node| node.groups[0].voters = vec![0]);
+    lines
+        .iter_mut()
+        .filter_map(|line| line.node.as_mut().ok())
+        .for_each(|node| node.groups[0].replicas = vec![voter(0)]);
     assert_eq!(
         table(&report(lines)),
         "cluster demo (c0ffee), log default\n\
@@ -194,8 +212,8 @@ fn prints_a_table() {
 fn notes_a_certificate_that_expires_soon() {
     let now = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
     let noted = |left: u64| {
-        let counter = Counter { name: CERTIFICATE_EXPIRES.into(), value: now + left, ..Counter::default() };
-        certificate(&GetNodeResponse { counters: vec![counter], ..GetNodeResponse::default() })
+        let metrics = vec![counter(CERTIFICATE_EXPIRES, now + left)];
+        certificate(&GetNodeResponse { metrics, ..GetNodeResponse::default() })
     };
     assert_eq!(noted(9 * 86_400 + 60), "a certificate expires in 9 days");
     assert_eq!((noted(20 * 86_400), certificate(&GetNodeResponse::default())), (String::new(), String::new()));
@@ -212,33 +230,36 @@ fn finds_a_missing_voter_whose_address_another_node_has() {
     let report = report(lines);
     let why = "n3 does not answer: another node is at its address";
     let message = format!("one more failure stops the catalog: {why}\none more failure stops log default: {why}");
-    assert_eq!(said(&report), (4, message));
+    assert_eq!(said(&report), (1, message));
     assert!(table(&report).ends_with(
         "the catalog: 3 of 4 voters are alive, none may fail\nlog default: 3 of 4 voters are alive, none may fail\n"
     ));
 }
 
 #[test]
-fn the_exit_code_depends_on_the_voters_that_are_left() {
+fn the_state_depends_on_the_voters_that_are_left() {
     for (nodes, silent, code, message) in [
         (3, &[][..], 0, ""),
         // All voters are alive.
         (2, &[], 0, ""),
         (1, &[], 0, ""),
-        (3, &[3], 4, "one more failure stops log default: n3 does not answer"),
-        (5, &[5], 4, "log default lacks a voter: n5 does not answer; 4 of 5 voters are alive, 1 may fail"),
-        (3, &[2, 3], 5, "no majority for log default: n2 and n3 do not answer"),
-        (5, &[1, 2, 3], 5, "no majority for log default: n1, n2 and n3 do not answer"),
-        (2, &[2], 5, "no majority for log default: n2 does not answer"),
+        (3, &[3], 1, "one more failure stops log default: n3 does not answer"),
+        (5, &[5], 1, "log default lacks a voter: n5 does not answer; 4 of 5 voters are alive, 1 may fail"),
+        (3, &[2, 3], 2, "no majority for log default: n2 and n3 do not answer"),
+        (5, &[1, 2, 3], 2, "no majority for log default: n1, n2 and n3 do not answer"),
+        (2, &[2], 2, "no majority for log default: n2 does not answer"),
         // Before an election.
-        (3, &[1], 5, "no node leads log default"),
-        (3, &[1, 2, 3], 5, "no majority for log default: n1, n2 and n3 do not answer"),
+        (3, &[1], 2, "no node leads log default"),
+        (3, &[1, 2, 3], 2, "no majority for log default: n1, n2 and n3 do not answer"),
     ] {
         let voters: Vec<u64> = (1..=nodes).collect();
         let report = report(without(cluster(nodes, &voters), silent));
         let (found, said) = said(&report);
         assert_eq!((found, said.lines().any(|line| line == message)), (code, !message.is_empty()), "{said}");
-        assert_eq!(json(&report)["exit_code"], code);
+        assert_eq!(json(&report)["check"], ["ok", "warning", "critical"][usize::from(code)]);
+        let line = report.line();
+        assert!(line.starts_with(["OK: log default: ", "WARNING: ", "CRITICAL: "][usize::from(code)]), "{line}");
+        assert!(line.contains(message) && line.matches('\n').count() == 1, "{line}");
     }
 }
 
@@ -253,7 +274,7 @@ fn a_damaged_stalled_or_missing_replica_is_not_alive() {
     put(3, vec![all[3][0].clone()]);
     let report = report(lines);
     let (code, said) = said(&report);
-    assert_eq!(code, 65, "damage is the most serious: {said}");
+    assert_eq!(code, 2, "damage is the most serious: {said}");
     let no_majority = "no majority for log default: n4 has no replica; n2 is damaged; n3 is stalled";
     assert!(said.starts_with("data is damaged on n2\n") && said.lines().any(|line| line == no_majority), "{said}");
     let json = json(&report);
@@ -270,22 +291,22 @@ fn a_damaged_stalled_or_missing_replica_is_not_alive() {
 }
 
 #[test]
-fn a_silent_learner_and_refused_appends_have_exit_codes() {
+fn a_silent_learner_and_refused_appends_are_findings() {
     let lines = || without(cluster(4, &[1, 2, 3]), &[4]);
-    assert_eq!(said(&report(lines())), (4, "no answer from n4".to_owned()));
+    assert_eq!(said(&report(lines())), (1, "no answer from n4".to_owned()));
     let mut lines = lines();
     lines[0].node.as_mut().expect("a node").another_cluster = "it answers at a:1".into();
     let (code, message) = said(&report(lines));
-    assert_eq!((code, message.lines().count()), (69, 2), "{message}");
+    assert_eq!((code, message.lines().count()), (2, 2), "{message}");
     assert!(message.starts_with("appends are refused, as another cluster of this name answers, by n1\n"), "{message}");
     let mut lines = cluster(3, &[1, 2, 3]);
     let full = Some(DiskStatus { state: DiskState::DISK_STATE_FULL.into(), ..DiskStatus::default() });
     lines[1].node.as_mut().expect("a node").disk = full.clone().into();
-    assert_eq!(said(&report(vec![])), (5, "log default is not created yet".to_owned()));
+    assert_eq!(said(&report(vec![])), (2, "log default is not created yet".to_owned()));
     assert!(table(&report(vec![])).ends_with("log default: is not created yet\n"));
-    assert_eq!(ClusterReport::new("c", "default", cluster(3, &[1, 2, 3])).exit(), Exit::Done);
+    assert_eq!(ClusterReport::new("c", "default", cluster(3, &[1, 2, 3])).state(), CheckState::Ok);
     lines[0].node.as_mut().expect("a node").disk = full.into();
-    assert_eq!(said(&report(lines)), (69, "appends are refused, as the disk is full, by the leader n1".to_owned()));
+    assert_eq!(said(&report(lines)), (2, "appends are refused, as the disk is full, by the leader n1".to_owned()));
 }
 
 #[test]
@@ -296,7 +317,7 @@ fn reports_a_voter_that_recovers() {
     let report = report(lines);
     let (code, message) = said(&report);
     assert!(message.ends_with("one more failure stops log default: n3 is not ready yet"), "{message}");
-    assert_eq!(code, 4);
+    assert_eq!(code, 1);
     assert!(table(&report).contains("  is not ready yet: it recovers its logs\n"));
 }
 
@@ -304,7 +325,10 @@ fn reports_a_voter_that_recovers() {
 /// was that for a replica that differs.
 #[test]
 fn says_what_to_do() {
-    let next = |lines| report(lines).failure().map(|failure| failure.next).unwrap_or_default();
+    let next = |lines| {
+        let problems = report(lines).problems().unwrap_or_default();
+        problems.split_once("\n  next: ").map(|(_, next)| next.to_owned()).unwrap_or_default()
+    };
     let silent = |nodes: &[usize]| next(without(cluster(3, &[1, 2, 3]), nodes));
     let one = "start n2 again with its data directory; a new node at its address does not replace it";
     assert_eq!(silent(&[2]), one);
@@ -337,8 +361,8 @@ fn says_what_to_do() {
 fn uses_the_newest_conf_state() {
     let mut lines = cluster(4, &[1, 2, 3, 4]);
     let stale = &mut lines[1].node.as_mut().expect("a node").groups[1];
-    (stale.commit_index, stale.term, stale.voters) = (3, 9, vec![1]);
+    (stale.commit_index, stale.term, stale.replicas) = (3, 9, vec![voter(1)]);
     let report = report(without(lines, &[4]));
-    assert_eq!(said(&report).0, 4);
+    assert_eq!(said(&report).0, 1);
     assert_eq!(report.groups[1].voters.len(), 4);
 }

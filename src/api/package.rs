@@ -1,0 +1,33 @@
+//! The two packages in which the API is offered. Both have the same handlers.
+
+/// The package of a method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Package {
+    /// `log.v1`, for clients of proglog. It does not change any more, and ignores what it does not know, as proto3 does.
+    LogV1,
+    /// `seriatim.v1`, and the services that are not Seriatim's own. A request with something unknown in it is refused.
+    SeriatimV1,
+}
+
+impl Package {
+    /// Returns the package of a method, `/package.Service/Method`.
+    pub fn of(method: &str) -> Package {
+        if method.starts_with("/log.v1.") { Package::LogV1 } else { Package::SeriatimV1 }
+    }
+
+    /// The name of the limit of a record.
+    pub fn max_record_bytes(self) -> &'static str {
+        match self {
+            Package::LogV1 => "record_bytes_max",
+            Package::SeriatimV1 => "max_record_bytes",
+        }
+    }
+
+    /// The name of the limit of a request.
+    pub fn max_request_bytes(self) -> &'static str {
+        match self {
+            Package::LogV1 => "request_bytes_max",
+            Package::SeriatimV1 => "max_request_bytes",
+        }
+    }
+}
