@@ -4,11 +4,41 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
+use super::connect::ConnectArgs;
 use super::exit::{Exit, Failure};
-use super::output::OutputArgs;
+use super::output::{self, OutputArgs};
 use super::subcommand::{Process, Subcommand};
 use crate::security::acl::{Acl, Action};
 use crate::security::identity::Principal;
+
+/// Print your name in the access policy, and what it allows
+///
+/// The name is the common name of the certificate, or `anonymous` on a node without TLS. Any certificate may ask. A log
+/// is a name, or a prefix followed by `*`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct WhoAmIArgs {
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+/// Check whether the access policy allows you an action
+///
+/// It prints yes or no, and exits with 77 if it is not allowed. It asks the node what it allows, and does nothing else.
+#[derive(Clone, Debug, clap::Args)]
+pub struct CanIArgs {
+    /// The action
+    #[arg(value_parser = Action::ALL.iter().map(|action| action.code()).collect::<Vec<_>>())]
+    action: String,
+    /// Name of the log; `*` are actions that concern the whole cluster
+    #[arg(id = "log_operand", value_name = "LOG", default_value = Acl::EVERY_LOG)]
+    log: String,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
 
 /// Check an access policy before a node loads it
 ///
@@ -29,6 +59,56 @@ pub struct CheckPolicyArgs {
     log: String,
     #[command(flatten)]
     output: OutputArgs,
+}
+
+impl Subcommand for WhoAmIArgs {
+    const NAME: &'static str = "whoami";
+    const EXAMPLES: &'static [&'static str] =
+        &["seriatim auth whoami --certs certs", "seriatim auth whoami --certs certs --user alice -o json"];
+
+    fn run(&self, _: &Process) -> Result<(), Failure> {
+        let (_, identity) = self.connect.resolve()?.ask(|client| client.who_am_i())?;
+        let name = &identity.principal;
+        self.output.say(
+            || {
+                let mut rows = vec![["ACTION", "LOG"].map(str::to_owned)];
+                rows.extend(identity.permissions.iter().map(|allowed| [allowed.action.clone(), allowed.log.clone()]));
+                format!("{name}\n{}", output::columns(&rows))
+            },
+            || {
+                let allowed = identity.permissions.iter();
+                let allowed = allowed.map(|allowed| json!({ "action": allowed.action, "log": allowed.log }));
+                json!({ "principal": name, "permissions": allowed.collect::<Vec<_>>() })
+            },
+        )
+    }
+}
+
+impl Subcommand for CanIArgs {
+    const NAME: &'static str = "can-i";
+    const EXAMPLES: &'static [&'static str] =
+        &["seriatim auth can-i --certs certs produce audit", "seriatim auth can-i --certs certs --user alice admin"];
+
+    fn run(&self, _: &Process) -> Result<(), Failure> {
+        let (_, identity) = self.connect.resolve()?.ask(|client| client.who_am_i())?;
+        let mut allowed = identity.permissions.iter().filter(|allowed| allowed.action == self.action);
+        let yes = allowed.any(|allowed| covers(&allowed.log, &self.log));
+        let written = self.output.say(
+            || if yes { "yes\n".to_owned() } else { "no\n".to_owned() },
+            || json!({ "principal": identity.principal, "action": self.action, "log": self.log, "allowed": yes }),
+        );
+        if yes { written } else { Err(Failure::told(Exit::NotAllowed)) }
+    }
+}
+
+/// Returns whether the log of a permission, a name or a prefix followed by `*`, includes this log. Only `*` itself
+/// includes the whole cluster.
+fn covers(permitted: &str, log: &str) -> bool {
+    match permitted.strip_suffix('*') {
+        Some(prefix) if log == Acl::EVERY_LOG => prefix.is_empty(),
+        Some(prefix) => log.starts_with(prefix),
+        None => permitted == log,
+    }
 }
 
 impl Subcommand for CheckPolicyArgs {
@@ -61,5 +141,25 @@ impl Subcommand for CheckPolicyArgs {
                 json!({ "file": file.to_string(), "valid": true, "principal": name, "log": self.log, "allowed": actions })
             },
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_permission_covers_a_name_or_a_prefix() {
+        for (permitted, log, yes) in [
+            ("*", "*", true),
+            ("*", "audit", true),
+            ("audit-*", "audit-1", true),
+            ("audit-*", "audit", false),
+            ("audit", "audit", true),
+            ("audit", "audit-1", false),
+            ("audit-*", "*", false),
+        ] {
+            assert_eq!(covers(permitted, log), yes, "{permitted} {log}");
+        }
     }
 }

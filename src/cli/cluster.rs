@@ -1,4 +1,4 @@
-//! `seriatim cluster upgrade`: raises the feature level of the cluster.
+//! `seriatim cluster info` and `cluster upgrade`: the cluster as a whole, and its feature level.
 
 use std::time::Duration;
 
@@ -6,14 +6,52 @@ use serde_json::json;
 
 use super::connect::ConnectArgs;
 use super::exit::{Exit, Failure};
+use super::node::{member_json, members_text};
 use super::output::OutputArgs;
 use super::status::{Answer, ask_members};
 use super::subcommand::{Process, Subcommand};
 use super::units;
+use crate::client::Client;
 use crate::pb::v1::GetNodeResponse;
 
 /// The time that each member has to answer which levels it supports.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// Print the name, the id, the feature level and the members of the cluster
+///
+/// Any certificate may ask. `seriatim status` shows the state of the nodes, and whether the feature level can be
+/// raised.
+#[derive(Clone, Debug, clap::Args)]
+pub struct InfoArgs {
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+impl Subcommand for InfoArgs {
+    const NAME: &'static str = "info";
+    const EXAMPLES: &'static [&'static str] =
+        &["seriatim cluster info --certs certs", "seriatim cluster info --certs certs -o json"];
+
+    fn run(&self, _: &Process) -> Result<(), Failure> {
+        let ask = |client: &Client| Ok((client.get_cluster()?, client.get_servers("")?.servers));
+        let (_, (cluster, mut members)) = self.connect.resolve()?.ask(ask)?;
+        members.sort_by(|a, b| a.id.cmp(&b.id));
+        let (name, id, level) = (&cluster.name, &cluster.cluster_id, cluster.feature_level);
+        self.output.say(
+            || format!("cluster {name} ({id}), at feature level {level}\n{}", members_text(&members)),
+            || {
+                json!({
+                    "name": name,
+                    "cluster_id": id,
+                    "feature_level": level,
+                    "nodes": members.iter().map(member_json).collect::<Vec<_>>(),
+                })
+            },
+        )
+    }
+}
 
 /// Raise the cluster's feature level, once all nodes run a newer version
 ///

@@ -11,7 +11,7 @@ use clap::Arg;
 /// Names the default log.
 pub const LOG_NAME: &str = "SERIATIM_LOG_NAME";
 
-/// Formerly named the default log. It reads as a log level, beside `SERIATIM_LOG_LEVEL`, so it is no longer used.
+/// Formerly named the default log. It reads as a log level, beside `SERIATIM_LOG_LEVEL`.
 pub const FORMER_LOG_NAME: &str = "SERIATIM_LOG";
 
 /// Formerly an option of clients, too. It is an option of `serve` alone now.

@@ -3,8 +3,9 @@
 //! A new subcommand needs an entry in the table below, and a module with an implementation of
 //! [`Subcommand`](subcommand::Subcommand), whose doc comment is the help text. `seriatim --help` lists all subcommands.
 //!
-//! An option is given by a flag, otherwise by an environment variable (`SERIATIM_...`), and otherwise in a TOML file: that of
-//! --config for `serve`, and that with the profiles (`profiles.rs`) for commands that connect. Records are written to standard output, and messages for the user to standard error. `exit.rs` has the table of exit codes.
+//! An option is given by a flag, otherwise by an environment variable (`SERIATIM_...`), and otherwise in a TOML file:
+//! that of --config for `serve`, and that with the profiles (`profiles.rs`) for commands that connect. Records are
+//! written to standard output, and messages for the user to standard error. `exit.rs` has the table of exit codes.
 
 pub mod command;
 pub mod connect;
@@ -25,6 +26,8 @@ pub mod completion;
 pub mod consume;
 pub mod dump;
 pub mod log_admin;
+pub mod log_list;
+pub mod node;
 pub mod produce;
 pub mod profile;
 pub mod serve;
@@ -53,6 +56,7 @@ const SUBCOMMANDS: &[Entry] = &[
     Entry::of::<status::Args>(),
     Entry::group("log", "Inspect and change logs", LOG_SUBCOMMANDS),
     Entry::group("cluster", "Inspect and administer the cluster", CLUSTER_SUBCOMMANDS),
+    Entry::group("node", "Inspect the nodes", NODE_SUBCOMMANDS),
     Entry::group("data", "Check and read the data directory of a stopped node", DATA_SUBCOMMANDS),
     Entry::of::<certs::Args>(),
     Entry::group("auth", "Identities and access policies", AUTH_SUBCOMMANDS),
@@ -62,6 +66,7 @@ const SUBCOMMANDS: &[Entry] = &[
 ];
 
 const LOG_SUBCOMMANDS: &[Entry] = &[
+    Entry::of::<log_list::ListArgs>(),
     Entry::of::<log_admin::InfoArgs>(),
     Entry::of::<log_admin::SetArgs>().formerly(&["configure"]),
     Entry::of::<log_admin::TrimArgs>(),
@@ -69,7 +74,8 @@ const LOG_SUBCOMMANDS: &[Entry] = &[
     Entry::of::<dump::Args>().hidden(),
 ];
 
-const CLUSTER_SUBCOMMANDS: &[Entry] = &[Entry::of::<status::Args>(), Entry::of::<cluster::UpgradeArgs>()];
+const CLUSTER_SUBCOMMANDS: &[Entry] =
+    &[Entry::of::<cluster::InfoArgs>(), Entry::of::<status::Args>(), Entry::of::<cluster::UpgradeArgs>()];
 
 const DATA_SUBCOMMANDS: &[Entry] = &[Entry::of::<verify::Args>(), Entry::of::<dump::Args>()];
 
@@ -80,4 +86,7 @@ const PROFILE_SUBCOMMANDS: &[Entry] = &[
     Entry::of::<profile::ShowArgs>(),
 ];
 
-const AUTH_SUBCOMMANDS: &[Entry] = &[Entry::of::<auth::CheckPolicyArgs>()];
+const AUTH_SUBCOMMANDS: &[Entry] =
+    &[Entry::of::<auth::WhoAmIArgs>(), Entry::of::<auth::CanIArgs>(), Entry::of::<auth::CheckPolicyArgs>()];
+
+const NODE_SUBCOMMANDS: &[Entry] = &[Entry::of::<node::ListArgs>(), Entry::of::<node::InfoArgs>()];

@@ -56,6 +56,18 @@ impl OutputArgs {
     }
 }
 
+/// Formats rows in columns. The first row is the heading. The last column may contain spaces and be of any width.
+pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let widths: [usize; N] = std::array::from_fn(|i| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0));
+    let line = |row: &[String; N]| {
+        let last = N.saturating_sub(1);
+        let cells = row.iter().zip(widths).enumerate();
+        let cells = cells.map(|(i, (cell, width))| if i == last { cell.clone() } else { format!("{cell:width$}  ") });
+        format!("{}\n", cells.collect::<String>().trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
 /// Writes a result to standard output.
 ///
 /// # Errors

@@ -7,15 +7,17 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError, after, bounded, select};
 use indicatif::ProgressBar;
+use serde_json::json;
 
 use super::connect::ConnectArgs;
 use super::exit::{Exit, Failure};
 use super::lines::{Lines, Piece};
 use super::log_name::LogArg;
+use super::output::{self, OutputArgs};
 use super::pipeline::{Done, Failed, Pipeline};
 use super::record_shape::{RecordArgs, content_bytes, stored_bytes};
 use super::subcommand::{Process, Subcommand};
-use super::{interrupt, output, progress, units};
+use super::{interrupt, progress, units};
 use crate::client::{Client, ClientError};
 use crate::pb::v1::Record;
 use crate::types::LogId;
@@ -41,6 +43,8 @@ const RETRY: Duration = Duration::from_millis(200);
 /// restarts, for example), it tries again for --timeout seconds, at the other addresses too. If a connection breaks, records that
 /// were not acknowledged may or may not be appended: it prints which lines these are, exits with code 3 and sends nothing again.
 ///
+/// With --output json, it prints what it has appended as one object, also after a failure.
+///
 /// SIGINT (Ctrl-C) and SIGTERM end it after everything sent is acknowledged; it prints how much was appended. A
 /// second signal ends it at once.
 #[derive(Clone, Debug, clap::Args)]
@@ -60,6 +64,8 @@ pub struct Args {
     pub log_id: Option<LogId>,
     #[command(flatten)]
     records: RecordArgs,
+    #[command(flatten)]
+    output: OutputArgs,
     /// Print nothing on success, and show no progress bar
     #[arg(long, short)]
     pub quiet: bool,
@@ -107,6 +113,9 @@ fn run(args: &Args) -> Result<(), Failure> {
     };
     bar.finish_and_clear();
     let done = pipeline.done();
+    if args.output.is_json() {
+        output::confirm(&format!("{}\n", result_json(&log, done, &end)));
+    }
     match end {
         Ok(()) => {
             if !args.quiet {
@@ -116,6 +125,19 @@ fn run(args: &Args) -> Result<(), Failure> {
         }
         Err(end) => Err(explain(end, args, &log, pipeline.addr(), done)),
     }
+}
+
+/// Returns what is known of the records, also after a failure.
+fn result_json(log: &str, done: Done, end: &Result<(), End>) -> serde_json::Value {
+    let offset = |offset: u64| (done.records > 0).then_some(offset);
+    let unknown = if let Err(End::Failed(failed)) = end { failed.unknown_records } else { 0 };
+    json!({
+        "log": log,
+        "records": done.records,
+        "first_offset": offset(done.first_offset),
+        "next_offset": offset(done.next_offset),
+        "unknown_records": unknown,
+    })
 }
 
 /// Why not all input was appended.

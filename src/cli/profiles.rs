@@ -152,7 +152,7 @@ fn invalid(file: &Path, what: &str) -> Failure {
 }
 
 impl Profiles {
-    /// Reads the file. Without a file, there are no profiles.
+    /// Reads the file. A file that is missing has none.
     ///
     /// # Errors
     /// The file, the profile and the key that can't be read.
@@ -202,7 +202,7 @@ impl Profiles {
     /// Returns a profile: the named one, or the current one, if any.
     ///
     /// # Errors
-    /// If there is no profile of that name.
+    /// If the file has none of that name.
     pub fn choose(&self, named: Option<&str>, file: &Path) -> Result<Option<(&str, &Profile)>, Failure> {
         let Some(name) = named.or(self.current.as_deref()) else { return Ok(None) };
         if let Some((name, profile)) = self.all.get_key_value(name) {

@@ -193,7 +193,7 @@ fn failure_at_start(error: &AgentError) -> Failure {
         (false, true) => Exit::BadConfig,
         (false, false) => failure.exit,
     };
-    let next = if error.is_unreadable() { "`seriatim log verify` reads all files and names what is lost" } else { "" };
+    let next = if error.is_unreadable() { "`seriatim data verify` reads all files and names what is lost" } else { "" };
     Failure { exit, next: next.to_owned(), ..failure }
 }
 
@@ -283,7 +283,7 @@ mod tests {
     use crate::storage::error::StorageError;
 
     /// When a file system became read-only, a running node exited with 78, so that systemd never restarted it. And a
-    /// node that could not read a sector at its start exited with 1, while `log verify` reported damage (65).
+    /// node that could not read a sector at its start exited with 1, while `data verify` reported damage (65).
     #[test]
     fn an_io_error_has_different_exit_codes_at_a_start_and_later() {
         for (action, errno, at_start, later) in [

@@ -1,10 +1,10 @@
 //! `seriatim status`: prints every node's role, term, commit index and lag, and the health of each group.
 
-mod answer;
+pub(super) mod answer;
 mod health;
-mod json;
+pub(super) mod json;
 mod report;
-mod table;
+pub(super) mod table;
 
 use std::time::Duration;
 

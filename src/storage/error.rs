@@ -154,7 +154,7 @@ impl StorageError {
         })
     }
 
-    /// True if the disk failed to read stored bytes: exit code 65 at a start, as for `log verify`.
+    /// True if the disk failed to read stored bytes: exit code 65 at a start, as for `data verify`.
     pub fn is_unreadable(&self) -> bool {
         self.io_error().is_some_and(|(action, error)| {
             let reads = matches!(action, "read" | "list" | "open" | "look at" | "look for data in");

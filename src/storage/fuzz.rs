@@ -354,7 +354,7 @@ fn a_group() -> Vec<(String, Vec<u8>)> {
 }
 
 /// Any file of a group is replaced by any bytes with correct checksums. A start refuses it, or serves its records.
-/// `log verify` reports damage whenever a start refuses; if it reports no damage, all records can be read.
+/// `data verify` reports damage whenever a start refuses; if it reports no damage, all records can be read.
 #[test]
 fn group() {
     let files = a_group();

@@ -41,7 +41,7 @@
 //!        │                one log for its owner
 //!   recover         ◀── a start
 //!        │
-//!   verify          ◀── log verify, log dump; the scrub thread
+//!   verify          ◀── data verify, data dump; the scrub thread
 //! ```
 //!
 //! `proof` tests that all of this survives crashes and damage. The rest of the crate uses only the names that are

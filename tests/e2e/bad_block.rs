@@ -29,7 +29,7 @@ fn wait_until_protected(client: &Client) {
 
 /// A single node acknowledges 2,000 records, is idle for seconds, and is killed. Then the last sector or the last 4 or 64 KiB of
 /// its segment are zeroed, or its last sectors are cut off. The start logged "were never synced: cut off", exited with code 0 and reused
-/// the offsets; `log verify` reported "torn", exit code 0.
+/// the offsets; `data verify` reported "torn", exit code 0.
 #[test]
 fn a_bad_block_in_acknowledged_records_is_damage_not_a_torn_tail() {
     let mut cluster = Cluster::start(1);

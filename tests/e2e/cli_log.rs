@@ -47,7 +47,10 @@ fn produce_sets_keys_headers_types_and_conditions() {
     let headers = json!([{"name": "source", "value": "test"}, {"name": "source", "value": "again"}]);
     assert_eq!(records[0]["headers"], headers);
 
-    succeed(&cluster, &["produce", "--expected-offset", "4"], "a\nb\n");
+    let made = succeed(&cluster, &["produce", "--expected-offset", "4", "-o", "json"], "a\nb\n");
+    let made: Value = serde_json::from_str(&made).expect("JSON");
+    let wanted = json!({"log": "default", "records": 2, "first_offset": 4, "next_offset": 6, "unknown_records": 0});
+    assert_eq!(made, wanted);
     let (code, _, error) = run(&cluster, &["produce", "--expected-offset", "4"], "c\n");
     assert_eq!(code, 4, "{error}");
     assert!(error.contains("EXPECTED_OFFSET_MISMATCH") && error.contains("nothing appended"), "{error}");

@@ -103,7 +103,32 @@ fn bash_completes_commands_options_and_names() {
     succeed(&site, &["profile", "set", "prod", "--addr", "n1"]);
     succeed(&site, &["profile", "set", "test", "--addr", "n1"]);
     assert_eq!(completed(&site, &["seriatim", "status", "--profile", "p"]), ["prod"]);
-    assert_eq!(completed(&site, &["seriatim", "profile", "use", ""]), ["prod", "test"]);
+    assert_eq!(completed(&site, &["seriatim", "profile", "use", "t"]), ["test"]);
+    // Bash splits words at `:` and `=`.
+    let with_port = ["seriatim", "consume", "--addr", "n1", ":", "8400", "--profile", "p"];
+    assert_eq!(completed(&site, &with_port), ["prod"]);
+    assert_eq!(completed(&site, &["seriatim", "consume", "--profile", "=", "t"]), ["test"]);
+}
+
+#[test]
+fn nodes_are_listed_and_describe_themselves() {
+    let cluster = Cluster::start(3);
+    let addr = cluster.nodes[0].rpc_addr.as_str();
+    let run = |args: &[&str]| outcome(&cluster.site.cli(addr, args).output().expect("it ran"));
+    let json = |args: &[&str]| -> Value { serde_json::from_str(&run(args).1).expect("JSON") };
+    let listed = json(&["node", "list", "-o", "json"]);
+    let names: Vec<&str> =
+        listed["nodes"].as_array().expect("a list").iter().filter_map(|n| n["name"].as_str()).collect();
+    assert_eq!(names, ["n1", "n2", "n3"]);
+    assert_eq!(listed["nodes"][1]["rpc_addr"], cluster.nodes[1].rpc_addr);
+    assert_eq!(run(&["node", "list"]).1.lines().count(), 4);
+    let (code, of_name, stderr) = run(&["node", "info", "n2"]);
+    assert_eq!((code, of_name.starts_with("node n2 (")), (Some(0), true), "{of_name}{stderr}");
+    let of_id = json(&["node", "info", listed["nodes"][1]["node_id"].as_str().expect("an id"), "-o", "json"]);
+    assert_eq!((&of_id["name"], &of_id["replicas"][1]["log"]), (&"n2".into(), &"default".into()));
+    assert_eq!(json(&["node", "info", "-o", "json"])["name"], "n1", "the node that answers");
+    let (code, _, stderr) = run(&["node", "info", "n9"]);
+    assert_eq!((code, stderr.contains("its nodes are n1, n2, n3")), (Some(5), true), "{stderr}");
 }
 
 #[test]

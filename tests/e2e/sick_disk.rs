@@ -38,7 +38,7 @@ fn a_failed_manifest_sync_stops_the_process() {
     assert!(log.contains("cannot sync") && log.contains("manifest"), "{log}");
 }
 
-/// `log verify` reported damage, but the start failed with exit code 1, so that systemd retried it forever.
+/// `data verify` reported damage, but the start failed with exit code 1, so that systemd retried it forever.
 #[test]
 fn an_unreadable_sector_at_startup_is_reported_as_damage() {
     let site = Site::new();
@@ -51,7 +51,7 @@ fn an_unreadable_sector_at_startup_is_reported_as_damage() {
     let status = cluster.nodes[0].try_start_again().expect_err("the sector can't be read");
     let log = cluster.nodes[0].log();
     assert_eq!(status.code(), Some(65), "{log}");
-    assert!(log.contains("Input/output error") && log.contains("`seriatim log verify` reads all files"), "{log}");
+    assert!(log.contains("Input/output error") && log.contains("`seriatim data verify` reads all files"), "{log}");
 }
 
 /// Normally the node refuses appends before the disk is full. Here the disk is full without a warning.

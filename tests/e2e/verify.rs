@@ -1,4 +1,4 @@
-//! Silent disk corruption: the scrub of a running node detects it, `seriatim log verify` on a stopped node reports the same
+//! Silent disk corruption: the scrub of a running node detects it, `seriatim data verify` on a stopped node reports the same
 //! place, and neither changes a byte.
 
 use std::collections::BTreeMap;

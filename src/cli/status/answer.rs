@@ -49,7 +49,7 @@ pub(super) fn catalog_ranges(node: &GetNodeResponse) -> impl Iterator<Item = &Da
 }
 
 /// Returns the name of a replica's role.
-pub(super) fn role(group: &GroupStatus) -> &'static str {
+pub fn role(group: &GroupStatus) -> &'static str {
     match group.role.enum_value_or_default() {
         Role::ROLE_UNSPECIFIED => "unknown",
         Role::ROLE_FOLLOWER => "follower",

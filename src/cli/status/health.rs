@@ -188,6 +188,22 @@ impl GroupHealth {
         self.missing().next().is_none() && self.leader.is_some()
     }
 
+    /// Returns how many voters are alive, and how many may fail.
+    pub fn summary(&self) -> String {
+        if self.voters.is_empty() {
+            return format!("{}: is not created yet", self.title());
+        }
+        let (alive, voters) = (self.alive(), self.voters.len());
+        let may_fail = match self.may_fail() {
+            None => "no majority".to_owned(),
+            Some(0) => "none may fail".to_owned(),
+            Some(n) => format!("{n} may fail"),
+        };
+        let (noun, verb) = (if voters == 1 { "voter" } else { "voters" }, if alive == 1 { "is" } else { "are" });
+        let no_leader = if self.may_fail().is_some() && self.leader.is_none() { ", no leader" } else { "" };
+        format!("{}: {alive} of {voters} {noun} {verb} alive, {may_fail}{no_leader}", self.title())
+    }
+
     /// Returns the most serious finding of the group. A group of one or two voters that are all alive has none,
     /// although no voter may fail, because it was configured that way.
     fn finding(&self) -> Option<ClusterFinding> {

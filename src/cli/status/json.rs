@@ -8,7 +8,7 @@ use super::health::{CheckState, ClusterFinding, GroupHealth};
 use super::report::ClusterReport;
 use crate::cli::units;
 use crate::client::metrics::full_name;
-use crate::pb::v1::{DamagedRange, DiskState, GetNodeResponse, Metric, metric};
+use crate::pb::v1::{DamagedRange, DiskState, GetNodeResponse, GroupStatus, Metric, metric};
 
 /// Returns the answers of all nodes, the groups with their voters, the findings and the state of a check.
 pub(super) fn json(report: &ClusterReport) -> Value {
@@ -17,39 +17,10 @@ pub(super) fn json(report: &ClusterReport) -> Value {
         let mut object = json!({ "name": answer.server.id, "rpc_addr": answer.server.rpc_addr });
         match &answer.node {
             Err(error) => object["error"] = json!(error),
-            Ok(node) => {
-                object["version"] = json!(node.version);
-                object["feature_level"] = json!({
-                    "cluster": node.feature_level,
-                    "min": node.min_feature_level,
-                    "max": node.max_feature_level,
-                });
-                object["another_cluster"] = json!(node.another_cluster);
-                object["waiting_for"] = json!(node.waiting_for);
-                object["disk"] = disk_json(node);
-                object["metrics"] = Value::Object(node.metrics.iter().map(metric_json).collect());
-                object["catalog_damaged_ranges"] = catalog_ranges(node).map(range_json).collect();
-            }
+            Ok(node) => add_node(&mut object, node),
         }
         if let Some(group) = answer.group(log) {
-            let config = group.config.get_or_default();
-            object["log"] = json!({
-                "role": role(group),
-                "term": group.term,
-                "commit_index": group.commit_index,
-                "applied_index": group.applied_index,
-                "first_offset": group.first_offset,
-                "next_offset": group.next_offset,
-                "stored_bytes": group.stored_bytes,
-                "unprotected_bytes": group.unprotected_bytes,
-                "last_append_time_us": us_of_timestamp(&group.last_append_time),
-                "append_time_ahead_ms": units::ms_of_duration(&group.append_time_ahead),
-                "min_retained_bytes": config.min_retained_bytes.unwrap_or_default(),
-                "retention_ms": units::ms_of_duration(&config.retention_age),
-                "damage": group.damage,
-                "stalled": group.stalled,
-                "damaged_ranges": group.damaged_ranges.iter().map(range_json).collect::<Vec<_>>(),
-            });
+            object["log"] = replica_json(group);
         }
         object
     });
@@ -62,6 +33,43 @@ pub(super) fn json(report: &ClusterReport) -> Value {
         "groups": report.groups.iter().map(group_json).collect::<Vec<_>>(),
         "findings": report.findings.iter().map(finding_json).collect::<Vec<_>>(),
         "check": report.state().name().to_lowercase(),
+    })
+}
+
+/// Adds what a node reports of itself, without its replicas.
+pub fn add_node(object: &mut Value, node: &GetNodeResponse) {
+    object["version"] = json!(node.version);
+    object["feature_level"] = json!({
+        "cluster": node.feature_level,
+        "min": node.min_feature_level,
+        "max": node.max_feature_level,
+    });
+    object["another_cluster"] = json!(node.another_cluster);
+    object["waiting_for"] = json!(node.waiting_for);
+    object["disk"] = disk_json(node);
+    object["metrics"] = Value::Object(node.metrics.iter().map(metric_json).collect());
+    object["catalog_damaged_ranges"] = catalog_ranges(node).map(range_json).collect();
+}
+
+/// Returns the object of a node's replica of a log.
+pub fn replica_json(group: &GroupStatus) -> Value {
+    let config = group.config.get_or_default();
+    json!({
+        "role": role(group),
+        "term": group.term,
+        "commit_index": group.commit_index,
+        "applied_index": group.applied_index,
+        "first_offset": group.first_offset,
+        "next_offset": group.next_offset,
+        "stored_bytes": group.stored_bytes,
+        "unprotected_bytes": group.unprotected_bytes,
+        "last_append_time_us": us_of_timestamp(&group.last_append_time),
+        "append_time_ahead_ms": units::ms_of_duration(&group.append_time_ahead),
+        "min_retained_bytes": config.min_retained_bytes.unwrap_or_default(),
+        "retention_ms": units::ms_of_duration(&config.retention_age),
+        "damage": group.damage,
+        "stalled": group.stalled,
+        "damaged_ranges": group.damaged_ranges.iter().map(range_json).collect::<Vec<_>>(),
     })
 }
 

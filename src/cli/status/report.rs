@@ -2,7 +2,6 @@
 
 use super::answer::Answer;
 use super::health::{self, CheckState, ClusterFinding, GroupHealth};
-use super::table::summary;
 
 /// The answers of all members, the health of their groups, and the findings.
 pub(super) struct ClusterReport {
@@ -45,7 +44,11 @@ impl ClusterReport {
     /// Returns the line of a monitoring plugin.
     pub fn line(&self) -> String {
         let log = self.groups.iter().find(|group| group.log.as_deref() == Some(self.log.as_str()));
-        let what = if self.findings.is_empty() { log.map(summary).unwrap_or_default() } else { self.messages("; ") };
+        let what = if self.findings.is_empty() {
+            log.map(GroupHealth::summary).unwrap_or_default()
+        } else {
+            self.messages("; ")
+        };
         self.state().line(&what)
     }
 

@@ -4,9 +4,8 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use super::answer::{CATALOG, catalog_ranges, role};
-use super::health::GroupHealth;
 use super::report::ClusterReport;
-use crate::cli::units;
+use crate::cli::{output, units};
 use crate::client::metrics::{full_name, number};
 use crate::clock::AHEAD_MAX;
 use crate::metrics::CERTIFICATE_EXPIRES;
@@ -43,20 +42,9 @@ pub(super) fn table(report: &ClusterReport) -> String {
         }
         rows.push(row);
     }
-    let mut text = format!("cluster {name} ({cluster_id}), log {log}\n");
-    let widths: [usize; 7] = std::array::from_fn(|i| rows.iter().map(|row| row[i].len()).max().unwrap_or(0));
-    for row in &rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(widths) {
-            // Writing to a string can't fail.
-            let _ = write!(line, "{cell:width$}  ");
-        }
-        line.push_str(&row[7]);
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
+    let mut text = format!("cluster {name} ({cluster_id}), log {log}\n{}", output::columns(&rows));
     for group in report.groups.iter().filter(|group| group.log.as_deref() == Some(log) || !group.is_well()) {
-        let _ = writeln!(text, "{}", summary(group));
+        let _ = writeln!(text, "{}", group.summary());
     }
     if let (level, Some(max)) = report.feature_level() {
         let _ = writeln!(
@@ -67,24 +55,9 @@ pub(super) fn table(report: &ClusterReport) -> String {
     text
 }
 
-pub(super) fn summary(group: &GroupHealth) -> String {
-    if group.voters.is_empty() {
-        return format!("{}: is not created yet", group.title());
-    }
-    let (alive, voters) = (group.alive(), group.voters.len());
-    let may_fail = match group.may_fail() {
-        None => "no majority".to_owned(),
-        Some(0) => "none may fail".to_owned(),
-        Some(n) => format!("{n} may fail"),
-    };
-    let (noun, verb) = (if voters == 1 { "voter" } else { "voters" }, if alive == 1 { "is" } else { "are" });
-    let no_leader = if group.may_fail().is_some() && group.leader.is_none() { ", no leader" } else { "" };
-    format!("{}: {alive} of {voters} {noun} {verb} alive, {may_fail}{no_leader}", group.title())
-}
-
 /// Returns all problems of a node: in its replicas of the log and of the catalog, its disk, its clock and its
 /// certificates.
-fn note(node: &GetNodeResponse, group: &GroupStatus) -> String {
+pub fn note(node: &GetNodeResponse, group: &GroupStatus) -> String {
     let catalog = node.groups.iter().find(|other| other.log == CATALOG);
     let damage = [(Some(group), ""), (catalog, "catalog ")].into_iter().filter_map(|(group, of)| {
         let damage = group.map(|group| &group.damage).filter(|damage| !damage.is_empty())?;
@@ -172,17 +145,24 @@ pub(super) fn details(report: &ClusterReport) -> String {
                 let _ = writeln!(text, "  {} synced bytes not covered by the manifest yet", group.unprotected_bytes);
             }
         }
-        for (metric, value) in node.metrics.iter().filter_map(|metric| Some((metric, number(metric)?))) {
-            if value > 0 {
-                let _ = writeln!(text, "  {} {value}", full_name(metric));
-            }
+        text += &metrics(node);
+    }
+    text
+}
+
+/// Returns a line for each counter, gauge and histogram that is not 0.
+pub fn metrics(node: &GetNodeResponse) -> String {
+    let mut text = String::new();
+    for (metric, value) in node.metrics.iter().filter_map(|metric| Some((metric, number(metric)?))) {
+        if value > 0 {
+            // Writing to a string can't fail.
+            let _ = writeln!(text, "  {} {value}", full_name(metric));
         }
-        for metric in node.metrics.iter().filter(|metric| metric.histogram().count > 0) {
-            let histogram = metric.histogram();
-            let (count, mean) = (histogram.count, histogram.sum / histogram.count as f64);
-            let _ =
-                writeln!(text, "  {} {count} values, mean {mean:.6}, {}", full_name(metric), quantile(histogram, 99));
-        }
+    }
+    for metric in node.metrics.iter().filter(|metric| metric.histogram().count > 0) {
+        let histogram = metric.histogram();
+        let (count, mean) = (histogram.count, histogram.sum / histogram.count as f64);
+        let _ = writeln!(text, "  {} {count} values, mean {mean:.6}, {}", full_name(metric), quantile(histogram, 99));
     }
     text
 }

@@ -50,7 +50,7 @@ pub(crate) struct GroupFiles {
     /// The number of every segment, including dead ones.
     pub(crate) numbers: Vec<u64>,
     pub(crate) names: Vec<String>,
-    /// Segments that could not be read at all, for `seriatim log verify`.
+    /// Segments that could not be read at all, for `seriatim data verify`.
     pub(crate) unreadable: Vec<StorageError>,
 }
 

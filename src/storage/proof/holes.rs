@@ -344,7 +344,7 @@ impl Holes {
         }
     }
 
-    /// Checks that `log verify` names each frame of a newer version, and does not report it as damaged.
+    /// Checks that `data verify` names each frame of a newer version, and does not report it as damaged.
     fn verified(&self) {
         let report = verify(&self.sim.disk(), Path::new("/data")).expect("a report");
         let whole = self.unreadable.is_empty() && report.more == 0;

@@ -120,7 +120,7 @@ impl Damages {
         self.count.fetch_add(1, Ordering::Relaxed);
         log::error!(
             "group {group}: {}. Check the disk. If other nodes have the log, stop this one, move its data directory away and \
-             let it join as a new node with another name; `seriatim log verify` checks a stopped node",
+             let it join as a new node with another name; `seriatim data verify` checks a stopped node",
             range.described()
         );
     }

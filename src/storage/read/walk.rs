@@ -1,5 +1,5 @@
 //! A walk over the frames of one file, from one position to another. This is how frames are read: by recovery, reads,
-//! streams, `log verify`, the scrub, and the rebuild of an index.
+//! streams, `data verify`, the scrub, and the rebuild of an index.
 
 use thiserror::Error;
 

@@ -1,6 +1,6 @@
-//! Reads the records of a stopped node's log without changing anything, for `seriatim log dump`.
+//! Reads the records of a stopped node's log without changing anything, for `seriatim data dump`.
 //!
-//! A dump walks the frames as `log verify` does, so it finds the same end of the log and the same damage. It stops at
+//! A dump walks the frames as `data verify` does, so it finds the same end of the log and the same damage. It stops at
 //! the first damage, or skips all damage and returns what is missing.
 
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! One finding of `log verify`: a file, a byte range, and the entries and records in it.
+//! One finding of `data verify`: a file, a byte range, and the entries and records in it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Checks of what is stored: `log verify` and `log dump` of a stopped node, and the scrub of a running one. Nothing is
+//! Checks of what is stored: `data verify` and `data dump` of a stopped node, and the scrub of a running one. Nothing is
 //! changed.
 //!
 //! [`verify`] determines what a start would find, and whether every byte is what was written. It uses recovery's rules:

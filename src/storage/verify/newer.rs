@@ -37,7 +37,7 @@ fn durable_in(home: &Home, name: &str) -> u64 {
     frames.iter().map(durable).filter(|durable| durable.file == number).map(|durable| durable.at).max().unwrap_or(0)
 }
 
-/// Checks that a start refuses the directory and changes nothing, and that `log verify` reports no damage.
+/// Checks that a start refuses the directory and changes nothing, and that `data verify` reports no damage.
 fn refused(home: &Home, name: &str, what: &str) {
     let before = all_files(home.dir.path());
     let error = home.try_log().map(drop).expect_err("refused");
@@ -84,7 +84,7 @@ fn a_newer_frame_after_a_torn_one_is_not_cut_off() {
     assert!(before == all_files(home.dir.path()), "nothing is changed");
 }
 
-/// A bad frame below the durable position is damage, whatever follows it. `log verify` agrees.
+/// A bad frame below the durable position is damage, whatever follows it. `data verify` agrees.
 #[test]
 fn damage_before_a_newer_frame_is_damage() {
     let home = Home::new(false);

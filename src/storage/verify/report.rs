@@ -1,4 +1,4 @@
-//! What `log verify` found in a data directory.
+//! What `data verify` found in a data directory.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `log verify` reports the file and the byte of all damage, and what a start would cut off. It changes nothing.
+//! `data verify` reports the file and the byte of all damage, and what a start would cut off. It changes nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -319,7 +319,7 @@ fn foreign_used_and_missing_directories_are_refused() {
     assert!(matches!(verify(&home.disk, other.path()), Err(StorageError::ForeignDirectory { .. })));
 }
 
-/// A directory of the previous version. Its segments are valid, so this is neither damage nor a torn tail: `log verify`
+/// A directory of the previous version. Its segments are valid, so this is neither damage nor a torn tail: `data verify`
 /// and a start both name the file and its format, and change nothing.
 #[test]
 fn an_older_format_is_named_and_is_not_damage() {
@@ -339,7 +339,7 @@ fn an_older_format_is_named_and_is_not_damage() {
     assert!(before == all_files(home.dir.path()), "nothing is changed");
 }
 
-/// Once, `log verify` named only one of two missing segments.
+/// Once, `data verify` named only one of two missing segments.
 #[test]
 fn each_missing_segment_is_named() {
     for gone in [vec![1, 2], vec![0, 2], vec![2, 3], vec![0, 1]] {
@@ -385,7 +385,7 @@ fn a_loss_in_the_last_frame_names_its_records() {
     assert!(found[0].2.ends_with(&format!("; unreadable: entry {index}, {records}")), "{found:?}");
 }
 
-/// Once, a pipe in the directory blocked `log verify` forever. A link to itself, a directory, or a sparse file of a
+/// Once, a pipe in the directory blocked `data verify` forever. A link to itself, a directory, or a sparse file of a
 /// terabyte made it fail.
 #[test]
 fn other_kinds_of_files_stop_nothing() {
@@ -435,7 +435,7 @@ fn other_kinds_of_files_stop_nothing() {
     assert_eq!(verify(&home.disk, home.dir.path()).expect("a report").worst(), None);
 }
 
-/// Once, an I/O error on a file ended `log verify` without a result, and 4 unreadable KiB in the middle of a segment
+/// Once, an I/O error on a file ended `data verify` without a result, and 4 unreadable KiB in the middle of a segment
 /// were reported as damage at its first byte.
 #[test]
 fn reports_the_position_of_unreadable_bytes() {

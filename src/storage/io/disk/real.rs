@@ -292,7 +292,7 @@ mod tests {
         assert!(disk.lock(&dir.path().join("lock")).expect("asked").is_some());
     }
 
-    /// Once, a pipe in a data directory blocked `log verify` forever, because opening it waits for a writer.
+    /// Once, a pipe in a data directory blocked `data verify` forever, because opening it waits for a writer.
     #[test]
     fn only_plain_files_are_opened() {
         let dir = tempfile::tempdir().expect("a directory");

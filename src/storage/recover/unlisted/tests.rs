@@ -70,7 +70,7 @@ impl Home {
     }
 }
 
-/// Once, a node with an older `node.toml` served nothing, forever, and did not report it. `log verify` called the
+/// Once, a node with an older `node.toml` served nothing, forever, and did not report it. `data verify` called the
 /// groups that it did not list unused, and exited with 0.
 #[test]
 fn an_older_list_of_groups_is_refused_and_reported() {
