@@ -1,7 +1,7 @@
 //! `seriatim completion`: the script that makes a shell complete commands, options and names.
 //!
 //! The script asks the program at each completion, so that it always fits the program that is installed. It sets
-//! [`SHELL`], which makes [`answer`] write the candidates instead of running the command.
+//! a variable, which makes [`answer`] write the candidates instead of running the command.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};

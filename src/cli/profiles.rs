@@ -167,12 +167,12 @@ impl Profiles {
     fn parse(text: &str) -> Result<Profiles, String> {
         let mut table: Table =
             text.parse().map_err(|error: toml::de::Error| error.to_string().trim_end().to_owned())?;
-        let mut profiles = Profiles::default();
-        profiles.current = match table.remove("current") {
+        let current = match table.remove("current") {
             None => None,
             Some(Value::String(name)) => Some(name),
             Some(other) => return Err(format!("current: expected the name of a profile, found {other}")),
         };
+        let mut profiles = Profiles { current, ..Profiles::default() };
         match table.remove("profiles") {
             None => {}
             Some(Value::Table(all)) => {
