@@ -28,7 +28,7 @@ pub struct WhoAmIArgs {
 /// It prints yes or no, and exits with 77 if it is not allowed. It asks the node what it allows, and does nothing else.
 #[derive(Clone, Debug, clap::Args)]
 pub struct CanIArgs {
-    /// The action
+    /// What you want to do
     #[arg(value_parser = Action::ALL.iter().map(|action| action.code()).collect::<Vec<_>>())]
     action: String,
     /// Name of the log; `*` are actions that concern the whole cluster

@@ -15,7 +15,7 @@ use super::exit::{Exit, Failure};
 use super::log_name::LogArg;
 use super::subcommand::{Process, Subcommand};
 use super::{interrupt, output, units};
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, Retry};
 use crate::pb::v1::{ConsumeRequest, Record, Start};
 use crate::thread::{self, fatal_channel};
 use crate::types::LogId;
@@ -24,6 +24,10 @@ use crate::types::LogId;
 const RECORDS_MAX: u32 = 10_000;
 /// The interval of heartbeats while the stream is idle, so that the client notices a broken connection.
 const HEARTBEAT_MS: u32 = 1000;
+/// The pause before the rest is requested again, unless the node names a time,
+const RETRY: Duration = Duration::from_millis(200);
+/// which counts only up to this one.
+const RETRY_MAX: Duration = Duration::from_secs(2);
 /// The maximum time that a blocked standard output delays the exit after a signal.
 const LAST_WRITE_MAX: Duration = Duration::from_secs(1);
 
@@ -197,7 +201,8 @@ fn run(args: &Args) -> Result<(), Failure> {
             Err(Stop::Call(error)) if is_temporary(&error) && broken_since.elapsed() < dialer.timeout => {
                 log::info!("{}: {error}; trying again", client.addr());
                 // Clients are not notified when the cluster is available again.
-                let _ = after(Duration::from_millis(200)).recv();
+                let wait = error.status().and_then(|status| status.retry_after).unwrap_or(RETRY);
+                let _ = after(wait.min(RETRY_MAX)).recv();
                 client = dialer.connect()?;
             }
             Err(Stop::Call(error)) if reading.skip_trimmed(args, &error) => {}
@@ -211,8 +216,12 @@ fn run(args: &Args) -> Result<(), Failure> {
     output::written(reading.out.lock().flush())
 }
 
+/// Returns whether the rest can be read later, or from another node. Records that one node can't read are an error at
+/// once: it names them, and the user decides whether to continue after them.
 fn is_temporary(error: &ClientError) -> bool {
-    error.status().is_some_and(|s| matches!(s.code, RpcStatusCode::UNAVAILABLE | RpcStatusCode::RESOURCE_EXHAUSTED))
+    let code = error.status().map(|status| status.code);
+    let of_records = matches!(code, Some(RpcStatusCode::DATA_LOSS | RpcStatusCode::UNIMPLEMENTED));
+    matches!(error.retry(), Retry::Same | Retry::Elsewhere) && !of_records
 }
 
 /// Standard output, shared with the thread that handles signals. When the lock is free, the buffer contains only
@@ -292,7 +301,7 @@ impl Reading {
     /// If a trim has removed the next records, reports their offsets and moves the position after them. Returns false
     /// if it is another error, or if the user specified an offset.
     fn skip_trimmed(&mut self, args: &Args, error: &ClientError) -> bool {
-        let status = error.status().filter(|status| status.reason == "OFFSET_TRIMMED");
+        let status = error.status().filter(|status| status.code == RpcStatusCode::OUT_OF_RANGE);
         let first = status.and_then(|status| status.number("first_offset"));
         let (Begin::Offset(next), Some(first)) = (self.position.from, first) else { return false };
         if matches!(args.from, Begin::Offset(_)) || first <= next {

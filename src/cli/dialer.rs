@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::after;
 
 use super::exit::{Exit, Failure};
-use crate::client::{Client, ClientError, ClientFiles, ClientOptions, Status};
+use crate::client::{Client, ClientError, ClientFiles, ClientOptions, Retry, Status};
 use crate::grpc::redirect_log;
 
 /// With several addresses, the next one is tried if no connection exists after this time.
@@ -84,9 +84,9 @@ fn no_address() -> Failure {
     Failure::new(Exit::BadConfig, "no address", "give one with --addr HOST:PORT")
 }
 
-/// Returns true if the node can't serve requests now, but another one may.
-fn cannot_serve(error: &ClientError) -> bool {
-    error.status().is_some_and(|status| matches!(status.reason.as_str(), "JOINING" | "STOPPING" | "NO_LEADER"))
+/// Returns true if the node answered that another one may serve the request, for example because it is stopping.
+pub(super) fn cannot_serve(error: &ClientError) -> bool {
+    error.is_answer() && error.retry() == Retry::Elsewhere
 }
 
 impl Dialer {
@@ -117,7 +117,7 @@ impl Dialer {
     }
 
     /// Sends a request to the nodes, in the order of their addresses, and returns the first answer. If a node does
-    /// not answer or can't serve (JOINING, STOPPING, NO_LEADER), the next one is tried. So several nodes may execute
+    /// not answer or says that another one may serve it, the next one is tried. So several nodes may execute
     /// the request, which must be idempotent.
     ///
     /// # Errors

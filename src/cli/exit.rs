@@ -170,7 +170,7 @@ fn next_of(reason: ErrorReason, status: &Status) -> Option<&'static str> {
     match reason {
         OffsetTrimmed => Some("`--from earliest` begins with the first record that is left"),
         OffsetPastEnd => Some("`seriatim log info` shows the offsets of the log"),
-        NoSuchLog => Some("the only log for now is `default`"),
+        NoSuchLog => Some("`seriatim log list` prints the logs; for now, the only one is `default`"),
         FeatureLevelUnsupported => Some("start a newer version on that node, or start it if it is down, and try again"),
         LogIdMismatch => Some(
             "another log has this name now, and offsets of the old log do not apply to it: see `seriatim log info`",
@@ -223,6 +223,7 @@ fn no_connection(message: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reason::key;
 
     /// A reader of such records was told nothing but "UNIMPLEMENTED".
     #[test]
@@ -249,16 +250,18 @@ mod tests {
     #[test]
     fn the_exit_code_depends_on_the_code_and_on_what_became_of_the_request() {
         use RpcStatusCode as Code;
-        let exit = |code, reason: &str| {
+        let exit_with = |code, reason: &str, outcome: Outcome| {
+            let outcome = (key::OUTCOME.to_owned(), outcome.code().to_owned());
             let status = Status {
                 code,
                 message: String::new(),
                 reason: reason.to_owned(),
-                metadata: Default::default(),
+                metadata: if reason.is_empty() { Default::default() } else { [outcome].into() },
                 retry_after: None,
             };
             Failure::of_status("n1:8400", &status).exit
         };
+        let exit = |code, reason| exit_with(code, reason, Outcome::None);
         assert_eq!(exit(Code::FAILED_PRECONDITION, "EXPECTED_OFFSET_MISMATCH"), Exit::Precondition);
         assert_eq!(exit(Code::FAILED_PRECONDITION, "LOG_ID_MISMATCH"), Exit::Precondition);
         assert_eq!(exit(Code::ABORTED, "OF_A_NEWER_NODE"), Exit::Precondition);
@@ -268,8 +271,8 @@ mod tests {
         }
         assert_eq!(exit(Code::RESOURCE_EXHAUSTED, ""), Exit::Unavailable, "of gRPC itself: nothing is certain");
         assert_eq!(exit(Code::UNAVAILABLE, "NO_LEADER"), Exit::Unavailable);
-        assert_eq!(exit(Code::UNAVAILABLE, "OUTCOME_UNKNOWN"), Exit::OutcomeUnknown);
-        assert_eq!(exit(Code::UNKNOWN, "OUTCOME_UNKNOWN"), Exit::OutcomeUnknown);
+        assert_eq!(exit_with(Code::UNAVAILABLE, "OF_A_NEWER_NODE", Outcome::Unknown), Exit::OutcomeUnknown);
+        assert_eq!(exit_with(Code::UNKNOWN, "OUTCOME_UNKNOWN", Outcome::Unknown), Exit::OutcomeUnknown);
         assert_eq!(exit(Code::PERMISSION_DENIED, ""), Exit::NotAllowed);
         assert_eq!(exit(Code::OUT_OF_RANGE, "OFFSET_TRIMMED"), Exit::Failed);
     }

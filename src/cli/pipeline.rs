@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::after;
 
-use super::dialer::{ANSWER_MAX, Dialer};
+use super::dialer::{ANSWER_MAX, Dialer, cannot_serve};
 use crate::client::{Client, ClientError, Outcome, ProduceStream, Retry};
 use crate::pb::v1::{ProduceRequest, ProduceResponse, Record};
 
@@ -53,10 +53,6 @@ pub struct Failed {
 struct Sent {
     request: ProduceRequest,
     bytes: usize,
-}
-
-fn is_starting_or_stopping(error: &ClientError) -> bool {
-    error.status().is_some_and(|status| matches!(status.reason.as_str(), "STOPPING" | "JOINING"))
 }
 
 /// Sends requests and counts responses.
@@ -259,7 +255,7 @@ impl<'a> Pipeline<'a> {
         loop {
             // Every node answers this request, whatever the client's permissions are.
             let error = match self.client.within(ANSWER_MAX).get_servers("") {
-                Err(error) if !error.is_answer() || is_starting_or_stopping(&error) => error,
+                Err(error) if !error.is_answer() || cannot_serve(&error) => error,
                 Ok(_) | Err(_) => {
                     self.answered_at = Some(Instant::now());
                     return Ok(());

@@ -18,7 +18,7 @@ use super::pipeline::{Done, Failed, Pipeline};
 use super::record_shape::{RecordArgs, content_bytes, stored_bytes};
 use super::subcommand::{Process, Subcommand};
 use super::{interrupt, progress, units};
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, Retry};
 use crate::pb::v1::Record;
 use crate::types::LogId;
 
@@ -339,7 +339,7 @@ fn limits(client: &Client, log: &str, timeout: Duration) -> Result<Limits, Failu
 
 /// Returns true if the node itself reported a temporary failure. A broken connection does not count.
 fn is_temporary(error: &ClientError) -> bool {
-    error.status().is_some_and(|s| s.code == grpcio::RpcStatusCode::UNAVAILABLE && !s.reason.is_empty())
+    error.is_answer() && matches!(error.retry(), Retry::Same | Retry::Elsewhere)
 }
 
 fn appended(log: &str, done: Done) -> String {

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{Cluster, Outcome, SERIATIM, Site, outcome};
 
@@ -129,6 +129,51 @@ fn nodes_are_listed_and_describe_themselves() {
     assert_eq!(json(&["node", "info", "-o", "json"])["name"], "n1", "the node that answers");
     let (code, _, stderr) = run(&["node", "info", "n9"]);
     assert_eq!((code, stderr.contains("its nodes are n1, n2, n3")), (Some(5), true), "{stderr}");
+    let of_cluster = json(&["cluster", "info", "-o", "json"]);
+    assert_eq!((&of_cluster["name"], &of_cluster["nodes"]), (&"seriatim".into(), &listed["nodes"]));
+    assert_eq!(of_cluster["cluster_id"], of_id["cluster_id"]);
+}
+
+#[test]
+fn logs_and_rights_are_listed() {
+    let cluster = Cluster::start(1);
+    let site = &cluster.site;
+    let addr = cluster.nodes[0].rpc_addr.as_str();
+    let run = |args: &[&str]| outcome(&site.cli(addr, args).output().expect("it ran"));
+    let json = |args: &[&str]| -> Value { serde_json::from_str(&run(args).1).expect("JSON") };
+    let info = json(&["log", "info", "-o", "json"]);
+    let listed = json(&["log", "list", "-o", "json"]);
+    assert_eq!((&listed["logs"][0]["log"], &listed["logs"][0]["log_id"]), (&"default".into(), &info["log_id"]));
+    assert_eq!(run(&["log", "list", "def"]).1.lines().count(), 2);
+    assert_eq!(run(&["log", "list", "x"]).1.lines().count(), 1);
+    assert_eq!(run(&["log", "list", "--user", "nobody"]).1.lines().count(), 1);
+
+    let identity = json(&["auth", "whoami", "--user", "reader", "-o", "json"]);
+    let permission = json!([{ "action": "consume", "log": "default" }]);
+    assert_eq!((&identity["principal"], &identity["permissions"]), (&"reader".into(), &permission));
+    assert!(run(&["auth", "whoami"]).1.starts_with("root\nACTION"), "{:?}", run(&["auth", "whoami"]));
+    let can = |user: &str, action: &str, log: &str| run(&["auth", "can-i", "--user", user, action, log]);
+    assert_eq!(
+        (can("reader", "consume", "default").0, can("reader", "consume", "default").1),
+        (Some(0), "yes\n".into())
+    );
+    assert_eq!(can("reader", "produce", "default"), (Some(77), "no\n".into(), String::new()));
+    assert_eq!((can("root", "admin", "*").0, can("reader", "consume", "*").0), (Some(0), Some(77)));
+
+    // Names of logs are completed by asking the node; quietly not at all if none answers.
+    std::fs::write(site.path().join("completion.bash"), succeed(site, &["completion", "bash"])).expect("written");
+    let certs = site.certs().display().to_string();
+    let (host, port) = addr.split_once(':').expect("a port");
+    let words =
+        |port| ["seriatim", "consume", "--certs", &certs, "--addr", host, ":", port, "--log", "d"].map(str::to_owned);
+    let completed_at = |port: &str| {
+        let words = words(port);
+        completed(site, &words.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    assert_eq!(completed_at(port), ["default"]);
+    assert_eq!(completed_at("1"), Vec::<String>::new());
+    succeed(site, &["profile", "set", "here", "--addr", addr, "--certs", "certs"]);
+    assert_eq!(completed(site, &["seriatim", "log", "info", "def"]), ["default"]);
 }
 
 #[test]

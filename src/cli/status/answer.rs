@@ -1,7 +1,14 @@
 //! The answer of one member to `GetNode`.
 
+use std::time::{Duration, SystemTime};
+
+use crate::cli::units;
+use crate::client::metrics::number;
+use crate::metrics::CERTIFICATE_EXPIRES;
 use crate::pb::v1::Server;
 use crate::pb::v1::{DamagedRange, GetNodeResponse, GroupStatus, Role};
+
+use crate::security::tls::EXPIRES_SOON;
 
 /// The catalog, where statuses contain the name of a log.
 pub(super) const CATALOG: &str = "";
@@ -46,6 +53,17 @@ impl Answer {
 /// Returns the damaged ranges of a node's replica of the catalog.
 pub(super) fn catalog_ranges(node: &GetNodeResponse) -> impl Iterator<Item = &DamagedRange> {
     node.groups.iter().filter(|group| group.log == CATALOG).flat_map(|group| &group.damaged_ranges)
+}
+
+/// Returns a note if one of the node's certificates expires soon, by the clock of this machine.
+pub(super) fn certificate(node: &GetNodeResponse) -> String {
+    let expires = node.metrics.iter().find(|metric| metric.name == CERTIFICATE_EXPIRES).and_then(number);
+    let expires = expires.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    match expires.map(|expires| Duration::from_secs(expires).saturating_sub(now)) {
+        Some(left) if left < EXPIRES_SOON => format!("a certificate expires in {}", units::rough(left)),
+        Some(_) | None => String::new(),
+    }
 }
 
 /// Returns the name of a replica's role.

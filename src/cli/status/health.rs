@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::answer::{Answer, CATALOG};
+use super::answer::{Answer, CATALOG, certificate};
 use crate::cli::exit::Exit;
 use crate::pb::v1::{DiskState, GroupStatus, Replica, Role};
 
@@ -133,6 +133,8 @@ pub(super) enum FindingKind {
     Joining,
     VoterMissing,
     MemberMissing,
+    DiskLow,
+    CertificateExpires,
 }
 
 impl FindingKind {
@@ -144,7 +146,10 @@ impl FindingKind {
             | FindingKind::NoLeader
             | FindingKind::AppendsRefused
             | FindingKind::Joining => CheckState::Critical,
-            FindingKind::VoterMissing | FindingKind::MemberMissing => CheckState::Warning,
+            FindingKind::VoterMissing
+            | FindingKind::MemberMissing
+            | FindingKind::DiskLow
+            | FindingKind::CertificateExpires => CheckState::Warning,
         }
     }
 
@@ -158,6 +163,8 @@ impl FindingKind {
             FindingKind::Joining => "joining",
             FindingKind::VoterMissing => "voter_missing",
             FindingKind::MemberMissing => "member_missing",
+            FindingKind::DiskLow => "disk_low",
+            FindingKind::CertificateExpires => "certificate_expires",
         }
     }
 }
@@ -426,6 +433,15 @@ pub(super) fn findings(answers: &[Answer], groups: &[GroupHealth], log: &str) ->
     let silent = names(&silent);
     let next = start(&silent.iter().map(String::as_str).collect::<Vec<_>>());
     add(FindingKind::MemberMissing, None, silent, "no answer from", &next);
+    let low = |answer: &Answer| {
+        let state = answer.node.as_ref().map(|node| node.disk.get_or_default().state.enum_value_or_default());
+        state == Ok(DiskState::DISK_STATE_LOW)
+    };
+    let next = "free space on its disk, or trim the log (`seriatim log trim`), before appends are refused";
+    add(FindingKind::DiskLow, None, names(&low), "the disk fills on", next);
+    let expires = |answer: &Answer| answer.node.as_ref().is_ok_and(|node| !certificate(node).is_empty());
+    let next = "issue another one, for example with `seriatim certs --use-ca`; the table says when it expires";
+    add(FindingKind::CertificateExpires, None, names(&expires), "a certificate expires soon on", next);
     findings.sort_by_key(|finding| finding.kind);
     findings
 }

@@ -1,16 +1,14 @@
 //! Formats the report as a table: one line per node, with its problems in the last column.
 
 use std::fmt::Write as _;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use super::answer::{CATALOG, catalog_ranges, role};
+use super::answer::{CATALOG, catalog_ranges, certificate, role};
 use super::report::ClusterReport;
 use crate::cli::{output, units};
 use crate::client::metrics::{full_name, number};
 use crate::clock::AHEAD_MAX;
-use crate::metrics::CERTIFICATE_EXPIRES;
 use crate::pb::v1::{DamagedRange, DiskState, GetNodeResponse, GroupStatus, Histogram};
-use crate::security::tls::EXPIRES_SOON;
 use crate::storage::space::accepting_again_bytes;
 
 /// Returns the table, followed by a summary of the log's voters, and of every other group that has a problem.
@@ -107,17 +105,6 @@ fn stamps(group: &GroupStatus) -> String {
         return String::new();
     }
     format!("newest timestamp is {} ahead of the clock", units::rough(ahead))
-}
-
-/// Returns a note if one of the node's certificates expires soon, by the clock of this machine.
-pub(super) fn certificate(node: &GetNodeResponse) -> String {
-    let expires = node.metrics.iter().find(|metric| metric.name == CERTIFICATE_EXPIRES).and_then(number);
-    let expires = expires.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
-    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    match expires.map(|expires| Duration::from_secs(expires).saturating_sub(now)) {
-        Some(left) if left < EXPIRES_SOON => format!("a certificate expires in {}", units::rough(left)),
-        Some(_) | None => String::new(),
-    }
 }
 
 /// Returns the details of each node, for --verbose. Counters that are 0 are omitted.

@@ -2,9 +2,10 @@
 
 use std::time::SystemTime;
 
+use super::answer::certificate;
 use super::json::json;
 use super::report::ClusterReport;
-use super::table::{certificate, details, table};
+use super::table::{details, table};
 use super::*;
 use crate::metrics::CERTIFICATE_EXPIRES;
 use crate::pb::v1::{
@@ -307,6 +308,20 @@ fn a_silent_learner_and_refused_appends_are_findings() {
     assert_eq!(ClusterReport::new("c", "default", cluster(3, &[1, 2, 3])).state(), CheckState::Ok);
     lines[0].node.as_mut().expect("a node").disk = full.into();
     assert_eq!(said(&report(lines)), (2, "appends are refused, as the disk is full, by the leader n1".to_owned()));
+}
+
+/// A monitor that only counted voters noticed neither before the cluster stopped.
+#[test]
+fn a_disk_that_fills_and_a_certificate_that_expires_are_warnings() {
+    let mut lines = cluster(3, &[1, 2, 3]);
+    let node = lines[1].node.as_mut().expect("a node");
+    node.disk = Some(DiskStatus { state: DiskState::DISK_STATE_LOW.into(), ..DiskStatus::default() }).into();
+    let now = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
+    lines[2].node.as_mut().expect("a node").metrics.push(counter(CERTIFICATE_EXPIRES, now + 86_400));
+    let report = report(lines);
+    assert_eq!(said(&report), (1, "the disk fills on n2\na certificate expires soon on n3".to_owned()));
+    assert_eq!(report.line(), "WARNING: the disk fills on n2; a certificate expires soon on n3\n");
+    assert_eq!(json(&report)["findings"][1]["kind"], "certificate_expires");
 }
 
 #[test]
