@@ -164,11 +164,9 @@ fn logs_and_rights_are_listed() {
     std::fs::write(site.path().join("completion.bash"), succeed(site, &["completion", "bash"])).expect("written");
     let certs = site.certs().display().to_string();
     let (host, port) = addr.split_once(':').expect("a port");
-    let words =
-        |port| ["seriatim", "consume", "--certs", &certs, "--addr", host, ":", port, "--log", "d"].map(str::to_owned);
     let completed_at = |port: &str| {
-        let words = words(port);
-        completed(site, &words.iter().map(String::as_str).collect::<Vec<_>>())
+        let words = ["seriatim", "consume", "--certs", &certs, "--addr", host, ":", port, "--log", "d"];
+        completed(site, &words)
     };
     assert_eq!(completed_at(port), ["default"]);
     assert_eq!(completed_at("1"), Vec::<String>::new());
