@@ -158,9 +158,12 @@ fn trim(args: &TrimArgs) -> Result<(), Failure> {
         let failure = Failure::from(unanswered);
         if past_end { Failure { exit: Exit::BadData, ..failure } } else { failure }
     })?;
-    let first = trimmed.log.get_or_default().position.get_or_default().first_offset;
-    args.output
-        .confirm(|| format!("log {log} begins at offset {first}\n"), || json!({ "log": log, "first_offset": first }));
+    let (first, records) =
+        (trimmed.log.get_or_default().position.get_or_default().first_offset, trimmed.trimmed_records);
+    args.output.confirm(
+        || format!("log {log} begins at offset {first}\n"),
+        || json!({ "log": log, "first_offset": first, "trimmed_records": records }),
+    );
     Ok(())
 }
 
