@@ -8,7 +8,7 @@ use protobuf::MessageFull;
 use protobuf::reflect::{FieldDescriptor, ReflectFieldRef, ReflectValueRef};
 use protobuf::well_known_types::any::Any;
 
-use crate::pb::error_details::{ErrorInfo, LocalizedMessage, RetryInfo};
+use crate::pb::error_details::{BadRequest, ErrorInfo, LocalizedMessage, RetryInfo};
 
 /// Returns the message as one line of JSON.
 pub fn text(message: &dyn MessageDyn) -> String {
@@ -60,7 +60,13 @@ fn one(value: &ReflectValueRef<'_>) -> String {
 
 fn any_text(any: &Any) -> String {
     let name = any.type_url.rsplit('/').next().unwrap_or_default();
-    let unpacked = [ErrorInfo::descriptor(), RetryInfo::descriptor(), LocalizedMessage::descriptor()]
+    let details = [
+        ErrorInfo::descriptor(),
+        RetryInfo::descriptor(),
+        BadRequest::descriptor(),
+        LocalizedMessage::descriptor(),
+    ];
+    let unpacked = details
         .iter()
         .find(|descriptor| descriptor.full_name() == name)
         .map(|descriptor| text(&*descriptor.parse_from_bytes(&any.value).expect("well-formed")))
