@@ -10,9 +10,10 @@
 //! - gRPC requests a listener's certificates at every handshake. They are returned from memory.
 //!
 //! Parts, in reading order: `error` (why certificates are refused), `verify` (the checks by OpenSSL), `material`
-//! (reads and checks the files), `live` (the material in use, reloads, warnings), `connection_certificate` (whether
+//! (reads and checks the files), `check` (all errors at once), `live` (the material in use, reloads, warnings), `connection_certificate` (whether
 //! the certificate of an open connection is still accepted).
 
+mod check;
 mod connection_certificate;
 mod error;
 mod live;
@@ -30,6 +31,7 @@ use grpcio::{
     ServerCredentialsFetcher,
 };
 
+pub use self::check::check_files;
 pub use self::connection_certificate::{Authorities, ConnectionCertificate};
 pub use self::error::TlsError;
 pub use self::live::EXPIRES_SOON;
@@ -121,9 +123,14 @@ impl Tls {
     /// learn from the cluster. Clients that dial it would refuse the connection. It is only a warning, because
     /// clients may dial another name.
     pub fn warn_unless_named(&self, rpc_addr: &str) {
-        if let Some(live) = &self.0 {
-            live.warn_unless_named(rpc_addr);
-        }
+        let warning = self.0.as_ref().and_then(|live| live.not_named(rpc_addr));
+        warning.iter().for_each(|warning| log::warn!("{warning}"));
+    }
+
+    /// Returns everything that loading the files and [`Tls::warn_unless_named`] warn about.
+    pub fn warnings(&self, rpc_addr: &str) -> Vec<String> {
+        let Some(live) = &self.0 else { return Vec::new() };
+        live.warn(true, SystemTime::now()).into_iter().chain(live.not_named(rpc_addr)).collect()
     }
 
     /// Returns when the first of the certificates in use expires. `None` without TLS.

@@ -106,16 +106,17 @@ impl LiveTls {
         warnings
     }
 
-    pub(super) fn warn_unless_named(&self, rpc_addr: &str) {
+    /// Returns a warning if the server certificate does not name the host of `rpc_addr`.
+    pub(super) fn not_named(&self, rpc_addr: &str) -> Option<String> {
         let host = host_of(rpc_addr);
         let certs = X509::stack_from_pem(&self.current().server.cert).unwrap_or_default();
-        if certs.first().is_some_and(|cert| !names(cert, host)) {
-            let file = Path::new(&self.files.server_cert_file).display();
-            log::warn!(
+        let file = Path::new(&self.files.server_cert_file).display();
+        certs.first().filter(|cert| !names(cert, host)).map(|_| {
+            format!(
                 "{file} does not name {host}: clients that dial this node at {rpc_addr} will refuse it. Name {host} in the \
                  certificate, or set advertise_rpc_addr to a name that it contains"
-            );
-        }
+            )
+        })
     }
 }
 

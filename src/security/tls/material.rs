@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use openssl::pkey::PKey;
+use openssl::pkey::{PKey, Private};
 use openssl::x509::{X509, X509PurposeId};
 
 use super::super::identity::system_time;
@@ -48,7 +48,8 @@ impl Material {
         if let Some(error) = refused(&server_certs[..1], &server_certs, X509PurposeId::SSL_SERVER) {
             return Err(TlsError::NotAServers { cert: files.server_cert_file.clone(), error });
         }
-        check_peer(files, own, &peer_ca_certs, &peer_certs)?;
+        check_peer_names(&files.peer_cert_file, own, &peer_certs)?;
+        check_peer_usage(files, &peer_ca_certs, &peer_certs)?;
         let mut expires = Vec::new();
         for (certs, file) in [
             (&client_ca_certs, &files.client_ca_file),
@@ -73,7 +74,7 @@ fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
     if bytes.contains(&0) { Err(unreadable("is not text".to_owned())) } else { Ok(bytes) }
 }
 
-fn read_certs(file: &Path) -> Result<(Vec<u8>, Vec<X509>), TlsError> {
+pub(super) fn read_certs(file: &Path) -> Result<(Vec<u8>, Vec<X509>), TlsError> {
     let pem = read(file)?;
     let certs = X509::stack_from_pem(&pem).unwrap_or_default();
     if certs.is_empty() { Err(TlsError::NoCertificate(file.to_owned())) } else { Ok((pem, certs)) }
@@ -89,25 +90,33 @@ pub(super) fn read_ca(file: &Path) -> Result<(Vec<u8>, Vec<X509>), TlsError> {
 
 pub(super) fn read_pair(cert_file: &Path, key_file: &Path) -> Result<(Pair, Vec<X509>), TlsError> {
     let (cert, certs) = read_certs(cert_file)?;
-    let key = read(key_file)?;
-    // An empty passphrase, because OpenSSL would otherwise ask for one on the terminal.
-    let parsed = PKey::private_key_from_pem_passphrase(&key, b"").map_err(|_| TlsError::NoKey(key_file.to_owned()))?;
-    if !certs[0].public_key().is_ok_and(|public| public.public_eq(&parsed)) {
+    let (key, parsed) = read_key(key_file)?;
+    if !is_key_of(&parsed, &certs[0]) {
         return Err(TlsError::KeyMismatch { key: key_file.to_owned(), cert: cert_file.to_owned() });
     }
     check_time(&certs[0], cert_file)?;
     Ok((Pair { cert, key }, certs))
 }
 
-/// Checks this node's peer certificate. It is used both to dial and to be dialled, so it must be valid for both.
-fn check_peer(files: &TlsFiles, own: &OwnName, ca: &[X509], certs: &[X509]) -> Result<(), TlsError> {
-    let (cert_file, ca_file) = (&files.peer_cert_file, &files.peer_ca_file);
+pub(super) fn read_key(file: &Path) -> Result<(Vec<u8>, PKey<Private>), TlsError> {
+    let key = read(file)?;
+    // An empty passphrase, because OpenSSL would otherwise ask for one on the terminal.
+    let parsed = PKey::private_key_from_pem_passphrase(&key, b"").map_err(|_| TlsError::NoKey(file.to_owned()))?;
+    Ok((key, parsed))
+}
+
+pub(super) fn is_key_of(key: &PKey<Private>, cert: &X509) -> bool {
+    cert.public_key().is_ok_and(|public| public.public_eq(key))
+}
+
+/// Checks that this node's peer certificate names the node.
+pub(super) fn check_peer_names(cert_file: &Path, own: &OwnName, certs: &[X509]) -> Result<(), TlsError> {
     let names = certs[0].subject_alt_names();
     let names: Vec<&str> = names.iter().flatten().filter_map(|name| name.dnsname()).collect();
     let own_name = own.node.as_ref().map(|node| own.names.expected(&Dialled::Node(node.clone())));
     let own_name = own_name.unwrap_or_else(|| format!("<node name>.{}", own.names.expected(&Dialled::Shared)));
     let found = if names.is_empty() { "no host".to_owned() } else { names.join(", ") };
-    let lacks = |expected: String| TlsError::NoPeerName { cert: cert_file.clone(), expected, found: found.clone() };
+    let lacks = |expected: String| TlsError::NoPeerName { cert: cert_file.to_owned(), expected, found: found.clone() };
     match own.names.read(names.iter().copied()) {
         Some(PeerName::Shared | PeerName::Unproven) => {}
         Some(PeerName::Nodes(nodes)) if own.node.as_ref().is_none_or(|node| nodes.contains(node)) => {
@@ -117,6 +126,13 @@ fn check_peer(files: &TlsFiles, own: &OwnName, ca: &[X509], certs: &[X509]) -> R
         }
         Some(PeerName::Nodes(_)) | None => return Err(lacks(own_name)),
     }
+    Ok(())
+}
+
+/// Checks that peers accept this node's peer certificate. It is used both to dial and to be dialled, so it must be valid
+/// for both.
+pub(super) fn check_peer_usage(files: &TlsFiles, ca: &[X509], certs: &[X509]) -> Result<(), TlsError> {
+    let (cert_file, ca_file) = (&files.peer_cert_file, &files.peer_ca_file);
     for (purpose, role) in
         [(X509PurposeId::SSL_SERVER, "as a server certificate"), (X509PurposeId::SSL_CLIENT, "as a client certificate")]
     {
