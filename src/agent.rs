@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use base::Base;
 pub use error::AgentError;
 use error::no_thread;
-pub use files::FileError;
+pub use files::{FileError, check as check_files};
 
 use crate::api::core::Me;
 use crate::api::server::{Api, ApiOptions};
@@ -110,8 +110,8 @@ impl Agent {
         let data_dir = Arc::new(DataDir::open(&disk, &config.node.data_dir)?);
         disk.watch_space(&config.node.data_dir, &config.disk_space)?;
         let space = SpaceWatch::start(disk.space(), &fatal).map_err(no_thread)?;
-        listen_addr::check("bind-addr", config.node.bind_addr)?;
-        listen_addr::check("rpc-addr", config.node.rpc_addr)?;
+        listen_addr::check("bind-addr (for peers)", config.node.bind_addr)?;
+        listen_addr::check("rpc-addr (for clients)", config.node.rpc_addr)?;
         let node_file = enter::node_file(&config, &data_dir)?;
 
         let env = Env::start("grpc", Env::threads_for_this_machine(), &fatal);
@@ -261,7 +261,7 @@ impl Agent {
         }
     }
 
-    /// Returns the thread that has made no progress for `hang_seconds_max`, if any. The caller must then abort the
+    /// Returns the thread that has made no progress for `hang_max`, if any. The caller must then abort the
     /// process, because a node that hangs must not keep its leadership. Must be called every second: if two calls are
     /// further apart, the process was suspended, and the time between them does not count.
     pub fn hanging(&self) -> Option<&'static str> {

@@ -4,28 +4,35 @@
 //! file of `--config`, its default.
 //!
 //! ```text
-//!   options.rs     the table of options: name, type, form, default, bounds, help
-//!   definition.rs  the types of the table's entries
-//!   args.rs        reads flags, environment and file, as text
-//!   value.rs       parses and checks each value
+//!   options.rs     the table of options: name, place in the file, type, form, default, bounds, help
+//!   definition.rs  the types of the table's entries; the tables of the file
+//!   origin.rs      where the value of an option was given
+//!   args.rs        reads flags and environment, as text
+//!   file.rs        reads the file, as text; hints.rs: suggestions for unknown keys
+//!   value.rs       parses and checks each value; units.rs: sizes and durations
 //!   problems.rs    collects the errors
 //!   config.rs      checks the rules that concern several options
 //!   document.rs    generates dist/seriatim.toml and the table in docs/OPERATIONS.md
 //! ```
 //!
 //! An invalid value is always an error, and all errors are reported together. The configuration contains the paths of
-//! keys and certificates; `security/` reads and checks the files.
+//! keys and certificates; `security/` reads and checks the files. What users read always says which address is for
+//! peers (`bind_addr`, `[listen.peer]`) and which for clients (`rpc_addr`, `[listen.client]`).
 
 mod address;
 mod args;
 mod definition;
+mod file;
+mod hints;
 mod names;
 mod options;
+mod origin;
 mod problems;
 mod tls;
 mod units;
 mod value;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -33,17 +40,22 @@ use std::path::{Path, PathBuf};
 
 pub use address::host_port;
 pub use definition::OptionDef;
+pub use file::CONFIG_VERSION;
 pub use names::{check_cluster_name, host_name};
 pub use options::{
     AccessOptions, CLIENT_PORT, ClusterOptions, DiskSpace, Limits, LoggingOptions, NodeOptions, PEER_PORT,
     PeerRuleOptions, ServeArgs, StorageOptions, options,
 };
+pub use origin::{Origin, Origins};
 pub use tls::TlsFiles;
 
 use address::check_host_port;
-use definition::Form;
-use options::{CERTIFICATES, PEERS, Values};
+use definition::{Default as OptionDefault, Form};
+use options::{Values, tables};
 use problems::Problems;
+use units::Unit;
+
+use crate::types::NodeName;
 
 /// A checked configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +80,8 @@ pub struct Config {
     pub logging: LoggingOptions,
 }
 
-/// All errors of a configuration. Each starts with the flag of its option, or the path of the file.
+/// All errors of a configuration. Each starts with the place at which the option was given, or with the path of the
+/// file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", list(.0))]
 pub struct ConfigProblems(pub Vec<String>);
@@ -81,40 +94,109 @@ fn list(problems: &[String]) -> String {
     }
 }
 
+/// The value of one option, and where it was given.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// What is set.
+    pub option: &'static OptionDef,
+    /// The value as a user would write it; `None` if the option is not set and has no default.
+    pub value: Option<String>,
+    /// Where it was given.
+    pub origin: Origin,
+}
+
+/// Everything that is known about a configuration, although it may have errors.
+#[derive(Clone, Debug)]
+pub struct LoadedConfig {
+    /// All errors of the options and the file, and the files that can't be read.
+    pub problems: Vec<String>,
+    /// What the user should change although the node starts: a file in the form of earlier versions.
+    pub warnings: Vec<String>,
+    /// Every option, in the order of the file. Only meaningful without errors.
+    pub settings: Vec<Setting>,
+    /// Only usable without errors: an unknown value is replaced by a placeholder.
+    config: Config,
+    /// The files that are reported as unreadable.
+    unreadable: BTreeSet<PathBuf>,
+    is_name_known: bool,
+    is_cluster_known: bool,
+}
+
+impl LoadedConfig {
+    /// Combines `args` (flags and environment, read by clap) with the file and the defaults, checks the result, and
+    /// whether the files that it names can be read.
+    pub fn read(args: &ServeArgs) -> LoadedConfig {
+        let mut args = args.clone();
+        let (config, values, mut problems, warnings) = Config::read(&mut args);
+        let unreadable = unreadable_files(&mut args, &mut problems);
+        LoadedConfig {
+            settings: settings(&mut args, &config, &values),
+            is_name_known: !problems.is_unknown("node_name"),
+            is_cluster_known: !problems.is_unknown("cluster_name"),
+            problems: problems.list,
+            warnings,
+            config,
+            unreadable,
+        }
+    }
+
+    /// Returns the configuration.
+    ///
+    /// # Errors
+    /// All errors at once.
+    pub fn config(self) -> Result<Config, ConfigProblems> {
+        if self.problems.is_empty() { Ok(self.config) } else { Err(ConfigProblems(self.problems)) }
+    }
+
+    /// Returns the configuration although it may have errors, to check the files that it names. Unknown paths are
+    /// empty.
+    pub fn with_placeholders(&self) -> &Config {
+        &self.config
+    }
+
+    /// Returns the name of the node, if it is known.
+    pub fn node_name(&self) -> Option<&NodeName> {
+        self.is_name_known.then_some(&self.config.node.node_name)
+    }
+
+    /// Returns the name of the cluster, if it is known.
+    pub fn cluster_name(&self) -> Option<&str> {
+        self.is_cluster_known.then_some(self.config.cluster.cluster_name.as_str())
+    }
+
+    /// Returns whether this file should be checked: its path is known, and it is not already reported as unreadable.
+    pub fn is_checkable(&self, file: &Path) -> bool {
+        !file.as_os_str().is_empty() && !self.unreadable.contains(file)
+    }
+}
+
 impl Config {
     /// Combines `args` (flags and environment, read by clap) with the file and the defaults, and checks the result.
     ///
     /// # Errors
     /// All errors at once.
     pub fn load(args: &ServeArgs) -> Result<Config, ConfigProblems> {
-        let (config, problems) = Config::read(&mut args.clone());
-        if problems.is_empty() { Ok(config) } else { Err(ConfigProblems(problems)) }
+        let (config, _, problems, _) = Config::read(&mut args.clone());
+        if problems.list.is_empty() { Ok(config) } else { Err(ConfigProblems(problems.list)) }
     }
 
-    /// Like [`Config::load`], but also reports the files that can't be read.
-    ///
-    /// # Errors
-    /// All errors at once.
-    pub fn load_with_files(args: &ServeArgs) -> Result<Config, ConfigProblems> {
-        let mut args = args.clone();
-        let (config, mut problems) = Config::read(&mut args);
-        problems.extend(unreadable_files(&mut args));
-        if problems.is_empty() { Ok(config) } else { Err(ConfigProblems(problems)) }
-    }
-
-    /// Adds the options of the file to `args`. Returns a configuration that is only valid without problems.
-    fn read(args: &mut ServeArgs) -> (Config, Vec<String>) {
+    /// Adds the options of the file to `args`. Returns a configuration that is only valid without problems, the values
+    /// before rules that concern several options, the problems and the warnings.
+    fn read(args: &mut ServeArgs) -> (Config, Values, Problems, Vec<String>) {
         let mut problems = Problems::default();
+        let mut warnings = Vec::new();
+        problems.list.append(&mut args.origins.twice);
         if let Some(file) = args.config.clone().map(PathBuf::from) {
             match fs::read_to_string(&file) {
-                Ok(text) => args.fill_from(&file, &text, &mut problems),
+                Ok(text) => warnings.extend(args.fill_from(&file, &text, &mut problems)),
                 Err(e) => {
-                    problems.push(format!("config: {}: {e}", file.display()));
+                    problems.push(format!("--config: {}: {e}", file.display()));
                     problems.set_all_unknown();
                 }
             }
         }
-        (Config::check(args, &mut problems), problems.list)
+        let (config, values) = Config::check(args, &mut problems);
+        (config, values, problems, warnings)
     }
 
     /// Returns a configuration for tests: node `name` with its data in `<dir>/<name>` and the policy
@@ -138,22 +220,25 @@ impl Config {
 
     /// Reads each option, then checks the rules that concern several options. The result is only valid if no problem
     /// was added.
-    fn check(args: &mut ServeArgs, problems: &mut Problems) -> Config {
+    fn check(args: &mut ServeArgs, problems: &mut Problems) -> (Config, Values) {
+        problems.set_labels(args.labels());
+        let values = Values::read(args, problems);
         let Values { mut node, cluster, tls, peer_rules, access, storage, disk_space, limits, logging } =
-            Values::read(args, problems);
+            values.clone();
         if node.bind_addr == node.rpc_addr && node.bind_addr.port() != 0 {
-            let addr = node.bind_addr;
-            problems.push(format!("bind-addr, rpc-addr: both are {addr}; give peers and clients different addresses"));
+            let (peers, addr) = (problems.label("bind_addr"), node.bind_addr);
+            problems
+                .push_for("rpc_addr", &format!("is {addr}, and so is {peers}; give clients and peers different ports"));
         }
-        for (flag, listen_addr, advertised) in [
-            ("bind-addr", node.bind_addr, &mut node.advertise_bind_addr),
-            ("rpc-addr", node.rpc_addr, &mut node.advertise_rpc_addr),
+        for (name, advertise, listen_addr, advertised) in [
+            ("bind_addr", "advertise_bind_addr", node.bind_addr, &mut node.advertise_bind_addr),
+            ("rpc_addr", "advertise_rpc_addr", node.rpc_addr, &mut node.advertise_rpc_addr),
         ] {
-            let may_be_set = advertised.is_none() && problems.is_unknown(&format!("advertise-{flag}"));
-            if let Err(problem) = check_advertised(flag, listen_addr, advertised)
+            let may_be_set = advertised.is_none() && problems.is_unknown(advertise);
+            if let Err((name, problem)) = check_advertised((name, advertise), listen_addr, advertised, problems)
                 && !may_be_set
             {
-                problems.push(problem);
+                problems.push_for(name, &problem);
             }
         }
         let tls = if tls.insecure {
@@ -165,17 +250,24 @@ impl Config {
         if let (Some(soft), Some(hard)) = (disk_space.disk_free_soft_bytes, disk_space.disk_free_hard_bytes)
             && soft < hard
         {
-            problems.push(format!("disk-free-soft-bytes: {soft} is below disk-free-hard-bytes, {hard}"));
+            let hard = format!("{}, {}", Unit::Bytes.show(hard), problems.label("disk_free_hard_bytes"));
+            problems.push_for("disk_free_soft_bytes", &format!("{} is below {hard}", Unit::Bytes.show(soft)));
         }
-        Config { node, cluster, tls, peer_rules, access, storage, disk_space, limits, logging }
+        (Config { node, cluster, tls, peer_rules, access, storage, disk_space, limits, logging }, values)
     }
 }
 
-/// Checks the advertised address of a listener, and adds the listener's port if it has none.
-fn check_advertised(flag: &str, listen_addr: SocketAddr, advertised: &mut Option<String>) -> Result<(), String> {
+/// Checks the advertised address of a listener, and adds the listener's port if it has none. The error is the name of
+/// the option that is wrong, and the reason.
+fn check_advertised(
+    (name, advertise): (&'static str, &'static str),
+    listen_addr: SocketAddr,
+    advertised: &mut Option<String>,
+    problems: &Problems,
+) -> Result<(), (&'static str, String)> {
     let Some(addr) = advertised else {
         return match listen_addr.ip().is_unspecified() {
-            true => Err(format!("{flag}: {listen_addr} can't be dialled; set advertise-{flag} too")),
+            true => Err((name, format!("{listen_addr} can't be dialled; set {} too", problems.label(advertise)))),
             false => Ok(()),
         };
     };
@@ -184,28 +276,28 @@ fn check_advertised(flag: &str, listen_addr: SocketAddr, advertised: &mut Option
         0 => check_host_port(addr, CLIENT_PORT).map(|()| addr.clone()),
         port => host_port(addr, port),
     };
-    *addr = checked.map_err(|problem| format!("advertise-{flag}: {problem}"))?;
+    *addr = checked.map_err(|problem| (advertise, problem))?;
     Ok(())
 }
 
 /// Checks the rules for `--insecure`: other hosts must not be able to reach the node, and options that need TLS must
 /// not be set.
 fn check_insecure(args: &mut ServeArgs, node: &NodeOptions, problems: &mut Problems) {
-    for (flag, addr) in [("bind-addr", node.bind_addr), ("rpc-addr", node.rpc_addr)] {
+    for (name, addr) in [("bind_addr", node.bind_addr), ("rpc_addr", node.rpc_addr)] {
         if !addr.ip().is_loopback() {
-            problems.push(format!("insecure: only allowed on loopback addresses, and {flag} is {addr}"));
+            let label = problems.label(name);
+            problems.push_for("insecure", &format!("only allowed on loopback addresses, and {label} is {addr}"));
         }
     }
-    let of_tls = args.slots().filter(|(option, given)| {
-        [CERTIFICATES, PEERS].contains(&option.section) && option.name != "insecure" && given.is_some()
-    });
-    for (option, _) in of_tls {
-        problems.push(format!("insecure: conflicts with {}; remove one of them", option.flag));
+    for (option, _) in args.slots().filter(|(option, given)| option.spec.needs_tls && given.is_some()) {
+        let label = problems.label(option.name);
+        problems.push_for("insecure", &format!("conflicts with {label}; remove one of them"));
     }
 }
 
-/// Returns the given files that can't be read. Only regular files are opened: a pipe can be read only once.
-fn unreadable_files(args: &mut ServeArgs) -> Vec<String> {
+/// Reports the given files that can't be read, and returns them. Only regular files are opened: a pipe can be read only
+/// once.
+fn unreadable_files(args: &mut ServeArgs, problems: &mut Problems) -> BTreeSet<PathBuf> {
     let check = |file: &str| {
         let metadata = fs::metadata(file)?;
         match (metadata.is_dir(), metadata.is_file()) {
@@ -214,12 +306,47 @@ fn unreadable_files(args: &mut ServeArgs) -> Vec<String> {
             (false, false) => Ok(()),
         }
     };
+    let mut unreadable = BTreeSet::new();
     let files = args.slots().filter(|(option, _)| matches!(option.spec.form, Form::File(_)));
-    let problem = |(option, given): (&OptionDef, &mut Option<String>)| {
-        let file = given.as_deref()?;
-        check(file).err().map(|error| format!("{}: {file}: {error}", option.flag))
+    for (option, given) in files {
+        let Some(file) = given.as_deref() else { continue };
+        if let Err(error) = check(file) {
+            problems.push_for(option.name, &format!("{file}: {error}"));
+            unreadable.insert(PathBuf::from(file));
+        }
+    }
+    unreadable
+}
+
+/// Returns the effective value of every option, in the order of the file.
+fn settings(args: &mut ServeArgs, config: &Config, values: &Values) -> Vec<Setting> {
+    let shown = values.shown();
+    let value_of = |name: &str| shown.iter().find(|(option, _)| option.name == name).and_then(|(_, v)| v.clone());
+    let effective = |option: &OptionDef| match (option.name, option.spec.default) {
+        ("mdns", _) => Some(config.mdns().to_string()),
+        // With the listener's port.
+        ("advertise_bind_addr", _) if config.node.advertise_bind_addr.is_some() => {
+            config.node.advertise_bind_addr.clone()
+        }
+        ("advertise_rpc_addr", _) if config.node.advertise_rpc_addr.is_some() => config.node.advertise_rpc_addr.clone(),
+        // A default that is the value of another option, or that only the running node knows.
+        (_, OptionDefault::Derived(text)) => {
+            value_of(option.name).or_else(|| match options().iter().any(|o| o.name == text) {
+                true => value_of(text),
+                false => Some(text.to_owned()),
+            })
+        }
+        (_, OptionDefault::Value(_) | OptionDefault::None | OptionDefault::Required(_)) => value_of(option.name),
     };
-    files.filter_map(problem).collect()
+    let given: Vec<bool> = args.slots().map(|(_, given)| given.is_some()).collect();
+    let origins = options().iter().zip(given).map(|(option, is_set)| (option.name, args.origin(option, is_set)));
+    let origins: BTreeMap<&str, Origin> = origins.collect();
+    let of = |option: &'static OptionDef| Setting {
+        option,
+        value: effective(option),
+        origin: origins.get(option.name).cloned().unwrap_or(Origin::Default),
+    };
+    tables().flat_map(|(_, _, options)| options.map(of)).collect()
 }
 
 #[cfg(test)]

@@ -100,7 +100,7 @@ impl Base {
         let readers = Readers::start(&self.fatal).map_err(no_thread)?;
         let options = ScrubOptions {
             bytes_per_second: self.config.storage.scrub_bytes_per_second,
-            interval: Duration::from_secs(self.config.storage.scrub_interval_seconds),
+            interval: self.config.storage.scrub_interval,
         };
         let scrub = Scrub::start(&self.disk, self.data_dir.path(), options, &self.fatal).map_err(no_thread)?;
         let late_consensus: Late<ConsensusHandle> = Arc::new(OnceLock::new());
@@ -159,7 +159,7 @@ impl Base {
         });
         self.membership.handle().admitted(peers.handle());
         let writer_handle = writer.handle();
-        let hang_max = Duration::from_secs(self.config.storage.hang_seconds_max);
+        let hang_max = self.config.storage.hang_max;
         let running = Running {
             consensus: handle,
             thread,

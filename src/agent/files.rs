@@ -1,9 +1,9 @@
 //! Loads the files that the configuration names.
 
-use crate::config::Config;
+use crate::config::{Config, LoadedConfig};
 use crate::security::acl::{Acl, AclError};
 use crate::security::peer_rules::{PeerRules, PeerRulesError};
-use crate::security::tls::{Tls, TlsError};
+use crate::security::tls::{Tls, TlsError, check_files};
 
 /// An unusable file of the configuration.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +39,47 @@ pub(super) fn load(config: &Config) -> Result<(Tls, PeerRules, Acl), Vec<FileErr
     let acl = Acl::load(config.access.acl_model_file.as_deref(), &config.access.acl_policy_file);
     match (tls, rules, acl.map_err(|error| FileError::Acl { error })) {
         (Ok(tls), Ok(rules), Ok(acl)) => Ok((tls, rules, acl)),
-        (tls, rules, acl) => Err([tls.err(), rules.err(), acl.err()].into_iter().flatten().collect()),
+        (tls, rules, acl) => {
+            let node = Some(&config.node.node_name);
+            let of_tls =
+                |files| check_files(files, Some(name), node, |_| true).into_iter().map(FileError::Tls).collect();
+            let mut errors: Vec<FileError> =
+                config.tls.as_ref().filter(|_| tls.is_err()).map(of_tls).unwrap_or_default();
+            if errors.is_empty() {
+                // The files have changed since.
+                errors.extend(tls.err());
+            }
+            errors.extend([rules.err(), acl.err()].into_iter().flatten());
+            Err(errors)
+        }
+    }
+}
+
+/// Checks all files that a configuration names, which may have errors itself, as a start would. Returns the unusable
+/// files, and the warnings of a start if there are none.
+pub fn check(loaded: &LoadedConfig) -> (Vec<FileError>, Vec<String>) {
+    let config = loaded.with_placeholders();
+    let mut errors = Vec::new();
+    if let Some(files) = &config.tls {
+        let found = check_files(files, loaded.cluster_name(), loaded.node_name(), |file| loaded.is_checkable(file));
+        errors.extend(found.into_iter().map(FileError::Tls));
+        if let Some(deny_file) = config.peer_rules.peer_deny_file.as_deref().filter(|file| loaded.is_checkable(file)) {
+            let rules = PeerRules::load(&config.cluster.cluster_name, false, Some(deny_file));
+            errors.extend(rules.err().map(FileError::PeerRules));
+        }
+    }
+    let (model, policy) = (config.access.acl_model_file.as_deref(), config.access.acl_policy_file.as_path());
+    if model.into_iter().chain([policy]).all(|file| loaded.is_checkable(file)) {
+        errors.extend(Acl::load(model, policy).err().map(|error| FileError::Acl { error }));
+    }
+    if !errors.is_empty() || !loaded.problems.is_empty() {
+        return (errors, Vec::new());
+    }
+    let rpc_addr = config.node.advertise_rpc_addr.clone().unwrap_or_else(|| config.node.rpc_addr.to_string());
+    let tls = Tls::load_for(config.tls.as_ref(), &config.cluster.cluster_name, Some(&config.node.node_name));
+    match tls {
+        Ok(tls) => (errors, tls.warnings(&rpc_addr)),
+        Err(error) => (vec![FileError::Tls(error)], Vec::new()),
     }
 }
 
@@ -59,8 +99,11 @@ mod tests {
         config.tls = Some(TlsFiles::in_dir(dir.path(), "n1"));
         let errors = load(&config).map(drop).expect_err("unusable");
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert_eq!(lines.len(), 6, "{lines:?}");
         assert!(lines[0].contains("ca.pem: no certificate in PEM form"), "{lines:?}");
-        assert!(lines[1].starts_with("acl-policy-file: ") && lines[1].contains("policy.csv:4: "), "{lines:?}");
+        for (line, file) in lines[1..5].iter().zip(["server.pem", "server-key.pem", "peer.pem", "peer-key.pem"]) {
+            assert!(line.contains(&format!("/{file}: No such file")), "{lines:?}");
+        }
+        assert!(lines[5].starts_with("acl-policy-file: ") && lines[5].contains("policy.csv:4: "), "{lines:?}");
     }
 }

@@ -23,6 +23,7 @@ pub mod auth;
 pub mod certs;
 pub mod cluster;
 pub mod completion;
+pub mod config_cmd;
 pub mod consume;
 pub mod dump;
 pub mod log_admin;
@@ -59,6 +60,7 @@ const SUBCOMMANDS: &[Entry] = &[
     Entry::group("node", "Inspect the nodes", NODE_SUBCOMMANDS),
     Entry::group("data", "Check and read the data directory of a stopped node", DATA_SUBCOMMANDS),
     Entry::of::<certs::Args>(),
+    Entry::group("config", "Check and show the configuration of a node", CONFIG_SUBCOMMANDS),
     Entry::group("auth", "Identities and access policies", AUTH_SUBCOMMANDS),
     Entry::group("profile", "Name sets of connection options", PROFILE_SUBCOMMANDS),
     Entry::of::<completion::Args>(),
@@ -90,3 +92,5 @@ const AUTH_SUBCOMMANDS: &[Entry] =
     &[Entry::of::<auth::WhoAmIArgs>(), Entry::of::<auth::CanIArgs>(), Entry::of::<auth::CheckPolicyArgs>()];
 
 const NODE_SUBCOMMANDS: &[Entry] = &[Entry::of::<node::ListArgs>(), Entry::of::<node::InfoArgs>()];
+
+const CONFIG_SUBCOMMANDS: &[Entry] = &[Entry::of::<config_cmd::CheckArgs>(), Entry::of::<config_cmd::ShowArgs>()];

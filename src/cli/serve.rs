@@ -10,12 +10,13 @@ use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
+use super::config_cmd;
 use super::exit::{Exit, Failure};
 use super::journal::{self, notify};
 use super::output::say;
 use super::subcommand::{Process, Subcommand};
 use crate::agent::{Agent, AgentError, StopStep};
-use crate::config::{Config, ServeArgs};
+use crate::config::{ConfigProblems, LoadedConfig, ServeArgs};
 use crate::consensus::HostError;
 use crate::feature_level::FeatureRange;
 use crate::grpc;
@@ -32,7 +33,7 @@ const CHECK_THREADS: Duration = Duration::from_secs(1);
 const CHECK_READY: Duration = Duration::from_millis(10);
 /// How often certificates and policies are checked for changes.
 const CHECK_FILES: Duration = Duration::from_secs(60);
-/// The time limit of a stop, in addition to `hang_seconds_max` for the disk. The transfer of leadership and the drain
+/// The time limit of a stop, in addition to `hang_max` for the disk. The transfer of leadership and the drain
 /// of requests together take less.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
@@ -42,11 +43,18 @@ const STOP_MAX: Duration = Duration::from_secs(10);
 /// rpc_addr=HOST:PORT`. SIGTERM and SIGINT stop it cleanly; a second signal ends it at once. Certificates and the
 /// access policy are read again once a minute if they have changed, and at SIGHUP.
 ///
-/// An option is given by a flag, otherwise by an environment variable, otherwise in the TOML file of --config.
+/// An option is given by a flag, otherwise by an environment variable, otherwise in the TOML file of --config, whose
+/// tables dist/seriatim.toml shows. `seriatim config show` prints the value of every option.
+///
+/// A node has two addresses: --bind-addr for its peers ([listen.peer] in the file), and --rpc-addr for clients
+/// ([listen.client]). Sizes accept KiB, MiB, GiB and TiB; durations need a unit: ms, s, m, h or d.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     options: ServeArgs,
+    /// Check the configuration as `seriatim config check` does, and exit
+    #[arg(long)]
+    check: bool,
 }
 
 impl Subcommand for Args {
@@ -58,23 +66,30 @@ impl Subcommand for Args {
     const HANDLES_SIGNALS: bool = true;
 
     fn run(&self, process: &Process) -> Result<(), Failure> {
+        if self.check {
+            return config_cmd::check(&self.options, process);
+        }
         run(&self.options, &process.unknown_variables)
     }
 }
 
 fn run(args: &ServeArgs, unknown_variables: &[String]) -> Result<(), Failure> {
-    let config = Config::load_with_files(args).map_err(|problems| {
-        Failure::new(Exit::BadConfig, problems.to_string(), "`seriatim serve --help` describes every option")
-    })?;
+    let loaded = LoadedConfig::read(args);
+    if !loaded.problems.is_empty() {
+        return Err(config_cmd::failure(config_cmd::problems(&loaded)));
+    }
+    let warnings = loaded.warnings.clone();
+    let config = loaded.config().map_err(|ConfigProblems(problems)| config_cmd::failure(problems))?;
     journal::init_log(config.logging.log_level);
     grpc::redirect_log();
+    warnings.iter().for_each(|warning| log::warn!("{warning}"));
     for name in unknown_variables.iter().filter(|name| *name != FeatureRange::TEST_MAX) {
         log::warn!("ignoring the environment variable {name}: no option has this name (see `seriatim serve --help`)");
     }
     let signals =
         SignalThread::start().map_err(|e| Failure::new(Exit::Failed, format!("can't handle signals: {e}"), ""))?;
     let name = config.node.node_name.clone();
-    let stop_max = STOP_MAX + Duration::from_secs(config.storage.hang_seconds_max);
+    let stop_max = STOP_MAX + config.storage.hang_max;
     let starting = StartNotifier::start();
     let mut modes = FileModes::of_node(&config, args.config.as_deref().map(Path::new));
     let agent = Agent::start(config).map_err(|e| failure_at_start(&e))?;

@@ -1,10 +1,27 @@
 //! The types that define an option: the form of its value, its default and its help text. The table of all options is
 //! in `options.rs`.
 //!
-//! The flag and the environment variable are derived from the name, which is the key in a TOML file: `bind_addr`,
-//! `--bind-addr`, `SERIATIM_BIND_ADDR`.
+//! The flag and the environment variable are derived from the name: `bind_addr`, `--bind-addr`, `SERIATIM_BIND_ADDR`.
+//! In a TOML file, an option is a key of a table, for example `addr` in `[listen.peer]`.
+
+use std::time::Duration;
 
 use super::units::{self, Unit};
+
+/// The tables of the TOML file in its order, with their titles in `--help`.
+pub(super) const TABLES: [(&str, &str); 11] = [
+    ("node", "Node"),
+    ("cluster", "Cluster"),
+    ("listen", "Both listeners"),
+    ("listen.client", "Listener for clients"),
+    ("listen.peer", "Listener for peers"),
+    ("access", "Access policy"),
+    ("storage", "Storage"),
+    ("scrub", "Verification of stored files"),
+    ("disk", "Disk space"),
+    ("limits", "Limits"),
+    ("logging", "Logging"),
+];
 
 /// The form of an option's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +56,13 @@ pub enum Form {
         /// The largest value.
         max: u64,
     },
+    /// A time span from `min` to `max`, inclusive.
+    Duration {
+        /// The shortest one.
+        min: Duration,
+        /// The longest one.
+        max: Duration,
+    },
 }
 
 impl Form {
@@ -53,6 +77,7 @@ impl Form {
             Form::File(content) => content,
             Form::LogLevel => "LEVEL",
             Form::Number { unit, .. } => unit.value_name(),
+            Form::Duration { .. } => "DURATION",
         }
     }
 
@@ -60,6 +85,9 @@ impl Form {
     pub(super) fn range(self) -> Option<String> {
         match self {
             Form::Number { unit, min, max } => Some(format!("{} to {}", unit.show(min), unit.show(max))),
+            Form::Duration { min, max } => {
+                Some(format!("{} to {}", units::show_duration(min), units::show_duration(max)))
+            }
             Form::LogLevel => Some("error, warn, info, debug, trace".to_owned()),
             Form::Switch
             | Form::ListenAddr
@@ -95,11 +123,22 @@ pub(super) struct Spec {
     pub example: Option<&'static str>,
     /// True if `dist/seriatim.toml` sets the option, false if the line is commented out.
     pub is_set_in_example: bool,
+    /// The earlier name of a duration, with which it is a number of seconds.
+    pub name_in_seconds: Option<&'static str>,
+    /// True if the option has no meaning without TLS.
+    pub needs_tls: bool,
 }
 
 impl Spec {
     pub const fn new(form: Form) -> Spec {
-        Spec { form, default: Default::None, example: None, is_set_in_example: false }
+        Spec {
+            form,
+            default: Default::None,
+            example: None,
+            is_set_in_example: false,
+            name_in_seconds: None,
+            needs_tls: false,
+        }
     }
 
     /// Sets a fixed default.
@@ -120,6 +159,17 @@ impl Spec {
     /// Makes the option mandatory. `example` is a possible value.
     pub const fn required(self, reason: &'static str, example: &'static str) -> Spec {
         Spec { default: Default::Required(reason), example: Some(example), ..self }
+    }
+
+    /// Keeps the earlier name of a duration, with which it is a number of seconds: as a hidden flag, as an environment
+    /// variable and in files without tables.
+    pub const fn was_in_seconds(self, name: &'static str) -> Spec {
+        Spec { name_in_seconds: Some(name), ..self }
+    }
+
+    /// Refuses the option together with `insecure`.
+    pub const fn needs_tls(self) -> Spec {
+        Spec { needs_tls: true, ..self }
     }
 
     /// Makes `dist/seriatim.toml` set the option to this value.
@@ -152,33 +202,70 @@ pub(super) const fn number(unit: Unit, min: u64, max: u64) -> Spec {
     Spec::new(Form::Number { unit, min, max })
 }
 
+pub(super) const fn duration(min: Duration, max: Duration) -> Spec {
+    Spec::new(Form::Duration { min, max })
+}
+
 /// One option of `seriatim serve`.
 #[derive(Debug)]
 pub struct OptionDef {
-    /// The key in a TOML file, for example `bind_addr`.
+    /// The name of which flag and environment variable are derived, for example `bind_addr`.
     pub name: &'static str,
-    /// The heading of the option's group in `--help` and in `dist/seriatim.toml`.
-    pub section: &'static str,
+    /// The place in a TOML file, for example `listen.peer.addr`.
+    pub path: &'static str,
     /// The flag without its dashes, for example `bind-addr`.
     pub flag: String,
     /// The environment variable, for example `SERIATIM_BIND_ADDR`.
     pub env: String,
     /// The help text, in full sentences.
     pub about: String,
+    /// The flag and the environment variable of [`Spec::name_in_seconds`].
+    pub(super) in_seconds: Option<(String, String)>,
     pub(super) spec: Spec,
 }
 
 impl OptionDef {
     /// Creates an entry. `about` is a doc comment, so each of its lines starts with a space.
-    pub(super) fn new(section: &'static str, name: &'static str, about: &str, spec: Spec) -> OptionDef {
+    pub(super) fn new(name: &'static str, path: &'static str, about: &str, spec: Spec) -> OptionDef {
         OptionDef {
             name,
-            section: section.trim(),
-            flag: name.replace('_', "-"),
-            env: format!("SERIATIM_{}", name.to_uppercase()),
+            path,
+            flag: flag(name),
+            env: env(name),
             about: about.trim().to_owned(),
+            in_seconds: spec.name_in_seconds.map(|name| (flag(name), env(name))),
             spec,
         }
+    }
+
+    /// The table in a TOML file, for example `listen.peer`.
+    pub fn table(&self) -> &'static str {
+        self.path.rsplit_once('.').map_or("", |(table, _)| table)
+    }
+
+    /// The key in its table, for example `addr`.
+    pub fn key(&self) -> &'static str {
+        self.path.rsplit_once('.').map_or(self.path, |(_, key)| key)
+    }
+
+    /// The earlier name, with which it is a number of seconds; empty if there is none.
+    pub(super) fn name_in_seconds(&self) -> &'static str {
+        self.spec.name_in_seconds.unwrap_or_default()
+    }
+
+    /// The name as flag, with its side if the flag does not say it: `--bind-addr (for peers)`.
+    pub(super) fn flag_label(&self) -> String {
+        format!("--{}{}", self.flag, self.side())
+    }
+
+    /// ` (for peers)` or ` (for clients)`, if the option belongs to one listener and its name does not say to which.
+    pub(super) fn side(&self) -> &'static str {
+        let side = match self.table() {
+            "listen.client" => " (for clients)",
+            "listen.peer" => " (for peers)",
+            _ => "",
+        };
+        if self.name.contains("client") || self.name.contains("peer") { "" } else { side }
     }
 
     /// The default as text for the help; `None` if the option has no default.
@@ -194,10 +281,30 @@ impl OptionDef {
         let Form::Number { unit, min, max } = self.spec.form else {
             return Err(format!("{text:?} is given, where the code expects no number"));
         };
-        match units::parse(text) {
+        match unit.parse(text) {
             Some(number) if (min..=max).contains(&number) => Ok(number),
             Some(_) => Err(format!("{text} is not between {} and {}", unit.show(min), unit.show(max))),
             None => Err(format!("{text:?} is not a {}", unit.describe())),
         }
     }
+
+    /// Parses a duration and checks its bounds.
+    pub(super) fn duration(&self, text: &str) -> Result<Duration, String> {
+        let Form::Duration { min, max } = self.spec.form else {
+            return Err(format!("{text:?} is given, where the code expects no duration"));
+        };
+        let duration = units::parse_duration(text)?;
+        if (min..=max).contains(&duration) {
+            return Ok(duration);
+        }
+        Err(format!("{text} is not between {} and {}", units::show_duration(min), units::show_duration(max)))
+    }
+}
+
+fn flag(name: &str) -> String {
+    name.replace('_', "-")
+}
+
+fn env(name: &str) -> String {
+    format!("SERIATIM_{}", name.to_uppercase())
 }

@@ -1,17 +1,20 @@
 //! Generates `dist/seriatim.toml` and the table of settings in `docs/OPERATIONS.md` from the table of options.
 
 use super::definition::{Default, Form, OptionDef};
-use super::options::options;
+use super::file::{CONFIG_VERSION, VERSION_KEY};
+use super::options::tables;
 
 const HEADER: &str = "\
 # The configuration of one node: every option of `seriatim serve`.
 #
-# An option is given by a flag (--bind-addr), otherwise by an environment variable
+# An option is given by its flag (--bind-addr), otherwise by an environment variable
 # (SERIATIM_BIND_ADDR), otherwise here. A line that begins with \"#name =\" shows an option's default,
-# or an example if it has no default. All errors are reported at once, with exit code 78.
+# or an example if it has no default. Sizes have a unit (KiB, MiB, GiB, TiB) or are bytes; durations
+# have a unit (ms, s, m, h, d). `seriatim config check FILE` reports all mistakes at once, and
+# `seriatim config show FILE` prints the value of every option.
 #
-# Three hosts use the same file, except for bind_addr and rpc_addr. One of them founds the cluster,
-# once: see bootstrap. docs/OPERATIONS.md describes each step.
+# Three hosts use the same file, except for the two addresses. One of them founds the cluster, once:
+# see bootstrap. docs/OPERATIONS.md describes each step.
 #
 # Generated from src/config/options.rs: edit that file, then run `make update-golden`.
 ";
@@ -20,27 +23,25 @@ const COLUMNS: usize = 100;
 
 /// Returns the content of `dist/seriatim.toml`.
 pub fn example_file() -> String {
-    let mut text = HEADER.to_owned();
-    let mut section = "";
-    for option in options() {
-        if option.section != section {
-            section = option.section;
-            text += &format!("\n# --- {section}\n");
+    let mut text = format!("{HEADER}\n{VERSION_KEY} = {CONFIG_VERSION}\n");
+    for (table, title, options) in tables() {
+        text += &format!("\n# --- {title}\n[{table}]\n");
+        for option in options {
+            text.push('\n');
+            for line in wrap(&format!("{}{}", option.about, facts(option)), COLUMNS - 2) {
+                text += &format!("# {line}\n");
+            }
+            let hash = if option.spec.is_set_in_example { "" } else { "#" };
+            text += &format!("{hash}{} = {}\n", option.key(), toml_value(option));
         }
-        text.push('\n');
-        for line in wrap(&format!("{}{}", option.about, facts(option)), COLUMNS - 2) {
-            text += &format!("# {line}\n");
-        }
-        let hash = if option.spec.is_set_in_example { "" } else { "#" };
-        text += &format!("{hash}{} = {}\n", option.name, toml_value(option));
     }
     text
 }
 
 /// Returns the table of settings, in Markdown.
 pub fn settings_table() -> String {
-    let mut text = "| option | default | values | meaning |\n|---|---|---|---|\n".to_owned();
-    for option in options() {
+    let mut text = "| option | in the file | default | values | meaning |\n|---|---|---|---|---|\n".to_owned();
+    for option in tables().flat_map(|(_, _, options)| options) {
         let default = match option.spec.default {
             Default::Value(value) => format!("`{value}`"),
             Default::Derived(text) => text.to_owned(),
@@ -49,7 +50,7 @@ pub fn settings_table() -> String {
         };
         let values = option.spec.form.range().unwrap_or_else(|| option.spec.form.value_name().to_owned());
         let about = option.about.replace('|', "\\|").replace('<', "\\<").replace('>', "\\>");
-        text += &format!("| `{}` | {default} | {values} | {about} |\n", option.name);
+        text += &format!("| `{}` | `{}` | {default} | {values} | {about} |\n", option.name, option.path);
     }
     text
 }
@@ -61,7 +62,7 @@ fn facts(option: &OptionDef) -> String {
         Default::Value(_) | Default::None | Default::Required(_) => String::new(),
     };
     let range = option.spec.form.range().map_or_else(String::new, |range| format!(" Values: {range}."));
-    default + range.as_str()
+    format!("{default}{range} Flag: --{}.", option.flag)
 }
 
 fn toml_value(option: &OptionDef) -> String {

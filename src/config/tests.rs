@@ -1,5 +1,7 @@
 //! Tests which values the options accept, and the error messages.
 
+use std::time::Duration;
+
 use super::*;
 use crate::golden::{assert_golden_part, assert_golden_text};
 
@@ -74,30 +76,34 @@ fn reports_all_errors_at_once() {
     assert_eq!(
         options,
         [
-            "rpc-addr",
-            "node-name",
-            "cluster-name",
-            "join",
-            "bootstrap",
-            "acl-policy-file",
-            "segment-bytes",
-            "peer-memory-bytes-max",
-            "log-level",
-            "bind-addr",
-            "advertise-rpc-addr",
-            "peer-key-file"
+            "--rpc-addr (for clients)",
+            "--node-name",
+            "--cluster-name",
+            "--join",
+            "--bootstrap",
+            "--acl-policy-file (access.policy_file in the file)",
+            "--segment-bytes",
+            "--peer-memory-bytes-max",
+            "--log-level",
+            "--bind-addr (for peers)",
+            "--advertise-rpc-addr (for clients)",
+            "--peer-key-file (listen.peer.key_file in the file)"
         ],
         "{found:#?}"
     );
     let text = ConfigProblems(found).to_string();
-    assert!(text.starts_with("invalid configuration, 12 errors:\n  rpc-addr: "), "{text}");
+    assert!(text.starts_with("invalid configuration, 12 errors:\n  --rpc-addr (for clients): "), "{text}");
 }
 
 #[test]
 fn reports_every_missing_option() {
     let found = problems(&ServeArgs { node_name: Some("n".into()), ..ServeArgs::default() });
     assert_eq!(found.len(), 6, "{found:#?}");
-    assert!(found[1].starts_with("client-ca-file: is missing; `seriatim certs`"), "{}", found[1]);
+    assert!(
+        found[1].starts_with("--client-ca-file (listen.client.ca_file in the file): is missing; `seriatim certs`"),
+        "{}",
+        found[1]
+    );
 }
 
 #[test]
@@ -113,7 +119,10 @@ fn insecure_requires_loopback_and_excludes_certificates() {
     assert_eq!(Config::load(&insecure("127.0.0.1:1", "[::1]:2")).expect("a configuration").tls, None);
     assert_eq!(problems(&insecure("192.0.2.1:1", "127.0.0.1:2")).len(), 1);
     let everywhere = ServeArgs { advertise_rpc_addr: Some("a:2".into()), ..insecure("127.0.0.1:1", "0.0.0.0:2") };
-    assert_eq!(problems(&everywhere), ["insecure: only allowed on loopback addresses, and rpc-addr is 0.0.0.0:2"]);
+    assert_eq!(
+        problems(&everywhere),
+        ["--insecure: only allowed on loopback addresses, and --rpc-addr (for clients) is 0.0.0.0:2"]
+    );
     let both = ServeArgs { insecure: Some("true".into()), ..secure() };
     assert_eq!(problems(&both).len(), 5);
 }
@@ -155,58 +164,6 @@ fn checks_advertised_and_join_addresses() {
     assert!(problems(&v6)[0].contains("advertise-bind-addr"));
 }
 
-#[test]
-fn flags_take_precedence_over_the_file_and_the_file_over_defaults() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let file = dir.path().join("seriatim.toml");
-    fs::write(
-        &file,
-        "node_name = \"from-file\"\ncluster_name = \"c\"\njoin = [\"a:1\", \"b:2\"]\nbootstrap = true\n\
-         insecure = true\nsegment_bytes = 1048576\nacl_policy_file = \"p.csv\"\n",
-    )
-    .expect("written");
-    let path = file.display().to_string();
-    let from_file = Config::load(&parse(&["--config", &path]).expect("arguments")).expect("a configuration");
-    assert_eq!((from_file.node.node_name.as_str(), from_file.cluster.cluster_name.as_str()), ("from-file", "c"));
-    assert_eq!(
-        (from_file.cluster.join, from_file.cluster.bootstrap, from_file.storage.segment_bytes),
-        (vec!["a:1".into(), "b:2".into()], true, 1 << 20)
-    );
-    let flags =
-        ["--config", &path, "--node-name=flag", "--join", "c:3,d:4", "--bootstrap=false", "--segment-bytes", "2MiB"];
-    let from_flags = Config::load(&parse(&flags).expect("arguments")).expect("a configuration");
-    assert_eq!((from_flags.node.node_name.as_str(), from_flags.cluster.cluster_name.as_str()), ("flag", "c"));
-    assert_eq!(
-        (from_flags.cluster.join, from_flags.cluster.bootstrap, from_flags.storage.segment_bytes),
-        (vec!["c:3".into(), "d:4".into()], false, 2 << 20)
-    );
-}
-
-#[test]
-fn reports_the_file_and_the_key_of_an_error() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let file = dir.path().join("seriatim.toml");
-    let with = |text: &str| {
-        fs::write(&file, text).expect("written");
-        problems(&ServeArgs { config: Some(file.display().to_string()), ..secure() })
-    };
-    let found = with("bind-addr = \"127.0.0.1:1\"\nnode_name = [1]\njoin = 1.5\nsegment_bytes = -1\n");
-    assert_eq!(found.len(), 4, "{found:#?}");
-    assert!(found[2].ends_with("unknown option \"bind-addr\"; in a file it is written bind_addr"), "{found:#?}");
-    assert!(with("bind_adr = \"x\"\n")[0].ends_with("unknown option \"bind_adr\""));
-    let number = |text: &str| with(text).remove(0);
-    assert_eq!(number("hang_seconds_max = \"30s\"\n"), "hang-seconds-max: \"30s\" is not a whole number of seconds");
-    assert_eq!(number("streams_max = \"many\"\n"), "streams-max: \"many\" is not a whole number");
-    assert_eq!(
-        number("segment_bytes = \"64MB\"\n"),
-        "segment-bytes: \"64MB\" is not a number of bytes, like 67108864 or 64MiB"
-    );
-    assert!(with("bind_addr = ")[0].starts_with(&file.display().to_string()));
-    fs::remove_file(&file).expect("removed");
-    let missing = problems(&ServeArgs { config: Some(file.display().to_string()), ..secure() });
-    assert!(missing[0].starts_with("config: "), "{missing:?}");
-}
-
 /// A file that can't be read led to six lines of options that were missing, although the file had them.
 #[test]
 fn an_option_that_could_not_be_read_is_not_reported_as_missing() {
@@ -221,7 +178,7 @@ fn an_option_that_could_not_be_read_is_not_reported_as_missing() {
     };
     assert_eq!(with("bind_addr = ").len(), 1);
     let insecure = "node_name = \"n\"\nadvertise_bind_addr = \"a:1\"\nacl_policy_file = \"p\"\ninsecure = [true]\n";
-    assert_eq!(with(insecure), [format!("{}: insecure is not one value", file.display())]);
+    assert_eq!(with(insecure), [format!("{}:4: insecure is not one value", file.display())]);
     let hyphen = "node_name = \"n\"\nadvertise-bind-addr = \"a:1\"\nacl-policy-file = \"p\"\ninsecure = \"yes\"\n";
     let found = with(hyphen);
     assert!(found.len() == 3 && found.iter().all(|problem| !problem.contains("missing")), "{found:#?}");
@@ -244,16 +201,16 @@ fn reports_files_that_cannot_be_read_with_the_wrong_options() {
         segment_bytes: Some("many".into()),
         ..secure()
     };
-    let found = Config::load_with_files(&args).expect_err("wrong").0;
+    let found = LoadedConfig::read(&args).problems;
     let options: Vec<&str> = found.iter().map(|problem| problem.split(':').next().unwrap_or_default()).collect();
     let expected = [
-        "segment-bytes",
-        "server-cert-file",
-        "server-key-file",
-        "peer-cert-file",
-        "peer-key-file",
-        "peer-deny-file",
-        "acl-policy-file",
+        "--segment-bytes",
+        "--server-cert-file (for clients)",
+        "--server-key-file (for clients)",
+        "--peer-cert-file",
+        "--peer-key-file",
+        "--peer-deny-file",
+        "--acl-policy-file",
     ];
     assert_eq!(options, expected, "{found:#?}");
     assert!(found[1].contains("none.pem: No such file") && found[2].contains("is a directory"), "{found:#?}");
@@ -285,12 +242,12 @@ fn checks_the_watermarks_of_free_space() {
             disk_free_soft_bytes: given.disk_free_soft_bytes,
             disk_free_hard_bytes: given.disk_free_hard_bytes,
             disk_reserve_bytes: given.disk_reserve_bytes,
-            hang_seconds_max: given.hang_seconds_max,
+            hang_max: given.hang_max,
             ..secure()
         })
     };
     let plain = load(&[]).expect("a configuration");
-    assert_eq!((plain.disk_space, plain.storage.hang_seconds_max), (DiskSpace::default(), 30));
+    assert_eq!((plain.disk_space, plain.storage.hang_max), (DiskSpace::default(), Duration::from_secs(30)));
     let given = ["--disk-free-soft-bytes=2GiB", "--disk-free-hard-bytes=1GiB", "--disk-reserve-bytes=0"];
     let space = load(&given).expect("a configuration").disk_space;
     assert_eq!(
@@ -301,10 +258,10 @@ fn checks_the_watermarks_of_free_space() {
             disk_reserve_bytes: Some(0)
         }
     );
-    let bad = ["--disk-free-soft-bytes=2MiB", "--disk-free-hard-bytes=3MiB", "--hang-seconds-max=0"];
+    let bad = ["--disk-free-soft-bytes=2MiB", "--disk-free-hard-bytes=3MiB", "--hang-max=0s"];
     let problems = load(&bad).expect_err("bad").0;
     assert_eq!(problems.len(), 2, "{problems:#?}");
-    assert!(problems[1].contains("below disk-free-hard-bytes"), "{problems:#?}");
+    assert!(problems[1].contains("2MiB is below 3MiB, --disk-free-hard-bytes"), "{problems:#?}");
 }
 
 /// After adding an option to the table, run `make update-golden`.
@@ -325,4 +282,80 @@ fn every_default_is_accepted_and_every_option_is_described() {
     }
     args.insecure = None;
     Config::load(&args).expect("a configuration");
+}
+
+#[test]
+fn flags_take_precedence_over_the_file_and_the_file_over_defaults() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("seriatim.toml");
+    let text = "[node]\nname = \"from-file\"\n[cluster]\nname = \"c\"\njoin = [\"a:1\"]\nbootstrap = true\n\
+                [listen]\ninsecure = true\n[access]\npolicy_file = \"p.csv\"\n[storage]\nhang_max = \"20s\"\n";
+    fs::write(&file, text).expect("written");
+    let path = file.display().to_string();
+    let from_file = Config::load(&parse(&["--config", &path]).expect("arguments")).expect("a configuration");
+    assert_eq!((from_file.node.node_name.as_str(), from_file.cluster.cluster_name.as_str()), ("from-file", "c"));
+    assert_eq!((from_file.cluster.join, from_file.cluster.bootstrap), (vec!["a:1".into()], true));
+    let flags =
+        ["--config", &path, "--node-name=flag", "--join", "c:3,d:4", "--bootstrap=false", "--segment-bytes", "2MiB"];
+    let args = parse(&flags).expect("arguments");
+    let from_flags = Config::load(&args).expect("a configuration");
+    assert_eq!((from_flags.node.node_name.as_str(), from_flags.cluster.cluster_name.as_str()), ("flag", "c"));
+    assert_eq!(
+        (from_flags.cluster.join, from_flags.cluster.bootstrap, from_flags.storage.segment_bytes),
+        (vec!["c:3".into(), "d:4".into()], false, 2 << 20)
+    );
+    let settings = LoadedConfig::read(&args).settings;
+    let shown = |name: &str| {
+        let setting = settings.iter().find(|setting| setting.option.name == name).expect("an option");
+        let origin = setting.origin.to_string().replace(&path, "FILE");
+        format!("{} from {origin}", setting.value.as_deref().unwrap_or("nothing"))
+    };
+    for (name, expected) in [
+        ("node_name", "flag from --node-name"),
+        ("join", "c:3,d:4 from --join"),
+        ("cluster_name", "c from FILE:4: cluster.name"),
+        ("hang_max", "20s from FILE:12: storage.hang_max"),
+        ("scrub_interval", "7d from default"),
+        ("segment_bytes", "2MiB from --segment-bytes"),
+        ("mdns", "false from default"),
+        ("advertise_bind_addr", "127.0.0.1:8401 from default"),
+        ("peer_ca_file", "nothing from default"),
+        ("disk_reserve_bytes", "32MiB, at most a 32nd of the file system from default"),
+        ("log_level", "info from default"),
+    ] {
+        assert_eq!(shown(name), expected, "{name}");
+    }
+    assert_eq!(settings.len(), options().len());
+}
+
+/// Existing units and scripts run on.
+#[test]
+fn the_earlier_names_of_durations_take_seconds() {
+    let hang_max = |line: &[&str]| {
+        let args = ServeArgs { origins: Origins::default(), ..parse(line).expect("arguments") };
+        let duration = Config::load(&ServeArgs { hang_max: args.hang_max, ..secure() }).map(|c| c.storage.hang_max);
+        duration.map(|duration| duration.as_secs()).map_err(|e| e.0)
+    };
+    assert_eq!(hang_max(&["--hang-seconds-max=5"]), Ok(5));
+    assert_eq!(hang_max(&["--hang-seconds-max=5m"]), Ok(300));
+    assert_eq!(hang_max(&["--hang-max=5m"]), Ok(300));
+    assert!(hang_max(&["--hang-max=5"]).expect_err("no unit")[0].contains("5 seconds are written 5s"));
+    let wrong = problems(&ServeArgs {
+        node_name: Some("n".into()),
+        ..parse(&["--hang-seconds-max=x", "--insecure", "--acl-policy-file=p"]).expect("arguments")
+    });
+    assert!(wrong.len() == 1 && wrong[0].starts_with("--hang-seconds-max: \"x\" is not a duration"), "{wrong:?}");
+    let both = ["--hang-seconds-max=5", "--hang-max=5s", "--insecure", "--acl-policy-file=p", "--node-name=n"];
+    let both = problems(&parse(&both).expect("arguments"));
+    assert_eq!(both, ["--hang-max: the same option is set by --hang-seconds-max; remove one of them"]);
+    let hidden = <ServeArgs as clap::Args>::augment_args(clap::Command::new("serve")).render_long_help().to_string();
+    assert!(!hidden.contains("seconds-max") && hidden.contains("--hang-max <DURATION>"), "{hidden}");
+}
+
+#[test]
+fn every_option_has_a_place_in_the_file_of_its_own() {
+    let paths: BTreeSet<&str> = options().iter().map(|option| option.path).collect();
+    assert_eq!(paths.len(), options().len());
+    let in_tables: usize = tables().map(|(_, _, options)| options.count()).sum();
+    assert_eq!(in_tables, options().len(), "each table is listed");
 }

@@ -35,24 +35,24 @@ impl TlsFiles {
         }
     }
 
-    /// Returns the configured files. For each one that is not configured, a problem is added.
+    /// Returns the configured files. For each one that is not configured, a problem is added, and its path is empty.
     pub(super) fn of(options: TlsOptions, problems: &mut Problems) -> TlsFiles {
-        let mut take = |flag: &str, file: Option<PathBuf>| {
+        let mut take = |name: &'static str, file: Option<PathBuf>| {
             file.unwrap_or_else(|| {
-                if !problems.is_unknown(flag) && !problems.is_unknown("insecure") {
-                    problems.push(format!("{flag}: is missing; `seriatim certs` makes certificates for a test"));
+                if !problems.is_unknown(name) && !problems.is_unknown("insecure") {
+                    problems.push_for(name, "is missing; `seriatim certs` makes certificates for a test");
                 }
                 PathBuf::new()
             })
         };
-        let client_ca_file = take("client-ca-file", options.client_ca_file);
+        let client_ca_file = take("client_ca_file", options.client_ca_file);
         TlsFiles {
             peer_ca_file: options.peer_ca_file.unwrap_or_else(|| client_ca_file.clone()),
             client_ca_file,
-            server_cert_file: take("server-cert-file", options.server_cert_file),
-            server_key_file: take("server-key-file", options.server_key_file),
-            peer_cert_file: take("peer-cert-file", options.peer_cert_file),
-            peer_key_file: take("peer-key-file", options.peer_key_file),
+            server_cert_file: take("server_cert_file", options.server_cert_file),
+            server_key_file: take("server_key_file", options.server_key_file),
+            peer_cert_file: take("peer_cert_file", options.peer_cert_file),
+            peer_key_file: take("peer_key_file", options.peer_key_file),
         }
     }
 }

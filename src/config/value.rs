@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use log::LevelFilter;
 
@@ -9,6 +10,7 @@ use super::address::host_port;
 use super::definition::{Default, Form, OptionDef};
 use super::names::{check_cluster_name, host_name};
 use super::problems::Problems;
+use super::units;
 use crate::types::NodeName;
 
 /// Implemented by the types of option values.
@@ -24,11 +26,14 @@ pub(super) trait Value: Sized {
         }
     }
 
+    /// Formats the value as a user would write it; `None` if there is none.
+    fn show(&self, option: &OptionDef) -> Option<String>;
+
     /// Returns a substitute for an invalid value, so that the other options can still be checked.
     fn placeholder() -> Self;
 }
 
-/// Returns the value of an option. If it is invalid or missing, adds a problem: the flag, a colon and the reason.
+/// Returns the value of an option. If it is invalid or missing, adds a problem.
 pub(super) fn read<T: Value>(option: Option<&OptionDef>, given: Option<&str>, problems: &mut Problems) -> T {
     let Some(option) = option else { return T::placeholder() };
     let value = match (given, option.spec.default) {
@@ -36,10 +41,10 @@ pub(super) fn read<T: Value>(option: Option<&OptionDef>, given: Option<&str>, pr
         (None, Default::Derived(_) | Default::None | Default::Required(_)) => T::missing(option),
     };
     value.unwrap_or_else(|problem| {
-        if given.is_some() || !problems.is_unknown(&option.flag) {
-            problems.push(format!("{}: {problem}", option.flag));
+        if given.is_some() || !problems.is_unknown(option.name) {
+            problems.push_for(option.name, &problem);
         }
-        problems.set_unknown(&option.flag);
+        problems.set_unknown(option.name);
         T::placeholder()
     })
 }
@@ -54,6 +59,10 @@ impl<T: Value> Value for Option<T> {
         Ok(None)
     }
 
+    fn show(&self, option: &OptionDef) -> Option<String> {
+        self.as_ref().and_then(|value| value.show(option))
+    }
+
     fn placeholder() -> Self {
         None
     }
@@ -62,6 +71,10 @@ impl<T: Value> Value for Option<T> {
 impl Value for bool {
     fn parse(_: &OptionDef, text: &str) -> Result<Self, String> {
         text.parse().map_err(|_| format!("{text:?} is not true or false"))
+    }
+
+    fn show(&self, _: &OptionDef) -> Option<String> {
+        Some(self.to_string())
     }
 
     fn placeholder() -> Self {
@@ -74,14 +87,39 @@ impl Value for u64 {
         option.number(text)
     }
 
+    fn show(&self, option: &OptionDef) -> Option<String> {
+        match option.spec.form {
+            Form::Number { unit, .. } => Some(unit.show(*self)),
+            _ => Some(self.to_string()),
+        }
+    }
+
     fn placeholder() -> Self {
         0
+    }
+}
+
+impl Value for Duration {
+    fn parse(option: &OptionDef, text: &str) -> Result<Self, String> {
+        option.duration(text)
+    }
+
+    fn show(&self, _: &OptionDef) -> Option<String> {
+        Some(units::show_duration(*self))
+    }
+
+    fn placeholder() -> Self {
+        Duration::from_secs(1)
     }
 }
 
 impl Value for LevelFilter {
     fn parse(_: &OptionDef, text: &str) -> Result<Self, String> {
         text.parse().map_err(|_| format!("{text:?} is not error, warn, info, debug or trace"))
+    }
+
+    fn show(&self, _: &OptionDef) -> Option<String> {
+        Some(self.as_str().to_lowercase())
     }
 
     fn placeholder() -> Self {
@@ -97,6 +135,10 @@ impl Value for PathBuf {
         Ok(PathBuf::from(text))
     }
 
+    fn show(&self, _: &OptionDef) -> Option<String> {
+        Some(self.display().to_string())
+    }
+
     fn placeholder() -> Self {
         PathBuf::new()
     }
@@ -107,10 +149,15 @@ impl Value for SocketAddr {
         text.parse().map_err(|_| {
             format!(
                 "{text:?} is not an IP address and a port, like 192.0.2.1:8401; to be reached by a host name, set \
-                 advertise-{}",
-                option.flag
+                 --advertise-{} ({}.advertise in the file) too",
+                option.flag,
+                option.table()
             )
         })
+    }
+
+    fn show(&self, _: &OptionDef) -> Option<String> {
+        Some(self.to_string())
     }
 
     /// Has port 0, so that it does not conflict with another address.
@@ -128,6 +175,10 @@ impl Value for NodeName {
         NodeName::new(&host_name()).map_err(|e| format!("the name of this host can't be used: {e}"))
     }
 
+    fn show(&self, _: &OptionDef) -> Option<String> {
+        Some(self.to_string())
+    }
+
     fn placeholder() -> Self {
         NodeName::placeholder()
     }
@@ -141,6 +192,10 @@ impl Value for String {
             check_cluster_name(text)?;
         }
         Ok(text.to_owned())
+    }
+
+    fn show(&self, _: &OptionDef) -> Option<String> {
+        Some(self.clone())
     }
 
     fn placeholder() -> Self {
@@ -158,6 +213,10 @@ impl Value for Vec<String> {
 
     fn missing(_: &OptionDef) -> Result<Self, String> {
         Ok(Vec::new())
+    }
+
+    fn show(&self, _: &OptionDef) -> Option<String> {
+        (!self.is_empty()).then(|| self.join(","))
     }
 
     fn placeholder() -> Self {

@@ -124,9 +124,10 @@ fn reports_every_mistake_in_a_configuration() {
     let mistakes = ["--bind-addr=0.0.0.0:0", "--segment-bytes=many", "--node-name=a/b"];
     assert_bad_config(&serve(&site, &mistakes), &["bind-addr", "segment-bytes", "node-name"]);
     let file = site.path().join("seriatim.toml");
-    fs::write(&file, "bind_addr = \"here\"\nsegment_size = 5\ncluster_name = \"A B\"\n").expect("a file");
+    fs::write(&file, "[listen.peer]\naddr = \"here\"\n[storage]\nsegment_size = 5\n[cluster]\nname = \"A B\"\n")
+        .expect("a file");
     let output = site.command(&["serve", "--config", "seriatim.toml"]).output().expect("runs");
-    assert_bad_config(&output, &["bind-addr", "segment_size", "cluster-name"]);
+    assert_bad_config(&output, &["seriatim.toml:2: listen.peer.addr", "segment_size", "seriatim.toml:6: cluster.name"]);
 }
 
 #[test]

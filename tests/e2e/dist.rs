@@ -5,7 +5,7 @@ use std::fs;
 use clap::Args as _;
 use seriatim::cli::command::cli;
 use seriatim::cli::exit::Exit;
-use seriatim::config::{Config, ServeArgs};
+use seriatim::config::{Config, ServeArgs, options};
 
 use crate::harness::Site;
 
@@ -33,26 +33,44 @@ fn load(site: &Site, toml: &str) -> Config {
     Config::load(&args).expect("a valid configuration")
 }
 
-/// Returns the name of the option that a line sets, or would set without its `#`.
-fn option(line: &str) -> Option<&str> {
+/// Returns the key that a line sets, or would set without its `#`.
+fn key(line: &str) -> Option<&str> {
     let (name, _) = line.strip_prefix('#').unwrap_or(line).split_once(" = ")?;
     name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_').then_some(name)
+}
+
+/// Returns the keys of the file with their tables, in its order: `listen.peer.addr`.
+fn paths(toml: &str) -> Vec<String> {
+    let mut table = String::new();
+    let mut paths = Vec::new();
+    for line in toml.lines() {
+        match line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            Some(name) => table = format!("{name}."),
+            None => paths.extend(key(line).map(|key| format!("{table}{key}"))),
+        }
+    }
+    paths
 }
 
 #[test]
 fn the_configuration_file_names_every_option_with_its_default() {
     let site = Site::new();
-    let named: Vec<&str> = TOML.lines().filter_map(option).collect();
     let command = ServeArgs::augment_args(clap::Command::new("serve"));
-    let options = command.get_arguments().map(|a| a.get_id().as_str()).filter(|id| *id != "config");
-    let (mut named, mut options) = (named.clone(), options.collect::<Vec<_>>());
+    let shown = command.get_arguments().filter(|argument| !argument.is_hide_set());
+    let mut flags: Vec<&str> = shown.map(|a| a.get_id().as_str()).filter(|id| *id != "config").collect();
+    let mut names: Vec<&str> = options().iter().map(|option| option.name).collect();
+    flags.sort_unstable();
+    names.sort_unstable();
+    assert_eq!(flags, names);
+    let mut named = paths(TOML);
+    let mut expected: Vec<String> = options().iter().map(|option| option.path.to_owned()).collect();
+    expected.push("config_version".to_owned());
     named.sort_unstable();
-    options.sort_unstable();
-    assert_eq!(named, options);
+    expected.sort_unstable();
+    assert_eq!(named, expected);
 
     let as_it_is = load(&site, TOML);
-    let all: Vec<&str> =
-        TOML.lines().map(|l| if option(l).is_some() { l.trim_start_matches('#') } else { l }).collect();
+    let all: Vec<&str> = TOML.lines().map(|l| if key(l).is_some() { l.trim_start_matches('#') } else { l }).collect();
     let mut all = load(&site, &all.join("\n"));
     // These have no default: their values in the file are examples.
     assert!(all.node.advertise_bind_addr.take().is_some());

@@ -115,14 +115,24 @@ fn the_settings_table_has_every_option_of_the_configuration_file() {
     let operations = Document::read(Path::new("docs/OPERATIONS.md"));
     let rows: Vec<String> = operations.rows(SETTINGS).into_iter().map(|(_, row)| row).collect();
     let toml = fs::read_to_string("dist/seriatim.toml").expect("the configuration file");
-    let options = toml.lines().filter_map(|line| {
-        let (name, _) = line.strip_prefix('#').unwrap_or(line).split_once(" = ")?;
-        name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_').then_some(name)
-    });
+    let mut table = String::new();
+    let mut options = Vec::new();
+    for line in toml.lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            table = name.to_owned();
+        } else if let Some((key, _)) = line.strip_prefix('#').unwrap_or(line).split_once(" = ")
+            && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+            && !table.is_empty()
+        {
+            options.push(format!("{table}.{key}"));
+        }
+    }
+    assert!(options.len() > 30, "{options:?}");
     assert_none(
         options
-            .filter(|name| !rows.iter().any(|row| row.contains(&format!("`{name}`"))))
-            .map(|name| format!("docs/OPERATIONS.md: the table of settings lacks `{name}`")),
+            .iter()
+            .filter(|path| !rows.iter().any(|row| row.contains(&format!("`{path}`"))))
+            .map(|path| format!("docs/OPERATIONS.md: the table of settings lacks `{path}`")),
     );
 }
 

@@ -74,7 +74,7 @@ fn main_thread_wakes(node: &Node) -> u64 {
     line.trim().parse().expect("a number")
 }
 
-/// The watchdog of a process that was suspended for longer than `hang_seconds_max` took that for a hanging disk, and aborted the
+/// The watchdog of a process that was suspended for longer than `hang_max` took that for a hanging disk, and aborted the
 /// process.
 #[test]
 fn a_suspended_node_resumes() {

@@ -19,6 +19,7 @@ mod cli_ends;
 mod cli_log;
 mod cli_profiles;
 mod clocks;
+mod config;
 mod damage;
 mod descriptors;
 mod differs;

@@ -69,7 +69,7 @@ fn a_hanging_sync_aborts_the_process() {
     let (status, log) = fail_under_load(&Fault::SyncHang("groups/1/0"));
     assert_eq!(status.signal(), Some(SIGABRT), "{log}");
     assert!(log.contains("thread log-writer hangs"), "{log}");
-    assert!(begin.elapsed() < TIMEOUT, "not long after hang_seconds_max");
+    assert!(begin.elapsed() < TIMEOUT, "not long after hang_max");
 }
 
 /// A shutdown waits for running syncs, but not forever.

@@ -60,12 +60,8 @@ fn one(value: &ReflectValueRef<'_>) -> String {
 
 fn any_text(any: &Any) -> String {
     let name = any.type_url.rsplit('/').next().unwrap_or_default();
-    let details = [
-        ErrorInfo::descriptor(),
-        RetryInfo::descriptor(),
-        BadRequest::descriptor(),
-        LocalizedMessage::descriptor(),
-    ];
+    let details =
+        [ErrorInfo::descriptor(), RetryInfo::descriptor(), BadRequest::descriptor(), LocalizedMessage::descriptor()];
     let unpacked = details
         .iter()
         .find(|descriptor| descriptor.full_name() == name)
