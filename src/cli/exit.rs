@@ -241,7 +241,7 @@ mod tests {
         let next = "start a newer version of seriatim on that node. Until then: `seriatim consume --from 4 --addr HOST:PORT` \
                     reads them from another node; `seriatim consume --from 6` continues after them";
         assert_eq!(failure.next, next);
-        status.metadata.clear();
+        status.metadata = [(key::OUTCOME.to_owned(), Outcome::None.code().to_owned())].into();
         let failure = Failure::of_status("n1:8400", &status);
         assert_eq!((failure.exit, failure.next.as_str()), (Exit::Failed, ""), "another feature that the node lacks");
     }

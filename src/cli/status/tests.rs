@@ -195,7 +195,7 @@ fn prints_a_table() {
     lines
         .iter_mut()
         .filter_map(|line| line.node.as_mut().ok())
-        .for_each(|node| node.groups[0].replicas = vec![voter(0)]);
+        .for_each(|node| node.groups[0].replicas = vec![Replica { is_voter: true, ..Replica::default() }]);
     assert_eq!(
         table(&report(lines)),
         "cluster demo (c0ffee), log default\n\
