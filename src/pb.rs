@@ -26,6 +26,12 @@ pub mod v1 {
     };
 }
 
+/// The file that declares `seriatim.v1.LogService`.
+#[cfg(test)]
+pub fn v1_log_service_file() -> &'static protobuf::reflect::FileDescriptor {
+    generated::log_service::file_descriptor()
+}
+
 /// The serialized `google.protobuf.FileDescriptorSet` of all files in `proto/`, with their imports.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pb/descriptors.bin"));
 

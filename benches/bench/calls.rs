@@ -23,9 +23,10 @@ use seriatim::thread::fatal_channel;
 /// A serialized message.
 pub type Bytes = Vec<u8>;
 
-pub const PRODUCE: Method<Bytes, Bytes> = method(MethodType::Unary, "/log.v1.Log/Produce");
-pub const PRODUCE_STREAM: Method<Bytes, Bytes> = method(MethodType::Duplex, "/log.v1.Log/ProduceStream");
-pub const CONSUME_STREAM: Method<Bytes, Bytes> = method(MethodType::ServerStreaming, "/log.v1.Log/ConsumeStream");
+pub const PRODUCE: Method<Bytes, Bytes> = method(MethodType::Unary, "/seriatim.v1.LogService/Produce");
+pub const PRODUCE_STREAM: Method<Bytes, Bytes> = method(MethodType::Duplex, "/seriatim.v1.LogService/ProduceStream");
+pub const CONSUME_STREAM: Method<Bytes, Bytes> =
+    method(MethodType::ServerStreaming, "/seriatim.v1.LogService/ConsumeStream");
 
 const fn method(ty: MethodType, name: &'static str) -> Method<Bytes, Bytes> {
     Method { ty, name, req_mar: Marshaller { ser: put, de: take }, resp_mar: Marshaller { ser: put, de: take } }

@@ -7,7 +7,7 @@ use super::core::WantedLogId;
 use super::error::Invalid;
 use super::messages::{Request, decode};
 use super::package::Package;
-use super::wire::canonical;
+use super::wire::{canonical, check_known};
 use crate::fuzz::{Loop, PROTOBUF_FIXED_BYTES, counted};
 use crate::pb::{self, health, log, v1};
 use crate::storage::payload::{RecordFields, check_stamped, encode_record, stamp_records};
@@ -167,6 +167,45 @@ fn produce_request() {
             bytes.len()
         );
         true
+    });
+}
+
+/// In `seriatim.v1`, the decoder of the hot path refuses exactly what the generic check refuses by the descriptor.
+#[test]
+fn strict_produce_request() {
+    let header = v1::Header { name: "a".into(), value: b"x".to_vec().into(), ..v1::Header::default() };
+    let record = v1::Record {
+        value: b"v".to_vec().into(),
+        offset: 9,
+        type_: 7,
+        append_time_us: 98,
+        key: Some(b"key".to_vec().into()),
+        headers: vec![header],
+        ..v1::Record::default()
+    };
+    let batch = v1::ProduceRequest {
+        log: "events".into(),
+        records: vec![v1::Record::default(), record],
+        expected_offset: Some(4),
+        log_id: Some("00000000000000ff".into()),
+        ..v1::ProduceRequest::default()
+    };
+    let seed = batch.write_to_bytes().expect("encoded");
+    Loop::new("strict_produce_request", vec![seed]).memory(400).memory_fixed(PROTOBUF_FIXED_BYTES).run(|bytes| {
+        match (AppendRequest::decode(bytes, Package::SeriatimV1), check_known::<v1::ProduceRequest>(bytes)) {
+            (Ok(_), Ok(())) => true,
+            // The generic check looks at neither texts nor values.
+            (
+                Err(Invalid::Malformed | Invalid::NoRecords | Invalid::LogName(_) | Invalid::ExpectedOffset(_)),
+                Ok(()),
+            ) => false,
+            // The first fault in the order of the bytes. A text that is not UTF-8 may come before.
+            (Err(ours), Err(theirs)) => {
+                assert!(ours == theirs || ours == Invalid::Malformed, "{ours:?} {theirs:?}");
+                false
+            }
+            (ours, theirs) => panic!("ours: {ours:?}, the generic check: {theirs:?}"),
+        }
     });
 }
 

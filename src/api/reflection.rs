@@ -12,7 +12,7 @@ use grpcio::{RpcStatusCode, WriteFlags};
 use protobuf::Message as _;
 use protobuf::descriptor::{DescriptorProto, EnumDescriptorProto, FileDescriptorProto, FileDescriptorSet};
 
-use super::error::ApiError;
+use super::error::{ApiError, Invalid};
 use super::messages::decode;
 use super::prelude::DuplexStream;
 use super::service::StreamEnd;
@@ -24,6 +24,9 @@ use crate::pb::reflection::{
 };
 
 type Reply = ServerReflectionResponse;
+
+/// The largest request. Names of files and symbols are much shorter.
+const REQUEST_BYTES_MAX: usize = 4 << 10;
 
 /// Serves `ServerReflectionInfo`.
 pub fn server_reflection_info(stream: DuplexStream<'_, Reply>) -> BoxFuture<'_, Result<(), StreamEnd>> {
@@ -46,6 +49,9 @@ async fn serve(stream: DuplexStream<'_, Reply>) -> Result<(), StreamEnd> {
             }
         };
         call.account.add(request.0.len());
+        if request.0.len() > REQUEST_BYTES_MAX {
+            return Err(Invalid::MessageTooLarge { bytes_max: REQUEST_BYTES_MAX }.into());
+        }
         let _bytes = service.limits.bytes(&call.principal(), request.0.len())?;
         let request: ServerReflectionRequest = decode(&request, call.package)?;
         let response = index.answer(request, &service.services);

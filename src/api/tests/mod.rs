@@ -9,6 +9,7 @@ mod requests;
 mod responses;
 mod streams;
 mod text;
+mod v1;
 
 use grpcio::{Error, RpcStatus, RpcStatusCode};
 use protobuf::Message;
