@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use grpcio::RpcStatusCode as Code;
 use rustix::process::{Pid, Signal, kill_process};
-use seriatim::pb::v1::ProduceRequest;
+use seriatim::pb::v1::{ConsumeRequest, ProduceRequest, Start};
 
 use crate::harness::{Cluster, eventually, record};
 
@@ -39,6 +39,29 @@ fn nothing_after_a_failed_request_is_appended() {
         assert_eq!((status.number("failed_request"), status.number("unknown_through")), (Some(1), None));
         assert_eq!(client.get_log("").expect("a log").position.next_offset, before + 1);
     }
+}
+
+/// A tail at the end of the log knew no offset until its first record came. If its node died before, it began at the new end,
+/// without what had been appended in between.
+#[test]
+fn a_tail_at_the_end_that_is_cut_before_its_first_record_loses_none() {
+    let mut cluster = Cluster::start(1);
+    let client = cluster.client(0);
+    client.produce("", vec![record("before")]).expect("produces");
+    let latest = ConsumeRequest { start: Start::START_LATEST.into(), ..ConsumeRequest::default() };
+    let mut tail = client.consume_stream(&latest, None).expect("a stream");
+    let first = tail.next().expect("a message at once").expect("no status");
+    assert_eq!((first.records.len(), first.resume_offset), (0, 1));
+    cluster.nodes[0].kill();
+    assert!(tail.next().expect("a status").is_err());
+    cluster.nodes[0].start_again();
+    let client = cluster.client(0);
+    eventually("it is appended", || client.produce("", vec![record("missed")]).map(drop).map_err(|e| e.to_string()));
+    let resume =
+        ConsumeRequest { offset: first.resume_offset, log_id: Some(first.log_id), ..ConsumeRequest::default() };
+    let messages = client.consume_stream(&resume, None).expect("a stream").map(|message| message.expect("no status"));
+    let next = messages.flat_map(|message| message.records).next().expect("a record");
+    assert_eq!((next.offset, &next.value[..]), (1, &b"missed"[..]));
 }
 
 /// `consume --follow` failed with "connection refused" when the connection broke after a silence longer than --timeout, although
