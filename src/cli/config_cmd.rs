@@ -7,7 +7,7 @@ use clap::{ArgMatches, Command, FromArgMatches};
 use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure};
-use super::output::{say, tell};
+use super::output::{OutputArgs, say, tell};
 use super::subcommand::{Process, Subcommand};
 use crate::agent::{AgentError, check_files};
 use crate::config::{Config, ConfigProblems, LoadedConfig, ServeArgs, Setting};
@@ -103,18 +103,8 @@ impl Subcommand for CheckArgs {
 pub struct ShowArgs {
     #[command(flatten)]
     source: Source,
-    /// Output format: a table, or one JSON object
-    #[arg(long, short, value_enum, value_name = "FORMAT", default_value = "table")]
-    output: ShowFormat,
-}
-
-/// How the options are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum ShowFormat {
-    /// Text for humans; it may change between versions
-    Table,
-    /// One JSON object, for programs
-    Json,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 impl Subcommand for ShowArgs {
@@ -129,10 +119,7 @@ impl Subcommand for ShowArgs {
         loaded.warnings.iter().for_each(|warning| tell(&format!("seriatim: {warning}")));
         let settings = loaded.settings.clone();
         loaded.config().map_err(|ConfigProblems(problems)| failure(problems))?;
-        match self.output {
-            ShowFormat::Table => say(&table(&settings)),
-            ShowFormat::Json => say(&format!("{}\n", json_of(&settings, options.config.as_deref()))),
-        }
+        self.output.say(|| table(&settings), || json_of(&settings, options.config.as_deref()))
     }
 }
 
