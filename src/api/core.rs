@@ -104,7 +104,7 @@ pub fn bounds(log: &OpenLog, visible: &Visible) -> LogBounds {
 /// The log id that a request requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WantedLogId {
-    /// Any.
+    /// The request requires none.
     Any,
     /// This one.
     Exactly(LogId),

@@ -58,7 +58,7 @@ pub enum Invalid {
     /// Neither `record` nor `records`, or an empty batch. Of `log.v1`.
     #[error("no record: set `record`, or at least one of `records`")]
     NoRecordOrRecords,
-    /// No `records`.
+    /// `records` is empty. Of `seriatim.v1`.
     #[error("no record: set at least one of `records`")]
     NoRecords,
     /// Both `record` and `records`.
@@ -113,7 +113,7 @@ pub enum Invalid {
     EnumValue {
         /// The path of the field.
         field: String,
-        /// The value.
+        /// The number that was sent.
         value: i32,
     },
     /// The method does not use the field.

@@ -149,6 +149,8 @@ impl Failure {
 /// that this is right for the reasons of newer nodes, too.
 fn exit_of(status: &Status) -> Exit {
     match status.code {
+        // A bug: whether the command changes anything is not known here, so it is not said to be unknown.
+        RpcStatusCode::INTERNAL => Exit::Failed,
         _ if !status.reason.is_empty() && status.outcome() == Outcome::Unknown => Exit::OutcomeUnknown,
         RpcStatusCode::RESOURCE_EXHAUSTED if !status.reason.is_empty() && status.outcome() == Outcome::None => {
             Exit::RefusedForNow
@@ -185,11 +187,12 @@ fn next_of(reason: ErrorReason, status: &Status) -> Option<&'static str> {
             "try again later. To join a cluster, start a blank node with --join HOST:PORT, the bind_addr of a member; to make \
              a new cluster, start one node, once, with --bootstrap",
         ),
+        CommittedNotApplied => Some("the change is done: the same command again prints the result"),
         Joining => Some("try again, or ask another node"),
         NoIdentity | NotAllowed | InvalidRequest | UnknownField | NotImplemented | RecordTooLarge | RequestTooLarge
         | NoSuchService | QueueFull | Shortage | LimitReached | LeaderChanged | NoLeader | AnotherCluster
         | Stopping | ReplicaDamaged | LeaderDamaged | RecordDamaged | RecordUnsupported | DeadlinePassed
-        | OutcomeUnknown | AnswerLost | InternalError | CommittedNotApplied => None,
+        | OutcomeUnknown | AnswerLost | InternalError => None,
     }
 }
 
