@@ -1,27 +1,35 @@
 #!/usr/bin/env bash
-# Generates the clients' committed code from proto/log/v1/log.proto. Downloads the generators, in these versions.
+# Generates the clients' committed code of seriatim.v1 from proto/. Downloads the generators, in these versions.
 # With a folder as its argument, it writes there instead.
 # The Python generator is an older one on purpose: its code runs with every newer grpcio, but not with an older one.
+# The generators are kept in the build folder, so that the next run does not download them.
 set -euo pipefail
 
 grpcio_tools=1.74.0
 protoc_gen_go=1.36.6
 protoc_gen_go_grpc=1.5.1
+protos=(seriatim/v1/errors.proto seriatim/v1/log_service.proto seriatim/v1/cluster_service.proto)
 
 cd "$(dirname "$0")/.."
 out=${1:-clients}
-mkdir -p "$out/python" "$out/go"
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+tools=${CARGO_TARGET_DIR:-target}/clients/generators
+mkdir -p "$out/python" "$out/go" "$tools"
+tools=$(realpath "$tools")
 
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check "grpcio-tools==$grpcio_tools"
-export GOBIN=$work/bin
+if ! "$tools/venv/bin/pip" show grpcio-tools 2>/dev/null | grep -qx "Version: $grpcio_tools"; then
+    python3 -m venv "$tools/venv"
+    "$tools/venv/bin/pip" install --quiet --disable-pip-version-check "grpcio-tools==$grpcio_tools"
+fi
+export GOBIN=$tools
+# Go keeps what it has built, so that this is done once.
 go install "google.golang.org/protobuf/cmd/protoc-gen-go@v$protoc_gen_go"
 go install "google.golang.org/grpc/cmd/protoc-gen-go-grpc@v$protoc_gen_go_grpc"
 
+module=github.com/seriatim-log/seriatim/clients/go
 # shellcheck disable=SC2054 # The commas belong to the options.
-PATH="$work/bin:$PATH" "$work/venv/bin/python" -m grpc_tools.protoc -I proto log/v1/log.proto \
+PATH="$tools:$PATH" "$tools/venv/bin/python" -m grpc_tools.protoc -I proto "${protos[@]}" \
     --python_out="$out/python" --pyi_out="$out/python" --grpc_python_out="$out/python" \
-    --go_out="$out/go" --go_opt=module=seriatim/clients/go \
-    --go-grpc_out="$out/go" --go-grpc_opt=module=seriatim/clients/go
+    --go_out="$out/go" --go_opt="module=$module" \
+    --go-grpc_out="$out/go" --go-grpc_opt="module=$module"
+# The errors have messages and no service.
+rm -f "$out/python/seriatim/v1/errors_pb2_grpc.py"

@@ -1,4 +1,4 @@
-module seriatim/clients/go
+module github.com/seriatim-log/seriatim/clients/go
 
 go 1.24
 

@@ -1,11 +1,12 @@
 // A client of Seriatim: produces, consumes and tails on any node, over mutual TLS.
 //
-// Written against log.proto only. Prints records as JSON, one per line, and bytes as UTF-8. README.md has examples.
+// Written against proto/seriatim/v1 only. Prints records as JSON, one per line, and bytes as UTF-8. README.md has examples.
 package main
 
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,27 +18,21 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/code"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/grpc/status"
-
-	"seriatim/clients/go/logv1"
+	"github.com/seriatim-log/seriatim/clients/go/seriatimv1"
 )
 
-const callTimeout = 10 * time.Second
-
-const usage = `client [--addr HOST:PORT] [--certs DIR] [--user NAME] [--log NAME] COMMAND
+const usage = `client [--addr HOST:PORT,...] [--certs DIR] [--user NAME] [--log NAME] COMMAND
   produce [--key K] [--header NAME=VALUE]... [--type N] VALUE...   one batch: all or nothing
-  pipe                                  each line of stdin is a record
-  get OFFSET                            one record
-  consume [--from OFFSET] [--max-records N]   the existing records; N 0: single records
-  tail [--from OFFSET] [--max-records N]      the same, then new records
-  servers                               the members, and which leads the log
+  pipe                                      each line of stdin is a record
+  get OFFSET                                one record
+  consume [--from FROM] [--max-records N]   the existing records. FROM: an offset, earliest (default) or latest
+  tail [--from FROM] [--max-records N]      the same, then new records. N: per message; 0: the server decides
+  servers                                   the members, and which leads the log
 `
 
-// client is one log, seen by one user through one node.
+// client is one log, seen by one user.
 type client struct {
-	logv1.LogClient
+	*nodes
 	name string
 	out  *json.Encoder
 }
@@ -51,7 +46,7 @@ func main() {
 
 func run(args []string) error {
 	flags := newFlags("client")
-	addr := flags.String("addr", "localhost:8400", "any node")
+	addrs := flags.String("addr", "localhost:8400", "nodes")
 	certs := flags.String("certs", "certs", "contains ca.pem, client-USER.pem")
 	user := flags.String("user", "root", "the user whose certificate to use")
 	name := flags.String("log", "", "the log; empty: default")
@@ -60,12 +55,12 @@ func run(args []string) error {
 		flags.Usage()
 		os.Exit(2)
 	}
-	conn, err := connect(*addr, *certs, *user)
+	nodes, err := connect(strings.Split(*addrs, ","), *certs, *user)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	c := &client{logv1.NewLogClient(conn), *name, json.NewEncoder(os.Stdout)}
+	defer nodes.close()
+	c := &client{nodes, *name, json.NewEncoder(os.Stdout)}
 	command, args := flags.Arg(0), flags.Args()[1:]
 	switch command {
 	case "produce":
@@ -85,9 +80,9 @@ func run(args []string) error {
 
 // produce appends its values as one batch and prints the offset of each.
 func (c *client) produce(args []string) error {
-	request := &logv1.ProduceRequest{Log: c.name}
+	request := &seriatimv1.ProduceRequest{Log: c.name}
 	var key []byte
-	var headers []*logv1.Header
+	var headers []*seriatimv1.Header
 	flags := newFlags("produce")
 	flags.Func("key", "", func(text string) error {
 		key = []byte(text) // Not nil, even if empty: an empty key is a key.
@@ -95,18 +90,16 @@ func (c *client) produce(args []string) error {
 	})
 	flags.Func("header", "", func(text string) error {
 		name, value, _ := strings.Cut(text, "=")
-		headers = append(headers, &logv1.Header{Name: name, Value: []byte(value)})
+		headers = append(headers, &seriatimv1.Header{Name: name, Value: []byte(value)})
 		return nil
 	})
 	kind := flags.Uint("type", 0, "")
 	flags.Parse(args)
 	for _, value := range flags.Args() {
-		record := &logv1.Record{Value: []byte(value), Type: uint32(*kind), Key: key, Headers: headers}
+		record := &seriatimv1.Record{Value: []byte(value), Type: uint32(*kind), Key: key, Headers: headers}
 		request.Records = append(request.Records, record)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
-	defer cancel()
-	response, err := c.Produce(ctx, request)
+	response, err := call(c.nodes, false, request, seriatimv1.LogServiceClient.Produce)
 	if err != nil {
 		return err
 	}
@@ -117,11 +110,13 @@ func (c *client) produce(args []string) error {
 }
 
 // pipe sends each line as a record, without waiting for responses, and prints the offset of each.
+//
+// It sends nothing again: that needs the requests that have no response yet, and failed_request of the error.
 func (c *client) pipe(input io.Reader) error {
 	// Ends the sender below if the stream fails.
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	stream, err := c.ProduceStream(ctx)
+	stream, err := c.client().ProduceStream(ctx)
 	if err != nil {
 		return err
 	}
@@ -139,12 +134,13 @@ func (c *client) pipe(input io.Reader) error {
 	}
 }
 
-func (c *client) sendLines(stream logv1.Log_ProduceStreamClient, lines *bufio.Reader) error {
+func (c *client) sendLines(stream seriatimv1.LogService_ProduceStreamClient, lines *bufio.Reader) error {
 	for {
 		line, err := lines.ReadBytes('\n')
 		if len(line) > 0 {
-			record := &logv1.Record{Value: bytes.TrimSuffix(line, []byte("\n"))}
-			if err := stream.Send(&logv1.ProduceRequest{Log: c.name, Record: record}); err != nil {
+			record := &seriatimv1.Record{Value: bytes.TrimSuffix(line, []byte("\n"))}
+			request := &seriatimv1.ProduceRequest{Log: c.name, Records: []*seriatimv1.Record{record}}
+			if err := stream.Send(request); err != nil {
 				return err // Says only that the stream has ended; Recv returns the reason.
 			}
 		}
@@ -167,56 +163,85 @@ func (c *client) get(args []string) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
-	defer cancel()
-	response, err := c.Consume(ctx, &logv1.ConsumeRequest{Log: c.name, Offset: offset})
+	request := &seriatimv1.ConsumeRequest{Log: c.name, Offset: offset, MaxRecords: 1}
+	response, err := call(c.nodes, true, request, seriatimv1.LogServiceClient.Consume)
 	if err != nil {
 		return err
 	}
-	return c.show(response.Record)
+	if len(response.Records) == 0 {
+		return fmt.Errorf("there is no record at offset %d yet: it is the next one", offset)
+	}
+	return c.show(response.Records[0])
 }
 
 // consume prints the records from an offset (by default the first); tail then waits for more.
 func (c *client) consume(command string, args []string) error {
-	request := &logv1.ConsumeRequest{Log: c.name, Start: logv1.Start_START_EARLIEST, StopAtEnd: command == "consume"}
+	request := &seriatimv1.ConsumeRequest{
+		Log: c.name, Start: seriatimv1.Start_START_EARLIEST, StopAtEnd: command == "consume",
+	}
 	flags := newFlags(command)
 	flags.Func("from", "", func(text string) (err error) {
-		request.Start = logv1.Start_START_OFFSET
-		request.Offset, err = strconv.ParseUint(text, 10, 64)
+		switch text {
+		case "earliest":
+			request.Start = seriatimv1.Start_START_EARLIEST
+		case "latest":
+			request.Start = seriatimv1.Start_START_LATEST
+		default:
+			request.Start = seriatimv1.Start_START_OFFSET
+			request.Offset, err = strconv.ParseUint(text, 10, 64)
+		}
 		return err
 	})
-	maxRecords := flags.Uint("max-records", 1000, "")
+	maxRecords := flags.Uint("max-records", 0, "")
 	flags.Parse(args)
 	request.MaxRecords = uint32(*maxRecords)
-	stream, err := c.ConsumeStream(context.Background(), request)
-	if err != nil {
-		return err
-	}
+	var until time.Time
 	for {
-		response, err := stream.Recv()
+		answered, err := c.read(request)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		if err != nil {
+		if answered || until.IsZero() {
+			until = time.Now().Add(callTimeout)
+		}
+		if !c.mayRepeat(err, until, true) {
 			return err
 		}
-		records := response.Records
-		if request.MaxRecords == 0 {
-			records = []*logv1.Record{response.Record} // One per message, in another field.
+	}
+}
+
+// read prints the records of a stream until it ends, and changes the request so that it continues there. Returns whether
+// there was any message.
+func (c *client) read(request *seriatimv1.ConsumeRequest) (answered bool, err error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	stream, err := c.client().ConsumeStream(ctx, request)
+	if err != nil {
+		return false, err
+	}
+	for {
+		response, err := stream.Recv()
+		if err != nil {
+			return answered, err
 		}
-		for _, record := range records {
+		for _, record := range response.Records {
 			if err := c.show(record); err != nil {
-				return err
+				return answered, err
 			}
 		}
+		// Where to continue after an error. The first message has no records if there are none; it says this too.
+		request.Start, request.Offset = seriatimv1.Start_START_OFFSET, response.ResumeOffset
+		if request.LogId == nil {
+			request.LogId = &response.LogId
+		}
+		answered, c.failed = true, 0
 	}
 }
 
 // servers prints the members of the cluster, and which of them leads the log.
 func (c *client) servers() error {
-	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
-	defer cancel()
-	response, err := c.GetServers(ctx, &logv1.GetServersRequest{Log: c.name})
+	request := &seriatimv1.GetServersRequest{Log: cmp.Or(c.name, "default")}
+	response, err := call(c.nodes, true, request, seriatimv1.LogServiceClient.GetServers)
 	if err != nil {
 		return err
 	}
@@ -235,7 +260,7 @@ func (c *client) servers() error {
 }
 
 // show prints a record.
-func (c *client) show(record *logv1.Record) error {
+func (c *client) show(record *seriatimv1.Record) error {
 	line := struct {
 		Offset       uint64      `json:"offset"`
 		Value        string      `json:"value"`
@@ -253,25 +278,6 @@ func (c *client) show(record *logv1.Record) error {
 		line.Headers = append(line.Headers, [2]string{header.Name, string(header.Value)})
 	}
 	return c.out.Encode(line)
-}
-
-// describe returns `CODE (REASON): message {metadata}`; the reason is that of ErrorInfo, which never changes.
-func describe(err error) string {
-	failed, ok := status.FromError(err)
-	if !ok {
-		return err.Error()
-	}
-	name := code.Code(failed.Code()).String()
-	for _, detail := range failed.Details() {
-		if info, ok := detail.(*errdetails.ErrorInfo); ok {
-			metadata := ""
-			if len(info.Metadata) > 0 {
-				metadata = fmt.Sprintf(" %v", info.Metadata)
-			}
-			return fmt.Sprintf("%s (%s): %s%s", name, info.Reason, failed.Message(), metadata)
-		}
-	}
-	return fmt.Sprintf("%s: %s", name, failed.Message())
 }
 
 func newFlags(name string) *flag.FlagSet {

@@ -1,22 +1,26 @@
 """A client of Seriatim: produces, consumes and tails on any node, over mutual TLS.
 
-Written against log.proto only. Prints records as JSON, one per line, and bytes as UTF-8. README.md has examples.
+Written against proto/seriatim/v1 only. Prints records as JSON, one per line, and bytes as UTF-8. README.md has examples.
 """
 
 import argparse
 import json
 import pathlib
 import sys
+import time
+from collections.abc import Callable
 
 import grpc
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
-from log.v1 import log_pb2 as pb
-from log.v1 import log_pb2_grpc
+from failure import Failure
+from seriatim.v1 import log_service_pb2 as pb
+from seriatim.v1 import log_service_pb2_grpc
 
+# A request that fails is sent again, if the error allows it, until so much time has passed.
 CALL_SECONDS = 10
-# A tail may be silent for hours. Keepalive pings distinguish that from a dead node.
+# The pause if the error names none.
+PAUSE_SECONDS = 0.2
+# A tail may be silent for a while. Keepalive pings distinguish that from a dead node.
 KEEPALIVE = [
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -24,21 +28,45 @@ KEEPALIVE = [
 ]
 
 
-def connect(addr: str, certs: pathlib.Path, user: str) -> grpc.Channel:
-    """Returns a channel with the client certificate of `user`, from a folder of `seriatim certs`."""
-    ca, key, cert = ((certs / f"{name}.pem").read_bytes() for name in ("ca", f"client-{user}-key", f"client-{user}"))
-    return grpc.secure_channel(addr, grpc.ssl_channel_credentials(ca, key, cert), KEEPALIVE)
+class Nodes:
+    """The nodes of a cluster. Requests are sent to one of them."""
 
+    def __init__(self, addrs: list[str], certs: pathlib.Path, user: str):
+        """Uses the client certificate of `user`, from a folder of `seriatim certs`."""
+        ca, key, cert = ((certs / f"{name}.pem").read_bytes() for name in ("ca", f"client-{user}-key", f"client-{user}"))
+        credentials = grpc.ssl_channel_credentials(ca, key, cert)
+        self.channels = [grpc.secure_channel(addr, credentials, KEEPALIVE) for addr in addrs]
+        self.now = 0
+        # How many nodes failed one after another.
+        self.failed = 0
 
-def describe(error: grpc.RpcError) -> str:
-    """Returns `CODE (REASON): message {metadata}`; the reason is that of ErrorInfo, which never changes."""
-    status = rpc_status.from_call(error)
-    info = error_details_pb2.ErrorInfo()
-    for detail in status.details if status else ():
-        if detail.Unpack(info):
-            metadata = f" {dict(sorted(info.metadata.items()))}" if info.metadata else ""
-            return f"{error.code().name} ({info.reason}): {error.details()}{metadata}"
-    return f"{error.code().name}: {error.details()}"
+    def stub(self) -> log_service_pb2_grpc.LogServiceStub:
+        return log_service_pb2_grpc.LogServiceStub(self.channels[self.now])
+
+    def may_repeat(self, failure: Failure, until: float, *, is_read: bool) -> bool:
+        """Returns whether the same request can be sent again before `until`; then it has paused, and chosen the node."""
+        pause = failure.pause or PAUSE_SECONDS
+        if failure.retry == "elsewhere" or (is_read and failure.connection_broke):
+            self.now = (self.now + 1) % len(self.channels)
+            self.failed += 1
+            # Every node is asked once without a pause.
+            pause = 0 if self.failed % len(self.channels) else pause
+        elif failure.retry != "same":
+            return False
+        if time.monotonic() + pause > until:
+            return False
+        time.sleep(pause)
+        return True
+
+    def call(self, method: str, request, *, is_read: bool = True):
+        """Sends a request with one response."""
+        until = time.monotonic() + CALL_SECONDS
+        while True:
+            try:
+                return getattr(self.stub(), method)(request, timeout=max(until - time.monotonic(), 0))
+            except grpc.RpcError as error:
+                if not self.may_repeat(Failure.of(error), until, is_read=is_read):
+                    raise
 
 
 def show(record: pb.Record) -> None:
@@ -54,57 +82,87 @@ def text(value: bytes) -> str:
     return value.decode(errors="replace")
 
 
-def produce(log: log_pb2_grpc.LogStub, args: argparse.Namespace) -> None:
+def produce(nodes: Nodes, args: argparse.Namespace) -> None:
     """Appends the values as one batch, all or nothing, and prints the offset of each."""
     key = None if args.key is None else args.key.encode()
     headers = [pb.Header(name=name, value=value.encode()) for name, _, value in (h.partition("=") for h in args.header)]
     records = [pb.Record(value=value.encode(), type=args.type, key=key, headers=headers) for value in args.value]
-    response = log.Produce(pb.ProduceRequest(log=args.log, records=records), timeout=CALL_SECONDS)
+    response = nodes.call("Produce", pb.ProduceRequest(log=args.log, records=records), is_read=False)
     for offset in range(response.offset, response.offset + response.count):
         print(offset)
 
 
-def pipe(log: log_pb2_grpc.LogStub, args: argparse.Namespace) -> None:
-    """Sends each line of stdin as a record, without waiting for responses. Prints the offset of each."""
+def pipe(nodes: Nodes, args: argparse.Namespace) -> None:
+    """Sends each line of stdin as a record, without waiting for responses. Prints the offset of each.
+
+    It sends nothing again: that needs the requests that have no response yet, and `failed_request` of the error.
+    """
     lines = (line.removesuffix(b"\n") for line in sys.stdin.buffer)
-    requests = (pb.ProduceRequest(log=args.log, record=pb.Record(value=line)) for line in lines)
-    for response in log.ProduceStream(requests):
+    requests = (pb.ProduceRequest(log=args.log, records=[pb.Record(value=line)]) for line in lines)
+    for response in nodes.stub().ProduceStream(requests):
         print(response.offset, flush=True)
 
 
-def get(log: log_pb2_grpc.LogStub, args: argparse.Namespace) -> None:
+def get(nodes: Nodes, args: argparse.Namespace) -> None:
     """Prints one record."""
-    show(log.Consume(pb.ConsumeRequest(log=args.log, offset=args.offset), timeout=CALL_SECONDS).record)
+    response = nodes.call("Consume", pb.ConsumeRequest(log=args.log, offset=args.offset, max_records=1))
+    if not response.records:
+        raise ValueError(f"there is no record at offset {args.offset} yet: it is the next one")
+    show(response.records[0])
 
 
-def consume(log: log_pb2_grpc.LogStub, args: argparse.Namespace) -> None:
-    """Prints the records from an offset (by default the first); `tail` then waits for more."""
-    start = pb.START_EARLIEST if args.start is None else pb.START_OFFSET
-    request = pb.ConsumeRequest(log=args.log, start=start, offset=args.start or 0, max_records=args.max_records)
-    request.stop_at_end = args.command == "consume"
-    for response in log.ConsumeStream(request):
-        # With `max_records` 0, a message contains one record, in another field.
-        for record in response.records if args.max_records else [response.record]:
-            show(record)
+def consume(nodes: Nodes, args: argparse.Namespace) -> None:
+    """Prints the existing records."""
+    read(nodes, args, stop_at_end=True)
 
 
-def servers(log: log_pb2_grpc.LogStub, args: argparse.Namespace) -> None:
+def tail(nodes: Nodes, args: argparse.Namespace) -> None:
+    """Prints the existing records, then new ones."""
+    read(nodes, args, stop_at_end=False)
+
+
+def read(nodes: Nodes, args: argparse.Namespace, *, stop_at_end: bool) -> None:
+    starts = {"earliest": pb.START_EARLIEST, "latest": pb.START_LATEST}
+    start = starts.get(args.start, pb.START_OFFSET)
+    request = pb.ConsumeRequest(log=args.log, start=start, max_records=args.max_records, stop_at_end=stop_at_end)
+    if start == pb.START_OFFSET:
+        request.offset = int(args.start)
+    until = None
+    while True:
+        try:
+            for response in nodes.stub().ConsumeStream(request):
+                for record in response.records:
+                    show(record)
+                # Where to continue after an error. The first message has no records if there are none; it says this too.
+                request.start, request.offset = pb.START_OFFSET, response.resume_offset
+                if not request.HasField("log_id"):
+                    request.log_id = response.log_id
+                until = None
+                nodes.failed = 0
+            return
+        except grpc.RpcError as error:
+            until = until or time.monotonic() + CALL_SECONDS
+            if not nodes.may_repeat(Failure.of(error), until, is_read=True):
+                raise
+
+
+def servers(nodes: Nodes, args: argparse.Namespace) -> None:
     """Prints the members of the cluster, and which of them leads the log."""
-    for server in log.GetServers(pb.GetServersRequest(log=args.log), timeout=CALL_SECONDS).servers:
+    for server in nodes.call("GetServers", pb.GetServersRequest(log=args.log or "default")).servers:
         line = {"id": server.id, "rpc_addr": server.rpc_addr, "leader": server.is_leader, "voter": server.is_voter}
         print(json.dumps(line))
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="A client of Seriatim.")
-    parser.add_argument("--addr", default="localhost:8400", help="any node [%(default)s]")
+    parser.add_argument("--addr", default="localhost:8400", metavar="HOST:PORT,...", help="nodes [%(default)s]")
     parser.add_argument("--certs", default="certs", type=pathlib.Path, help="ca.pem, client-USER.pem [%(default)s]")
     parser.add_argument("--user", default="root", help="the user whose certificate to use [%(default)s]")
     parser.add_argument("--log", default="", help="the log [default]")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    def command(run, name: str = "", about: str = "") -> argparse.ArgumentParser:
-        added = commands.add_parser(name or run.__name__, help=about or run.__doc__)
+    def command(run: Callable[[Nodes, argparse.Namespace], None]) -> argparse.ArgumentParser:
+        added = commands.add_parser(run.__name__, help=run.__doc__)
         added.set_defaults(run=run)
         return added
 
@@ -115,9 +173,9 @@ def arguments() -> argparse.Namespace:
     added.add_argument("value", nargs="+")
     command(pipe)
     command(get).add_argument("offset", type=int)
-    for added in (command(consume), command(consume, "tail", "Like consume, then print new records.")):
-        added.add_argument("--from", type=int, dest="start", metavar="OFFSET")
-        added.add_argument("--max-records", type=int, default=1000, help="per message; 0: single records [%(default)s]")
+    for added in (command(consume), command(tail)):
+        added.add_argument("--from", default="earliest", dest="start", help="an offset, earliest or latest [%(default)s]")
+        added.add_argument("--max-records", type=int, default=0, help="per message; 0: the server decides [%(default)s]")
     command(servers)
     return parser.parse_args()
 
@@ -125,10 +183,9 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     try:
-        with connect(args.addr, args.certs, args.user) as channel:
-            args.run(log_pb2_grpc.LogStub(channel), args)
+        args.run(Nodes(args.addr.split(","), args.certs, args.user), args)
     except grpc.RpcError as error:
-        sys.exit(f"error: {describe(error)}")
+        sys.exit(f"error: {Failure.of(error)}")
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

@@ -16,8 +16,8 @@ import time
 
 import grpc
 
-from log.v1 import log_pb2 as pb
-from log.v1 import log_pb2_grpc
+from seriatim.v1 import log_service_pb2 as pb
+from seriatim.v1 import log_service_pb2_grpc
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 SERIATIM = os.environ["SERIATIM"]
@@ -138,7 +138,7 @@ class Cluster:
                 stack.callback(node.stop)
                 self.nodes.append(node)
                 self.channels.append(stack.enter_context(self._channel(node)))
-            self.stubs = [log_pb2_grpc.LogStub(channel) for channel in self.channels]
+            self.stubs = [log_service_pb2_grpc.LogServiceStub(channel) for channel in self.channels]
             eventually("every node lists three voters and a leader", lambda: all(map(self._complete, self.stubs)))
             self._stack = stack.pop_all()
 
@@ -151,7 +151,7 @@ class Cluster:
 
     @staticmethod
     def _complete(stub):
-        servers = stub.GetServers(pb.GetServersRequest(), timeout=10).servers
+        servers = stub.GetServers(pb.GetServersRequest(log="default"), timeout=10).servers
         stub.GetLog(pb.GetLogRequest(), timeout=10)
         return sum(s.is_voter for s in servers) == 3 and sum(s.is_leader for s in servers) == 1
 

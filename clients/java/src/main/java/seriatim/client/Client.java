@@ -2,26 +2,19 @@ package seriatim.client;
 
 import com.google.gson.Gson;
 import com.google.gson.GsonBuilder;
-import com.google.protobuf.Any;
 import com.google.protobuf.ByteString;
-import com.google.protobuf.InvalidProtocolBufferException;
-import com.google.rpc.ErrorInfo;
-import io.grpc.ManagedChannel;
-import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
-import io.grpc.protobuf.StatusProto;
 import io.grpc.stub.ClientCallStreamObserver;
 import io.grpc.stub.ClientResponseObserver;
-import io.seriatim.log.v1.ConsumeRequest;
-import io.seriatim.log.v1.ConsumeResponse;
-import io.seriatim.log.v1.GetServersRequest;
-import io.seriatim.log.v1.Header;
-import io.seriatim.log.v1.LogGrpc;
-import io.seriatim.log.v1.ProduceRequest;
-import io.seriatim.log.v1.ProduceResponse;
-import io.seriatim.log.v1.Record;
-import io.seriatim.log.v1.Server;
-import io.seriatim.log.v1.Start;
+import io.seriatim.v1.ConsumeRequest;
+import io.seriatim.v1.GetServersRequest;
+import io.seriatim.v1.Header;
+import io.seriatim.v1.LogServiceGrpc;
+import io.seriatim.v1.ProduceRequest;
+import io.seriatim.v1.ProduceResponse;
+import io.seriatim.v1.Record;
+import io.seriatim.v1.Server;
+import io.seriatim.v1.Start;
 import java.io.BufferedInputStream;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
@@ -31,7 +24,6 @@ import java.math.BigInteger;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.util.ArrayList;
-import java.util.Iterator;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -39,36 +31,34 @@ import java.util.TreeMap;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Semaphore;
-import java.util.concurrent.TimeUnit;
 import java.util.function.Consumer;
 
 /**
  * A client of Seriatim: produces, consumes and tails on any node, over mutual TLS.
  *
- * <p>Written against log.proto only. Prints records as JSON, one per line, and bytes as UTF-8. README.md has examples.
+ * <p>Written against proto/seriatim/v1 only. Prints records as JSON, one per line, and bytes as UTF-8. README.md has examples.
  */
 public final class Client {
     private static final String USAGE =
             """
-            client [--addr HOST:PORT] [--certs DIR] [--user NAME] [--log NAME] COMMAND
+            client [--addr HOST:PORT,...] [--certs DIR] [--user NAME] [--log NAME] COMMAND
               produce [--key K] [--header NAME=VALUE]... [--type N] VALUE...   one batch: all or nothing
-              pipe                                  each line of stdin is a record
-              get OFFSET                            one record
-              consume [--from OFFSET] [--max-records N]   the existing records; N 0: single records
-              tail [--from OFFSET] [--max-records N]      the same, then new records
-              servers                               the members, and which leads the log
+              pipe                                      each line of stdin is a record
+              get OFFSET                                one record
+              consume [--from FROM] [--max-records N]   the existing records. FROM: an offset, earliest (default) or latest
+              tail [--from FROM] [--max-records N]      the same, then new records. N: per message; 0: the server decides
+              servers                                   the members, and which leads the log
             """;
-    private static final int CALL_SECONDS = 10;
     private static final Gson JSON = new GsonBuilder().serializeNulls().disableHtmlEscaping().create();
     private static final PrintStream OUT = new PrintStream(System.out, true, StandardCharsets.UTF_8);
 
-    /** One log, seen by one user through one node. */
-    private final ManagedChannel channel;
+    /** One log, seen by one user. */
+    private final Nodes nodes;
 
     private final String name;
 
-    private Client(ManagedChannel channel, String name) {
-        this.channel = channel;
+    private Client(Nodes nodes, String name) {
+        this.nodes = nodes;
         this.name = name;
     }
 
@@ -83,15 +73,13 @@ public final class Client {
             options.keySet().forEach(name -> known.put(name, value -> options.put(name, value)));
             args.options(known);
             String command = args.word("a command");
-            var channel = Connection.open(options.get("--addr"), Path.of(options.get("--certs")), options.get("--user"));
-            try {
-                new Client(channel, options.get("--log")).call(command, args);
-            } finally {
-                channel.shutdownNow();
+            String[] addrs = options.get("--addr").split(",");
+            try (var nodes = new Nodes(addrs, Path.of(options.get("--certs")), options.get("--user"))) {
+                new Client(nodes, options.get("--log")).call(command, args);
             }
             return 0;
         } catch (StatusRuntimeException error) {
-            System.err.println("error: " + describe(error));
+            System.err.println("error: " + Failure.of(error));
             return 1;
         } catch (Arguments.UsageException error) {
             System.err.print("error: " + error.getMessage() + "\n" + USAGE);
@@ -118,7 +106,7 @@ public final class Client {
     }
 
     /** Appends the values as one batch, completely or not at all, and prints the offset of each. */
-    private void produce(Arguments args) throws Arguments.UsageException {
+    private void produce(Arguments args) throws Arguments.UsageException, InterruptedException {
         var common = Record.newBuilder();
         args.options(Map.of(
                 "--key", key -> common.setKey(ByteString.copyFromUtf8(key)), // Present, even if it is empty.
@@ -128,7 +116,7 @@ public final class Client {
         for (String value : args.rest()) {
             request.addRecords(common.clone().setValue(ByteString.copyFromUtf8(value)));
         }
-        ProduceResponse response = once().produce(request.build());
+        ProduceResponse response = nodes.call(false, node -> node.produce(request.build()));
         for (int i = 0; i < response.getCount(); i++) {
             OUT.println(Long.toUnsignedString(response.getOffset() + i));
         }
@@ -143,10 +131,14 @@ public final class Client {
                 .build();
     }
 
-    /** Sends each line as a record, without waiting for responses, and prints the offset of each. */
+    /**
+     * Sends each line as a record, without waiting for responses, and prints the offset of each.
+     *
+     * <p>It sends nothing again: that needs the requests that have no response yet, and failed_request of the error.
+     */
     private void pipe(InputStream input) throws IOException, InterruptedException {
         var stream = new Pipe();
-        LogGrpc.newStub(channel).produceStream(stream);
+        LogServiceGrpc.newStub(nodes.channel()).produceStream(stream);
         var sender = new Thread(() -> sendLines(stream, new BufferedInputStream(input)), "sender");
         sender.setDaemon(true); // It may wait forever for a line after the stream has failed.
         sender.start();
@@ -164,7 +156,7 @@ public final class Client {
         try {
             for (ByteString line = line(lines); line != null && !stream.ended.isDone(); line = line(lines)) {
                 var record = Record.newBuilder().setValue(line);
-                stream.send(ProduceRequest.newBuilder().setLog(name).setRecord(record).build());
+                stream.send(ProduceRequest.newBuilder().setLog(name).addRecords(record).build());
             }
             stream.requests.onCompleted();
         } catch (IOException | InterruptedException error) {
@@ -224,34 +216,63 @@ public final class Client {
     }
 
     /** Prints one record. */
-    private void get(long offset) {
-        var request = ConsumeRequest.newBuilder().setLog(name).setOffset(offset);
-        show(once().consume(request.build()).getRecord());
+    private void get(long offset) throws IOException, InterruptedException {
+        var request = ConsumeRequest.newBuilder().setLog(name).setOffset(offset).setMaxRecords(1).build();
+        List<Record> records = nodes.call(true, node -> node.consume(request)).getRecordsList();
+        if (records.isEmpty()) {
+            throw new IOException("there is no record at offset " + unsigned(offset) + " yet: it is the next one");
+        }
+        show(records.get(0));
     }
 
     /** Prints the records from an offset (by default the first); then ends, or waits for more. */
-    private void consume(Arguments args, boolean stopAtEnd) throws Arguments.UsageException {
+    private void consume(Arguments args, boolean stopAtEnd) throws Arguments.UsageException, InterruptedException {
         var request = ConsumeRequest.newBuilder()
                 .setLog(name)
                 .setStart(Start.START_EARLIEST)
-                .setMaxRecords(1000)
                 .setStopAtEnd(stopAtEnd);
         args.options(Map.of(
-                "--from", from -> request.setStart(Start.START_OFFSET).setOffset(Long.parseUnsignedLong(from)),
+                "--from", from -> setStart(request, from),
                 "--max-records", max -> request.setMaxRecords(Integer.parseUnsignedInt(max))));
-        Iterator<ConsumeResponse> responses = LogGrpc.newBlockingStub(channel).consumeStream(request.build());
-        while (responses.hasNext()) {
-            ConsumeResponse response = responses.next();
-            // With max_records 0, a message contains one record, in another field.
-            List<Record> records = request.getMaxRecords() == 0 ? List.of(response.getRecord()) : response.getRecordsList();
-            records.forEach(Client::show);
+        long until = Nodes.deadline();
+        boolean hasAnswered = false;
+        while (true) {
+            try {
+                var responses = LogServiceGrpc.newBlockingStub(nodes.channel()).consumeStream(request.build());
+                while (responses.hasNext()) {
+                    var response = responses.next();
+                    response.getRecordsList().forEach(Client::show);
+                    // Where to continue after an error. The first message has no records if there are none; it says this too.
+                    request.setStart(Start.START_OFFSET).setOffset(response.getResumeOffset());
+                    if (!request.hasLogId()) {
+                        request.setLogId(response.getLogId());
+                    }
+                    nodes.answered();
+                    hasAnswered = true;
+                }
+                return;
+            } catch (StatusRuntimeException error) {
+                until = hasAnswered ? Nodes.deadline() : until;
+                hasAnswered = false;
+                if (!nodes.mayRepeat(error, until, true)) {
+                    throw error;
+                }
+            }
+        }
+    }
+
+    private static void setStart(ConsumeRequest.Builder request, String from) {
+        switch (from) {
+            case "earliest" -> request.setStart(Start.START_EARLIEST);
+            case "latest" -> request.setStart(Start.START_LATEST);
+            default -> request.setStart(Start.START_OFFSET).setOffset(Long.parseUnsignedLong(from));
         }
     }
 
     /** Prints the members of the cluster, and which of them leads the log. */
-    private void servers() {
-        var request = GetServersRequest.newBuilder().setLog(name);
-        for (Server server : once().getServers(request.build()).getServersList()) {
+    private void servers() throws InterruptedException {
+        var request = GetServersRequest.newBuilder().setLog(name.isEmpty() ? "default" : name).build();
+        for (Server server : nodes.call(true, node -> node.getServers(request)).getServersList()) {
             var line = new LinkedHashMap<String, Object>();
             line.put("id", server.getId());
             line.put("rpc_addr", server.getRpcAddr());
@@ -259,10 +280,6 @@ public final class Client {
             line.put("voter", server.getIsVoter());
             OUT.println(JSON.toJson(line));
         }
-    }
-
-    private LogGrpc.LogBlockingStub once() {
-        return LogGrpc.newBlockingStub(channel).withDeadlineAfter(CALL_SECONDS, TimeUnit.SECONDS);
     }
 
     private static void show(Record record) {
@@ -283,24 +300,5 @@ public final class Client {
     /** A uint64, which Java represents as a long that may be negative. */
     private static BigInteger unsigned(long number) {
         return new BigInteger(Long.toUnsignedString(number));
-    }
-
-    /** Returns {@code CODE (REASON): message {metadata}}; the reason is that of ErrorInfo, which never changes. */
-    private static String describe(StatusRuntimeException error) {
-        Status status = error.getStatus();
-        var details = StatusProto.fromThrowable(error);
-        for (Any detail : details == null ? List.<Any>of() : details.getDetailsList()) {
-            if (detail.is(ErrorInfo.class)) {
-                try {
-                    ErrorInfo info = detail.unpack(ErrorInfo.class);
-                    String metadata = info.getMetadataCount() == 0 ? "" : " " + new TreeMap<>(info.getMetadataMap());
-                    return "%s (%s): %s%s".formatted(status.getCode(), info.getReason(), status.getDescription(), metadata);
-                } catch (InvalidProtocolBufferException bad) {
-                    return "%s: %s (its details cannot be read: %s)"
-                            .formatted(status.getCode(), status.getDescription(), bad.getMessage());
-                }
-            }
-        }
-        return "%s: %s".formatted(status.getCode(), status.getDescription());
     }
 }

@@ -1,0 +1,257 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Start(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    START_OFFSET: _ClassVar[Start]
+    START_EARLIEST: _ClassVar[Start]
+    START_LATEST: _ClassVar[Start]
+    START_TIME: _ClassVar[Start]
+    START_LAST: _ClassVar[Start]
+START_OFFSET: Start
+START_EARLIEST: Start
+START_LATEST: Start
+START_TIME: Start
+START_LAST: Start
+
+class Record(_message.Message):
+    __slots__ = ("value", "offset", "term", "type", "append_time_us", "key", "headers")
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    APPEND_TIME_US_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    HEADERS_FIELD_NUMBER: _ClassVar[int]
+    value: bytes
+    offset: int
+    term: int
+    type: int
+    append_time_us: int
+    key: bytes
+    headers: _containers.RepeatedCompositeFieldContainer[Header]
+    def __init__(self, value: _Optional[bytes] = ..., offset: _Optional[int] = ..., term: _Optional[int] = ..., type: _Optional[int] = ..., append_time_us: _Optional[int] = ..., key: _Optional[bytes] = ..., headers: _Optional[_Iterable[_Union[Header, _Mapping]]] = ...) -> None: ...
+
+class Header(_message.Message):
+    __slots__ = ("name", "value")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: bytes
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+
+class ProduceRequest(_message.Message):
+    __slots__ = ("log", "records", "expected_offset", "log_id")
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    log: str
+    records: _containers.RepeatedCompositeFieldContainer[Record]
+    expected_offset: int
+    log_id: str
+    def __init__(self, log: _Optional[str] = ..., records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ..., expected_offset: _Optional[int] = ..., log_id: _Optional[str] = ...) -> None: ...
+
+class ProduceResponse(_message.Message):
+    __slots__ = ("offset", "count", "term", "append_time_us", "log_id")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    APPEND_TIME_US_FIELD_NUMBER: _ClassVar[int]
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    count: int
+    term: int
+    append_time_us: int
+    log_id: str
+    def __init__(self, offset: _Optional[int] = ..., count: _Optional[int] = ..., term: _Optional[int] = ..., append_time_us: _Optional[int] = ..., log_id: _Optional[str] = ...) -> None: ...
+
+class ConsumeRequest(_message.Message):
+    __slots__ = ("offset", "log", "start", "start_time_us", "max_records", "max_bytes", "wait_ms", "heartbeat_ms", "stop_at_end", "log_id")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_US_FIELD_NUMBER: _ClassVar[int]
+    MAX_RECORDS_FIELD_NUMBER: _ClassVar[int]
+    MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_MS_FIELD_NUMBER: _ClassVar[int]
+    STOP_AT_END_FIELD_NUMBER: _ClassVar[int]
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    log: str
+    start: Start
+    start_time_us: int
+    max_records: int
+    max_bytes: int
+    wait_ms: int
+    heartbeat_ms: int
+    stop_at_end: bool
+    log_id: str
+    def __init__(self, offset: _Optional[int] = ..., log: _Optional[str] = ..., start: _Optional[_Union[Start, str]] = ..., start_time_us: _Optional[int] = ..., max_records: _Optional[int] = ..., max_bytes: _Optional[int] = ..., wait_ms: _Optional[int] = ..., heartbeat_ms: _Optional[int] = ..., stop_at_end: bool = ..., log_id: _Optional[str] = ...) -> None: ...
+
+class ConsumeResponse(_message.Message):
+    __slots__ = ("records", "first_offset", "next_offset", "log_id", "resume_offset")
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    NEXT_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    RESUME_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    records: _containers.RepeatedCompositeFieldContainer[Record]
+    first_offset: int
+    next_offset: int
+    log_id: str
+    resume_offset: int
+    def __init__(self, records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ..., first_offset: _Optional[int] = ..., next_offset: _Optional[int] = ..., log_id: _Optional[str] = ..., resume_offset: _Optional[int] = ...) -> None: ...
+
+class GetServersRequest(_message.Message):
+    __slots__ = ("log",)
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    log: str
+    def __init__(self, log: _Optional[str] = ...) -> None: ...
+
+class GetServersResponse(_message.Message):
+    __slots__ = ("servers", "cluster_id", "term", "feature_level", "version")
+    SERVERS_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    servers: _containers.RepeatedCompositeFieldContainer[Server]
+    cluster_id: str
+    term: int
+    feature_level: int
+    version: str
+    def __init__(self, servers: _Optional[_Iterable[_Union[Server, _Mapping]]] = ..., cluster_id: _Optional[str] = ..., term: _Optional[int] = ..., feature_level: _Optional[int] = ..., version: _Optional[str] = ...) -> None: ...
+
+class Server(_message.Message):
+    __slots__ = ("id", "rpc_addr", "is_leader", "node_id", "is_voter")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    RPC_ADDR_FIELD_NUMBER: _ClassVar[int]
+    IS_LEADER_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    IS_VOTER_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    rpc_addr: str
+    is_leader: bool
+    node_id: str
+    is_voter: bool
+    def __init__(self, id: _Optional[str] = ..., rpc_addr: _Optional[str] = ..., is_leader: bool = ..., node_id: _Optional[str] = ..., is_voter: bool = ...) -> None: ...
+
+class LogInfo(_message.Message):
+    __slots__ = ("name", "log_id", "config", "position")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    log_id: str
+    config: LogConfig
+    position: LogPosition
+    def __init__(self, name: _Optional[str] = ..., log_id: _Optional[str] = ..., config: _Optional[_Union[LogConfig, _Mapping]] = ..., position: _Optional[_Union[LogPosition, _Mapping]] = ...) -> None: ...
+
+class LogConfig(_message.Message):
+    __slots__ = ("retention_age", "min_retained_bytes", "max_record_bytes", "max_request_bytes")
+    RETENTION_AGE_FIELD_NUMBER: _ClassVar[int]
+    MIN_RETAINED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_RECORD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
+    retention_age: _duration_pb2.Duration
+    min_retained_bytes: int
+    max_record_bytes: int
+    max_request_bytes: int
+    def __init__(self, retention_age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., min_retained_bytes: _Optional[int] = ..., max_record_bytes: _Optional[int] = ..., max_request_bytes: _Optional[int] = ...) -> None: ...
+
+class LogPosition(_message.Message):
+    __slots__ = ("first_offset", "next_offset", "first_append_time_us", "last_append_time_us", "stored_bytes")
+    FIRST_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    NEXT_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    FIRST_APPEND_TIME_US_FIELD_NUMBER: _ClassVar[int]
+    LAST_APPEND_TIME_US_FIELD_NUMBER: _ClassVar[int]
+    STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    first_offset: int
+    next_offset: int
+    first_append_time_us: int
+    last_append_time_us: int
+    stored_bytes: int
+    def __init__(self, first_offset: _Optional[int] = ..., next_offset: _Optional[int] = ..., first_append_time_us: _Optional[int] = ..., last_append_time_us: _Optional[int] = ..., stored_bytes: _Optional[int] = ...) -> None: ...
+
+class GetLogRequest(_message.Message):
+    __slots__ = ("log", "log_id")
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    log: str
+    log_id: str
+    def __init__(self, log: _Optional[str] = ..., log_id: _Optional[str] = ...) -> None: ...
+
+class GetLogResponse(_message.Message):
+    __slots__ = ("log",)
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    log: LogInfo
+    def __init__(self, log: _Optional[_Union[LogInfo, _Mapping]] = ...) -> None: ...
+
+class ListLogsRequest(_message.Message):
+    __slots__ = ("page_size", "page_token", "prefix")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    prefix: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., prefix: _Optional[str] = ...) -> None: ...
+
+class ListLogsResponse(_message.Message):
+    __slots__ = ("logs", "next_page_token")
+    LOGS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    logs: _containers.RepeatedCompositeFieldContainer[LogInfo]
+    next_page_token: str
+    def __init__(self, logs: _Optional[_Iterable[_Union[LogInfo, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class UpdateLogRequest(_message.Message):
+    __slots__ = ("log", "config", "update_mask", "log_id", "validate_only")
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_MASK_FIELD_NUMBER: _ClassVar[int]
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    log: str
+    config: LogConfig
+    update_mask: _field_mask_pb2.FieldMask
+    log_id: str
+    validate_only: bool
+    def __init__(self, log: _Optional[str] = ..., config: _Optional[_Union[LogConfig, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., log_id: _Optional[str] = ..., validate_only: bool = ...) -> None: ...
+
+class UpdateLogResponse(_message.Message):
+    __slots__ = ("log",)
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    log: LogInfo
+    def __init__(self, log: _Optional[_Union[LogInfo, _Mapping]] = ...) -> None: ...
+
+class TrimLogRequest(_message.Message):
+    __slots__ = ("log", "first_offset", "log_id")
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    FIRST_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    log: str
+    first_offset: int
+    log_id: str
+    def __init__(self, log: _Optional[str] = ..., first_offset: _Optional[int] = ..., log_id: _Optional[str] = ...) -> None: ...
+
+class TrimLogResponse(_message.Message):
+    __slots__ = ("log", "trimmed_records")
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    TRIMMED_RECORDS_FIELD_NUMBER: _ClassVar[int]
+    log: LogInfo
+    trimmed_records: int
+    def __init__(self, log: _Optional[_Union[LogInfo, _Mapping]] = ..., trimmed_records: _Optional[int] = ...) -> None: ...
