@@ -1,0 +1,246 @@
+"""Writes the golden messages of seriatim.v1: golden.py FOLDER.
+
+Each message type, each enum value and each field occurs at least once.
+"""
+
+import json
+import pathlib
+import sys
+
+from google.protobuf import descriptor, duration_pb2, field_mask_pb2, json_format, timestamp_pb2
+
+from seriatim.v1 import cluster_service_pb2 as cluster
+from seriatim.v1 import errors_pb2 as errors
+from seriatim.v1 import log_service_pb2 as log
+
+# The first integer that a double can't represent, and the largest ones.
+ODD = 2**53 + 1
+I63, U64, U32 = 2**63 - 1, 2**64 - 1, 2**32 - 1
+UNICODE = "größe 大小 😀"
+CONFIG = log.LogConfig(
+    retention_age=duration_pb2.Duration(seconds=315_576_000_000, nanos=999_999_999),
+    min_retained_bytes=U64,
+    max_record_bytes=U32,
+    max_request_bytes=1,
+)
+POSITION = log.LogPosition(
+    first_offset=ODD, next_offset=I63, first_append_time_us=1, last_append_time_us=U64, stored_bytes=ODD
+)
+INFO = log.LogInfo(name="a", log_id="018f-ü", config=CONFIG, position=POSITION)
+RECORD = log.Record(
+    value=bytes(range(256)),
+    offset=I63,
+    term=ODD,
+    type=U32,
+    append_time_us=U64,
+    key=b"",
+    headers=[log.Header(name=UNICODE, value=b"\xff\x00"), log.Header(name=UNICODE), log.Header()],
+)
+NODE = cluster.GetNodeResponse(
+    name="n1",
+    node_id="id",
+    cluster_name="c",
+    cluster_id="cid",
+    version="1.2.3",
+    feature_level=U32,
+    min_feature_level=1,
+    max_feature_level=2,
+    waiting_for="w",
+    another_cluster="x",
+    disk=cluster.DiskStatus(
+        state=cluster.DISK_STATE_FULL,
+        free_bytes=1,
+        total_bytes=U64,
+        soft_bytes=ODD,
+        hard_bytes=2,
+        refused=3,
+        reserve=True,
+    ),
+    groups=[
+        cluster.GroupStatus(),
+        cluster.GroupStatus(
+            log="default",
+            role=cluster.ROLE_LEADER,
+            term=ODD,
+            leader="n1",
+            last_index=1,
+            commit_index=2,
+            applied_index=3,
+            replicas=[
+                cluster.Replica(node_id="id", name="n1", is_voter=True),
+                cluster.Replica(node_id="other"),
+            ],
+            first_offset=ODD,
+            next_offset=I63,
+            damage="d",
+            stalled="s",
+            config=CONFIG,
+            stored_bytes=U64,
+            unprotected_bytes=4,
+            damaged_ranges=[
+                cluster.DamagedRange(file="f", position=ODD, bytes=U64, first_offset=5, next_offset=0, what="torn"),
+                cluster.DamagedRange(first_offset=6),
+            ],
+            last_append_time=timestamp_pb2.Timestamp(seconds=253402300799, nanos=999999999),
+            append_time_ahead=duration_pb2.Duration(seconds=-61, nanos=-5000000),
+        ),
+    ],
+    metrics=[
+        cluster.Metric(name="counter", labels={"ä": "1", "log": UNICODE}, counter=U64),
+        cluster.Metric(name="zero", counter=0),
+        cluster.Metric(name="gauge", gauge=-ODD),
+        cluster.Metric(name="lowest", gauge=-(2**63)),
+        cluster.Metric(
+            name="histogram",
+            histogram=cluster.Histogram(
+                count=ODD,
+                sum=0.1,
+                buckets=[
+                    cluster.Bucket(upper_bound=5e-324, count=1),
+                    cluster.Bucket(upper_bound=float("inf"), count=U64),
+                ],
+            ),
+        ),
+    ],
+)
+
+NAMED = {
+    "record_extreme": RECORD,
+    "record_without_key": log.Record(value=b"v", offset=0, headers=[log.Header(name="n", value=b"v")]),
+    "record_empty": log.Record(),
+    "get_node_response_full": NODE,
+    "update_log_request_full": log.UpdateLogRequest(
+        log="a",
+        config=log.LogConfig(min_retained_bytes=0, retention_age=duration_pb2.Duration()),
+        update_mask=field_mask_pb2.FieldMask(paths=["retention_age", "min_retained_bytes", "max_record_bytes"]),
+        log_id="",
+        validate_only=True,
+    ),
+}
+OTHERS = [
+    RECORD.headers[0],
+    log.ProduceRequest(log="a", records=[RECORD, log.Record()], expected_offset=0, log_id="018f-ü"),
+    log.ProduceRequest(records=[log.Record(value=b"only")]),
+    log.ProduceResponse(offset=I63, count=U32, term=ODD, append_time_us=U64, log_id="018f-ü"),
+    *(log.ConsumeRequest(offset=ODD, start=start) for start in log.Start.values()),
+    log.ConsumeRequest(
+        offset=I63,
+        log="a",
+        start=log.START_TIME,
+        start_time_us=U64,
+        max_records=U32,
+        max_bytes=1,
+        wait_ms=60_000,
+        heartbeat_ms=1_000,
+        stop_at_end=True,
+        log_id="",
+    ),
+    log.ConsumeResponse(records=[RECORD], first_offset=ODD, next_offset=I63, log_id="x", resume_offset=I63),
+    log.ConsumeResponse(resume_offset=1),
+    log.GetServersRequest(log="a"),
+    log.GetServersResponse(
+        servers=[
+            log.Server(id="n1", rpc_addr="[::1]:8400", is_leader=True, node_id="id", is_voter=True),
+            log.Server(id="n2"),
+        ],
+        cluster_id="c",
+        term=ODD,
+        feature_level=1,
+        version="1.2.3",
+    ),
+    log.Server(id="n1"),
+    INFO,
+    CONFIG,
+    log.LogConfig(min_retained_bytes=0, max_record_bytes=0, max_request_bytes=0),
+    POSITION,
+    log.GetLogRequest(log="a", log_id="x"),
+    log.GetLogResponse(log=INFO),
+    log.ListLogsRequest(page_size=-(2**31), page_token="t", prefix="p"),
+    log.ListLogsRequest(page_size=2**31 - 1),
+    log.ListLogsResponse(logs=[INFO, log.LogInfo()], next_page_token=UNICODE),
+    log.UpdateLogResponse(log=INFO),
+    log.TrimLogRequest(log="a", first_offset=I63, log_id="x"),
+    log.TrimLogResponse(log=INFO, trimmed_records=U64),
+    cluster.GetClusterRequest(),
+    cluster.GetClusterResponse(cluster=cluster.Cluster(name="c", cluster_id="id", feature_level=U32)),
+    cluster.Cluster(name="c"),
+    cluster.RaiseFeatureLevelRequest(level=U32),
+    cluster.RaiseFeatureLevelResponse(cluster=cluster.Cluster(), previous_level=1),
+    cluster.WhoAmIRequest(),
+    cluster.WhoAmIResponse(
+        principal="anonymous", permissions=[cluster.Permission(log="*", action="admin"), cluster.Permission()]
+    ),
+    cluster.Permission(log="a*", action="produce"),
+    cluster.GetNodeRequest(),
+    NODE.metrics[0],
+    NODE.metrics[4].histogram,
+    NODE.metrics[4].histogram.buckets[1],
+    *(cluster.DiskStatus(state=state) for state in cluster.DiskState.values()),
+    *(cluster.GroupStatus(role=role) for role in cluster.Role.values()),
+    NODE.groups[1].replicas[0],
+    NODE.groups[1].damaged_ranges[0],
+]
+
+
+def snake(name):
+    return "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")
+
+
+def named():
+    messages, seen = dict(NAMED), {}
+    for message in OTHERS:
+        name = snake(message.DESCRIPTOR.name)
+        seen[name] = seen.get(name, 0) + 1
+        messages[f"{name}_{seen[name]}"] = message
+    return messages
+
+
+def walk(message):
+    """Yields each field that is set, and each value of an enum, in a message and within it."""
+    for field, value in message.ListFields():
+        yield field.full_name
+        is_map = field.message_type and field.message_type.GetOptions().map_entry
+        values = [] if is_map else value if field.is_repeated else [value]
+        for item in values:
+            if field.enum_type:
+                yield f"{field.enum_type.full_name} {item}"
+            elif field.message_type:
+                yield from walk(item)
+
+
+def missing(messages):
+    """Returns the message types, fields and enum values that do not occur. The zero value of an enum is not on the wire."""
+    occurs = {m.DESCRIPTOR.full_name for m in messages} | {what for m in messages for what in walk(m)}
+    expected = set()
+    for file in (log.DESCRIPTOR, cluster.DESCRIPTOR):
+        for enum in file.enum_types_by_name.values():
+            expected |= {f"{enum.full_name} {value.number}" for value in enum.values if value.number}
+        for type_ in file.message_types_by_name.values():
+            expected |= {type_.full_name} | {field.full_name for field in type_.fields}
+    return expected - occurs
+
+
+def enums():
+    files: list[descriptor.FileDescriptor] = [log.DESCRIPTOR, cluster.DESCRIPTOR, errors.DESCRIPTOR]
+    for file in files:
+        for enum in file.enum_types_by_name.values():
+            yield {"name": enum.full_name, "enum": {value.name: value.number for value in enum.values}}
+
+
+def main():
+    folder, messages = pathlib.Path(sys.argv[1]), named()
+    if lacking := missing(messages.values()):
+        sys.exit(f"golden.py has no message with: {', '.join(sorted(lacking))}")
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for name, message in messages.items():
+        (folder / f"{name}.bin").write_bytes(message.SerializeToString(deterministic=True))
+        lines.append({"name": name, "json": json_format.MessageToDict(message)})
+    lines += enums()
+    names = [f"{name} {message.DESCRIPTOR.full_name}\n" for name, message in messages.items()]
+    (folder / "samples.txt").write_text("".join(names))
+    text = [json.dumps(line, ensure_ascii=False, sort_keys=True) + "\n" for line in lines]
+    (folder / "expected.jsonl").write_text("".join(text), encoding="utf-8")
+
+
+main()
