@@ -17,7 +17,7 @@ ONLY       ?=
 MINUTES    ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help deps first-build build certs demo test e2e scenario kill power disk-full hostile proof fuzz prose update-golden check bench test-clients test-decoders proto clean
+.PHONY: help deps first-build build certs demo test e2e scenario kill power disk-full hostile proof fuzz prose update-golden check bench test-clients test-decoders proto proto-check proto-baseline clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,7 +83,7 @@ update-golden: deps first-build ## write golden files, dist/seriatim.toml and th
 	@UPDATE_GOLDENFILES=1 SERIATIM_WRITE_GOLDEN=1 $(CARGO) test --release --locked --lib -- --skip fuzz:: --skip proof::
 	@git --no-pager diff --stat
 
-check: deps first-build ## what CI runs: format, clippy and rustdoc with warnings denied, tests
+check: deps first-build proto-check ## what CI runs: format, clippy, rustdoc and buf with warnings denied, tests
 	@$(CARGO) fmt --check
 	@$(CARGO) clippy --release --locked --all-targets -- -D warnings
 	@RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --locked --no-deps --quiet
@@ -93,7 +93,7 @@ bench: deps first-build ## each figure next to its ceiling; ONLY=part of a name 
 	@SERIATIM_BENCH='$(ONLY)' SERIATIM_BENCH_OUT=$(if $(ONLY),,$(CURDIR)/docs/benchmarks) \
 	    $(CARGO) bench --profile release --locked --bench bench
 
-test-clients: build ## the Python, the Go and the Java client against three nodes (downloads their packages)
+test-clients: build ## the Python, Go and Java clients, generated code of seven languages, grpcurl (downloads their packages)
 	@SERIATIM='$(SERIATIM)' clients/test.sh
 
 test-decoders: ## the protobuf decoders of other languages on golden responses (downloads them)
@@ -101,6 +101,12 @@ test-decoders: ## the protobuf decoders of other languages on golden responses (
 
 proto: ## generate the clients' committed code (downloads the generators)
 	@clients/generate.sh
+
+proto-check: ## check proto/ with buf: its rules, and that nothing breaks (compiles buf once with Go, if there is Go)
+	@clients/buf.sh
+
+proto-baseline: ## write the API with which proto-check compares: at each release
+	@clients/buf.sh baseline
 
 clean: ## remove what was built
 	@$(CARGO) clean

@@ -1,0 +1,136 @@
+"""grpcurl lists and calls everything without a proto file: it asks the node for the descriptors (reflection)."""
+
+import json
+import os
+import subprocess
+import unittest
+
+from cluster import ENV, TIMEOUT, Cluster
+
+from seriatim.v1 import cluster_service_pb2, log_service_pb2
+
+SERVICES = [
+    file.services_by_name[name]
+    for file, name in ((log_service_pb2.DESCRIPTOR, "LogService"), (cluster_service_pb2.DESCRIPTOR, "ClusterService"))
+]
+REFLECTION = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"]
+
+
+class Grpcurl(unittest.TestCase):
+    cluster: Cluster
+
+    @classmethod
+    def setUpClass(cls):
+        cls.cluster = Cluster()
+
+    @classmethod
+    def tearDownClass(cls):
+        exit_codes = cls.cluster.stop()
+        assert exit_codes == [0] * 3, f"the nodes do not exit cleanly after SIGTERM: {exit_codes}"
+
+    def grpcurl(self, *args, node=0, options=(), user="root"):
+        """Runs grpcurl, with a client certificate if there is a user."""
+        certs = self.cluster.site / "certs"
+        tls = ["-cacert", certs / "ca.pem"]
+        if user:
+            tls += ["-cert", certs / f"client-{user}.pem", "-key", certs / f"client-{user}-key.pem"]
+        command = [os.environ["GRPCURL"], *tls, *options, self.cluster.nodes[node].rpc_addr, *args]
+        return subprocess.run(command, capture_output=True, timeout=TIMEOUT, text=True, env=ENV)
+
+    def prints(self, *args, node=0, options=()):
+        done = self.grpcurl(*args, node=node, options=options)
+        self.assertEqual((done.returncode, done.stderr), (0, ""), args)
+        return done.stdout
+
+    def call(self, method, request=None, node=0):
+        return json.loads(self.prints(method, node=node, options=["-d", json.dumps(request or {})]))
+
+    def fails(self, method, request):
+        """Returns what it prints for an error, with the details as JSON."""
+        done = self.grpcurl(method, options=["-format-error", "-d", json.dumps(request)])
+        self.assertNotEqual(done.returncode, 0, done.stdout)
+        return json.loads(done.stderr)
+
+    def test_every_service_and_method_is_listed(self):
+        listed = self.prints("list").split()
+        expected = [service.full_name for service in SERVICES] + ["log.v1.Log", "grpc.health.v1.Health", *REFLECTION]
+        self.assertEqual(set(expected) - set(listed), set())
+        for service in SERVICES:
+            methods = self.prints("list", service.full_name).split()
+            self.assertEqual(sorted(methods), sorted(f"{service.full_name}.{m.name}" for m in service.methods))
+            described = self.prints("describe", service.full_name)
+            for method in service.methods:
+                self.assertIn(f"rpc {method.name} (", described)
+
+    def test_every_message_of_a_method_is_described(self):
+        for service in SERVICES:
+            for method in service.methods:
+                for type_ in (method.input_type, method.output_type):
+                    described = self.prints("describe", type_.full_name)
+                    for field in type_.fields:
+                        self.assertRegex(described, rf"\b{field.name} = {field.number}\b")
+
+    def test_every_unary_method_is_called(self):
+        log, cluster = (service.full_name for service in SERVICES)
+        value = "aGVsbG8="
+        appended = self.call(f"{log}/Produce", {"records": [{"value": value, "key": "", "type": 7}]}, node=1)
+        self.assertEqual(appended["count"], 1)
+        # JSON has no field with its default value.
+        offset = appended.get("offset", "0")
+        answers = {
+            f"{log}/Produce": appended,
+            f"{log}/Consume": self.call(f"{log}/Consume", {"offset": offset, "log": "default"}, node=2),
+            f"{log}/GetServers": self.call(f"{log}/GetServers", {"log": "default"}),
+            f"{log}/GetLog": self.call(f"{log}/GetLog", {"log": "default"}),
+            f"{log}/ListLogs": self.call(f"{log}/ListLogs", {"pageSize": 10}),
+            f"{log}/UpdateLog": self.call(
+                f"{log}/UpdateLog", {"log": "default", "config": {"retentionAge": "3600s"}, "updateMask": "retentionAge"}
+            ),
+            f"{log}/TrimLog": self.call(f"{log}/TrimLog", {"log": "default", "firstOffset": offset}),
+            f"{cluster}/GetCluster": self.call(f"{cluster}/GetCluster"),
+            f"{cluster}/WhoAmI": self.call(f"{cluster}/WhoAmI"),
+            f"{cluster}/GetNode": self.call(f"{cluster}/GetNode", node=2),
+        }
+        level = answers[f"{cluster}/GetCluster"]["cluster"]["featureLevel"]
+        answers[f"{cluster}/RaiseFeatureLevel"] = self.call(f"{cluster}/RaiseFeatureLevel", {"level": level})
+
+        unary = {
+            f"{service.full_name}/{method.name}"
+            for service in SERVICES
+            for method in service.methods
+            if not method.client_streaming and not method.server_streaming
+        }
+        self.assertEqual(answers.keys(), unary)
+        record = answers[f"{log}/Consume"]["records"][0]
+        self.assertEqual((record["value"], record["key"], record["type"]), (value, "", 7))
+        self.assertEqual(len(answers[f"{log}/GetServers"]["servers"]), 3)
+        log_id = appended["logId"]
+        self.assertEqual(answers[f"{log}/GetLog"]["log"]["logId"], log_id)
+        self.assertEqual([info["name"] for info in answers[f"{log}/ListLogs"]["logs"]], ["default"])
+        self.assertEqual(answers[f"{log}/UpdateLog"]["log"]["config"]["retentionAge"], "3600s")
+        self.assertEqual(answers[f"{log}/TrimLog"]["log"]["position"].get("firstOffset", "0"), offset)
+        self.assertEqual(answers[f"{cluster}/WhoAmI"]["principal"], "root")
+        self.assertEqual(answers[f"{cluster}/GetNode"]["name"], self.cluster.nodes[2].name)
+        self.assertEqual(answers[f"{cluster}/RaiseFeatureLevel"]["previousLevel"], level)
+
+    def test_both_streams_are_called(self):
+        log = SERVICES[0].full_name
+        self.call(f"{log}/Produce", {"records": [{"value": "eA=="}]})
+        read = self.call(f"{log}/ConsumeStream", {"start": "START_LAST", "offset": 1, "stopAtEnd": True})
+        self.assertEqual(read["records"][0]["value"], "eA==")
+        appended = self.call(f"{log}/ProduceStream", {"records": [{"value": "eQ=="}]})
+        self.assertEqual(appended["offset"], read["resumeOffset"])
+
+    def test_an_error_contains_outcome_and_retry(self):
+        failed = self.fails(f"{SERVICES[0].full_name}/GetLog", {"log": "nowhere"})
+        [info] = [detail for detail in failed["details"] if detail["@type"].endswith("google.rpc.ErrorInfo")]
+        self.assertEqual((info["domain"], info["reason"]), ("seriatim", "NO_SUCH_LOG"))
+        metadata = info["metadata"]
+        self.assertEqual((metadata["outcome"], metadata["retry"], metadata["log"]), ("none", "no", "nowhere"))
+
+    def test_reflection_needs_a_certificate(self):
+        done = self.grpcurl("list", user=None, options=["-connect-timeout", "5"])
+        self.assertNotEqual(done.returncode, 0)
+        self.assertEqual(done.stdout, "")
+        # Any certificate, also one whose name has no right to any log.
+        self.assertEqual(self.grpcurl("list", user="nobody").returncode, 0)
