@@ -15,7 +15,8 @@
 #include "google/rpc/status.pb.h"
 #include "grpc/health/v1/health.pb.h"
 #include "log/v1/log.pb.h"
-#include "seriatim/v1/admin.pb.h"
+#include "seriatim/v1/cluster_service.pb.h"
+#include "seriatim/v1/log_service.pb.h"
 
 namespace {
 
@@ -150,6 +151,7 @@ int main(int argc, char** argv) {
   // References all generated files, so that the linker keeps them.
   log::v1::Record::descriptor();
   seriatim::v1::GetNodeResponse::descriptor();
+  seriatim::v1::ConsumeResponse::descriptor();
   grpc::health::v1::HealthCheckResponse::descriptor();
   google::rpc::Status::descriptor();
   google::rpc::ErrorInfo::descriptor();

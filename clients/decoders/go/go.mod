@@ -1,11 +1,11 @@
-module seriatim/clients/decoders/go
+module github.com/seriatim-log/seriatim/clients/decoders/go
 
 go 1.24
 
 require (
+	github.com/seriatim-log/seriatim/clients/go v0.0.0
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20250707201910-8d1bb00bc6a7
 	google.golang.org/protobuf v1.36.6
-	seriatim/clients/go v0.0.0
 )
 
 require (
@@ -15,4 +15,4 @@ require (
 	google.golang.org/grpc v1.75.0 // indirect
 )
 
-replace seriatim/clients/go => ../../go
+replace github.com/seriatim-log/seriatim/clients/go => ../../go

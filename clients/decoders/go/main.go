@@ -22,7 +22,9 @@ import (
 	_ "google.golang.org/genproto/googleapis/rpc/status"
 	_ "google.golang.org/protobuf/types/known/anypb"
 	_ "google.golang.org/protobuf/types/known/durationpb"
-	_ "seriatim/clients/go/logv1"
+
+	_ "github.com/seriatim-log/seriatim/clients/decoders/go/oldlogv1"
+	_ "github.com/seriatim-log/seriatim/clients/go/seriatimv1"
 )
 
 // decoder decodes messages with generated code if it exists, or always with dynamic messages.

@@ -12,8 +12,8 @@ protobuf.configure();
 const [golden, proto] = process.argv.slice(2);
 const root = new protobuf.Root();
 root.resolvePath = (_, target) => path.join(proto, target);
-const files = ["log/v1/log.proto", "seriatim/v1/admin.proto", "grpc/health/v1/health.proto"];
-files.push("google/rpc/status.proto", "google/rpc/error_details.proto");
+const files = ["log/v1/log.proto", "seriatim/v1/log_service.proto", "seriatim/v1/cluster_service.proto"];
+files.push("grpc/health/v1/health.proto", "google/rpc/status.proto", "google/rpc/error_details.proto");
 root.loadSync(files, { keepCase: true });
 root.resolveAll();
 
