@@ -12,10 +12,16 @@ mkdir -p "$build"
 build=$(realpath "$build")
 tools=$(realpath "$build/..")/generators
 
-for tool in cargo g++ go javac mvn node npm pkg-config protoc python3; do
+for tool in cargo go javac mvn node npm python3; do
     command -v "$tool" >/dev/null ||
         { echo "the round trip needs $tool; all that it needs: clients/roundtrip/README.md" >&2 && exit 1; }
 done
+
+if ! { command -v g++ && command -v protoc && command -v pkg-config && pkg-config --exists protobuf; } >/dev/null; then
+    echo "Installing a C++ compiler and libprotobuf (apt)" >&2
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends g++ pkg-config protobuf-compiler libprotobuf-dev >/dev/null
+fi
 
 # The generators of Go and Python, and the descriptors for Rust.
 clients/generate.sh "$build/generated"

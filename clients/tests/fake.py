@@ -43,7 +43,10 @@ class Fails:
 
 
 class FakeNode(log_service_pb2_grpc.LogServiceServicer):
-    """Answers one request after the other with the next of `answers`, and keeps the requests."""
+    """Answers one request after the other with the next of `answers`, and keeps the requests.
+
+    An answer is a message, a list of messages, `Fails`, or for a stream also a function that yields messages.
+    """
 
     def __init__(self, certs, answers):
         self.answers, self.requests = list(answers), []
@@ -77,7 +80,7 @@ class FakeNode(log_service_pb2_grpc.LogServiceServicer):
         if isinstance(answer, Fails):
             yield from answer.messages
             answer.abort(context)
-        yield from answer
+        yield from answer(request, context) if callable(answer) else answer
 
 
 def certificates(folder):

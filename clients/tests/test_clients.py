@@ -1,12 +1,16 @@
 """What a client of seriatim.v1 can rely on, tested with the Python, the Go and the Java program and three nodes."""
 
+import contextlib
 import json
 import re
 import subprocess
 import sys
 import unittest
 
+import grpc
 from cluster import CLIENTS, ENV, REPO, TIMEOUT, Cluster, Tail
+from fake import Fails, FakeNode
+
 from seriatim.v1 import log_service_pb2 as pb
 
 NODES = range(3)
@@ -91,6 +95,35 @@ class Clients(unittest.TestCase):
                 for reader, tail in zip(readers, tails, strict=True):
                     record = json.loads(tail.line())
                     self.assertEqual((record["offset"], record["value"]), (offset, f"{client} at {node}"), reader)
+
+    def test_a_tail_at_the_end_that_is_cut_before_its_first_record_loses_none(self):
+        """A relay cuts the stream after its first message; the record is appended while there is none."""
+
+        def cut(request, context):
+            stream = self.cluster.stubs[1].ConsumeStream(request, timeout=TIMEOUT)
+            message = next(stream)
+            stream.cancel()
+            yield message
+            empty.append(not message.records)
+            record = pb.Record(value=client.encode())
+            self.cluster.stubs[0].Produce(pb.ProduceRequest(records=[record]), timeout=10)
+            Fails(grpc.StatusCode.UNAVAILABLE).abort(context)
+
+        def relay(request, context):
+            stream = self.cluster.stubs[2].ConsumeStream(request, timeout=TIMEOUT)
+            context.add_callback(stream.cancel)
+            with contextlib.suppress(grpc.RpcError):
+                yield from stream
+
+        certs = self.cluster.site / "certs"
+        for client in CLIENTS:
+            empty = []
+            node = FakeNode(certs, [cut, relay])
+            self.addCleanup(node.stop)
+            args = ["--addr", node.addr, "--certs", str(certs), "tail", "--from", "latest"]
+            tail = Tail([*CLIENTS[client], *args])
+            self.addCleanup(tail.stop)
+            self.assertEqual((json.loads(tail.line())["value"], empty), (client, [True]))
 
     def test_a_batch_has_contiguous_offsets_and_keeps_keys_headers_types_and_empty_records(self):
         args = ["--key", "k", "--header", "a=1", "--header", "a=", "--type", "7", "first", "", "thïrd"]
