@@ -248,6 +248,7 @@ mod tests {
         let failure = Failure::of_status("n1:8400", &status);
         assert_eq!((failure.exit, failure.next.as_str()), (Exit::Failed, ""), "another feature that the node lacks");
     }
+
     /// Exit code 1 was all of "no such log", a failed precondition and a full queue, so a script could not tell
     /// whether to try again.
     #[test]

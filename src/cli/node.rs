@@ -81,7 +81,8 @@ impl Subcommand for InfoArgs {
 fn find<'a>(members: &'a [Server], wanted: &str) -> Result<&'a Server, Failure> {
     let found = members.iter().find(|member| member.id == wanted || member.node_id == wanted);
     found.ok_or_else(|| {
-        let names: Vec<&str> = members.iter().map(|member| member.id.as_str()).collect();
+        let mut names: Vec<&str> = members.iter().map(|member| member.id.as_str()).collect();
+        names.sort_unstable();
         let message = format!("the cluster has no node {wanted:?}; its nodes are {}", names.join(", "));
         Failure::new(Exit::NotFound, message, "`seriatim node list` prints names and ids")
     })

@@ -336,7 +336,7 @@ fn cli_defaults_and_short_forms_work() {
     assert_eq!(code, Some(0), "{stderr}");
     let info: serde_json::Value = serde_json::from_str(&out).expect("JSON");
     assert_eq!((&info["log"], &info["first_offset"], &info["next_offset"]), (&"default".into(), &0.into(), &20.into()));
-    assert_eq!(info["record_bytes_max"], 1 << 20);
+    assert_eq!(info["max_record_bytes"], 1 << 20);
     // The default port is tried, whether or not a node listens there.
     let (code, _, stderr) = run(&["status", "--addr", "127.0.0.2", "--timeout", "1"]);
     assert_eq!((code, stderr.contains("127.0.0.2:8400: ")), (Some(69), true), "{stderr}");

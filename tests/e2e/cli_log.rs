@@ -105,7 +105,7 @@ fn log_set_shows_and_changes_retention_and_limits() {
     assert_eq!(succeed(&cluster, &["log", "trim", "--before", "latest"], ""), "log default begins at offset 4\n");
     let status: Value = serde_json::from_str(&succeed(&cluster, &["status", "--json"], "")).expect("JSON");
     assert_eq!(status["nodes"][0]["log"]["first_offset"], 4);
-    assert_eq!(status["nodes"][0]["counters"]["seriatim_streams_now"], 0);
+    assert_eq!(status["nodes"][0]["metrics"]["seriatim_streams_now"], 0);
 }
 
 /// `produce` first asks for the log's limits. If there was no leader then, it failed, although it retries every later request.
