@@ -90,17 +90,14 @@ fn find<'a>(members: &'a [Server], wanted: &str) -> Result<&'a Server, Failure> 
 
 /// Returns the members as a table.
 pub(super) fn members_text(members: &[Server]) -> String {
-    let mut rows = vec![["NODE", "ID", "ADDRESS", "VOTES"].map(str::to_owned)];
-    rows.extend(members.iter().map(|member| {
-        let votes = if member.is_voter { "yes" } else { "no, it is a learner" };
-        [member.id.clone(), member.node_id.clone(), member.rpc_addr.clone(), votes.to_owned()]
-    }));
+    let mut rows = vec![["NODE", "ID", "ADDRESS"].map(str::to_owned)];
+    rows.extend(members.iter().map(|member| [member.id.clone(), member.node_id.clone(), member.rpc_addr.clone()]));
     output::columns(&rows)
 }
 
 /// Returns the object of a member.
 pub(super) fn member_json(member: &Server) -> Value {
-    json!({ "name": member.id, "node_id": member.node_id, "rpc_addr": member.rpc_addr, "is_voter": member.is_voter })
+    json!({ "name": member.id, "node_id": member.node_id, "rpc_addr": member.rpc_addr })
 }
 
 fn described(addr: &str, node: &GetNodeResponse, verbose: bool) -> String {
