@@ -16,8 +16,11 @@ if [ ! -x "$tools/buf" ]; then
     fi
     echo "Compiling buf $version, once" >&2
     mkdir -p "$tools"
-    GOBIN=$(realpath "$tools") go install "github.com/bufbuild/buf/cmd/buf@v$version" 2>"$tools/log" ||
-        { cat "$tools/log" >&2 && exit 1; }
+    if ! GOBIN=$(realpath "$tools") go install "github.com/bufbuild/buf/cmd/buf@v$version" 2>"$tools/log"; then
+        cat "$tools/log" >&2
+        echo "proto/ is NOT CHECKED with buf: Go could not download or compile it" >&2
+        exit 0
+    fi
 fi
 
 if [ "${1:-}" = baseline ]; then

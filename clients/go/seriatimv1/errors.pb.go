@@ -64,7 +64,8 @@ const (
 //   - UNAVAILABLE, if a connection broke; DEADLINE_EXCEEDED; CANCELLED: the outcome is unknown.
 //   - UNAUTHENTICATED, PERMISSION_DENIED: the certificate is not accepted, or its name has no right
 //     to any log. Nothing was done.
-//   - RESOURCE_EXHAUSTED, for a message of more than 9 MiB. Nothing was done.
+//   - RESOURCE_EXHAUSTED, for a message of more than 9 MiB, or if gRPC's memory is used up: the
+//     outcome is unknown.
 //   - UNIMPLEMENTED, for a method that the node does not have. Nothing was done.
 type Reason int32
 
@@ -79,7 +80,8 @@ const (
 	// BadRequest names the field, if it is one.
 	Reason_INVALID_REQUEST Reason = 3
 	// UNIMPLEMENTED; outcome none, retry no. The request contains a field or an enum value that this
-	// version does not know. Keys: field (its path and number). BadRequest names it too.
+	// version does not know. Keys: field (its path, which ends in the number if the name is unknown).
+	// BadRequest contains the path, too.
 	Reason_UNKNOWN_FIELD Reason = 4
 	// UNIMPLEMENTED; outcome none, retry no. This version does not implement the request.
 	Reason_NOT_IMPLEMENTED Reason = 5
@@ -153,8 +155,8 @@ const (
 	// INTERNAL; outcome unknown, retry no. A bug of the server. Keys: incident, a number that is also
 	// in the server's log.
 	Reason_INTERNAL_ERROR Reason = 31
-	// UNAVAILABLE; outcome done, retry same. The change is committed, but this node could not apply it
-	// or read its result in time. The same request again returns the result.
+	// UNAVAILABLE; outcome done, retry same. The change is committed, but this node could not apply
+	// it or read its result in time. The same request again returns the result.
 	Reason_COMMITTED_NOT_APPLIED Reason = 32
 )
 
