@@ -46,11 +46,11 @@ pub struct SetArgs {
     #[arg(long, value_name = "AGE", value_parser = |text: &str| units::or_none(text, units::milliseconds))]
     retention_age: Option<u64>,
     /// Largest record, in bytes of value, key and headers (1KiB to 4032KiB)
-    #[arg(long, value_name = "BYTES", value_parser = small_bytes)]
-    record_bytes_max: Option<u32>,
-    /// Largest request: the bytes of all its records (record-bytes-max to 8128KiB)
-    #[arg(long, value_name = "BYTES", value_parser = small_bytes)]
-    request_bytes_max: Option<u32>,
+    #[arg(long, alias = "record-bytes-max", value_name = "BYTES", value_parser = small_bytes)]
+    max_record_bytes: Option<u32>,
+    /// Largest request: the bytes of all its records (max-record-bytes to 8128KiB)
+    #[arg(long, alias = "request-bytes-max", value_name = "BYTES", value_parser = small_bytes)]
+    max_request_bytes: Option<u32>,
     #[command(flatten)]
     connect: ConnectArgs,
 }
@@ -130,8 +130,8 @@ fn set(args: &SetArgs) -> Result<(), Failure> {
     let config = LogConfig {
         retention_age: args.retention_age.map(duration_of_ms).into(),
         min_retained_bytes: args.retention_bytes,
-        max_record_bytes: args.record_bytes_max,
-        max_request_bytes: args.request_bytes_max,
+        max_record_bytes: args.max_record_bytes,
+        max_request_bytes: args.max_request_bytes,
         ..LogConfig::default()
     };
     if config == LogConfig::default() {
