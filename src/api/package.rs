@@ -1,4 +1,9 @@
-//! The two packages in which the API is offered. Both have the same handlers.
+//! The two packages in which the API is offered, with the same handlers, and the services that are gRPC's own.
+
+/// The service of the health checks.
+pub const HEALTH: &str = "grpc.health.v1.Health";
+/// The services of server reflection.
+pub const REFLECTION: [&str; 2] = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 
 /// The package of a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,6 +14,7 @@ use protobuf::descriptor::{DescriptorProto, EnumDescriptorProto, FileDescriptorP
 
 use super::error::{ApiError, Invalid};
 use super::messages::decode;
+use super::package::{HEALTH, REFLECTION};
 use super::prelude::DuplexStream;
 use super::service::StreamEnd;
 use crate::pb;
@@ -144,7 +145,7 @@ impl Index {
 
     /// Returns the services that have a file here. The health checks' name for the process is not a service.
     fn services(&self, services: &[&str]) -> Vec<ServiceResponse> {
-        let served = services.iter().copied().chain([super::rpc::HEALTH]).chain(super::rpc::REFLECTION);
+        let served = services.iter().copied().chain([HEALTH]).chain(REFLECTION);
         let named: BTreeSet<&str> = served.filter(|name| self.symbols.contains_key(*name)).collect();
         let response = |name: &str| ServiceResponse { name: name.to_owned(), ..ServiceResponse::default() };
         named.into_iter().map(response).collect()

@@ -11,7 +11,7 @@ use super::error::ApiError;
 use super::limits::Permit;
 use super::logs::SEES;
 use super::messages::{Request, Response, method};
-use super::package::Package;
+use super::package::{HEALTH, Package, REFLECTION};
 use super::prelude::{AccessChecker, DuplexStream, Prelude, ServerStream};
 use super::service::{Call, Service, StreamEnd};
 use super::{
@@ -25,11 +25,6 @@ use crate::security::acl::Action::{Admin, Consume, Produce};
 const RECORDS: usize = CLIENT_MESSAGE_BYTES_MAX;
 /// The maximum size of every other request.
 const SMALL: usize = 64 << 10;
-
-/// The service of the health checks.
-pub const HEALTH: &str = "grpc.health.v1.Health";
-/// The services of server reflection.
-pub const REFLECTION: [&str; 2] = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 
 /// One RPC.
 struct Rpc {

@@ -108,6 +108,7 @@ impl Failure {
             ClientError::Files(e) => {
                 Failure::new(Exit::BadConfig, e, "`seriatim certs` makes certificates for development")
             }
+            ClientError::NoRecord(_) => Failure::new(Exit::NotFound, format!("{addr}: {error}"), ""),
             ClientError::Local(e) => Failure::new(Exit::Failed, format!("{addr}: {e}"), ""),
             ClientError::Status(status) => Failure::of_status(addr, status),
         }

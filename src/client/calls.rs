@@ -110,13 +110,13 @@ impl Client {
         Ok(self.connection.stubs().log.consume_opt(request, self.deadline())?)
     }
 
-    /// Reads the record at an offset; an empty record if the offset is the next one of the log.
+    /// Reads the record at an offset.
     ///
     /// # Errors
-    /// The server's status.
+    /// The server's status; [`ClientError::NoRecord`] at the next offset of the log.
     pub fn consume_at(&self, log: &str, offset: u64) -> Result<Record, ClientError> {
         let request = ConsumeRequest { log: log.to_owned(), offset, max_records: 1, ..ConsumeRequest::default() };
-        Ok(self.consume(&request)?.records.into_iter().next().unwrap_or_default())
+        self.consume(&request)?.records.into_iter().next().ok_or(ClientError::NoRecord(offset))
     }
 
     /// Reads the stored records, and then new ones as they are appended. After `deadline`, if there is one, the

@@ -21,6 +21,9 @@ pub enum ClientError {
     /// The server answered with a status, or the connection failed.
     #[error("{0}")]
     Status(Status),
+    /// The log has no record at this offset yet.
+    #[error("the log has no record at offset {0} yet")]
+    NoRecord(u64),
     /// gRPC failed in this process, before the request was sent or after it was answered.
     #[error("{0}")]
     Local(String),
@@ -139,16 +142,17 @@ impl ClientError {
     pub fn status(&self) -> Option<&Status> {
         match self {
             ClientError::Status(status) => Some(status),
-            ClientError::Files(_) | ClientError::Local(_) => None,
+            ClientError::Files(_) | ClientError::NoRecord(_) | ClientError::Local(_) => None,
         }
     }
 
     /// Returns true if the node answered, and false if it may be unreachable.
     pub fn is_answer(&self) -> bool {
-        self.status().is_some_and(|status| {
-            let grpcs_own = matches!(status.code, RpcStatusCode::UNAVAILABLE | RpcStatusCode::DEADLINE_EXCEEDED);
-            !status.reason.is_empty() || !grpcs_own
-        })
+        matches!(self, ClientError::NoRecord(_))
+            || self.status().is_some_and(|status| {
+                let grpcs_own = matches!(status.code, RpcStatusCode::UNAVAILABLE | RpcStatusCode::DEADLINE_EXCEEDED);
+                !status.reason.is_empty() || !grpcs_own
+            })
     }
 
     /// Returns [`Status::outcome`]. Without a status, the outcome is unknown.

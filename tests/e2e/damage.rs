@@ -66,7 +66,7 @@ fn a_stream_returns_records_before_damage_and_the_offset_to_resume() {
         let (got, error) = stream(0);
         assert_eq!(got, [0, 1, 2, 3, 4]);
         let status = error.as_ref().and_then(|error| error.status()).expect("a status");
-        assert_eq!((status.code, status.reason.as_str()), (Code::DATA_LOSS, "DAMAGED"));
+        assert_eq!((status.code, status.reason.as_str()), (Code::DATA_LOSS, "RECORD_DAMAGED"));
         let metadata = |key: &str| status.metadata.get(key).map(String::as_str);
         assert_eq!((metadata("offset"), metadata("resume_offset")), (Some("5"), Some("7")), "{}", status.message);
         assert!(status.message.starts_with("records 5 to 6 of log default are damaged"), "{}", status.message);

@@ -74,7 +74,7 @@ fn a_diverged_replica_stops_serving_and_reports_it() {
     assert!(damage.contains("this replica differs from that of node"), "{damage}");
     let error = client.consume_at("", 30).expect_err("n1 does not serve its records");
     let refused = error.status().expect("a status");
-    assert_eq!((refused.code, refused.reason.as_str()), (Code::UNAVAILABLE, "DAMAGED"), "{}", refused.message);
+    assert_eq!((refused.code, refused.reason.as_str()), (Code::UNAVAILABLE, "REPLICA_DAMAGED"), "{}", refused.message);
     let (code, stdout, stderr) = status(&cluster, 1);
     assert_eq!(code, Some(0), "{stdout}{stderr}");
     let line = stdout.lines().find(|line| line.starts_with("n1 ")).expect("a line");
