@@ -1,9 +1,9 @@
 //! `GetLog` and `ListLogs`: logs, their settings and their records.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use protobuf::MessageField;
-use protobuf::well_known_types::duration::Duration as PbDuration;
 
 use super::core::{Core, WantedLogId};
 use super::error::{ApiError, Invalid};
@@ -145,20 +145,11 @@ pub fn info(meta: &LogMeta, position: Option<v1::LogPosition>) -> v1::LogInfo {
 /// Returns the settings of a log as a message.
 pub fn config(meta: &LogMeta) -> v1::LogConfig {
     v1::LogConfig {
-        retention_age: MessageField::some(duration_of_ms(meta.retention_ms)),
+        retention_age: MessageField::some(Duration::from_millis(meta.retention_ms).into()),
         min_retained_bytes: Some(meta.retention_bytes),
         max_record_bytes: Some(meta.record_bytes_max),
         max_request_bytes: Some(meta.request_bytes_max),
         ..v1::LogConfig::default()
-    }
-}
-
-/// Converts milliseconds. The longest duration of the message type is 10,000 years, which is longer than any retention.
-pub fn duration_of_ms(ms: u64) -> PbDuration {
-    PbDuration {
-        seconds: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
-        nanos: i32::try_from(ms % 1000 * 1_000_000).unwrap_or_default(),
-        ..PbDuration::default()
     }
 }
 

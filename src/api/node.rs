@@ -1,10 +1,12 @@
 //! `GetNode`: what a node knows about itself.
 
+use std::time::Duration;
+
 use protobuf::well_known_types::timestamp::Timestamp;
 
 use super::core::Core;
 use super::error::ApiError;
-use super::logs::{config, duration_of_ms};
+use super::logs::config;
 use super::messages::{Request, decode};
 use super::metrics::stamp_ahead_ms;
 use super::service::{Call, Service};
@@ -122,7 +124,7 @@ fn group(core: &Core, status: &GroupStatus) -> v1::GroupStatus {
         group.unprotected_bytes = log.reader.unprotected_bytes();
         group.last_append_time =
             (mark.last_append_time_us > 0).then(|| timestamp_of_us(mark.last_append_time_us)).into();
-        group.append_time_ahead = Some(duration_of_ms(stamp_ahead_ms(&mark))).into();
+        group.append_time_ahead = Some(Duration::from_millis(stamp_ahead_ms(&mark)).into()).into();
     }
     group.damaged_ranges = core.scrub.damaged(status.group).iter().map(damaged_range).collect();
     group

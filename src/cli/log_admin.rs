@@ -2,6 +2,7 @@
 //! records.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use grpcio::RpcStatusCode;
 use serde_json::json;
@@ -11,7 +12,7 @@ use super::exit::{Exit, Failure};
 use super::log_name::LogOperand;
 use super::output::OutputArgs;
 use super::subcommand::{Process, Subcommand};
-use super::units::{self, duration_of_ms, ms_of_duration};
+use super::units::{self, ms_of_duration};
 use crate::pb::v1::{LogConfig, LogInfo, UpdateLogRequest};
 
 /// Print a log's id, offsets, timestamps, limits and retention
@@ -128,7 +129,7 @@ fn set(args: &SetArgs) -> Result<(), Failure> {
     let dialer = args.connect.resolve()?;
     let name = args.log.name(&dialer)?;
     let config = LogConfig {
-        retention_age: args.retention_age.map(duration_of_ms).into(),
+        retention_age: args.retention_age.map(|ms| Duration::from_millis(ms).into()).into(),
         min_retained_bytes: args.retention_bytes,
         max_record_bytes: args.max_record_bytes,
         max_request_bytes: args.max_request_bytes,
@@ -237,7 +238,7 @@ mod tests {
             ..LogPosition::default()
         };
         let config = LogConfig {
-            retention_age: Some(duration_of_ms(1500)).into(),
+            retention_age: Some(Duration::from_millis(1500).into()).into(),
             max_record_bytes: Some(1024),
             ..LogConfig::default()
         };

@@ -96,7 +96,7 @@ mod tests {
             name: name.into(),
             log_id: "00000000000000ff".into(),
             config: Some(LogConfig {
-                retention_age: Some(units::duration_of_ms(ms)).into(),
+                retention_age: Some(std::time::Duration::from_millis(ms).into()).into(),
                 min_retained_bytes: Some(bytes),
                 ..LogConfig::default()
             })

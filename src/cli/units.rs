@@ -124,15 +124,6 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
-/// Converts milliseconds to protobuf's type.
-pub fn duration_of_ms(ms: u64) -> PbDuration {
-    PbDuration {
-        seconds: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
-        nanos: i32::try_from(ms % 1000 * 1_000_000).unwrap_or_default(),
-        ..PbDuration::default()
-    }
-}
-
 /// Converts protobuf's type to milliseconds. A negative duration counts as 0.
 pub fn ms_of_duration(duration: &PbDuration) -> u64 {
     let seconds = u64::try_from(duration.seconds).unwrap_or(0);

@@ -166,7 +166,8 @@ fn details_and_json_contain_the_rest() {
 fn notes_timestamps_ahead_of_the_clock() {
     let note = |ms| {
         let mut lines = vec![line("n1", Role::ROLE_LEADER, 12)];
-        lines[0].node.as_mut().expect("a node").groups[0].append_time_ahead = Some(units::duration_of_ms(ms)).into();
+        lines[0].node.as_mut().expect("a node").groups[0].append_time_ahead =
+            Some(Duration::from_millis(ms).into()).into();
         table(&report(lines)).lines().nth(2).expect("a line").to_owned()
     };
     let year = 365 * 24 * 3600 * 1000;
