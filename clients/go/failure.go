@@ -49,7 +49,7 @@ func failureOf(failed *status.Status) failure {
 	}
 	// Comes from gRPC itself, or from a check before the request was read.
 	switch failed.Code() {
-	case codes.Unauthenticated, codes.PermissionDenied, codes.ResourceExhausted, codes.Unimplemented:
+	case codes.Unauthenticated, codes.PermissionDenied, codes.Unimplemented:
 		f.outcome = "none"
 	case codes.Unavailable:
 		f.connectionBroke = true

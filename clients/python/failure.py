@@ -14,7 +14,6 @@ from grpc_status import rpc_status
 NOTHING_WAS_DONE = (
     grpc.StatusCode.UNAUTHENTICATED,
     grpc.StatusCode.PERMISSION_DENIED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.UNIMPLEMENTED,
 )
 

@@ -39,7 +39,6 @@ record Failure(
     private static final Set<Status.Code> NOTHING_WAS_DONE = EnumSet.of(
             Status.Code.UNAUTHENTICATED,
             Status.Code.PERMISSION_DENIED,
-            Status.Code.RESOURCE_EXHAUSTED,
             Status.Code.UNIMPLEMENTED);
 
     static Failure of(StatusRuntimeException error) {
