@@ -61,7 +61,9 @@ const (
 //
 // A status without an ErrorInfo comes from gRPC itself, or from a check before the request is read:
 //
-//   - UNAVAILABLE, if a connection broke; DEADLINE_EXCEEDED; CANCELLED: the outcome is unknown.
+//   - UNAVAILABLE, if a connection broke: the outcome is unknown. Send a read again, at once, to
+//     another node.
+//   - DEADLINE_EXCEEDED, CANCELLED: the outcome is unknown.
 //   - UNAUTHENTICATED, PERMISSION_DENIED: the certificate is not accepted, or its name has no right
 //     to any log. Nothing was done.
 //   - RESOURCE_EXHAUSTED, for a message of more than 9 MiB, or if gRPC's memory is used up: the
