@@ -14,7 +14,7 @@ use crossbeam_channel::bounded;
 use rustix::process::{Pid, Signal, kill_process};
 use seriatim::agent::Agent;
 use seriatim::client::metrics::{full_name, number};
-use seriatim::client::{Client, ClientFiles, ClientOptions};
+use seriatim::client::{Client, ClientFiles, ClientOptions, ConsumeStream};
 use seriatim::config::{Config, TlsFiles};
 use seriatim::pb::v1::{ConsumeRequest, ConsumeResponse, GetNodeResponse, LogConfig, Record, Start, UpdateLogRequest};
 
@@ -115,6 +115,13 @@ pub fn wait_for_voters(clients: &[Client]) {
             good.then_some(()).ok_or(format!("{counts}, {leaders} leaders"))
         });
     }
+}
+
+/// Returns the next message that contains records. The first message of each stream contains none.
+#[track_caller]
+pub fn next_records(stream: &mut ConsumeStream) -> ConsumeResponse {
+    let mut messages = stream.map(|message| message.expect("no status"));
+    messages.find(|message| !message.records.is_empty()).expect("records")
 }
 
 /// Returns a record that has only a value.

@@ -10,7 +10,7 @@ use seriatim::client::{Client, ClientError};
 use seriatim::pb::log_service_grpc::LogServiceClient;
 use seriatim::pb::v1::{ConsumeRequest, ConsumeResponse};
 
-use crate::harness::{Cluster, TIMEOUT, counter, eventually, record};
+use crate::harness::{Cluster, TIMEOUT, counter, eventually, next_records, record};
 
 /// Asserts that the status names the limit, its value, and when to retry.
 #[track_caller]
@@ -55,12 +55,12 @@ fn streams_max_limits_all_clients_together() {
     assert_eq!(counter(&root, "seriatim_limit_refused_total{limit=\"streams_max\"}"), 2);
     // Other calls and the open streams continue.
     root.produce("", vec![record("x")]).expect("appended");
-    assert_eq!(first.next().expect("a response").expect("records").records.len(), 1);
+    assert_eq!(next_records(&mut first).records.len(), 1);
 
     drop(second);
     wait_for(&root, "seriatim_streams_now", 1);
     let mut again = tail(&reader);
-    assert_eq!(again.next().expect("a response").expect("a stream is accepted again").records.len(), 1);
+    assert_eq!(next_records(&mut again).records.len(), 1);
 }
 
 /// While two clients wait for records, a third one's call is refused.

@@ -7,7 +7,7 @@ use seriatim::client::{Client, ClientError, Status};
 use seriatim::pb::v1::UpdateLogRequest;
 use seriatim::pb::v1::{ConsumeRequest, ConsumeResponse, LogPosition, Record, Start};
 
-use crate::harness::{self, Cluster, TIMEOUT, eventually, record};
+use crate::harness::{self, Cluster, TIMEOUT, eventually, next_records, record};
 
 const SMALL_SEGMENTS: [&str; 2] = ["--segment-bytes", "64KiB"];
 
@@ -166,7 +166,7 @@ fn a_trim_under_a_reader_ends_it_with_offset_trimmed() {
     let request =
         |offset, max_bytes| ConsumeRequest { offset, max_bytes, max_records: 1000, ..ConsumeRequest::default() };
     let mut slow = client.consume_stream(&request(0, 1 << 16), Some(TIMEOUT)).expect("a stream");
-    let first = slow.next().expect("a response").expect("records");
+    let first = next_records(&mut slow);
     assert_eq!(first.records[0].offset, 0);
     let mut waiting = client.consume_stream(&request(end, 0), Some(TIMEOUT)).expect("a stream");
     let waits = ConsumeRequest { wait_ms: 60_000, ..request(end, 0) };
@@ -179,7 +179,7 @@ fn a_trim_under_a_reader_ends_it_with_offset_trimmed() {
     let error = loop {
         match slow.next().expect("a status at the end") {
             Ok(answer) => {
-                assert_eq!(answer.records[0].offset, next, "no gap");
+                assert!(answer.records.first().is_none_or(|record| record.offset == next), "no gap at {next}");
                 next += answer.records.len() as u64;
             }
             Err(error) => break error,
@@ -190,11 +190,11 @@ fn a_trim_under_a_reader_ends_it_with_offset_trimmed() {
 
     // Readers that wait at the end are not affected, and receive the next record.
     let (offset, _) = append(&client, 1, 1);
-    assert_eq!(waiting.next().expect("a response").expect("a record").records[0].offset, offset);
+    assert_eq!(next_records(&mut waiting).records[0].offset, offset);
     assert_eq!(call.join().expect("no panic").expect("a record").records[0].offset, offset);
     // A tail that lags when everything is trimmed fails with OFFSET_TRIMMED.
     let mut tail = client.consume_stream(&request(offset, 1), Some(TIMEOUT)).expect("a stream");
-    tail.next().expect("a response").expect("a record");
+    next_records(&mut tail);
     for _ in 0..100 {
         append(&client, 1, 1 << 19);
     }
@@ -216,6 +216,9 @@ fn an_idle_tail_receives_heartbeats() {
         ..ConsumeRequest::default()
     };
     let mut tail = client.consume_stream(&request, Some(Duration::from_secs(30))).expect("a stream");
-    let beat = tail.next().expect("a response").expect("a heartbeat");
-    assert!(beat.records.is_empty() && !beat.log_id.is_empty());
+    // The first message is sent at once.
+    for _ in 0..3 {
+        let beat = tail.next().expect("a response").expect("a heartbeat");
+        assert!(beat.records.is_empty() && !beat.log_id.is_empty());
+    }
 }
