@@ -25,8 +25,8 @@ fn one_node_shuts_down_cleanly_under_load() {
 /// Stops the node `victim` while calls to it are in progress. Each call must end with a response or a status: one that does
 /// not end fails the test at its deadline.
 fn under_load(cluster: &mut Cluster, victim: usize) {
-    let (acknowledged, statuses) = (AtomicU64::new(0), AtomicU64::new(0));
-    let (acknowledged, statuses) = (&acknowledged, &statuses);
+    let (acknowledged, statuses, tails) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let (acknowledged, statuses, tails) = (&acknowledged, &statuses, &tails);
     std::thread::scope(|scope| {
         let mut calls = Vec::new();
         for _ in 0..2 {
@@ -66,7 +66,9 @@ fn under_load(cluster: &mut Cluster, victim: usize) {
             // A stream that waits at the end of the log.
             calls.push(scope.spawn(move || {
                 let request = ConsumeRequest { max_records: 1000, ..ConsumeRequest::default() };
-                let tail = client.consume_stream(&request, Some(TIMEOUT)).expect("a stream");
+                let mut tail = client.consume_stream(&request, Some(TIMEOUT)).expect("a stream");
+                tail.next().expect("a message at once").expect("no status");
+                tails.fetch_add(1, Ordering::Relaxed);
                 let error = tail.filter_map(Result::err).next().expect("a status");
                 let status = error.status().expect("a status").clone();
                 assert_eq!(status.reason, "STOPPING", "{status}");
@@ -74,8 +76,8 @@ fn under_load(cluster: &mut Cluster, victim: usize) {
             }));
         }
         eventually("there is load", || {
-            let count = acknowledged.load(Ordering::Relaxed);
-            if count > 1000 { Ok(()) } else { Err(format!("{count} records")) }
+            let (count, tails) = (acknowledged.load(Ordering::Relaxed), tails.load(Ordering::Relaxed));
+            if count > 1000 && tails == 2 { Ok(()) } else { Err(format!("{count} records, {tails} tails")) }
         });
         let begin = Instant::now();
         let status = cluster.nodes[victim].stop();
