@@ -29,7 +29,7 @@ pub struct ConnectArgs {
     /// or 3 s without an answer [default: 127.0.0.1:8400]
     #[arg(long, env = "SERIATIM_CLIENT_ADDR", value_name = "HOST[:PORT]", value_delimiter = ',', value_parser = parse_addr)]
     pub addr: Vec<String>,
-    /// Directory written by `seriatim certs`; replaces --ca-file, --cert-file and --key-file
+    /// Directory written by `seriatim certs`; the default of --ca-file, --cert-file and --key-file
     #[arg(long, env = "SERIATIM_CLIENT_CERTS", value_name = "DIR")]
     pub certs: Option<PathBuf>,
     /// Name of the client certificate in that directory [default: root]
@@ -53,7 +53,7 @@ pub struct ConnectArgs {
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "true",
-        value_parser = clap::builder::FalseyValueParser::new()
+        value_parser = clap::value_parser!(bool)
     )]
     pub insecure: Option<bool>,
     /// Time to wait for a connection, and for an answer: seconds, or with a unit (500ms, 2m) [default: 10s]

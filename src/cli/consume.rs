@@ -69,7 +69,7 @@ fn parse_from(text: &str) -> Result<Begin, String> {
     }
     units::moment(text).map(Begin::Time).map_err(|time| {
         format!(
-            "an offset, `earliest`, `latest`, -10 (the last ten), 10m (the last ten minutes), {time}, or us: and Unix microseconds"
+            "expected an offset, `earliest`, `latest`, -10 (the last ten), 10m (the last ten minutes), {time}, or us: and Unix microseconds"
         )
     })
 }
@@ -133,7 +133,7 @@ pub struct Args {
     pub from: Begin,
     /// Stop before this record: an offset; a time, as 2026-01-31T12:00:00Z or us:1769860800000000; or 10m, ten minutes
     /// ago. With --follow, it waits for a record at or after it
-    #[arg(long, value_name = "WHERE", value_parser = parse_to)]
+    #[arg(long, value_name = "WHERE", allow_hyphen_values = true, value_parser = parse_to)]
     pub to: Option<Limit>,
     /// Exit after this number of records
     #[arg(long, visible_alias = "max-records", value_name = "RECORDS")]

@@ -215,6 +215,10 @@ fn no_connection(message: &str) -> &'static str {
         "the node's certificate is of another CA than yours (--ca-file, ca.pem in --certs), or has expired"
     } else if message.contains("DNS resolution failed") {
         "the name does not resolve on this host: correct it, or dial an IP address"
+    } else if message.contains("wrong version number") {
+        "the node answers without TLS: give --insecure if it runs with --insecure, or dial its client address (rpc_addr)"
+    } else if message.contains("Connection refused") {
+        "nothing listens at this address: start the node, or correct --addr (rpc_addr, port 8400 by default)"
     } else if message.contains("Socket closed") {
         "is this the node's client address (rpc_addr)? If it is, the node may use TLS and you --insecure, or the reverse; or \
          it refuses your certificate: then the reason is in the node's log"

@@ -43,7 +43,7 @@ const RETRY: Duration = Duration::from_millis(200);
 /// restarts, for example), it tries again for --timeout seconds, at the other addresses too. If a connection breaks, records that
 /// were not acknowledged may or may not be appended: it prints which lines these are, exits with code 3 and sends nothing again.
 ///
-/// With --output json, it prints what it has appended as one object, also after a failure.
+/// With --output json, it prints what it has appended as one object, also if it failed after it had begun to send.
 ///
 /// SIGINT (Ctrl-C) and SIGTERM end it after everything sent is acknowledged; it prints how much was appended. A
 /// second signal ends it at once.

@@ -72,8 +72,7 @@ pub fn log_name(text: &str) -> Result<String, String> {
 /// The expected form.
 pub fn log_id(text: &str) -> Result<LogId, String> {
     let digits = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
-    let wrong =
-        "expected 16 hexadecimal digits, as `seriatim log info` prints them (the API has the same number in decimal)";
+    let wrong = "expected 16 hexadecimal digits, as `seriatim log info` prints them";
     text.parse().ok().filter(|_| digits).ok_or_else(|| wrong.to_owned())
 }
 

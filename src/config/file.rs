@@ -126,9 +126,10 @@ impl Reader<'_> {
 
     /// Reads a file of earlier versions, without tables. Returns the warning with its new form.
     fn read_names(&mut self, root: &[FileEntry<'_>]) -> String {
-        let mut values = BTreeMap::new();
+        let (mut values, mut is_complete) = (BTreeMap::new(), true);
         for entry in root {
             let Some(option) = option_named(entry.key) else {
+                is_complete = false;
                 self.report_unknown(None, entry);
                 continue;
             };
@@ -140,9 +141,16 @@ impl Reader<'_> {
                 continue;
             }
             self.take(option, entry, entry.key);
+            is_complete &= self.found.contains_key(option.name);
             let old = self.found.get(option.name).filter(|_| entry.key != option.name);
             let value = old.map_or_else(|| self.text[entry.span.clone()].to_owned(), |old| format!("{:?}", old.text));
             values.insert(option.name, (self.line(entry.at), value));
+        }
+        if !is_complete {
+            return format!(
+                "{} has no tables, as in earlier versions. Its new form is printed once its errors are corrected",
+                self.file
+            );
         }
         let mut new_form = format!("{VERSION_KEY} = {CONFIG_VERSION}\n");
         for (table, _, options) in tables() {

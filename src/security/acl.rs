@@ -280,7 +280,15 @@ impl Policy {
                 granted.insert((pattern.clone(), action));
             }
         }
-        granted.into_iter().collect()
+        // A pattern of another principal's line is granted, too, if a wider one of this principal's covers it.
+        let is_covered = |pattern: &str, action: Action| {
+            granted.iter().any(|(wider, of)| {
+                *of == action
+                    && wider != pattern
+                    && wider.strip_suffix('*').is_some_and(|beginning| pattern.starts_with(beginning))
+            })
+        };
+        granted.iter().filter(|(pattern, action)| !is_covered(pattern, *action)).cloned().collect()
     }
 
     fn decide(&self, principal: &Principal, log: &str, action: Action) -> bool {

@@ -43,9 +43,10 @@ const (
 //	  no          Not without a change of the request, or of what it depends on.
 //	  same        Yes, to the same node, after the time in RetryInfo.
 //	  elsewhere   Yes, to another node, at once.
-//	  later       Only after a person has acted: has freed space on a disk, for example.
+//	  later       Only after someone has acted, for example freed disk space. A client that tries
+//	              again by itself waits at least the time in RetryInfo.
 //
-// An error of a node without these keys counts as outcome "unknown" and retry "no".
+// Treat an error of a node without these keys as outcome "unknown" and retry "no".
 //
 // Other keys are listed with each reason. Two occur with many reasons: `log`, the name of the log,
 // and `leader`, the client address (`host:port`) of the log's leader, where it is known and may

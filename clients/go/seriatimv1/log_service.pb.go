@@ -411,8 +411,8 @@ type ConsumeRequest struct {
 	StartTimeUs uint64 `protobuf:"fixed64,4,opt,name=start_time_us,json=startTimeUs,proto3" json:"start_time_us,omitempty"`
 	// The maximum number of records in one response. 0: 1,000.
 	MaxRecords uint32 `protobuf:"varint,5,opt,name=max_records,json=maxRecords,proto3" json:"max_records,omitempty"`
-	// The maximum size of the records in one response. 0: 1 MiB. At most 4 MiB less 64 KiB, and a
-	// larger number means that. A single record is returned even if it is larger.
+	// The maximum size of the records in one response. 0: 1 MiB. At most 4 MiB less 64 KiB, and
+	// larger numbers count as this maximum. A single record is returned even if it is larger.
 	MaxBytes uint32 `protobuf:"varint,6,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
 	// Consume only: how long to wait for a record if there is none, at most 60,000. The wait also
 	// ends shortly before the deadline of the call. Then the response has no records.
@@ -899,8 +899,8 @@ type LogConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Records that were appended longer ago are removed. At least 1 s; 0: never.
 	RetentionAge *durationpb.Duration `protobuf:"bytes,1,opt,name=retention_age,json=retentionAge,proto3" json:"retention_age,omitempty"`
-	// The oldest records are removed while at least this many bytes remain, and are not removed for
-	// their size below that. 0: never. The log may be larger by one segment (64 MiB by default).
+	// The oldest records are removed as long as at least this many bytes remain. 0: never. The log
+	// may be larger by one segment (64 MiB by default).
 	MinRetainedBytes *uint64 `protobuf:"varint,2,opt,name=min_retained_bytes,json=minRetainedBytes,proto3,oneof" json:"min_retained_bytes,omitempty"`
 	// The maximum size of a record: the bytes of value, key, and names and values of headers. 1 KiB
 	// to 4,032 KiB.

@@ -42,7 +42,7 @@ const (
 // UNIMPLEMENTED (UNKNOWN_FIELD), and nothing is done: a field may say under which condition a
 // request applies. GetServers returns the version of the server.
 //
-// Log names have 1 to 64 characters from a-z A-Z 0-9 . _ - and start with a letter or a digit. An
+// Log names have 1 to 255 characters from a-z A-Z 0-9 . _ - and start with a letter or a digit. An
 // empty name means the log "default". Ids are opaque strings: compare them, and do nothing else
 // with them. Offsets are below 2^63. Names that end in _us are microseconds since 1970-01-01 UTC.
 //
@@ -206,7 +206,7 @@ func (c *logServiceClient) TrimLog(ctx context.Context, in *TrimLogRequest, opts
 // UNIMPLEMENTED (UNKNOWN_FIELD), and nothing is done: a field may say under which condition a
 // request applies. GetServers returns the version of the server.
 //
-// Log names have 1 to 64 characters from a-z A-Z 0-9 . _ - and start with a letter or a digit. An
+// Log names have 1 to 255 characters from a-z A-Z 0-9 . _ - and start with a letter or a digit. An
 // empty name means the log "default". Ids are opaque strings: compare them, and do nothing else
 // with them. Offsets are below 2^63. Names that end in _us are microseconds since 1970-01-01 UTC.
 //

@@ -125,6 +125,16 @@ fn a_file_without_tables_is_read_with_a_warning_that_contains_its_new_form() {
     assert_eq!(home.config(new_form), config);
 }
 
+/// The new form lacked the setting whose name was unknown, so that a file with it lost the setting.
+#[test]
+fn a_file_without_tables_has_no_new_form_while_a_name_is_unknown() {
+    let home = Home::new();
+    let misspelt = NAMES.replace("hang_seconds_max", "hang_max_seconds");
+    assert_ne!(misspelt, NAMES);
+    let loaded = LoadedConfig::read(&home.args(&misspelt));
+    assert!(loaded.warnings[0].ends_with("Its new form is printed once its errors are corrected"), "{loaded:?}");
+}
+
 #[test]
 fn a_file_of_both_forms_is_refused() {
     let home = Home::new();

@@ -165,3 +165,15 @@ fn another_model_may_be_used() {
         assert!(error.starts_with(&model.display().to_string()), "{error}");
     }
 }
+
+/// Patterns of other principals' lines were listed for a principal that may use every log.
+#[test]
+fn permissions_are_listed_without_those_that_a_wider_one_covers() {
+    let policy =
+        "p, role:admin, *, consume\ng, root, role:admin\np, alice, team-*, consume\np, alice, team-a, produce\n";
+    let acl = Acl::from_text(policy).expect("a policy");
+    let of = |name: &str| acl.permissions(&Principal::new(name).expect("a name"));
+    assert_eq!(of("root"), [("*".to_owned(), Action::Consume)]);
+    assert_eq!(of("alice"), [("team-*".to_owned(), Action::Consume), ("team-a".to_owned(), Action::Produce)]);
+    assert_eq!(of("nobody"), []);
+}

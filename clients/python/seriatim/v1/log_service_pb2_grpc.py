@@ -34,7 +34,7 @@ class LogServiceStub(object):
     UNIMPLEMENTED (UNKNOWN_FIELD), and nothing is done: a field may say under which condition a
     request applies. GetServers returns the version of the server.
 
-    Log names have 1 to 64 characters from a-z A-Z 0-9 . _ - and start with a letter or a digit. An
+    Log names have 1 to 255 characters from a-z A-Z 0-9 . _ - and start with a letter or a digit. An
     empty name means the log "default". Ids are opaque strings: compare them, and do nothing else
     with them. Offsets are below 2^63. Names that end in _us are microseconds since 1970-01-01 UTC.
 
@@ -104,7 +104,7 @@ class LogServiceServicer(object):
     UNIMPLEMENTED (UNKNOWN_FIELD), and nothing is done: a field may say under which condition a
     request applies. GetServers returns the version of the server.
 
-    Log names have 1 to 64 characters from a-z A-Z 0-9 . _ - and start with a letter or a digit. An
+    Log names have 1 to 255 characters from a-z A-Z 0-9 . _ - and start with a letter or a digit. An
     empty name means the log "default". Ids are opaque strings: compare them, and do nothing else
     with them. Offsets are below 2^63. Names that end in _us are microseconds since 1970-01-01 UTC.
 
@@ -255,7 +255,7 @@ class LogService(object):
     UNIMPLEMENTED (UNKNOWN_FIELD), and nothing is done: a field may say under which condition a
     request applies. GetServers returns the version of the server.
 
-    Log names have 1 to 64 characters from a-z A-Z 0-9 . _ - and start with a letter or a digit. An
+    Log names have 1 to 255 characters from a-z A-Z 0-9 . _ - and start with a letter or a digit. An
     empty name means the log "default". Ids are opaque strings: compare them, and do nothing else
     with them. Offsets are below 2^63. Names that end in _us are microseconds since 1970-01-01 UTC.
 
