@@ -219,7 +219,7 @@ func (c *client) read(request *seriatimv1.ConsumeRequest) (answered bool, err er
 	if err != nil {
 		return false, err
 	}
-	for {
+	for message := 0; ; message++ {
 		response, err := stream.Recv()
 		if err != nil {
 			return answered, err
@@ -234,7 +234,10 @@ func (c *client) read(request *seriatimv1.ConsumeRequest) (answered bool, err er
 		if request.LogId == nil {
 			request.LogId = &response.LogId
 		}
-		answered, c.failed = true, 0
+		// A node sends the first message before it has read anything: that is not a success yet.
+		if message > 0 {
+			answered, c.failed = true, 0
+		}
 	}
 }
 

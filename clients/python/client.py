@@ -130,15 +130,17 @@ def read(nodes: Nodes, args: argparse.Namespace, *, stop_at_end: bool) -> None:
     until = None
     while True:
         try:
-            for response in nodes.stub().ConsumeStream(request):
+            for message, response in enumerate(nodes.stub().ConsumeStream(request)):
                 for record in response.records:
                     show(record)
                 # Where to continue after an error. The first message has no records if there are none; it says this too.
                 request.start, request.offset = pb.START_OFFSET, response.resume_offset
                 if not request.HasField("log_id"):
                     request.log_id = response.log_id
-                until = None
-                nodes.failed = 0
+                # A node sends the first message before it has read anything: that is not a success yet.
+                if message > 0:
+                    until = None
+                    nodes.failed = 0
             return
         except grpc.RpcError as error:
             until = until or time.monotonic() + CALL_SECONDS

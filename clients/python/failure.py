@@ -40,7 +40,10 @@ class Failure:
     def of(cls, error: grpc.RpcError) -> "Failure":
         failure = cls(error.code(), error.details() or "")
         info, retry_info = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
-        status = rpc_status.from_call(error)
+        try:
+            status = rpc_status.from_call(error)
+        except ValueError:  # The details contradict the status, because gRPC replaced it: they count as missing.
+            status = None
         for detail in status.details if status else ():
             if detail.Unpack(info):
                 failure.reason, failure.metadata = info.reason, dict(sorted(info.metadata.items()))

@@ -173,7 +173,7 @@ impl AppendRequest {
     pub fn decode(message: &[u8], package: Package) -> Result<AppendRequest, Invalid> {
         match package {
             Package::LogV1 => AppendRequest::decode_log_v1(message),
-            Package::SeriatimV1 => AppendRequest::decode_seriatim_v1(message),
+            Package::SeriatimV1 | Package::Grpc => AppendRequest::decode_seriatim_v1(message),
         }
     }
 
@@ -270,7 +270,7 @@ impl AppendRequest {
         let is_same = match (&self.log, self.package) {
             (Some(name), _) => name == log,
             (None, Package::LogV1) => log.as_str() == LogName::DEFAULT,
-            (None, Package::SeriatimV1) => true,
+            (None, Package::SeriatimV1 | Package::Grpc) => true,
         };
         if is_same { Ok(()) } else { Err(Invalid::LogChanged) }
     }

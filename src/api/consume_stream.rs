@@ -112,9 +112,12 @@ impl Tail<'_> {
         match self.package {
             Package::LogV1 => {}
             // Tells where the stream begins, so that a client whose connection breaks before the first record can resume there.
-            Package::SeriatimV1 => {
-                let nothing = ConsumeReply::many(Vec::new(), self.state(self.position.log.watermark.get()));
-                send_all([nothing], sink).await?;
+            Package::SeriatimV1 | Package::Grpc => {
+                let visible = self.position.log.watermark.get();
+                if self.position.offset < visible.first_offset {
+                    self.position.skip_trimmed(&visible, visible.first_offset)?;
+                }
+                send_all([ConsumeReply::many(Vec::new(), self.state(visible))], sink).await?;
             }
         }
         let mut last_sent = Instant::now();

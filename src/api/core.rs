@@ -82,11 +82,11 @@ impl Core {
 }
 
 impl Core {
-    /// Returns the client address of the leader of a log, as far as this node knows.
+    /// Returns the client address of the leader of a log, if it is another node, as far as this node knows.
     pub fn leader_addr(&self, log: &LogName) -> Option<String> {
         let catalog = self.catalog.get();
         let group = catalog.log_named(log)?.group;
-        let leader = self.consensus.status(group)?.leader?;
+        let leader = self.consensus.status(group)?.leader.filter(|leader| *leader != self.me.node_id)?;
         catalog.member(leader).map(|member| member.rpc_addr.clone())
     }
 }

@@ -23,6 +23,9 @@ use crate::types::{LogName, Offset};
 /// The domain of every `ErrorInfo`.
 pub const DOMAIN: &str = "seriatim";
 
+/// The maximum size of one text in a status. A status has at most four long ones, and base64 adds a third.
+const TEXT_BYTES_MAX: usize = 600;
+
 /// The time after which the same node may answer, by the kind of retry.
 fn retry_delay(retry: Retry) -> Option<Duration> {
     match retry {
@@ -229,12 +232,12 @@ pub fn status_of(error: &ApiError, context: &StatusContext) -> RpcStatus {
     let mut info = error_details::ErrorInfo::new();
     info.reason = match context.package {
         Package::LogV1 => reason.in_log_v1(),
-        Package::SeriatimV1 => reason.code(),
+        Package::SeriatimV1 | Package::Grpc => reason.code(),
     }
     .to_owned();
     info.domain = DOMAIN.to_owned();
     let retry = reason.retry();
-    let mut put = |key: &str, value: String| info.metadata.insert(key.to_owned(), value);
+    let mut put = |key: &str, value: String| info.metadata.insert(key.to_owned(), limited(value));
     put(key::OUTCOME, reason.outcome().code().to_owned());
     put(key::RETRY, retry.code().to_owned());
     for (key, value) in metadata {
@@ -263,7 +266,7 @@ pub fn status_of(error: &ApiError, context: &StatusContext) -> RpcStatus {
     }
     if let Some((field, description)) = bad_field {
         let mut violation = error_details::bad_request::FieldViolation::new();
-        (violation.field, violation.description) = (field, description);
+        (violation.field, violation.description) = (limited(field), limited(description));
         let mut info = error_details::BadRequest::new();
         info.field_violations.push(violation);
         details.push(packed(&info));
@@ -275,12 +278,22 @@ pub fn status_of(error: &ApiError, context: &StatusContext) -> RpcStatus {
         details.push(packed(&info));
     }
     let code = reason.status();
-    let message = error.to_string();
+    let message = limited(error.to_string());
     let mut whole = status::Status::new();
     whole.code = code.into();
     whole.message.clone_from(&message);
     whole.details = details;
     RpcStatus::with_details(code, message, whole.write_to_bytes().unwrap_or_default())
+}
+
+/// Shortens a text that may contain a part of the request. gRPC replaces a status that exceeds the limit of trailers (8 KiB by
+/// default) by one of its own, which says neither what is wrong nor what became of the request.
+fn limited(text: String) -> String {
+    if text.len() <= TEXT_BYTES_MAX {
+        return text;
+    }
+    let end = text.floor_char_boundary(TEXT_BYTES_MAX);
+    format!("{}...", &text[..end])
 }
 
 /// Returns a number that is in the status and in the log of the node.

@@ -65,14 +65,14 @@ pub async fn update_log(service: Service, call: Call, request: Request) -> Resul
 /// A field in the mask that is not set gets its default.
 fn change_of(request: &v1::UpdateLogRequest) -> Result<LogChange, Invalid> {
     let config = request.config.get_or_default();
-    let retention_ms = config.retention_age.as_ref().map(ms_of_duration).transpose()?;
+    let retention_ms = || config.retention_age.as_ref().map(ms_of_duration).transpose();
     let mut change = LogChange::default();
     let paths: Vec<&str> = match request.update_mask.as_ref() {
         Some(mask) if !mask.paths.is_empty() => mask.paths.iter().map(String::as_str).collect(),
         Some(_) | None => {
             return Ok(LogChange {
                 retention_bytes: config.min_retained_bytes,
-                retention_ms,
+                retention_ms: retention_ms()?,
                 record_bytes_max: config.max_record_bytes,
                 request_bytes_max: config.max_request_bytes,
             });
@@ -80,7 +80,7 @@ fn change_of(request: &v1::UpdateLogRequest) -> Result<LogChange, Invalid> {
     };
     for path in paths {
         match path {
-            "retention_age" => change.retention_ms = Some(retention_ms.unwrap_or(0)),
+            "retention_age" => change.retention_ms = Some(retention_ms()?.unwrap_or(0)),
             "min_retained_bytes" => change.retention_bytes = Some(config.min_retained_bytes.unwrap_or(0)),
             "max_record_bytes" => {
                 change.record_bytes_max = Some(config.max_record_bytes.unwrap_or(LogMeta::RECORD_BYTES_MAX));
@@ -94,14 +94,17 @@ fn change_of(request: &v1::UpdateLogRequest) -> Result<LogChange, Invalid> {
     Ok(change)
 }
 
+/// The longest duration of protobuf's type: 10,000 years. Clients refuse a longer one.
+const DURATION_SECONDS_MAX: u64 = 315_576_000_000;
+
 /// Converts a retention age. Parts of a millisecond are refused, so that a log has exactly the age that was asked for.
 fn ms_of_duration(duration: &PbDuration) -> Result<u64, Invalid> {
-    let seconds = u64::try_from(duration.seconds).ok();
+    let seconds = u64::try_from(duration.seconds).ok().filter(|seconds| *seconds <= DURATION_SECONDS_MAX);
     let nanos = u64::try_from(duration.nanos).ok().filter(|nanos| *nanos < 1_000_000_000 && nanos % 1_000_000 == 0);
     let ms = seconds.zip(nanos).and_then(|(seconds, nanos)| seconds.checked_mul(1000)?.checked_add(nanos / 1_000_000));
     ms.ok_or_else(|| Invalid::Settings {
         field: "config.retention_age",
-        what: "`retention_age` must be a positive duration in whole milliseconds".to_owned(),
+        what: "`retention_age` must be a duration from 0 to 10,000 years in whole milliseconds".to_owned(),
     })
 }
 
@@ -173,8 +176,9 @@ mod tests {
             let age = PbDuration { seconds, nanos, ..PbDuration::default() };
             assert_eq!(ms_of_duration(&age).ok(), ms, "{seconds} s, {nanos} ns");
         }
-        let longest = PbDuration { seconds: i64::MAX, ..PbDuration::default() };
-        assert!(ms_of_duration(&longest).is_err());
+        let of = |seconds| ms_of_duration(&PbDuration { seconds, ..PbDuration::default() });
+        assert_eq!(of(315_576_000_000), Ok(315_576_000_000_000));
+        assert!(of(315_576_000_001).is_err() && of(i64::MAX).is_err(), "JSON of such a duration does not exist");
     }
 
     #[test]

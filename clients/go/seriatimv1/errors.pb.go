@@ -49,8 +49,8 @@ const (
 // Treat an error of a node without these keys as outcome "unknown" and retry "no".
 //
 // Other keys are listed with each reason. Two occur with many reasons: `log`, the name of the log,
-// and `leader`, the client address (`host:port`) of the log's leader, where it is known and may
-// answer. Ids are written as in the messages.
+// and `leader`, the client address (`host:port`) of the log's leader, if another node leads and
+// this one knows it. Ids are written as in the messages.
 //
 // The generated code and its readers:
 //

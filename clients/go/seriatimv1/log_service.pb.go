@@ -1468,7 +1468,8 @@ type TrimLogResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The log. Its first offset never decreases, so it may be above that of the request.
 	Log *LogInfo `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
-	// How many records became unreadable during the call, as seen by the node that answers.
+	// How many records became unreadable during the call, as seen by the node that answers. Calls at
+	// the same time count the same records.
 	TrimmedRecords uint64 `protobuf:"varint,2,opt,name=trimmed_records,json=trimmedRecords,proto3" json:"trimmed_records,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache

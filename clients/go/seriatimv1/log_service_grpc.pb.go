@@ -70,13 +70,14 @@ type LogServiceClient interface {
 	// beginning where to resume. Messages without records follow as heartbeats. There is no flow
 	// control beyond HTTP/2's: the server has at most one unsent message for each stream.
 	ConsumeStream(ctx context.Context, in *ConsumeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ConsumeResponse], error)
-	// Returns the members of the cluster, and who leads a log. Needs any action on the log, if the
-	// request names one, and otherwise only a certificate.
+	// Returns the members of the cluster, and who leads a log. Needs `produce`, `consume` or
+	// `admin` on the log, if the request names one, and otherwise only a certificate.
 	GetServers(ctx context.Context, in *GetServersRequest, opts ...grpc.CallOption) (*GetServersResponse, error)
 	// Returns a log, including everything that was acknowledged before the call. Needs `produce`,
 	// `consume` or `admin`.
 	GetLog(ctx context.Context, in *GetLogRequest, opts ...grpc.CallOption) (*GetLogResponse, error)
-	// Lists the logs on which the caller is allowed some action, in the order of their names.
+	// Lists the logs on which the caller is allowed `produce`, `consume` or `admin`, in the order of
+	// their names.
 	ListLogs(ctx context.Context, in *ListLogsRequest, opts ...grpc.CallOption) (*ListLogsResponse, error)
 	// Changes the settings of a log. Needs `admin`.
 	UpdateLog(ctx context.Context, in *UpdateLogRequest, opts ...grpc.CallOption) (*UpdateLogResponse, error)
@@ -234,13 +235,14 @@ type LogServiceServer interface {
 	// beginning where to resume. Messages without records follow as heartbeats. There is no flow
 	// control beyond HTTP/2's: the server has at most one unsent message for each stream.
 	ConsumeStream(*ConsumeRequest, grpc.ServerStreamingServer[ConsumeResponse]) error
-	// Returns the members of the cluster, and who leads a log. Needs any action on the log, if the
-	// request names one, and otherwise only a certificate.
+	// Returns the members of the cluster, and who leads a log. Needs `produce`, `consume` or
+	// `admin` on the log, if the request names one, and otherwise only a certificate.
 	GetServers(context.Context, *GetServersRequest) (*GetServersResponse, error)
 	// Returns a log, including everything that was acknowledged before the call. Needs `produce`,
 	// `consume` or `admin`.
 	GetLog(context.Context, *GetLogRequest) (*GetLogResponse, error)
-	// Lists the logs on which the caller is allowed some action, in the order of their names.
+	// Lists the logs on which the caller is allowed `produce`, `consume` or `admin`, in the order of
+	// their names.
 	ListLogs(context.Context, *ListLogsRequest) (*ListLogsResponse, error)
 	// Changes the settings of a log. Needs `admin`.
 	UpdateLog(context.Context, *UpdateLogRequest) (*UpdateLogResponse, error)

@@ -241,6 +241,18 @@ fn the_delay_fits_what_has_to_happen_first() {
     assert_eq!(seconds(ApiError::NoSuchService), None);
 }
 
+/// gRPC replaced a status with a long part of the request in it by "metadata size exceeds soft limit".
+#[test]
+fn a_status_stays_small_whatever_the_request_contains() {
+    let long = "\u{e4}".repeat(20_000);
+    for error in [Invalid::UpdateMask(long.clone()), Invalid::UnknownField { field: long.clone() }] {
+        let status = status_of(&error.into(), &CONTEXT);
+        assert!(status.message().len() < 700 && status.details().len() < 3000, "{}", status.details().len());
+        let field = &details(&status).bad_request.expect("a field").field_violations[0].description;
+        assert!(field.ends_with("..."), "{field}");
+    }
+}
+
 #[test]
 fn names_the_leader_if_a_retry_may_succeed() {
     let context = StatusContext { leader: Some("n2:8400".to_owned()), ..CONTEXT };

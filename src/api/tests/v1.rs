@@ -251,6 +251,15 @@ fn each_message_of_a_stream_says_where_to_resume() {
 }
 
 #[test]
+fn a_stream_from_a_trimmed_offset_fails_before_its_first_message() {
+    let node = Node::serving();
+    node.logs.produce(&batch(&["a", "b", "c"])).expect("appended");
+    node.logs.trim_log(&v1::TrimLogRequest { first_offset: 2, ..Default::default() }).expect("trimmed");
+    let mut stream = node.logs.consume_stream(&v1::ConsumeRequest { offset: 1, ..Default::default() }).expect("sent");
+    assert_eq!(reason(block_on(stream.next()).expect("a status")).1, "OFFSET_TRIMMED");
+}
+
+#[test]
 fn requests_of_a_stream_need_not_name_the_log_again() {
     let node = Node::serving();
     let mut named = batch(&["a"]);

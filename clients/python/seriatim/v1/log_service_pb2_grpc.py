@@ -154,8 +154,8 @@ class LogServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetServers(self, request, context):
-        """Returns the members of the cluster, and who leads a log. Needs any action on the log, if the
-        request names one, and otherwise only a certificate.
+        """Returns the members of the cluster, and who leads a log. Needs `produce`, `consume` or
+        `admin` on the log, if the request names one, and otherwise only a certificate.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -170,7 +170,8 @@ class LogServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListLogs(self, request, context):
-        """Lists the logs on which the caller is allowed some action, in the order of their names.
+        """Lists the logs on which the caller is allowed `produce`, `consume` or `admin`, in the order of
+        their names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -239,7 +239,7 @@ public final class Client {
         while (true) {
             try {
                 var responses = LogServiceGrpc.newBlockingStub(nodes.channel()).consumeStream(request.build());
-                while (responses.hasNext()) {
+                for (int message = 0; responses.hasNext(); message++) {
                     var response = responses.next();
                     response.getRecordsList().forEach(Client::show);
                     // Where to continue after an error. The first message has no records if there are none; it says this too.
@@ -247,8 +247,11 @@ public final class Client {
                     if (!request.hasLogId()) {
                         request.setLogId(response.getLogId());
                     }
-                    nodes.answered();
-                    hasAnswered = true;
+                    // A node sends the first message before it has read anything: that is not a success yet.
+                    if (message > 0) {
+                        nodes.answered();
+                        hasAnswered = true;
+                    }
                 }
                 return;
             } catch (StatusRuntimeException error) {
