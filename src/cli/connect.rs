@@ -53,7 +53,7 @@ pub struct ConnectArgs {
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "true",
-        value_parser = clap::value_parser!(bool)
+        value_parser = units::switch
     )]
     pub insecure: Option<bool>,
     /// Time to wait for a connection, and for an answer: seconds, or with a unit (500ms, 2m) [default: 10s]

@@ -58,6 +58,18 @@ fn number(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(*factor)
 }
 
+/// Parses a switch. 1 and 0 are usual values of environment variables.
+///
+/// # Errors
+/// The expected form.
+pub fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err("expected true or false".to_owned()),
+    }
+}
+
 /// Parses the name of a log. An empty name is that of the default log.
 ///
 /// # Errors
@@ -165,6 +177,13 @@ mod tests {
         assert!(milliseconds("30").is_err() && milliseconds("d").is_err());
         assert_eq!((or_none("none", bytes), or_none("2", bytes)), (Ok(0), Ok(2)));
         assert!(or_none("0", bytes).is_err(), "0 could be mistaken for `keep nothing`");
+    }
+
+    /// Any other word, like `maybe`, counted as true, and turned TLS off.
+    #[test]
+    fn a_switch_is_true_or_false() {
+        assert_eq!(["true", "1", "false", "0"].map(switch), [Ok(true), Ok(true), Ok(false), Ok(false)]);
+        assert!(["maybe", "no", "yes", ""].iter().all(|text| switch(text).is_err()));
     }
 
     #[test]

@@ -208,7 +208,8 @@ impl Reader<'_> {
                 format!("{key} is set twice: here, and as {other} in line {line}; remove the one here")
             }
             None => format!(
-                "{key} is the form of a file without tables, but this file has tables; write it as {name} in [{table}]"
+                "{key} is the form of a file without tables, but this file has tables or {VERSION_KEY}; write it as {name} in \
+                 [{table}]"
             ),
         };
         self.problem(entry.at, &problem);
@@ -269,20 +270,33 @@ fn check_version(value: &DeValue<'_>) -> Result<(), String> {
 fn text_of(value: &DeValue<'_>, form: Form) -> Result<String, &'static str> {
     match (value, form) {
         (DeValue::Array(values), Form::DialAddrs { .. }) => {
-            let texts = values.iter().map(|value| one(value.get_ref())).collect::<Option<Vec<_>>>();
+            let texts = values.iter().map(|value| one(value.get_ref(), form)).collect::<Option<Vec<_>>>();
             texts.map(|texts| texts.join(",")).ok_or("a list of addresses")
         }
-        (value, Form::DialAddrs { .. }) => one(value).ok_or("a list of addresses"),
-        (value, _) => one(value).ok_or("one value"),
+        (value, Form::DialAddrs { .. }) => one(value, form).ok_or("a list of addresses"),
+        (value, Form::Switch) => one(value, form).ok_or("true or false"),
+        (value, Form::Number { .. }) => one(value, form).ok_or("a number, or a text with a unit"),
+        (value, Form::Duration { .. }) => one(value, form).ok_or("a duration, like \"30s\""),
+        (
+            value,
+            Form::ListenAddr
+            | Form::DialAddr
+            | Form::NodeName
+            | Form::ClusterName
+            | Form::Directory
+            | Form::File(_)
+            | Form::LogLevel,
+        ) => one(value, form).ok_or("a text in quotes"),
     }
 }
 
-fn one(value: &DeValue<'_>) -> Option<String> {
-    match value {
-        DeValue::String(s) => Some(s.to_string()),
-        DeValue::Integer(n) => Some(integer(n)),
-        DeValue::Boolean(b) => Some(b.to_string()),
-        DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => None,
+/// Returns the text of a single value. A number or a boolean is accepted where the option is one.
+fn one(value: &DeValue<'_>, form: Form) -> Option<String> {
+    match (value, form) {
+        (DeValue::String(s), _) => Some(s.to_string()),
+        (DeValue::Integer(n), Form::Number { .. } | Form::Duration { .. }) => Some(integer(n)),
+        (DeValue::Boolean(b), Form::Switch) => Some(b.to_string()),
+        _ => None,
     }
 }
 

@@ -178,7 +178,7 @@ fn an_option_that_could_not_be_read_is_not_reported_as_missing() {
     };
     assert_eq!(with("bind_addr = ").len(), 1);
     let insecure = "node_name = \"n\"\nadvertise_bind_addr = \"a:1\"\nacl_policy_file = \"p\"\ninsecure = [true]\n";
-    assert_eq!(with(insecure), [format!("{}:4: insecure is not one value", file.display())]);
+    assert_eq!(with(insecure), [format!("{}:4: insecure is not true or false", file.display())]);
     let hyphen = "node_name = \"n\"\nadvertise-bind-addr = \"a:1\"\nacl-policy-file = \"p\"\ninsecure = \"yes\"\n";
     let found = with(hyphen);
     assert!(found.len() == 3 && found.iter().all(|problem| !problem.contains("missing")), "{found:#?}");

@@ -175,7 +175,7 @@ fn cli_errors_name_the_next_step() {
     let (code, stderr) = run(&["produce", "--certs", "no/such/folder"]);
     assert_eq!((code, stderr.contains("seriatim certs")), (Some(78), true), "{stderr}");
     let (code, stderr) = run(&["status", "--addr", "127.0.0.1:1", "--timeout", "1"]);
-    assert_eq!((code, stderr.contains("is the node running")), (Some(69), true), "{stderr}");
+    assert_eq!((code, stderr.contains("nothing listens at this address")), (Some(69), true), "{stderr}");
     assert_eq!(run(&["produce", "--no-such-option"]).0, Some(2));
 }
 

@@ -142,8 +142,8 @@ fn a_file_of_both_forms_is_refused() {
         home.problems(&format!("bind_addr = \"127.0.0.1:3\"\ncluster_name = \"c\"\n{TABLED}")),
         [
             "seriatim.toml:1: bind_addr is set twice: here, and as listen.peer.addr in line 19; remove the one here",
-            "seriatim.toml:2: cluster_name is the form of a file without tables, but this file has tables; write it as name \
-             in [cluster]",
+            "seriatim.toml:2: cluster_name is the form of a file without tables, but this file has tables or \
+             config_version; write it as name in [cluster]",
         ]
     );
     assert_eq!(
@@ -237,7 +237,10 @@ fn an_error_names_the_line_and_the_key() {
         with("segment_bytes = 1048576", "segment_bytes = \"64MB\""),
         ["seriatim.toml:23: storage.segment_bytes: \"64MB\" is not a number of bytes, like 67108864 or 64MiB"]
     );
-    assert_eq!(with("name = \"n1\"", "name = [1]"), ["seriatim.toml:4: node.name is not one value"]);
+    for name in ["[1]", "5", "true"] {
+        let found = with("name = \"n1\"", &format!("name = {name}"));
+        assert_eq!(found, ["seriatim.toml:4: node.name is not a text in quotes"], "{name}");
+    }
     assert_eq!(
         with("join = [\"a:1\", \"b:2\"]", "join = 1.5"),
         ["seriatim.toml:7: cluster.join is not a list of addresses"]
