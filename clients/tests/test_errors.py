@@ -129,6 +129,15 @@ class Errors(unittest.TestCase):
                     self.assertEqual((first.start, first.HasField("log_id")), (pb.START_LATEST, False))
                     self.assertEqual((second.start, second.offset, second.log_id), (pb.START_OFFSET, 42, "id-1"))
 
+    def test_a_tail_that_fails_after_each_first_message_ends(self):
+        # The first message was taken for a success, so that a tail of damaged records asked in a loop for ever.
+        for client in CLIENTS:
+            with self.subTest(client=client):
+                fails = Fails(Code.ABORTED, keys("none", "same"), pause_seconds=4, messages=(message(42),))
+                done, _ = self.run_client(client, [[fails, fails, fails]], "tail", "--from", "42")
+                self.assertEqual(done.returncode, 1)
+                self.assertIn("[outcome none, retry same]", done.stderr)
+
     def test_a_tail_that_never_had_a_message_repeats_its_request(self):
         for client in CLIENTS:
             with self.subTest(client=client):
