@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+import unittest
 
 import grpc
 
@@ -169,3 +170,18 @@ class Cluster:
         """Stops the nodes and returns their exit codes."""
         self._stack.close()
         return [node.process.returncode for node in self.nodes]
+
+
+class ClusterTest(unittest.TestCase):
+    """Tests with three nodes."""
+
+    cluster: Cluster
+
+    @classmethod
+    def setUpClass(cls):
+        cls.cluster = Cluster()
+
+    @classmethod
+    def tearDownClass(cls):
+        exit_codes = cls.cluster.stop()
+        assert exit_codes == [0] * 3, f"the nodes do not exit cleanly after SIGTERM: {exit_codes}"

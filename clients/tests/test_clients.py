@@ -5,10 +5,9 @@ import json
 import re
 import subprocess
 import sys
-import unittest
 
 import grpc
-from cluster import CLIENTS, ENV, REPO, TIMEOUT, Cluster, Tail
+from cluster import CLIENTS, ENV, REPO, TIMEOUT, ClusterTest, Tail
 from fake import Fails, FakeNode
 
 from seriatim.v1 import log_service_pb2 as pb
@@ -16,18 +15,7 @@ from seriatim.v1 import log_service_pb2 as pb
 NODES = range(3)
 
 
-class Clients(unittest.TestCase):
-    cluster: Cluster
-
-    @classmethod
-    def setUpClass(cls):
-        cls.cluster = Cluster()
-
-    @classmethod
-    def tearDownClass(cls):
-        exit_codes = cls.cluster.stop()
-        assert exit_codes == [0] * 3, f"the nodes do not exit cleanly after SIGTERM: {exit_codes}"
-
+class Clients(ClusterTest):
     def succeeds(self, client, node, *args, stdin=None):
         """Returns the lines that a client prints; it must succeed."""
         done = self.cluster.run(client, node, *args, stdin=stdin)

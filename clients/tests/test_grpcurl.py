@@ -4,9 +4,8 @@ import json
 import os
 import re
 import subprocess
-import unittest
 
-from cluster import ENV, TIMEOUT, Cluster
+from cluster import ENV, TIMEOUT, ClusterTest
 
 from seriatim.v1 import cluster_service_pb2, log_service_pb2
 
@@ -17,18 +16,7 @@ SERVICES = [
 REFLECTION = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"]
 
 
-class Grpcurl(unittest.TestCase):
-    cluster: Cluster
-
-    @classmethod
-    def setUpClass(cls):
-        cls.cluster = Cluster()
-
-    @classmethod
-    def tearDownClass(cls):
-        exit_codes = cls.cluster.stop()
-        assert exit_codes == [0] * 3, f"the nodes do not exit cleanly after SIGTERM: {exit_codes}"
-
+class Grpcurl(ClusterTest):
     def grpcurl(self, *args, node=0, options=(), user="root"):
         """Runs grpcurl, with a client certificate if there is a user."""
         certs = self.cluster.site / "certs"

@@ -29,8 +29,10 @@ const PAYLOAD_BYTES_MAX: usize = ENTRY_BYTES_MAX - Stamp::BYTES;
 /// A decoded `ProduceRequest`: its proposal, and the values to check against the log before the proposal gets its group.
 #[derive(Debug)]
 pub struct AppendRequest {
-    /// The log that the request names; `None` if it names none.
-    log: Option<LogName>,
+    /// The log that the request names, or the default one.
+    pub log: LogName,
+    /// Whether the request names its log.
+    names_log: bool,
     /// The records are appended only to the log with this id.
     log_id: WantedLogId,
     package: Package,
@@ -173,7 +175,7 @@ impl AppendRequest {
     pub fn decode(message: &[u8], package: Package) -> Result<AppendRequest, Invalid> {
         match package {
             Package::LogV1 => AppendRequest::decode_log_v1(message),
-            Package::SeriatimV1 | Package::Grpc => AppendRequest::decode_seriatim_v1(message),
+            Package::SeriatimV1 => AppendRequest::decode_seriatim_v1(message),
         }
     }
 
@@ -244,22 +246,11 @@ impl AppendRequest {
         if let Some(offset) = expected_offset.filter(|offset| *offset > Offset::MAX) {
             return Err(Invalid::ExpectedOffset(offset));
         }
-        let log = match log {
-            "" => None,
-            name => Some(LogName::new(name).map_err(Invalid::LogName)?),
-        };
+        let (names_log, log) = (!log.is_empty(), LogName::new(log).map_err(Invalid::LogName)?);
         let records = Unstamped::new(payload.bytes);
         let proposal = Proposal::new(NO_GROUP, EntryKind::Records, payload.count, records);
         let proposal = Proposal { expected_offset, producer_id, sequence, ..proposal };
-        Ok(AppendRequest { log, log_id, package, sizes: payload.sizes, proposal })
-    }
-
-    /// Returns the name of the log.
-    ///
-    /// # Errors
-    /// None: the name of the default log is valid.
-    pub fn log(&self) -> Result<LogName, Invalid> {
-        self.log.clone().map_or_else(|| LogName::new("").map_err(Invalid::LogName), Ok)
+        Ok(AppendRequest { log, names_log, log_id, package, sizes: payload.sizes, proposal })
     }
 
     /// Checks that a request of a stream is for the log of its first request. In `seriatim.v1` it need not name the log again.
@@ -267,12 +258,11 @@ impl AppendRequest {
     /// # Errors
     /// [`Invalid::LogChanged`].
     pub fn check_same_log(&self, log: &LogName) -> Result<(), Invalid> {
-        let is_same = match (&self.log, self.package) {
-            (Some(name), _) => name == log,
-            (None, Package::LogV1) => log.as_str() == LogName::DEFAULT,
-            (None, Package::SeriatimV1 | Package::Grpc) => true,
+        let may_omit = match self.package {
+            Package::LogV1 => false,
+            Package::SeriatimV1 => true,
         };
-        if is_same { Ok(()) } else { Err(Invalid::LogChanged) }
+        if self.log == *log || may_omit && !self.names_log { Ok(()) } else { Err(Invalid::LogChanged) }
     }
 
     /// Checks the request against its log. Returns the proposal to the log's group.

@@ -112,7 +112,7 @@ impl Tail<'_> {
         match self.package {
             Package::LogV1 => {}
             // Tells where the stream begins, so that a client whose connection breaks before the first record can resume there.
-            Package::SeriatimV1 | Package::Grpc => {
+            Package::SeriatimV1 => {
                 let visible = self.position.log.watermark.get();
                 if self.position.offset < visible.first_offset {
                     self.position.skip_trimmed(&visible, visible.first_offset)?;

@@ -139,7 +139,7 @@ fn produce_request() {
         let append = match (ours, theirs) {
             (Ok(append), Ok((request, payload))) if !is_odd(bytes, &[1, 3]) => {
                 let batch = append.proposal();
-                assert_eq!(append.log(), Ok(LogName::new(&request.log).expect("a name")));
+                assert_eq!(append.log, LogName::new(&request.log).expect("a name"));
                 assert_eq!(batch.expected_offset, request.expected_offset.map(Offset));
                 assert_eq!((batch.producer_id, batch.sequence), (request.producer_id, request.sequence));
                 assert_eq!(append.log_id(), WantedLogId::of_number(request.log_id));

@@ -9,7 +9,7 @@ use grpcio::WriteFlags;
 
 use super::error::ApiError;
 use super::lifecycle::Phase;
-use super::messages::{Request, decode};
+use super::messages::{Request, decode_known};
 use super::prelude::ServerStream;
 use super::service::{Call, Service, StreamEnd, poll_gone};
 use crate::pb::health::health_check_response::ServingStatus;
@@ -24,8 +24,8 @@ const WATCH_EVERY: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// NOT_FOUND for a service that this node does not have.
-pub async fn check(service: Service, call: Call, request: Request) -> Result<HealthCheckResponse, ApiError> {
-    let request: HealthCheckRequest = decode(&request, call.package)?;
+pub async fn check(service: Service, _call: Call, request: Request) -> Result<HealthCheckResponse, ApiError> {
+    let request: HealthCheckRequest = decode_known(&request)?;
     if !service.services.contains(&request.service.as_str()) {
         return Err(ApiError::NoSuchService);
     }
@@ -39,7 +39,7 @@ pub fn watch(stream: ServerStream<'_, HealthCheckResponse>) -> BoxFuture<'_, Res
 
 async fn serve(stream: ServerStream<'_, HealthCheckResponse>) -> Result<(), StreamEnd> {
     let ServerStream { service, call, request, sink } = stream;
-    let request: HealthCheckRequest = decode(request, call.package)?;
+    let request: HealthCheckRequest = decode_known(request)?;
     let known = service.services.contains(&request.service.as_str());
     let mut seen = service.lifecycle.now();
     let mut sent = None;

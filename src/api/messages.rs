@@ -53,7 +53,7 @@ impl ConsumeReply {
         put_varint_field(&mut records, 5, state.visible.next_offset.0);
         match state.package {
             Package::LogV1 => put_fixed64_field(&mut records, 6, state.log_id.0),
-            Package::SeriatimV1 | Package::Grpc => {
+            Package::SeriatimV1 => {
                 put_text_field(&mut records, 6, &state.log_id.to_string());
                 put_varint_field(&mut records, 7, state.resume.0);
             }
@@ -89,7 +89,7 @@ impl ProduceReply {
         put_fixed64_field(&mut bytes, 4, self.appended.append_time_us);
         match self.package {
             Package::LogV1 => put_fixed64_field(&mut bytes, 5, self.log_id.0),
-            Package::SeriatimV1 | Package::Grpc => put_text_field(&mut bytes, 5, &self.log_id.to_string()),
+            Package::SeriatimV1 => put_text_field(&mut bytes, 5, &self.log_id.to_string()),
         }
         bytes
     }
@@ -103,16 +103,25 @@ impl ConsumeReply {
     }
 }
 
-/// Decodes a request that contains no records. `log.v1` ignores what it does not know, as its original does. In `seriatim.v1` a field
-/// that this version does not know is refused: it may say under which condition, or that nothing should be done at all.
+/// Decodes a request that contains no records. In `seriatim.v1`, a field that this version does not know is refused: it may say
+/// under which condition, or that nothing should be done at all.
 ///
 /// # Errors
 /// [`Invalid::Malformed`]; in `seriatim.v1` those of [`check_known`].
 pub fn decode<M: MessageFull>(request: &Request, package: Package) -> Result<M, Invalid> {
     match package {
-        Package::LogV1 | Package::Grpc => {}
+        Package::LogV1 => {}
         Package::SeriatimV1 => check_known::<M>(&request.0)?,
     }
+    decode_known(request)
+}
+
+/// Decodes a request, and ignores what this version does not know. For `log.v1`, as its original does, and for gRPC's own
+/// services, whose clients know nothing of Seriatim.
+///
+/// # Errors
+/// [`Invalid::Malformed`].
+pub fn decode_known<M: MessageFull>(request: &Request) -> Result<M, Invalid> {
     pb::parse(&canonical::<M>(&request.0)?).map_err(|_| Invalid::Malformed)
 }
 

@@ -10,27 +10,21 @@ pub const REFLECTION: [&str; 2] = ["grpc.reflection.v1.ServerReflection", "grpc.
 pub enum Package {
     /// `log.v1`, for clients of proglog. It does not change any more, and ignores what it does not know, as proto3 does.
     LogV1,
-    /// `seriatim.v1`. A request with something unknown in it is refused.
+    /// `seriatim.v1`, which refuses a request with something unknown in it; and gRPC's own services, which decode for themselves.
     SeriatimV1,
-    /// gRPC's own services, whose clients know nothing of Seriatim. What is unknown is ignored.
-    Grpc,
 }
 
 impl Package {
     /// Returns the package of a method, `/package.Service/Method`.
     pub fn of(method: &str) -> Package {
-        match method {
-            _ if method.starts_with("/log.v1.") => Package::LogV1,
-            _ if method.starts_with("/seriatim.v1.") => Package::SeriatimV1,
-            _ => Package::Grpc,
-        }
+        if method.starts_with("/log.v1.") { Package::LogV1 } else { Package::SeriatimV1 }
     }
 
     /// The name of the limit of a record.
     pub fn max_record_bytes(self) -> &'static str {
         match self {
             Package::LogV1 => "record_bytes_max",
-            Package::SeriatimV1 | Package::Grpc => "max_record_bytes",
+            Package::SeriatimV1 => "max_record_bytes",
         }
     }
 
@@ -38,7 +32,7 @@ impl Package {
     pub fn max_request_bytes(self) -> &'static str {
         match self {
             Package::LogV1 => "request_bytes_max",
-            Package::SeriatimV1 | Package::Grpc => "max_request_bytes",
+            Package::SeriatimV1 => "max_request_bytes",
         }
     }
 }

@@ -18,11 +18,10 @@ use crate::types::Offset;
 pub async fn produce(service: Service, call: Call, request: Request) -> Result<ProduceReply, ApiError> {
     let append = AppendRequest::decode(&request.0, call.package)?;
     drop(request);
-    let name = append.log()?;
-    call.check_log(&name)?;
+    call.check_log(&append.log)?;
     let core = service.core()?;
     core.check_rival()?;
-    let log = core.log(&name, &service.timers, call.deadline).await?;
+    let log = core.log(&append.log, &service.timers, call.deadline).await?;
     let proposal = append.for_log(&log, call.deadline)?;
     let sent = SentProposal::new(&proposal);
     match core.propose(call.principal().as_str(), proposal).await {

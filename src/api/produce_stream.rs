@@ -127,11 +127,10 @@ async fn open<'a>(
 ) -> Result<(&'a Core, Arc<OpenLog>, Proposal, Permit), ApiError> {
     let permit = service.limits.bytes(&call.principal(), first.0.len())?;
     let append = AppendRequest::decode(&first.0, call.package)?;
-    let name = append.log()?;
-    call.check_log(&name)?;
+    call.check_log(&append.log)?;
     let core = service.core()?;
     core.check_rival()?;
-    let log = core.log(&name, &service.timers, call.deadline).await?;
+    let log = core.log(&append.log, &service.timers, call.deadline).await?;
     let proposal = append.for_log(&log, call.deadline)?;
     Ok((core, log, proposal, permit))
 }

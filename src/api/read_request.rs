@@ -74,7 +74,7 @@ impl ReadRequest {
     pub fn decode(request: &Request, method: ReadMethod, package: Package) -> Result<ReadRequest, Invalid> {
         match package {
             Package::LogV1 => Ok(ReadRequest::of_log_v1(decode(request, package)?)),
-            Package::SeriatimV1 | Package::Grpc => ReadRequest::of_seriatim_v1(decode(request, package)?, method),
+            Package::SeriatimV1 => ReadRequest::of_seriatim_v1(decode(request, package)?, method),
         }
     }
 
@@ -139,10 +139,10 @@ impl ReadRequest {
     pub fn heartbeat(&self) -> Result<Option<Duration>, Invalid> {
         match (self.package, self.heartbeat_ms) {
             (Package::LogV1, 0) => Ok(None),
-            (Package::SeriatimV1 | Package::Grpc, 0) => Ok(Some(HEARTBEAT_DEFAULT)),
+            (Package::SeriatimV1, 0) => Ok(Some(HEARTBEAT_DEFAULT)),
             (_, ms) if ms >= HEARTBEAT_MS_MIN && !self.one_by_one => Ok(Some(Duration::from_millis(ms.into()))),
             (Package::LogV1, _) => Err(Invalid::HeartbeatOfBatches { heartbeat_ms_min: HEARTBEAT_MS_MIN }),
-            (Package::SeriatimV1 | Package::Grpc, _) => Err(Invalid::Heartbeat { heartbeat_ms_min: HEARTBEAT_MS_MIN }),
+            (Package::SeriatimV1, _) => Err(Invalid::Heartbeat { heartbeat_ms_min: HEARTBEAT_MS_MIN }),
         }
     }
 }

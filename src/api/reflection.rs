@@ -13,7 +13,7 @@ use protobuf::Message as _;
 use protobuf::descriptor::{DescriptorProto, EnumDescriptorProto, FileDescriptorProto, FileDescriptorSet};
 
 use super::error::{ApiError, Invalid};
-use super::messages::decode;
+use super::messages::decode_known;
 use super::package::{HEALTH, REFLECTION};
 use super::prelude::DuplexStream;
 use super::service::StreamEnd;
@@ -54,7 +54,7 @@ async fn serve(stream: DuplexStream<'_, Reply>) -> Result<(), StreamEnd> {
             return Err(Invalid::MessageTooLarge { bytes_max: REQUEST_BYTES_MAX }.into());
         }
         let _bytes = service.limits.bytes(&call.principal(), request.0.len())?;
-        let request: ServerReflectionRequest = decode(&request, call.package)?;
+        let request: ServerReflectionRequest = decode_known(&request)?;
         let response = index.answer(request, &service.services);
         sink.send((response, WriteFlags::default())).await.map_err(|_| StreamEnd::Gone)?;
     }

@@ -68,7 +68,8 @@ pub struct Call {
     /// The package of the method.
     pub package: Package,
     right: Right,
-    context: CallContext,
+    /// The log that the request names.
+    log: Arc<OnceLock<LogName>>,
     certificate: Result<ConnectionCertificate, NoIdentity>,
     client: Result<ClientAccess, ApiError>,
     /// Counts the messages of the request's connection.
@@ -77,11 +78,9 @@ pub struct Call {
     pub deadline: Option<Instant>,
 }
 
-/// What the status of a failed request needs to know about the request. Clones share it.
-#[derive(Clone)]
+/// What the status of a failed request needs to know about the request.
 pub struct CallContext {
     package: Package,
-    /// The log that the request names.
     log: Arc<OnceLock<LogName>>,
 }
 
@@ -138,7 +137,7 @@ impl Call {
         Call {
             package,
             right,
-            context: CallContext { package, log: Arc::default() },
+            log: Arc::default(),
             certificate,
             client,
             account: service.received.account(ctx),
@@ -148,7 +147,7 @@ impl Call {
 
     /// Returns what the status of the request needs to know, if it fails.
     pub fn context(&self) -> CallContext {
-        self.context.clone()
+        CallContext { package: self.package, log: Arc::clone(&self.log) }
     }
 
     /// Returns the client.
@@ -193,7 +192,7 @@ impl Call {
     /// [`ApiError::NoIdentity`], [`ApiError::NotAllowed`].
     pub fn check_log(&self, log: &LogName) -> Result<(), ApiError> {
         // Set once: all messages of a stream are for the same log.
-        let _ = self.context.log.set(log.clone());
+        let _ = self.log.set(log.clone());
         match self.right {
             Right::Certificate => Ok(()),
             Right::Log(_) | Right::LogIfNamed(_) => self.client()?.check_log(self.right, log),

@@ -232,7 +232,7 @@ pub fn status_of(error: &ApiError, context: &StatusContext) -> RpcStatus {
     let mut info = error_details::ErrorInfo::new();
     info.reason = match context.package {
         Package::LogV1 => reason.in_log_v1(),
-        Package::SeriatimV1 | Package::Grpc => reason.code(),
+        Package::SeriatimV1 => reason.code(),
     }
     .to_owned();
     info.domain = DOMAIN.to_owned();

@@ -8,7 +8,7 @@ use super::connect::ConnectArgs;
 use super::exit::{Exit, Failure};
 use super::output::{self, OutputArgs};
 use super::subcommand::{Process, Subcommand};
-use crate::security::acl::{Acl, Action};
+use crate::security::acl::{Acl, Action, covers};
 use crate::security::identity::Principal;
 
 /// Print your name in the access policy, and what it allows
@@ -101,16 +101,6 @@ impl Subcommand for CanIArgs {
     }
 }
 
-/// Returns whether the log of a permission, a name or a prefix followed by `*`, includes this log. Only `*` itself
-/// includes the whole cluster.
-fn covers(permitted: &str, log: &str) -> bool {
-    match permitted.strip_suffix('*') {
-        Some(prefix) if log == Acl::EVERY_LOG => prefix.is_empty(),
-        Some(prefix) => log.starts_with(prefix),
-        None => permitted == log,
-    }
-}
-
 impl Subcommand for CheckPolicyArgs {
     const NAME: &'static str = "check-policy";
     const EXAMPLES: &'static [&'static str] = &[
@@ -141,25 +131,5 @@ impl Subcommand for CheckPolicyArgs {
                 json!({ "file": file.to_string(), "valid": true, "principal": name, "log": self.log, "allowed": actions })
             },
         )
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_permission_covers_a_name_or_a_prefix() {
-        for (permitted, log, yes) in [
-            ("*", "*", true),
-            ("*", "audit", true),
-            ("audit-*", "audit-1", true),
-            ("audit-*", "audit", false),
-            ("audit", "audit", true),
-            ("audit", "audit-1", false),
-            ("audit-*", "*", false),
-        ] {
-            assert_eq!(covers(permitted, log), yes, "{permitted} {log}");
-        }
     }
 }

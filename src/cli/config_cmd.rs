@@ -7,7 +7,7 @@ use clap::{ArgMatches, Command, FromArgMatches};
 use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure};
-use super::output::{OutputArgs, say, tell};
+use super::output::{self, OutputArgs, say, tell};
 use super::subcommand::{Process, Subcommand};
 use crate::agent::{AgentError, check_files};
 use crate::config::{Config, ConfigProblems, LoadedConfig, ServeArgs, Setting};
@@ -184,12 +184,7 @@ fn table(settings: &[Setting]) -> String {
     };
     let header = ["OPTION", "FLAG", "VALUE", "FROM"].map(str::to_owned);
     let rows: Vec<[String; 4]> = std::iter::once(header).chain(settings.iter().map(row)).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths = [width(0), width(1), width(2)];
-    let line = |[option, flag, value, origin]: &[String; 4]| {
-        format!("{option:0$}  {flag:1$}  {value:2$}  {origin}\n", widths[0], widths[1], widths[2])
-    };
-    rows.iter().map(line).collect()
+    output::columns(&rows)
 }
 
 fn json_of(settings: &[Setting], file: Option<&str>) -> Value {

@@ -282,11 +282,7 @@ impl Policy {
         }
         // A pattern of another principal's line is granted, too, if a wider one of this principal's covers it.
         let is_covered = |pattern: &str, action: Action| {
-            granted.iter().any(|(wider, of)| {
-                *of == action
-                    && wider != pattern
-                    && wider.strip_suffix('*').is_some_and(|beginning| pattern.starts_with(beginning))
-            })
+            granted.iter().any(|(wider, of)| *of == action && wider != pattern && covers(wider, pattern))
         };
         granted.iter().filter(|(pattern, action)| !is_covered(pattern, *action)).cloned().collect()
     }
@@ -296,6 +292,16 @@ impl Policy {
             log::error!("the access policy can't be evaluated, so {principal} may not {action} {log}: {e}");
             false
         })
+    }
+}
+
+/// Returns whether the log column of a permission, a name or a prefix followed by `*`, includes a log, or all logs of another
+/// column. Only `*` itself includes [`Acl::EVERY_LOG`].
+pub fn covers(permitted: &str, log: &str) -> bool {
+    match permitted.strip_suffix('*') {
+        Some(prefix) if log == Acl::EVERY_LOG => prefix.is_empty(),
+        Some(prefix) => log.starts_with(prefix),
+        None => permitted == log,
     }
 }
 

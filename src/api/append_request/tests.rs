@@ -53,10 +53,7 @@ fn one_record_keeps_only_value_key_type_and_headers() {
     request.log_id = Some(8);
     let decoded = AppendRequest::decode(&bytes(&request), Package::LogV1).expect("valid");
     let proposal = decoded.proposal();
-    assert_eq!(
-        (decoded.log().expect("a name").as_str(), decoded.log_id, proposal.count),
-        ("other", WantedLogId::of_number(Some(8)), 1)
-    );
+    assert_eq!((decoded.log.as_str(), decoded.log_id, proposal.count), ("other", WantedLogId::of_number(Some(8)), 1));
     assert_eq!((proposal.expected_offset, proposal.producer_id), (Some(Offset(0)), 0));
 
     (given.offset, given.term, given.append_time_us) = (5, 2, 77);
@@ -68,7 +65,7 @@ fn a_batch_keeps_its_order_and_empty_records() {
     let mut request = ProduceRequest::new();
     request.records = vec![record(b"a"), record(b""), record(b"c")];
     let decoded = AppendRequest::decode(&bytes(&request), Package::LogV1).expect("valid");
-    assert_eq!((decoded.proposal().count, decoded.log().expect("a name").as_str()), (3, "default"));
+    assert_eq!((decoded.proposal().count, decoded.log.as_str()), (3, "default"));
     let values: Vec<(u64, Vec<u8>)> = stored(&decoded).iter().map(|r| (r.offset, r.value.to_vec())).collect();
     assert_eq!(values, [(5, b"a".to_vec()), (6, Vec::new()), (7, b"c".to_vec())]);
 }

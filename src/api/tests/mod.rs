@@ -5,6 +5,7 @@ mod calls;
 mod limits;
 mod node;
 mod old_clients;
+mod raw;
 mod requests;
 mod responses;
 mod streams;

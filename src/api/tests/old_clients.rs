@@ -6,30 +6,16 @@
 //! `SERIATIM_RECORD_LOG_V1` set, the answers are printed instead of compared.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 
-use futures::executor::block_on;
-use futures::{SinkExt, StreamExt};
-use grpcio::{CallOption, Marshaller, Method, MethodType, WriteFlags};
 use serde_json::{Value, json};
 
 use super::node::{Fate, ME, Node, OTHER};
+use super::raw::exchange;
 use super::*;
 use crate::consensus::handle::ProposeError;
 use crate::types::Offset;
 
 const GOLDEN: &str = include_str!("../../../tests/golden/log-v1.jsonl");
-
-fn take_bytes(mut reader: grpcio::MessageReader) -> grpcio::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    reader.read_to_end(&mut bytes).map_err(|e| grpcio::Error::Codec(Box::new(e)))?;
-    Ok(bytes)
-}
-
-fn put_bytes(bytes: &Vec<u8>, buffer: &mut grpcio::GrpcSlice) -> grpcio::Result<()> {
-    *buffer = grpcio::GrpcSlice::from(bytes.as_slice());
-    Ok(())
-}
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -45,25 +31,11 @@ fn unhex(text: &str) -> Vec<u8> {
     text.split_whitespace().flat_map(part).collect()
 }
 
-/// Sends the messages, closes the sending side, and returns the responses and the status, as JSON.
-fn answer(node: &Node, name: &str, requests: &[Vec<u8>]) -> Value {
-    let marshaller = || Marshaller { ser: put_bytes, de: take_bytes };
-    let name: &'static str = Box::leak(name.to_owned().into_boxed_str());
-    let method = Method { ty: MethodType::Duplex, name, req_mar: marshaller(), resp_mar: marshaller() };
-    let client = grpcio::Client::new(node.channel.clone());
-    let (mut sender, mut receiver) = client.duplex_streaming(&method, CallOption::default()).expect("started");
-    for request in requests {
-        let _ = block_on(sender.send((request.clone(), WriteFlags::default())));
-    }
-    let _ = block_on(sender.close());
-    let (mut responses, mut end) = (Vec::new(), Value::Null);
-    while let Some(response) = block_on(receiver.next()) {
-        match response {
-            Ok(bytes) => responses.push(hex(&bytes)),
-            Err(error) => end = status_json(&rpc_status(error)),
-        }
-    }
-    json!({ "responses": responses, "status": end })
+/// Returns the answer to the messages, as JSON.
+fn answer(node: &Node, method: &str, requests: &[Vec<u8>]) -> Value {
+    let (responses, end) = exchange(node, method, requests);
+    let responses: Vec<String> = responses.iter().map(|bytes| hex(bytes)).collect();
+    json!({ "responses": responses, "status": end.err().map(|status| status_json(&status)) })
 }
 
 fn status_json(rpc: &RpcStatus) -> Value {

@@ -146,7 +146,7 @@ fn reads_produce_requests_as_the_standard_says() {
     assert_eq!(expected_offset("0a 00 20 05 20 00"), Some(Offset(0)), "the last one, which is set");
     assert_eq!(expected_offset("0a 00"), None);
     assert_eq!(expected_offset("0a 00 20 85 80 80 80 80 80 80 80 80 00"), Some(Offset(5)));
-    assert_eq!(decoded("0a 00 12 01 61 12 01 62").log().expect("a name").as_str(), "b");
+    assert_eq!(decoded("0a 00 12 01 61 12 01 62").log.as_str(), "b");
     let minus_one = "0a 00 20 ff ff ff ff ff ff ff ff ff 01";
     assert_eq!(produced(minus_one), Err(Invalid::ExpectedOffset(Offset(u64::MAX))));
 }

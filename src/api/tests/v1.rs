@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use futures::{SinkExt, StreamExt};
-use grpcio::{CallOption, ClientSStreamReceiver, Marshaller, Method, MethodType, RpcStatusCode as Code, WriteFlags};
+use grpcio::{CallOption, ClientSStreamReceiver, RpcStatusCode as Code, WriteFlags};
 use protobuf::{MessageField, MessageFull};
 
 use super::node::{Fate, LOG_ID, ME, Node, OTHER};
+use super::raw::exchange;
 use super::*;
 use crate::api::wire::check_known;
 use crate::consensus::handle::{ProposeError, ReadIndexError};
@@ -55,29 +56,9 @@ fn methods() -> Vec<(&'static str, Vec<u8>, protobuf::reflect::MessageDescriptor
     ]
 }
 
-fn put_bytes(bytes: &Vec<u8>, buffer: &mut grpcio::GrpcSlice) -> grpcio::Result<()> {
-    *buffer = grpcio::GrpcSlice::from(bytes.as_slice());
-    Ok(())
-}
-
-/// Sends bytes to a method, and returns its status if it fails.
+/// Sends a message to a method, and returns its status if it fails.
 fn send(node: &Node, name: &str, request: &[u8]) -> Result<(), RpcStatus> {
-    let name: &'static str = Box::leak(format!("/seriatim.v1.{name}").into_boxed_str());
-    let marshaller = Marshaller { ser: put_bytes, de: |_| Ok(Vec::new()) };
-    let method = Method {
-        ty: MethodType::Duplex,
-        name,
-        req_mar: marshaller,
-        resp_mar: Marshaller { ser: put_bytes, de: |_| Ok(Vec::new()) },
-    };
-    let client = grpcio::Client::new(node.channel.clone());
-    let (mut sender, mut receiver) = client.duplex_streaming(&method, CallOption::default()).expect("started");
-    let _ = block_on(sender.send((request.to_vec(), WriteFlags::default())));
-    let _ = block_on(sender.close());
-    while let Some(response) = block_on(receiver.next()) {
-        response.map_err(rpc_status)?;
-    }
-    Ok(())
+    exchange(node, &format!("/seriatim.v1.{name}"), &[request.to_vec()]).1
 }
 
 fn details(status: &RpcStatus) -> (error_details::ErrorInfo, Option<error_details::BadRequest>) {

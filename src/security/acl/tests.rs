@@ -177,3 +177,18 @@ fn permissions_are_listed_without_those_that_a_wider_one_covers() {
     assert_eq!(of("alice"), [("team-*".to_owned(), Action::Consume), ("team-a".to_owned(), Action::Produce)]);
     assert_eq!(of("nobody"), []);
 }
+
+#[test]
+fn a_permission_covers_a_name_or_a_prefix() {
+    for (permitted, log, yes) in [
+        ("*", "*", true),
+        ("*", "audit", true),
+        ("audit-*", "audit-1", true),
+        ("audit-*", "audit", false),
+        ("audit", "audit", true),
+        ("audit", "audit-1", false),
+        ("audit-*", "*", false),
+    ] {
+        assert_eq!(covers(permitted, log), yes, "{permitted} {log}");
+    }
+}
