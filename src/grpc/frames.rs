@@ -156,6 +156,8 @@ struct Track {
     left: u64,
     /// The number of requests that were started before `left` began to grow; `None` if unknown.
     calls: Option<u64>,
+    /// The part of `left` that its requests do not explain either, from the last time that it was judged.
+    judged: Option<u64>,
 }
 
 impl Ledger {
@@ -185,10 +187,14 @@ impl Ledger {
             if left > SUSPECT_BYTES {
                 suspects.push(ends);
             }
-            self.tracks.insert(ends, Track { received, sent, explained, left, calls });
+            let judged = then.judged.filter(|_| left > 0);
+            self.tracks.insert(ends, Track { received, sent, explained, left, calls, judged });
         }
-        for ((_, remote), track) in before.into_iter().filter(|(_, track)| track.left > SUSPECT_BYTES) {
-            *self.gone.entry(remote.ip()).or_default() += track.left;
+        for ((_, remote), track) in before {
+            let left = track.judged.unwrap_or(track.left).min(track.left);
+            if left > SUSPECT_BYTES {
+                *self.gone.entry(remote.ip()).or_default() += left;
+            }
         }
         self.gone.retain(|_, left| {
             *left = left.saturating_sub(part(GONE_BYTES_PER_SECOND));
@@ -206,15 +212,21 @@ impl Ledger {
             // Nothing counts its messages: it is a peer's connection, or the C core reports its address in an unknown
             // form.
             if track.explained == 0 && calls.messages_received > 0 {
+                track.judged = Some(0);
                 continue;
             }
             let Some(before) = track.calls else {
                 // From now on, the number of its requests is known.
-                (track.calls, track.left) = (Some(calls.started), 0);
+                (track.calls, track.left, track.judged) = (Some(calls.started), 0, None);
                 continue;
             };
             let counted = calls.started.saturating_sub(before);
             let left = track.left.saturating_sub(PER_CALL.saturating_mul(counted));
+            track.judged = Some(left);
+            // Other connections from its host do not make this one a flood.
+            if left <= SUSPECT_BYTES {
+                continue;
+            }
             let owner = owners.entry((connection.remote.ip(), connection.certificate.clone())).or_default();
             owner.left += left;
             owner.unanswered += calls.started.saturating_sub(calls.answered);
@@ -352,5 +364,28 @@ mod tests {
         ledger.update(&[traffic(1, 100 * MIB, 0)], nothing, TENTH);
         let peer = Calls { started: 1, messages_received: 1, ..Calls::default() };
         assert_eq!(ledger.judge(vec![connection(1, "peer", peer)]), []);
+    }
+
+    /// Once, a client was banned because a node on its host had restarted.
+    #[test]
+    fn a_closed_connection_of_a_peer_is_not_held_against_clients_on_its_host() {
+        let mut ledger = Ledger::default();
+        ledger.update(&[], nothing, None);
+        ledger.update(&[traffic(1, 100 * MIB, 0)], nothing, TENTH);
+        let peer = Calls { started: 1, messages_received: 1, ..Calls::default() };
+        assert_eq!(ledger.judge(vec![connection(1, "peer", peer)]), []);
+        assert_eq!(ledger.update(&[traffic(2, 2 * MIB, 0)], nothing, TENTH), [ends(2)]);
+        assert_eq!(ledger.judge(vec![connection(2, "client", Calls::default())]), []);
+    }
+
+    #[test]
+    fn a_connection_is_not_closed_for_the_bytes_of_others() {
+        let mut ledger = Ledger::default();
+        ledger.update(&[], nothing, None);
+        ledger.update(&[traffic(1, 20 * MIB, 0)], nothing, TENTH);
+        assert_eq!(ledger.judge(vec![connection(1, "bad", Calls::default())]).len(), 1);
+        assert_eq!(ledger.update(&[traffic(2, 2 * MIB, 0)], nothing, TENTH), [ends(2)]);
+        let requests = Calls { started: 100, answered: 100, ..Calls::default() };
+        assert_eq!(ledger.judge(vec![connection(2, "client", requests)]), []);
     }
 }
