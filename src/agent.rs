@@ -3,7 +3,7 @@
 //! The files of the configuration are loaded (`files.rs`), and the addresses checked (`listen_addr.rs`). Then the
 //! listeners are bound, and answer JOINING until the node is a member of a cluster. It becomes one in one of three
 //! ways (`enter.rs`): it was a member before its restart, it founds a cluster, or it is admitted. Then the components
-//! of a member are started (`base.rs`): log-writer, readers, peers, consensus.
+//! of a member are started (`base.rs`): log-writer-*, readers, peers, consensus.
 
 mod base;
 mod enter;
@@ -25,7 +25,7 @@ pub use files::{FileError, check as check_files};
 
 use crate::api::core::Me;
 use crate::api::server::{Api, ApiOptions};
-use crate::catalog::Member;
+use crate::catalog::{LogMeta, Member};
 use crate::config::Config;
 use crate::feature_level::{ClusterLevel, FeatureRange};
 use crate::grpc::Env;
@@ -47,6 +47,7 @@ use crate::storage::space::SpaceWatch;
 use crate::thread::{Fatal, Joiner, fatal_channel};
 use crate::types::GroupId;
 use crate::waiting::WaitingFor;
+use crate::writer;
 
 /// The time for requests in progress to finish when the node stops.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
@@ -212,16 +213,20 @@ impl Agent {
         self.rpc_addr
     }
 
-    /// Returns whether the node is ready: it is a member, no other cluster of its name answers, and its logs are open
-    /// and have leaders. A restarted member waits only three seconds for leaders, because the other nodes may be
+    /// Returns whether the node is ready: it is a member, no other cluster of its name answers, and the logs of which it
+    /// should have replicas are open and have leaders. A restarted member waits only three seconds for leaders, because the other nodes may be
     /// started after it.
     pub fn takes_calls(&self) -> bool {
         let running = self.base.as_ref().map(|base| base.running());
         let Some(running) = running.as_ref().and_then(|running| running.as_ref()) else { return false };
         let led = |group| running.consensus.status(group).is_some_and(|status| status.leader.is_some());
+        let peers = running.peers.handle();
+        let catalog = peers.catalog().get();
+        let is_here = |log: &&LogMeta| log.deletion.is_none() && log.is_on(peers.me().node_id);
+        let all_open = catalog.logs().filter(is_here).all(|log| running.logs.get(&log.name).is_some());
         let logs = running.logs.all();
-        let all_led = !logs.is_empty() && logs.iter().all(|log| led(log.group)) && led(GroupId::CATALOG);
-        if running.peers.handle().rival().is_some() {
+        let all_led = catalog.had_logs() && all_open && logs.iter().all(|log| led(log.group)) && led(GroupId::CATALOG);
+        if peers.rival().is_some() {
             return false;
         }
         all_led || (running.restarted && running.since.elapsed() > LEADER_MAX)
@@ -264,16 +269,16 @@ impl Agent {
     /// Returns the thread that has made no progress for `hang_max`, if any. The caller must then abort the
     /// process, because a node that hangs must not keep its leadership. Must be called every second: if two calls are
     /// further apart, the process was suspended, and the time between them does not count.
-    pub fn hanging(&self) -> Option<&'static str> {
+    pub fn hanging(&self) -> Option<String> {
         let mut running = self.base.as_ref()?.running();
         let running = running.as_mut()?;
         let now = Instant::now();
         if running.consensus_silence.check(running.alive.last(), now) > running.hang_max {
-            return Some("consensus");
+            return Some("consensus".to_owned());
         }
-        let busy = running.writer_handle.busy_since();
-        let sync_hangs = running.writer_silence.check(busy, now) > running.hang_max && busy.is_some();
-        sync_hangs.then_some("log-writer")
+        let mut silences = running.writer_silences.iter_mut().zip(running.writer_handle.busy_since());
+        let hangs = silences.position(|(silence, busy)| silence.check(busy, now) > running.hang_max && busy.is_some());
+        hangs.map(writer::thread_name)
     }
 
     /// Returns why the cluster rejects this node, if it does. The node then takes part in no group.

@@ -5,6 +5,9 @@
 //! exits. So the soft limit of the process stays below its hard limit. If no descriptor is left for a required file,
 //! the soft limit is raised while the file is opened. Connections never get descriptors above the soft limit, so
 //! these stay reserved after the file is closed.
+//!
+//! Each log keeps one file open. So the soft limit is also raised by one for each log, up to the hard limit: many logs
+//! leave as many descriptors for connections as few logs do.
 
 use std::io;
 use std::sync::OnceLock;
@@ -13,20 +16,43 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The number of reserved descriptors, but at most a quarter of the hard limit. Starting a segment uses four at a
-/// time, and each log keeps one open.
+/// The number of reserved descriptors, but at most a quarter of the hard limit. Starting a segment uses four at a time.
 const KEPT_MAX: u64 = 64;
 
 /// Global, because the limit applies to the process.
 static KEPT: OnceLock<Descriptors> = OnceLock::new();
 
-/// The two limits between which this process switches.
+/// The limits between which this process switches.
 struct Descriptors {
-    /// The limit for connections.
-    below: Rlimit,
-    /// The limit while a required file is opened.
-    with_kept: Rlimit,
-    raised: Mutex<()>,
+    limits: Limits,
+    /// The number of logs with an open file.
+    logs: Mutex<u64>,
+}
+
+#[derive(Clone, Copy)]
+struct Limits {
+    /// The limit for connections, without logs.
+    soft: u64,
+    hard: Option<u64>,
+    /// The number of reserved descriptors.
+    kept: u64,
+}
+
+impl Limits {
+    fn of(soft: Option<u64>, hard: Option<u64>) -> Limits {
+        let most = hard.unwrap_or(u64::MAX);
+        let kept = KEPT_MAX.min(most / 4);
+        Limits { soft: soft.unwrap_or(u64::MAX).min(most - kept), hard, kept }
+    }
+
+    /// The limit for connections, beside this many logs.
+    fn below(self, logs: u64) -> u64 {
+        self.soft.saturating_add(logs).min(self.hard.unwrap_or(u64::MAX) - self.kept)
+    }
+
+    fn apply(self, soft: u64) -> io::Result<()> {
+        Ok(setrlimit(Resource::Nofile, Rlimit { current: Some(soft), maximum: self.hard })?)
+    }
 }
 
 /// Reserves descriptors for [`open_needed`]. Lowers the soft limit if the hard limit is too close to it.
@@ -35,14 +61,9 @@ struct Descriptors {
 /// If the system rejects the limit.
 pub fn keep() -> io::Result<()> {
     let now = getrlimit(Resource::Nofile);
-    let hard = now.maximum.unwrap_or(u64::MAX);
-    let soft = now.current.unwrap_or(u64::MAX).min(hard);
-    let kept = KEPT_MAX.min(hard / 4);
-    let soft = soft.min(hard - kept);
-    let limit = |soft| Rlimit { current: Some(soft), maximum: now.maximum };
-    let descriptors = Descriptors { below: limit(soft), with_kept: limit(soft + kept), raised: Mutex::default() };
-    setrlimit(Resource::Nofile, descriptors.below)?;
-    let _ = KEPT.set(descriptors);
+    let limits = Limits::of(now.current, now.maximum);
+    limits.apply(limits.below(0))?;
+    let _ = KEPT.set(Descriptors { limits, logs: Mutex::default() });
     Ok(())
 }
 
@@ -60,10 +81,58 @@ pub fn open_needed<T>(open: impl Fn() -> io::Result<T>) -> io::Result<T> {
 impl Descriptors {
     /// Opens a file while the limit is raised.
     fn with<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
-        let _raised = self.raised.lock();
-        setrlimit(Resource::Nofile, self.with_kept)?;
+        let logs = self.logs.lock();
+        let below = self.limits.below(*logs);
+        self.limits.apply(below + self.limits.kept)?;
         let opened = open();
-        setrlimit(Resource::Nofile, self.below)?;
+        self.limits.apply(below)?;
         opened
+    }
+
+    /// Changes the number of logs. If the system rejects the limit, the logs share the reserved descriptors.
+    fn count(&self, change: impl Fn(u64) -> u64) {
+        let mut logs = self.logs.lock();
+        *logs = change(*logs);
+        if let Err(error) = self.limits.apply(self.limits.below(*logs)) {
+            log::warn!("the limit of open files is not raised for {logs} logs: {error}");
+        }
+    }
+}
+
+/// The descriptor of a log's newest segment. While this exists, the soft limit is higher by one.
+pub struct LogDescriptor(Option<&'static Descriptors>);
+
+impl LogDescriptor {
+    /// Raises the limit, if descriptors are reserved in this process.
+    pub fn take() -> LogDescriptor {
+        let kept = KEPT.get();
+        if let Some(kept) = kept {
+            kept.count(|logs| logs + 1);
+        }
+        LogDescriptor(kept)
+    }
+}
+
+impl Drop for LogDescriptor {
+    fn drop(&mut self) {
+        if let Some(kept) = self.0 {
+            kept.count(|logs| logs.saturating_sub(1));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logs_take_no_descriptors_from_connections_up_to_the_hard_limit() {
+        let below = |soft, hard, logs| Limits::of(soft, hard).below(logs);
+        assert_eq!([0, 1, 1000].map(|logs| below(Some(1024), Some(4096), logs)), [1024, 1025, 2024]);
+        assert_eq!([0, 5].map(|logs| below(Some(1024), Some(1024), logs)), [960, 960]);
+        assert_eq!(below(Some(1024), Some(2000), 2000), 1936, "64 stay reserved");
+        assert_eq!(below(Some(20), Some(20), 3), 15, "a quarter of a low limit");
+        assert_eq!([0, 9].map(|logs| below(Some(1024), None, logs)), [1024, 1033]);
+        assert_eq!(below(None, None, 9), u64::MAX - 64);
     }
 }

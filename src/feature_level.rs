@@ -61,6 +61,8 @@ macro_rules! features {
 features! {
     /// Version 2 of the peer protocol, and the formats, entry kinds and catalog commands of its nodes.
     Baseline = 1,
+    /// Named logs, whose replicas have ids of their own; quiet groups; event times of records.
+    ManyLogs = 2,
 }
 
 /// The feature levels that a binary supports, all from `min` to `max`.

@@ -21,6 +21,7 @@
 pub mod types;
 pub mod varint;
 
+pub mod calendar;
 pub mod clock;
 pub mod codes;
 pub mod config;

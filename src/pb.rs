@@ -14,15 +14,18 @@ pub use generated::{
 /// The messages of the package `seriatim.v1`.
 pub mod v1 {
     pub use super::generated::cluster_service::{
-        Bucket, Cluster, DamagedRange, DiskState, DiskStatus, GetClusterRequest, GetClusterResponse, GetNodeRequest,
-        GetNodeResponse, GroupStatus, Histogram, Metric, Permission, RaiseFeatureLevelRequest,
-        RaiseFeatureLevelResponse, Replica, Role, WhoAmIRequest, WhoAmIResponse, metric,
+        Bucket, Cluster, ClusterSettings, DamagedRange, DeletedLog, DiskState, DiskStatus, GetClusterRequest,
+        GetClusterResponse, GetNodeRequest, GetNodeResponse, GroupStatus, Histogram, Metric, Permission,
+        RaiseFeatureLevelRequest, RaiseFeatureLevelResponse, Replica, Role, UpdateClusterRequest,
+        UpdateClusterResponse, WhoAmIRequest, WhoAmIResponse, metric,
     };
     pub use super::generated::errors::Reason;
     pub use super::generated::log_service::{
-        ConsumeRequest, ConsumeResponse, GetLogRequest, GetLogResponse, GetServersRequest, GetServersResponse, Header,
-        ListLogsRequest, ListLogsResponse, LogConfig, LogInfo, LogPosition, ProduceRequest, ProduceResponse, Record,
-        Server, Start, TrimLogRequest, TrimLogResponse, UpdateLogRequest, UpdateLogResponse,
+        ConsumeRequest, ConsumeResponse, CreateLogRequest, CreateLogResponse, DeleteLogRequest, DeleteLogResponse,
+        GetLogRequest, GetLogResponse, GetServersRequest, GetServersResponse, Header, ListLogsRequest,
+        ListLogsResponse, LogConfig, LogInfo, LogPosition, LogState, ProduceRequest, ProduceResponse, Record, Server,
+        Start, TrimLogRequest, TrimLogResponse, UndeleteLogRequest, UndeleteLogResponse, UpdateLogRequest,
+        UpdateLogResponse,
     };
 }
 

@@ -140,6 +140,18 @@ reasons! {
     InternalError = "INTERNAL_ERROR", log.v1 "INTERNAL": INTERNAL, Unknown, No;
     /// The change is committed, but this node could not apply it in time.
     CommittedNotApplied = "COMMITTED_NOT_APPLIED": UNAVAILABLE, Done, Same;
+    /// The cluster has a log of that name.
+    LogExists = "LOG_EXISTS": ALREADY_EXISTS, None, No;
+    /// The log is deleted, and not purged yet.
+    LogDeleted = "LOG_DELETED": NOT_FOUND, None, No;
+    /// The log or the cluster does not have the expected revision.
+    RevisionMismatch = "REVISION_MISMATCH": FAILED_PRECONDITION, None, No;
+    /// The cluster has as many logs as it can have.
+    TooManyLogs = "TOO_MANY_LOGS": RESOURCE_EXHAUSTED, None, Later;
+    /// The request needs a higher feature level of the cluster.
+    FeatureLevelTooLow = "FEATURE_LEVEL_TOO_LOW": FAILED_PRECONDITION, None, Later;
+    /// The node has no replica of the log, and the one that served the request for it is lost.
+    ReplicaUnreachable = "REPLICA_UNREACHABLE", log.v1 "JOINING": UNAVAILABLE, None, Same;
 }
 
 #[cfg(test)]
@@ -201,6 +213,7 @@ mod tests {
                 ("DEADLINE_PASSED", "NOT_APPENDED"),
                 ("ANSWER_LOST", "OUTCOME_UNKNOWN"),
                 ("INTERNAL_ERROR", "INTERNAL"),
+                ("REPLICA_UNREACHABLE", "JOINING"),
             ]
         );
     }

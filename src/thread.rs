@@ -13,6 +13,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
 
 /// The failure of a thread.
 #[derive(Debug, thiserror::Error)]
@@ -151,9 +152,49 @@ where
     Ok(Joiner(Some(handle)))
 }
 
+/// Applies a function to each item, in up to this many threads at once, and returns the results in the order of the
+/// items. If the system can't create that many threads, fewer are used. A panic of the function ends this call, too.
+pub fn in_parallel<T, R>(threads: usize, items: impl IntoIterator<Item = T>, act: impl Fn(T) -> R + Sync) -> Vec<R>
+where
+    T: Send,
+    R: Send,
+{
+    let items: Vec<T> = items.into_iter().collect();
+    let helpers = threads.min(items.len()).saturating_sub(1);
+    let (waiting, done) = (Mutex::new(items.into_iter().enumerate()), Mutex::new(Vec::new()));
+    let work = || {
+        loop {
+            let Some((position, item)) = waiting.lock().next() else { return };
+            let result = act(item);
+            done.lock().push((position, result));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..helpers {
+            let _ = Builder::new().name("parallel".to_owned()).spawn_scoped(scope, work);
+        }
+        work();
+    });
+    let mut done = done.into_inner();
+    done.sort_unstable_by_key(|(position, _)| *position);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn results_of_parallel_work_are_in_the_order_of_the_items() {
+        for threads in [0, 1, 3, 200] {
+            let seen = in_parallel(threads, 0..100, |n| n * 2);
+            assert_eq!(seen, (0..100).map(|n| n * 2).collect::<Vec<_>>(), "{threads}");
+        }
+        assert!(in_parallel(4, Vec::<u8>::new(), |n| n).is_empty());
+        // Two items wait for each other, so they are worked on at the same time.
+        let both = std::sync::Barrier::new(2);
+        in_parallel(2, 0..2, |_| _ = both.wait());
+    }
 
     /// In 5 of 17 runs, a process that was suspended for 32 to 40 s mistook the suspension for a hung disk, and
     /// aborted.

@@ -31,6 +31,12 @@ number! {
     Term
 }
 number! {
+    /// The id of one replica of a group, which is Raft's peer id. The catalog hands out each id once, so a replica that
+    /// returns to a node has another id than the one that left it. In the catalog's own group, and in the logs of
+    /// clusters from before [`crate::feature_level::Feature::ManyLogs`], it equals the id of the node.
+    ReplicaId
+}
+number! {
     /// A Raft group: 0 is the catalog, every other group is one log.
     GroupId
 }
@@ -120,6 +126,13 @@ impl Term {
 impl GroupId {
     /// Group 0, which stores the members and the logs.
     pub const CATALOG: GroupId = GroupId(0);
+}
+
+impl ReplicaId {
+    /// The replica of a node in a group whose replicas have the ids of their nodes.
+    pub fn of_node(node: NodeId) -> ReplicaId {
+        ReplicaId(node.0)
+    }
 }
 
 impl StreamId {

@@ -35,6 +35,7 @@ RECORD = log.Record(
     append_time_us=U64,
     key=b"",
     headers=[log.Header(name=UNICODE, value=b"\xff\x00"), log.Header(name=UNICODE), log.Header()],
+    client_time_us=U64 - 1,
 )
 NODE = cluster.GetNodeResponse(
     name="n1",
@@ -108,6 +109,7 @@ NAMED = {
     "record_extreme": RECORD,
     "record_without_key": log.Record(value=b"v", offset=0, headers=[log.Header(name="n", value=b"v")]),
     "record_empty": log.Record(),
+    "record_at_0": log.Record(client_time_us=0),
     "get_node_response_full": NODE,
     "update_log_request_full": log.UpdateLogRequest(
         log="a",

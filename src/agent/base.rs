@@ -7,6 +7,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::error::{AgentError, no_thread};
 use crate::api::core::{Core, Me};
+use crate::api::leaders::LeaderHints;
 use crate::api::server::Api;
 use crate::catalog::{CatalogView, Member};
 use crate::config::Config;
@@ -24,12 +25,13 @@ use crate::storage::disk::Disk;
 use crate::storage::log::LogOptions;
 use crate::storage::node::{DataDir, NodeFile};
 use crate::storage::reader::Readers;
+use crate::storage::replicas::retired_dirs;
 use crate::storage::scrub::{Scrub, ScrubOptions};
 use crate::thread::{FatalSender, Joiner, Progress, Silence};
 use crate::types::{ClusterId, GroupId};
 use crate::waiting::WaitingFor;
 use crate::watermark::HighWatermark;
-use crate::writer::{Writer, WriterHandle, WriterMetrics};
+use crate::writer::{WRITER_THREADS, Writer, WriterHandle, WriterMetrics};
 
 /// The components that run once the node is a member, in the order in which they are stopped.
 pub(super) struct Running {
@@ -42,7 +44,7 @@ pub(super) struct Running {
     pub alive: Progress,
     pub consensus_silence: Silence<u64>,
     pub writer_handle: WriterHandle,
-    pub writer_silence: Silence<Option<Instant>>,
+    pub writer_silences: [Silence<Option<Instant>>; WRITER_THREADS],
     pub hang_max: Duration,
     pub logs: Logs,
     pub since: Instant,
@@ -97,6 +99,9 @@ impl Base {
         let writer =
             Writer::start(&self.disk, consensus.report(), WriterMetrics::new(self.metrics.registry()), &self.fatal)
                 .map_err(no_thread)?;
+        for retired in retired_dirs(&self.data_dir)? {
+            writer.handle().remove_directory(retired);
+        }
         let readers = Readers::start(&self.fatal).map_err(no_thread)?;
         let options = ScrubOptions {
             bytes_per_second: self.config.storage.scrub_bytes_per_second,
@@ -122,7 +127,7 @@ impl Base {
             self.fatal.clone(),
         );
         peers.handle().set_admission_members(admission_members);
-        let restarted = node_file.groups.iter().any(|group| *group != GroupId::CATALOG);
+        let restarted = node_file.groups.keys().any(|group| *group != GroupId::CATALOG);
         let parts = ConsensusParts {
             metrics: self.metrics.registry().clone(),
             me: self.me.clone(),
@@ -153,10 +158,12 @@ impl Base {
             catalog,
             catalog_watermark,
             forward: Arc::new(peers.handle()),
+            leaders: LeaderHints::default(),
             readers: readers.handle(),
             scrub: scrub.handle(),
             space: self.disk.space().clone(),
         });
+        peers.handle().serve_relays(Arc::new(self.api().relayed_requests()));
         self.membership.handle().admitted(peers.handle());
         let writer_handle = writer.handle();
         let hang_max = self.config.storage.hang_max;
@@ -170,7 +177,7 @@ impl Base {
             alive,
             consensus_silence: Silence::default(),
             writer_handle,
-            writer_silence: Silence::default(),
+            writer_silences: Default::default(),
             hang_max,
             logs,
             since: Instant::now(),

@@ -11,8 +11,9 @@ use crate::replication::wait::block_until;
 use crate::storage::check_groups;
 use crate::storage::log::{Genesis, GroupLog};
 use crate::storage::node::{DataDir, NodeFile};
+use crate::storage::replicas::unlist_retired;
 use crate::thread::{Joiner, spawn};
-use crate::types::{ClusterId, GroupId, NodeId};
+use crate::types::{ClusterId, GroupId, NodeId, ReplicaId};
 
 /// A probe for an existing cluster takes at most four seconds. If it takes longer than this limit, membership has
 /// failed.
@@ -90,7 +91,7 @@ impl Base {
     fn found_cluster(&self, mut node_file: NodeFile) -> Result<(), AgentError> {
         let cluster_id = ClusterId::random().map_err(|e| AgentError::System(e.to_string()))?;
         log::info!("founding cluster {} with id {cluster_id}", self.config.cluster.cluster_name);
-        self.enter(cluster_id, Genesis::Founder(self.me.id), &mut node_file)?;
+        self.enter(cluster_id, Genesis::founder(ReplicaId::of_node(self.me.id)), &mut node_file)?;
         self.run(cluster_id, node_file, Vec::new())
     }
 
@@ -113,7 +114,7 @@ impl Base {
         GroupLog::create(&self.disk, &groups_dir, GroupId::CATALOG, &self.log_options(), genesis)?;
         node_file.cluster_name = Some(self.config.cluster.cluster_name.clone());
         node_file.cluster_id = Some(cluster_id);
-        node_file.groups = vec![GroupId::CATALOG];
+        node_file.add(GroupId::CATALOG, ReplicaId::of_node(node_file.node_id));
         self.data_dir.store(node_file)?;
         Ok(())
     }
@@ -124,16 +125,17 @@ impl Base {
 /// name, because an older version wrote it, the configured name is added.
 pub(super) fn node_file(config: &Config, data_dir: &DataDir) -> Result<NodeFile, AgentError> {
     let stored = data_dir.load()?;
-    check_groups(data_dir, stored.as_ref().map_or(&[], |stored| &stored.groups))?;
+    check_groups(data_dir, stored.as_ref())?;
     let mut node_file = match &stored {
-        Some(stored) => stored.clone(),
-        None => NodeFile {
-            node_id: NodeId::random().map_err(|e| AgentError::System(e.to_string()))?,
-            node_name: config.node.node_name.clone(),
-            cluster_name: None,
-            cluster_id: None,
-            groups: Vec::new(),
-        },
+        Some(stored) => {
+            let mut node_file = stored.clone();
+            unlist_retired(data_dir, &mut node_file)?;
+            node_file
+        }
+        None => {
+            let id = NodeId::random().map_err(|e| AgentError::System(e.to_string()))?;
+            NodeFile::new(id, config.node.node_name.clone())
+        }
     };
     node_file.node_name = config.node.node_name.clone();
     if node_file.cluster_id.is_some() {

@@ -1,20 +1,20 @@
 //! Decodes a `ProduceRequest` into the proposal whose payload is replicated and stored.
 //!
-//! Only the value, key, type and headers of a client's record are kept, and they are encoded again in the log's own form
-//! (`storage/format/payload.rs`). So a client can neither store other fields nor forge offset, term and time.
+//! Only the value, key, type, headers and event time of a client's record are kept, and they are encoded again in the log's
+//! own form (`storage/format/payload.rs`). So a client can neither store other fields nor forge offset, term and append time.
 
 use std::time::Instant;
 
 use protobuf::MessageFull as _;
 
-use super::core::WantedLogId;
+use super::core::{FoundLog, WantedLogId};
 use super::error::{ApiError, Invalid};
 use super::package::Package;
 use super::router::proposal_deadline;
 use super::wire::{MessageFields, Value, refused_field};
-use crate::catalog::LogMeta;
+use crate::catalog::EffectiveSettings;
 use crate::consensus::handle::Proposal;
-use crate::logs::OpenLog;
+use crate::feature_level::{ClusterLevel, Feature};
 use crate::pb::v1;
 use crate::storage::entry::{ENTRY_BYTES_MAX, EntryKind, Stamp, Unstamped};
 use crate::storage::payload::{RecordFields, encode_record};
@@ -50,6 +50,8 @@ struct RecordSizes {
     largest: (usize, u32),
     /// The size of the largest record in canonical form.
     largest_stored: usize,
+    /// Whether a record has an event time.
+    has_event_times: bool,
 }
 
 /// The fields of a record that are kept. A repeated field replaces the earlier one, as protobuf requires.
@@ -59,6 +61,8 @@ struct Parts<'a> {
     kind: u32,
     key: Option<&'a [u8]>,
     headers: Vec<(&'a str, &'a [u8])>,
+    /// Of `seriatim.v1`; `log.v1` does not have this field.
+    client_time_us: Option<u64>,
 }
 
 impl<'a> Parts<'a> {
@@ -74,6 +78,7 @@ impl<'a> Parts<'a> {
                     let header = read_header(header, strict, self.headers.len())?;
                     self.headers.push(header);
                 }
+                ((8, Value::Fixed64(time_us)), Some(_)) => self.client_time_us = Some(time_us),
                 // Offset, term and time of a record that was read before. The server sets its own.
                 ((2 | 3, Value::Varint(_)) | (5, Value::Fixed64(_)), Some(_)) | (_, None) => {}
                 ((number, _), Some(StrictRecord { position })) => {
@@ -149,7 +154,8 @@ impl Payload {
     }
 
     fn push(&mut self, parts: &Parts<'_>) -> Result<(), Invalid> {
-        let fields = RecordFields { value: parts.value, kind: parts.kind, key: parts.key, headers: &parts.headers };
+        let Parts { value, kind, key, ref headers, client_time_us } = *parts;
+        let fields = RecordFields { value, kind, key, headers, client_time_us };
         let stored = encode_record(&mut self.bytes, &fields);
         let content = content_bytes(parts);
         let sizes = &mut self.sizes;
@@ -158,6 +164,7 @@ impl Payload {
             sizes.largest = (content, self.count);
         }
         sizes.largest_stored = sizes.largest_stored.max(stored);
+        sizes.has_event_times |= client_time_us.is_some();
         self.count += 1;
         if self.bytes.len() - Stamp::BYTES > PAYLOAD_BYTES_MAX {
             return Err(Invalid::EntryTooLarge { bytes_max: PAYLOAD_BYTES_MAX });
@@ -265,28 +272,42 @@ impl AppendRequest {
         if self.log == *log || may_omit && !self.names_log { Ok(()) } else { Err(Invalid::LogChanged) }
     }
 
-    /// Checks the request against its log. Returns the proposal to the log's group.
+    /// Checks the request against its log and the cluster's feature level. Returns the proposal to the log's group.
     ///
     /// # Errors
-    /// If one record or all records together are too large, the log has another id, or a field is not implemented yet.
-    pub fn for_log(self, log: &OpenLog, deadline: Option<Instant>) -> Result<Proposal, ApiError> {
-        let RecordSizes { content, largest: (bytes, position), largest_stored } = self.sizes;
+    /// If one record or all records together are too large, the log has another id, a field needs a higher feature level, or
+    /// it is not implemented yet.
+    pub fn for_log(
+        self,
+        log: &FoundLog,
+        level: &ClusterLevel,
+        deadline: Option<Instant>,
+    ) -> Result<Proposal, ApiError> {
+        let RecordSizes { content, largest: (bytes, position), largest_stored, has_event_times } = self.sizes;
         if bytes > log.record_bytes_max as usize {
             let (bytes_max, limit) = (log.record_bytes_max, self.package.max_record_bytes());
             return Err(Invalid::RecordTooLarge { position, bytes, bytes_max, limit }.into());
         }
-        if largest_stored > LogMeta::STORED_RECORD_BYTES_MAX {
-            return Err(Invalid::EntryTooLarge { bytes_max: LogMeta::STORED_RECORD_BYTES_MAX }.into());
+        if largest_stored > EffectiveSettings::STORED_RECORD_BYTES_MAX {
+            return Err(Invalid::EntryTooLarge { bytes_max: EffectiveSettings::STORED_RECORD_BYTES_MAX }.into());
         }
         if content > log.request_bytes_max as usize {
             let (bytes_max, limit) = (log.request_bytes_max as usize, self.package.max_request_bytes());
             return Err(Invalid::RequestTooLarge { bytes: content, bytes_max, limit }.into());
         }
-        self.log_id.check(log)?;
+        self.log_id.check_id(&log.name, log.log_id)?;
+        if has_event_times && !level.allows(Feature::ManyLogs) {
+            return Err(ApiError::LevelTooLow(Feature::ManyLogs.level()));
+        }
         if self.proposal.producer_id != 0 {
             return Err(ApiError::Unimplemented("producer_id"));
         }
         Ok(Proposal { group: log.group, deadline: Some(proposal_deadline(deadline)), ..self.proposal })
+    }
+
+    /// Returns whether the records are appended only to a log with a certain id.
+    pub fn requires_id(&self) -> bool {
+        self.log_id != WantedLogId::Any
     }
 
     /// Returns the proposal as it was decoded.

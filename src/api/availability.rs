@@ -2,6 +2,9 @@
 //!
 //! A log is available if its replica on this node is undamaged and a read index succeeds, which requires that a majority
 //! answers its leader. An election takes a second or two, so only longer failures count.
+//!
+//! A read index wakes a quiet group, and one log without a majority says little about a node with many. So a node with more
+//! than [`LOGS_PROBED_MAX`] logs is available if the catalog is.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +26,9 @@ const PROBE_PAUSE: Duration = Duration::from_millis(100);
 const FRESH: Duration = Duration::from_secs(1);
 /// Two failed probes that are further apart do not count as one lasting failure, because nothing was probed in between.
 const SAME_FAILURE_MAX: Duration = Duration::from_secs(10);
+
+/// Each log of a node with at most so many logs is probed.
+const LOGS_PROBED_MAX: usize = 4;
 
 #[derive(Debug, Default)]
 struct Probes {
@@ -74,10 +80,14 @@ impl Availability {
     }
 }
 
-/// Performs one read index for each log. Returns true if all succeed.
+/// Performs one read index for each log, or one of the catalog. Returns true if all succeed.
 async fn probe(core: &Core, timers: &TimersHandle) -> bool {
     let until = Instant::now() + PROBE_MAX;
-    let groups: Vec<GroupId> = core.logs.all().iter().map(|log| log.group).collect();
+    let mut groups: Vec<GroupId> = core.logs.all().iter().map(|log| log.group).collect();
+    // A node without replicas relays: it has to know which nodes have them.
+    if (groups.is_empty() && core.catalog.get().had_logs()) || groups.len() > LOGS_PROBED_MAX {
+        groups = vec![GroupId::CATALOG];
+    }
     for group in &groups {
         let index = core.read_index(*group, until);
         match select(Box::pin(index), timers.at(until + PROBE_PAUSE)).await {

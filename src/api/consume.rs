@@ -1,5 +1,6 @@
 //! `Consume`: one response, immediately or after a wait for the next record.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use futures::future::{Either, select};
@@ -10,7 +11,9 @@ use super::limits::Permit;
 use super::messages::{ConsumeReply, ReadState, Request};
 use super::read::{Batching, ReadPosition, read_position};
 use super::read_request::{ReadMethod, ReadRequest};
+use super::relay::Relay;
 use super::service::{Call, Service};
+use crate::replication::relay::RelayKind;
 use crate::storage::payload::retag;
 use crate::storage::reader::Slice;
 use crate::watermark::{Until, Visible};
@@ -34,12 +37,23 @@ pub async fn consume(
     request: Request,
 ) -> Result<(ConsumeReply, Option<Permit>), ApiError> {
     let principal = call.principal();
-    let request = ReadRequest::decode(&request, ReadMethod::Unary, call.package)?;
+    let message = request;
+    let request = ReadRequest::decode(&message, ReadMethod::Unary, call.package)?;
     let name = call.log_name(&request.log)?;
     // A request that waits counts as a stream.
     let _waits = if request.wait_ms > 0 { Some(service.limits.stream(&principal)?) } else { None };
     let core = service.core()?;
-    let log = core.log(&name, &service.timers, call.deadline).await?;
+    let found = core.find(&name, &service.timers, call.deadline).await?;
+    let Some(log) = found.replica.clone() else {
+        let deadline = call.deadline;
+        let relay = Relay { service: &service, core, call: &call, log: &found, deadline };
+        let bytes = relay.unary(RelayKind::Consume, &message).await?;
+        // The permission may have been revoked while the other node waited.
+        call.check_log(&name)?;
+        let mut permit = service.limits.read(&principal, bytes.len())?;
+        permit.resize(bytes.len())?;
+        return Ok((ConsumeReply::of_bytes(bytes), Some(permit)));
+    };
     let mut position = read_position(core, log, &request, &service.timers, call.deadline).await?;
     let mut batching = Batching::of(&request, BYTES_DEFAULT);
     if batching.one_by_one {
@@ -61,7 +75,11 @@ pub async fn consume(
         } else if position.offset > visible.next_offset {
             return Err(ApiError::OffsetPastEnd(bounds(&position.log, &visible), position.offset));
         } else if let Some(end) = until.take() {
-            service.wait_visible(&position.log.watermark, position.offset, end).await?;
+            let wait = pin!(service.wait_visible(&position.log.watermark, position.offset, end));
+            match select(wait, position.log.removal.wait()).await {
+                Either::Left((waited, _)) => waited?,
+                Either::Right(_) => return Err(core.removed(&position.log)),
+            }
             // The permission may have been revoked during the wait.
             call.check_log(&name)?;
         } else if batching.one_by_one {

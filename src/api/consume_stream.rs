@@ -3,23 +3,27 @@
 //! A stream is a future. At the high watermark it waits until a record is appended, a heartbeat is due, the client is gone, or
 //! the permission is revoked. It holds at most one read that is not sent yet, so a slow client delays only its own stream.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures::future::{BoxFuture, Either, poll_fn, select};
-use futures::{FutureExt as _, SinkExt};
-use grpcio::{DuplexSink, WriteFlags};
+use futures::{FutureExt as _, Sink, SinkExt};
+use grpcio::WriteFlags;
 
 use super::core::{Core, bounds};
 use super::error::ApiError;
 use super::limits::Permit;
-use super::messages::{ConsumeReply, ReadState};
+use super::messages::{ConsumeReply, ReadState, Request};
 use super::package::Package;
 use super::prelude::ServerStream;
 use super::read::{Batching, ReadPosition, read_position};
 use super::read_request::{ReadMethod, ReadRequest};
-use super::service::{Service, StreamEnd, poll_gone};
+use super::relay::Relay;
+use super::service::{Call, Service, StreamEnd};
+use crate::logs::OpenLog;
+use crate::replication::relay::RelayKind;
 use crate::security::identity::Principal;
 use crate::storage::payload::{records, retag};
 use crate::storage::reader::Slice;
@@ -33,38 +37,100 @@ const BYTES_DEFAULT: usize = 1 << 20;
 /// verified once, and not for each message.
 const READ_BYTES: usize = 600 << 10;
 
-type Out = DuplexSink<ConsumeReply>;
-
-/// Serves `ConsumeStream`.
+/// Serves `ConsumeStream`, from this node's replica or from that of another node.
 pub fn consume_stream(stream: ServerStream<'_, ConsumeReply>) -> BoxFuture<'_, Result<(), StreamEnd>> {
     serve(stream).boxed()
 }
 
 async fn serve(stream: ServerStream<'_, ConsumeReply>) -> Result<(), StreamEnd> {
-    let ServerStream { service, call, request, sink } = stream;
-    let request = ReadRequest::decode(request, ReadMethod::Stream, call.package)?;
+    let ServerStream { service, call, request: message, sink } = stream;
+    let request = ReadRequest::decode(message, ReadMethod::Stream, call.package)?;
     let name = call.log_name(&request.log)?;
-    let heartbeat = request.heartbeat()?;
+    request.heartbeat()?;
     let core = service.core()?;
-
-    let principal = call.principal();
     let must_end = call.must_end(service, Some(name.clone()))?;
-    let tail = async {
-        let log = core.log(&name, &service.timers, call.deadline).await?;
-        let position = read_position(core, log, &request, &service.timers, call.deadline).await?;
-        let batching = Batching::of(&request, BYTES_DEFAULT);
-        let read_bytes = if request.bytes_max == 0 { READ_BYTES } else { READ_BYTES.max(batching.bytes_max) };
-        if batching.one_by_one {
-            // Small messages that are ready at the same time share a write.
-            sink.enhance_batch(true);
+    let work = async {
+        let found = core.find(&name, &service.timers, call.deadline).await?;
+        match &found.replica {
+            Some(log) => {
+                if request.one_by_one {
+                    // Small messages that are ready at the same time share a write.
+                    sink.enhance_batch(true);
+                }
+                read(service, call, &request, Arc::clone(log), sink).await
+            }
+            None => {
+                let relay = Relay { service, core, call, log: &found, deadline: call.deadline };
+                // Boxed, because a stream that this node serves would keep room for it.
+                Box::pin(relay.stream(RelayKind::ConsumeStream, message, sink)).await
+            }
         }
+    };
+    match select(pin!(must_end), pin!(work)).await {
+        Either::Left((error, _)) => Err(error.into()),
+        Either::Right((result, _)) => result,
+    }
+}
+
+/// Serves a `ConsumeStream` that another node relays.
+///
+/// # Errors
+/// Those of [`super::status`].
+pub async fn tail<S: TailSink>(
+    service: &Service,
+    call: &Call,
+    message: &Request,
+    sink: &mut S,
+) -> Result<(), StreamEnd> {
+    let request = ReadRequest::decode(message, ReadMethod::Stream, call.package)?;
+    let name = call.log_name(&request.log)?;
+    let must_end = call.must_end(service, Some(name.clone()))?;
+    let work = async {
+        // It had a replica a moment ago.
+        let log = service.core()?.logs.get(&name).ok_or(ApiError::ReplicaLost)?;
+        read(service, call, &request, log, sink).await
+    };
+    match select(pin!(must_end), pin!(work)).await {
+        Either::Left((error, _)) => Err(error.into()),
+        Either::Right((result, _)) => result,
+    }
+}
+
+/// Where the messages of a tail go: to the client, or to the node that relays its request. At most one of them is not sent yet.
+pub trait TailSink: Sink<(ConsumeReply, WriteFlags)> + Send + Unpin {}
+
+impl<S: Sink<(ConsumeReply, WriteFlags)> + Send + Unpin> TailSink for S {}
+
+/// Becomes ready when the client is gone. For a tail that has nothing to send.
+fn poll_sink_gone<S: TailSink>(sink: &mut S, cx: &mut Context<'_>) -> Poll<()> {
+    match Pin::new(sink).poll_flush(cx) {
+        Poll::Ready(Err(_)) => Poll::Ready(()),
+        Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+    }
+}
+
+/// Reads from this node's replica until the end that the request sets.
+async fn read<S: TailSink>(
+    service: &Service,
+    call: &Call,
+    request: &ReadRequest,
+    log: Arc<OpenLog>,
+    sink: &mut S,
+) -> Result<(), StreamEnd> {
+    let (core, principal) = (service.core()?, call.principal());
+    let heartbeat = request.heartbeat()?;
+    let opened = Arc::clone(&log);
+    let read = async {
+        let position = read_position(core, log, request, &service.timers, call.deadline).await?;
+        let batching = Batching::of(request, BYTES_DEFAULT);
+        let read_bytes = if request.bytes_max == 0 { READ_BYTES } else { READ_BYTES.max(batching.bytes_max) };
         let package = request.package;
         let mut tail = Tail { service, core, principal, package, position, batching, read_bytes, heartbeat, end: None };
-        tail.find_end(&request, call.deadline).await?;
+        tail.find_end(request, call.deadline).await?;
         tail.run(sink).await
     };
-    match select(pin!(must_end), pin!(tail)).await {
-        Either::Left((error, _)) => Err(error.into()),
+    match select(opened.removal.wait(), pin!(read)).await {
+        Either::Left(_) => Err(core.removed(&opened).into()),
         Either::Right((result, _)) => result,
     }
 }
@@ -108,7 +174,7 @@ impl Tail<'_> {
         ReadState { package: self.package, visible, log_id: self.position.log.log_id, resume: self.position.offset }
     }
 
-    async fn run(&mut self, sink: &mut Out) -> Result<(), StreamEnd> {
+    async fn run<S: TailSink>(&mut self, sink: &mut S) -> Result<(), StreamEnd> {
         match self.package {
             Package::LogV1 => {}
             // Tells where the stream begins, so that a client whose connection breaks before the first record can resume there.
@@ -148,19 +214,19 @@ impl Tail<'_> {
     }
 
     /// Waits until the budget allows the next read, or the client is gone.
-    async fn read_permit(&self, sink: &mut Out) -> Result<Permit, StreamEnd> {
+    async fn read_permit<S: TailSink>(&self, sink: &mut S) -> Result<Permit, StreamEnd> {
         let permit = pin!(self.service.limits.queue_read(&self.principal, self.read_bytes, &self.service.timers));
-        match select(permit, poll_fn(|cx| poll_gone(sink, cx))).await {
+        match select(permit, poll_fn(|cx| poll_sink_gone(sink, cx))).await {
             Either::Left((permit, _)) => Ok(permit?),
             Either::Right(_) => Err(StreamEnd::Gone),
         }
     }
 
     /// Waits. Returns true at the next record, false when a heartbeat is due, and an error if the client is gone.
-    async fn wait(&self, sink: &mut Out, beat: Option<Instant>) -> Result<bool, StreamEnd> {
+    async fn wait<S: TailSink>(&self, sink: &mut S, beat: Option<Instant>) -> Result<bool, StreamEnd> {
         let more = self.position.log.watermark.wait(Until::Visible(self.position.offset), &self.service.timers);
         let quiet = pin!(self.service.timers.at_or_never(beat));
-        match select(select(more, poll_fn(|cx| poll_gone(sink, cx))), quiet).await {
+        match select(select(more, poll_fn(|cx| poll_sink_gone(sink, cx))), quiet).await {
             Either::Left((Either::Left((Ok(_), _)), _)) => Ok(true),
             Either::Left((Either::Left((Err(_), _)), _)) => Err(ApiError::ReplicaDamaged.into()),
             Either::Left((Either::Right(_), _)) => Err(StreamEnd::Gone),
@@ -169,7 +235,7 @@ impl Tail<'_> {
     }
 
     /// Sends records that were read, in messages of the requested size. Messages that are ready at the same time share writes.
-    async fn send(&mut self, slice: Slice, sink: &mut Out) -> Result<(), StreamEnd> {
+    async fn send<S: TailSink>(&mut self, slice: Slice, sink: &mut S) -> Result<(), StreamEnd> {
         let Slice { bytes, count, next } = slice;
         let Batching { one_by_one, records_max, bytes_max } = self.batching;
         if !one_by_one && count <= records_max && bytes.len() <= bytes_max {
@@ -216,7 +282,7 @@ impl Tail<'_> {
     }
 }
 
-async fn send_all<const N: usize>(replies: [ConsumeReply; N], sink: &mut Out) -> Result<(), StreamEnd> {
+async fn send_all<S: TailSink, const N: usize>(replies: [ConsumeReply; N], sink: &mut S) -> Result<(), StreamEnd> {
     for reply in replies {
         sink.feed((reply, WriteFlags::default())).await.map_err(|_| StreamEnd::Gone)?;
     }

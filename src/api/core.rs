@@ -5,14 +5,17 @@ use std::time::Instant;
 
 use super::error::{ApiError, LogBounds};
 use super::forward::Forward;
-use crate::catalog::CatalogView;
+use super::leaders::LeaderHints;
+use crate::catalog::meta::Deletion;
+use crate::catalog::{Catalog, CatalogView, LogMeta};
 use crate::consensus::handle::ConsensusHandle;
+use crate::feature_level::Feature;
 use crate::logs::{Logs, OpenLog};
 use crate::storage::reader::ReadersHandle;
 use crate::storage::scrub::ScrubHandle;
 use crate::storage::space::Space;
 use crate::timers::TimersHandle;
-use crate::types::{ClusterId, GroupId, LogId, LogName, NodeId, NodeName};
+use crate::types::{ClusterId, GroupId, LogId, LogName, NodeId, NodeName, Offset};
 use crate::watermark::{HighWatermark, Visible};
 
 /// This node's identity, known from its start.
@@ -41,8 +44,10 @@ pub struct Core {
     pub catalog: CatalogView,
     /// The high watermark of the catalog's group on this node. `catalog` is never older.
     pub catalog_watermark: HighWatermark,
-    /// Sends work to a leader on another node.
+    /// Sends work to a leader on another node, and relays requests to replicas.
     pub forward: Arc<dyn Forward>,
+    /// The leaders of groups of which this node has no replica, as far as it has learned.
+    pub leaders: LeaderHints,
     /// Perform reads that are not in the page cache.
     pub readers: ReadersHandle,
     /// The damaged ranges that the scrub found.
@@ -51,34 +56,156 @@ pub struct Core {
     pub space: Space,
 }
 
+/// A log that exists, as this node's catalog has it.
+#[derive(Clone)]
+pub struct FoundLog {
+    /// Its name.
+    pub name: LogName,
+    /// The Raft group that replicates it.
+    pub group: GroupId,
+    /// Its id.
+    pub log_id: LogId,
+    /// The maximum size of a record in bytes.
+    pub record_bytes_max: u32,
+    /// The maximum size of a request in bytes.
+    pub request_bytes_max: u32,
+    /// `None` if other nodes serve it, and this node does not.
+    pub replica: Option<Arc<OpenLog>>,
+}
+
+impl FoundLog {
+    /// Creates the description of a log that this node serves.
+    pub fn here(log: Arc<OpenLog>) -> FoundLog {
+        FoundLog {
+            name: log.name.clone(),
+            group: log.group,
+            log_id: log.log_id,
+            record_bytes_max: log.record_bytes_max,
+            request_bytes_max: log.request_bytes_max,
+            replica: Some(log),
+        }
+    }
+
+    /// Returns the bounds of the log, for errors. Without a replica they are not known.
+    pub fn bounds(&self) -> LogBounds {
+        match &self.replica {
+            Some(log) => bounds(log, &log.watermark.get()),
+            None => LogBounds {
+                log: self.name.clone(),
+                log_id: self.log_id,
+                first_offset: Offset::default(),
+                next_offset: Offset::default(),
+            },
+        }
+    }
+}
+
 impl Core {
-    /// Returns the log with this name. NO_SUCH_LOG is returned only after this node has caught up with the catalog.
+    /// Returns the log with this name, served here or by other nodes. NO_SUCH_LOG and LOG_DELETED are returned only after this node
+    /// has caught up with the catalog.
     ///
     /// # Errors
-    /// If the log does not exist, this node can't catch up with the catalog, or it has no replica of the log yet.
-    pub async fn log(
+    /// If the log does not exist or is deleted, this node can't catch up with the catalog, or no node serves the log yet.
+    pub async fn find(
         &self,
         name: &LogName,
         timers: &TimersHandle,
         deadline: Option<Instant>,
-    ) -> Result<Arc<OpenLog>, ApiError> {
-        if let Some(log) = self.logs.get(name) {
-            return Ok(log);
+    ) -> Result<FoundLog, ApiError> {
+        if let Some(found) = self.find_now(name) {
+            return Ok(found);
         }
         self.catch_up(GroupId::CATALOG, &self.catalog_watermark, timers, deadline).await?;
+        self.find_now(name).ok_or_else(|| missing(&self.catalog.get(), name))
+    }
+
+    fn find_now(&self, name: &LogName) -> Option<FoundLog> {
         if let Some(log) = self.logs.get(name) {
-            return Ok(log);
+            return Some(FoundLog::here(log));
+        }
+        // Before that level every node has a replica of every log, or gets it soon.
+        if !self.catalog.level().allows(Feature::ManyLogs) {
+            return None;
         }
         let catalog = self.catalog.get();
-        // A new cluster has no log at first.
-        if catalog.logs().next().is_none() {
-            Err(ApiError::Joining("the cluster is being created and has no log yet"))
-        } else if catalog.log_named(name).is_some() {
-            Err(ApiError::Joining("this node has no replica of the log yet: the leader of the log adds it soon"))
-        } else {
-            Err(ApiError::NoSuchLog(name.clone()))
+        let meta = catalog.log_named(name).filter(|meta| meta.deletion.is_none())?;
+        meta.placements().find(|placement| placement.node != self.me.node_id)?;
+        let settings = catalog.settings_of(meta);
+        Some(FoundLog {
+            name: meta.name.clone(),
+            group: meta.group,
+            log_id: meta.log_id,
+            record_bytes_max: settings.record_bytes_max,
+            request_bytes_max: settings.request_bytes_max,
+            replica: None,
+        })
+    }
+
+    /// Returns the error of a request whose log failed with `error`: it may have been deleted meanwhile. If a disk is full, the
+    /// error contains what deleted logs hold.
+    pub fn error_of(&self, log: &OpenLog, error: ApiError) -> ApiError {
+        match error {
+            ApiError::ReplicaDamaged | ApiError::Joining(_) if log.removal.is_over() => self.removed(log),
+            ApiError::DiskFull { .. } => ApiError::DiskFull {
+                deleted_bytes: self.logs.deleted().iter().map(|log| log.reader.stored_bytes()).sum(),
+            },
+            other => other,
         }
     }
+
+    /// Like [`Core::error_of`], for an append. Without a replica here, the catalog says whether the log was deleted.
+    pub async fn append_error(
+        &self,
+        log: &FoundLog,
+        error: ApiError,
+        timers: &TimersHandle,
+        deadline: Option<Instant>,
+    ) -> ApiError {
+        let error = match &log.replica {
+            Some(here) => return self.error_of(here, error),
+            None => error,
+        };
+        if !matches!(error, ApiError::NoLeader | ApiError::LeaderChanged) {
+            return error;
+        }
+        if self.catch_up(GroupId::CATALOG, &self.catalog_watermark, timers, deadline).await.is_err() {
+            return error;
+        }
+        let catalog = self.catalog.get();
+        match catalog.log(log.group) {
+            Some(meta) => meta.deletion.map_or(error, |deletion| deleted(meta, deletion)),
+            None => ApiError::NoSuchLog(log.name.clone()),
+        }
+    }
+
+    /// Returns the error of a request whose log was removed from the logs that this node serves.
+    pub fn removed(&self, log: &OpenLog) -> ApiError {
+        match self.catalog.get().log(log.group) {
+            Some(meta) => match meta.deletion {
+                Some(deletion) => deleted(meta, deletion),
+                None => ApiError::ReplicaLost,
+            },
+            None => ApiError::NoSuchLog(log.name.clone()),
+        }
+    }
+}
+
+/// Returns the error of a request for a log that this node does not serve. The catalog must be caught up.
+pub fn missing(catalog: &Catalog, name: &LogName) -> ApiError {
+    match catalog.log_named(name) {
+        Some(meta) => match meta.deletion {
+            Some(deletion) => deleted(meta, deletion),
+            None => ApiError::Joining("this node does not serve the log yet: it was created a moment ago"),
+        },
+        // A new cluster has no log at first.
+        None if !catalog.had_logs() => ApiError::Joining("the cluster is being created and has no log yet"),
+        None => ApiError::NoSuchLog(name.clone()),
+    }
+}
+
+/// Returns the error of a request for a deleted log.
+pub fn deleted(meta: &LogMeta, deletion: Deletion) -> ApiError {
+    ApiError::LogDeleted { log: meta.name.clone(), log_id: meta.log_id, purge_us: deletion.purge_us }
 }
 
 impl Core {
@@ -86,7 +213,7 @@ impl Core {
     pub fn leader_addr(&self, log: &LogName) -> Option<String> {
         let catalog = self.catalog.get();
         let group = catalog.log_named(log)?.group;
-        let leader = self.consensus.status(group)?.leader.filter(|leader| *leader != self.me.node_id)?;
+        let leader = self.known_leader(group).filter(|leader| *leader != self.me.node_id)?;
         catalog.member(leader).map(|member| member.rpc_addr.clone())
     }
 }
@@ -132,12 +259,18 @@ impl WantedLogId {
     /// # Errors
     /// [`ApiError::LogIdMismatch`].
     pub fn check(self, log: &OpenLog) -> Result<(), ApiError> {
+        self.check_id(&log.name, log.log_id)
+    }
+
+    /// Checks the id of a log that this node may not serve.
+    ///
+    /// # Errors
+    /// [`ApiError::LogIdMismatch`].
+    pub fn check_id(self, log: &LogName, log_id: LogId) -> Result<(), ApiError> {
         match self {
             WantedLogId::Any => Ok(()),
-            WantedLogId::Exactly(id) if id == log.log_id => Ok(()),
-            WantedLogId::Exactly(_) | WantedLogId::NoLog => {
-                Err(ApiError::LogIdMismatch { log: log.name.clone(), log_id: log.log_id })
-            }
+            WantedLogId::Exactly(id) if id == log_id => Ok(()),
+            WantedLogId::Exactly(_) | WantedLogId::NoLog => Err(ApiError::LogIdMismatch { log: log.clone(), log_id }),
         }
     }
 }

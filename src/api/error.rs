@@ -2,16 +2,17 @@
 //!
 //! A message says "not appended" only if that is certain.
 
-use std::borrow::Cow;
-
+pub use super::invalid::Invalid;
 use super::limits::LimitReached;
+use crate::calendar::rfc3339;
 use crate::consensus::handle::{ProposeError, ReadIndexError};
 use crate::feature_level::FeatureLevel;
+use crate::reason::ErrorReason;
 use crate::security::acl::Action;
 use crate::security::identity::{NoIdentity, Principal};
 use crate::storage::entry::ENTRY_BYTES_MAX;
 use crate::storage::reader::ReadError;
-use crate::types::{BadName, LogId, LogIndex, LogName, Offset};
+use crate::types::{LogId, LogIndex, LogName, Offset};
 
 /// The bounds of a log, for the error of a request that asks for an offset outside of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,158 +39,6 @@ pub enum LogScope {
     /// The log that the request names.
     #[error("log {0}")]
     One(LogName),
-}
-
-/// Why a request is invalid, independent of the state of the log.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Invalid {
-    /// The bytes are not a message of the method.
-    #[error("the request is not a message of this method")]
-    Malformed,
-    /// The message is larger than any valid one.
-    #[error("the request exceeds the {bytes_max} bytes that this method allows")]
-    MessageTooLarge {
-        /// The limit of the method.
-        bytes_max: usize,
-    },
-    /// The name of the log is malformed.
-    #[error("{0}")]
-    LogName(BadName),
-    /// Neither `record` nor `records`, or an empty batch. Of `log.v1`.
-    #[error("no record: set `record`, or at least one of `records`")]
-    NoRecordOrRecords,
-    /// `records` is empty. Of `seriatim.v1`.
-    #[error("no record: set at least one of `records`")]
-    NoRecords,
-    /// Both `record` and `records`.
-    #[error("both `record` and `records` are set: set one of them")]
-    RecordAndRecords,
-    /// A record is larger than its log allows.
-    #[error(
-        "record {position} has {bytes} bytes of value, key and headers, which exceeds {limit} ({bytes_max}) of its log"
-    )]
-    RecordTooLarge {
-        /// The position in the request, from 0.
-        position: u32,
-        /// The size of value, key and headers.
-        bytes: usize,
-        /// The limit of the log.
-        bytes_max: u32,
-        /// The name of the limit in the package of the method.
-        limit: &'static str,
-    },
-    /// All records together are larger than the log allows.
-    #[error(
-        "the records have {bytes} bytes of value, key and headers together, which exceeds {limit} ({bytes_max}) of the log"
-    )]
-    RequestTooLarge {
-        /// The size of all values, keys and headers.
-        bytes: usize,
-        /// The limit of the log.
-        bytes_max: usize,
-        /// The name of the limit in the package of the method.
-        limit: &'static str,
-    },
-    /// All records together are larger than any log allows.
-    #[error("the records would take more than {bytes_max} bytes in the log, the limit of every log")]
-    EntryTooLarge {
-        /// The limit of the format.
-        bytes_max: usize,
-    },
-    /// The message contains a field that this version does not know.
-    #[error("the request contains the field {field}, which this version does not know")]
-    UnknownField {
-        /// The path of the message, and the number of the field.
-        field: String,
-    },
-    /// A field of the message has another wire type.
-    #[error("`{field}` has the wire type of another field")]
-    WireType {
-        /// The path of the field.
-        field: String,
-    },
-    /// An enum of the message has a value that this version does not know.
-    #[error("`{field}` has the value {value}, which this version does not know")]
-    EnumValue {
-        /// The path of the field.
-        field: String,
-        /// The number that was sent.
-        value: i32,
-    },
-    /// The method does not use the field.
-    #[error("`{field}` does not apply to this method")]
-    NotApplicable {
-        /// The name of the field.
-        field: &'static str,
-    },
-    /// The settings of a log contradict each other or exceed their bounds.
-    #[error("{what}")]
-    Settings {
-        /// The name of the field.
-        field: &'static str,
-        /// What is wrong.
-        what: String,
-    },
-    /// A path in `update_mask` is not a setting.
-    #[error("`update_mask` contains {0:?}, which is not a setting of a log")]
-    UpdateMask(String),
-    /// A page size that is negative.
-    #[error("`page_size` must not be negative")]
-    PageSize,
-    /// A page token that this API did not return.
-    #[error("`page_token` is not the `next_page_token` of a response")]
-    PageToken,
-    /// The feature level is 0 or missing.
-    #[error("`level` must be at least 1")]
-    FeatureLevel,
-    /// A stream names another log than its first message did.
-    #[error("the request names another log than the first request of the stream")]
-    LogChanged,
-    /// `expected_offset` exceeds the largest offset of any log.
-    #[error("`expected_offset` {0} exceeds the largest offset ({max})", max = Offset::MAX)]
-    ExpectedOffset(Offset),
-    /// `start` has a value that this version does not know. Of `log.v1`.
-    #[error("`start` has the unknown value {0}")]
-    Start(i32),
-    /// `heartbeat_ms` is below its limit.
-    #[error("`heartbeat_ms` must be 0 or at least {heartbeat_ms_min}")]
-    Heartbeat {
-        /// The shortest interval, milliseconds.
-        heartbeat_ms_min: u32,
-    },
-    /// `heartbeat_ms` is below its limit, or `max_records` is 0. Of `log.v1`.
-    #[error("`heartbeat_ms` must be 0 or at least {heartbeat_ms_min}, and needs `max_records`")]
-    HeartbeatOfBatches {
-        /// The shortest interval, milliseconds.
-        heartbeat_ms_min: u32,
-    },
-}
-
-impl Invalid {
-    /// Returns the path of the field that is wrong, if it is one.
-    pub fn field(&self) -> Option<Cow<'_, str>> {
-        Some(match self {
-            Invalid::Malformed | Invalid::MessageTooLarge { .. } => return None,
-            Invalid::RecordTooLarge { position, .. } => Cow::Owned(format!("records[{position}]")),
-            Invalid::UnknownField { field } | Invalid::WireType { field } | Invalid::EnumValue { field, .. } => {
-                Cow::Borrowed(field)
-            }
-            Invalid::NotApplicable { field } | Invalid::Settings { field, .. } => Cow::Borrowed(field),
-            Invalid::LogName(_) | Invalid::LogChanged => "log".into(),
-            Invalid::NoRecordOrRecords
-            | Invalid::NoRecords
-            | Invalid::RecordAndRecords
-            | Invalid::RequestTooLarge { .. }
-            | Invalid::EntryTooLarge { .. } => "records".into(),
-            Invalid::UpdateMask(_) => "update_mask".into(),
-            Invalid::PageSize => "page_size".into(),
-            Invalid::PageToken => "page_token".into(),
-            Invalid::FeatureLevel => "level".into(),
-            Invalid::ExpectedOffset(_) => "expected_offset".into(),
-            Invalid::Start(_) => "start".into(),
-            Invalid::Heartbeat { .. } | Invalid::HeartbeatOfBatches { .. } => "heartbeat_ms".into(),
-        })
-    }
 }
 
 /// Why a request failed.
@@ -243,6 +92,41 @@ pub enum ApiError {
     /// The cluster has no log with this name.
     #[error("log {0} does not exist")]
     NoSuchLog(LogName),
+    /// The log is deleted, and not purged yet.
+    #[error("log {log} is deleted: it can be undeleted until {}", rfc3339(*.purge_us))]
+    LogDeleted {
+        /// The name of the log.
+        log: LogName,
+        /// The id of the log.
+        log_id: LogId,
+        /// When it is purged, Unix microseconds.
+        purge_us: u64,
+    },
+    /// A log that should be created exists.
+    #[error("log {log} exists: its id is {log_id}")]
+    LogExists {
+        /// The name of the log.
+        log: LogName,
+        /// The id of the log.
+        log_id: LogId,
+    },
+    /// The log, or without a name the cluster, does not have the expected revision.
+    #[error("{} was changed: its revision is {revision}", log.as_ref().map_or_else(|| "the cluster".to_owned(), |log| format!("log {log}")))]
+    RevisionMismatch {
+        /// The name of the log; `None` for the cluster.
+        log: Option<LogName>,
+        /// The present revision.
+        revision: u64,
+    },
+    /// The cluster can have no more logs.
+    #[error("the cluster has {max} logs, with those that are deleted and not purged: it can have no more")]
+    TooManyLogs {
+        /// The maximum number of logs.
+        max: usize,
+    },
+    /// The request needs a higher feature level of the cluster.
+    #[error("this needs feature level {0} of the cluster, which `seriatim cluster upgrade` raises")]
+    LevelTooLow(FeatureLevel),
     /// A health check names a service that the node does not have.
     #[error("this node does not have that service")]
     NoSuchService,
@@ -268,8 +152,14 @@ pub enum ApiError {
     #[error("nothing was done: a queue is full, try again")]
     QueueFull,
     /// The leader's disk is full: not appended.
-    #[error("not appended: the disk of the leader is full, until logs are trimmed or space is freed")]
-    DiskFull,
+    #[error(
+        "not appended: the disk of the leader is full, until logs are trimmed or space is freed{}",
+        held_text(*.deleted_bytes)
+    )]
+    DiskFull {
+        /// The size of the files of deleted logs on this node.
+        deleted_bytes: u64,
+    },
     /// A limit of the principal, or of the node, is reached.
     #[error("rejected: {0}")]
     Limit(#[from] LimitReached),
@@ -291,6 +181,14 @@ pub enum ApiError {
     /// Another cluster of the same name answers. Not appended, because it is unknown which of the two is the right one.
     #[error("not appended: {0}")]
     AnotherCluster(String),
+    /// This node has no replica of the log, and the node that served the request for it is lost.
+    #[error(
+        "this node has no replica of the log, and the one that it reads from stopped or can't be reached: try again, or continue where the stream ended"
+    )]
+    ReplicaLost,
+    /// The failure of another node that served the request.
+    #[error("another node served the request, and it failed there")]
+    Relayed(RelayedFailure),
     /// The node is stopping.
     #[error("this node is stopping: use another one")]
     Stopping,
@@ -342,6 +240,15 @@ pub enum ApiError {
     Internal(&'static str),
 }
 
+/// The failure of a request that another node has served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayedFailure {
+    /// The reason; `None` for one that only a newer version knows.
+    pub reason: Option<ErrorReason>,
+    /// The status for the client, a serialized `google.rpc.Status`.
+    pub status: Vec<u8>,
+}
+
 /// The values of a failed proposal, for its error.
 #[derive(Clone, Debug)]
 pub struct FailedProposal<'a> {
@@ -389,7 +296,7 @@ impl ApiError {
             ProposeError::NotLeader { leader: None } => ApiError::NoLeader,
             ProposeError::NotLeader { leader: Some(_) } | ProposeError::Dropped => ApiError::LeaderChanged,
             ProposeError::QueueFull => ApiError::QueueFull,
-            ProposeError::DiskFull => ApiError::DiskFull,
+            ProposeError::DiskFull => ApiError::DiskFull { deleted_bytes: 0 },
             ProposeError::TooLarge => Invalid::EntryTooLarge { bytes_max: ENTRY_BYTES_MAX }.into(),
             ProposeError::OutcomeUnknown => ApiError::OutcomeUnknown { retry_is_safe: true },
             ProposeError::DeadlinePassed => ApiError::DeadlinePassed,
@@ -427,6 +334,7 @@ impl ApiError {
                 what: newer.to_string(),
             },
             ReadError::Io(what) => ApiError::Damaged { log: bounds.log, offset, resume: None, what },
+            ReadError::Gone => ApiError::ReplicaLost,
         }
     }
 }
@@ -438,6 +346,13 @@ fn verb(action: Action) -> &'static str {
         Action::Consume => "consume",
         Action::Admin => "administer",
         Action::Replicate => "replicate",
+    }
+}
+
+fn held_text(deleted_bytes: u64) -> String {
+    match deleted_bytes {
+        0 => String::new(),
+        bytes => format!("; on this node, deleted logs hold {bytes} bytes until they are purged"),
     }
 }
 

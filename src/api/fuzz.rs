@@ -1,6 +1,7 @@
 //! Fuzz loops of the decoders of clients' requests.
 
-use protobuf::{Message, MessageFull};
+use protobuf::well_known_types::field_mask::FieldMask;
+use protobuf::{Message, MessageField, MessageFull};
 
 use super::append_request::AppendRequest;
 use super::core::WantedLogId;
@@ -52,7 +53,8 @@ fn by_protobuf(bytes: &[u8]) -> Result<(log::ProduceRequest, Vec<u8>), Option<In
     for record in records {
         let headers: Vec<(&str, &[u8])> = record.headers.iter().map(|h| (&*h.name, &h.value[..])).collect();
         let key = record.key.as_deref();
-        let fields = RecordFields { value: &record.value, kind: record.type_, key, headers: &headers };
+        let (value, kind) = (&record.value[..], record.type_);
+        let fields = RecordFields { value, kind, key, headers: &headers, client_time_us: None };
         encode_record(&mut payload, &fields);
     }
     if let Some(offset) = request.expected_offset.map(Offset).filter(|offset| *offset > Offset::MAX) {
@@ -181,6 +183,7 @@ fn strict_produce_request() {
         append_time_us: 98,
         key: Some(b"key".to_vec().into()),
         headers: vec![header],
+        client_time_us: Some(97),
         ..v1::Record::default()
     };
     let batch = v1::ProduceRequest {
@@ -247,6 +250,59 @@ fn log_requests() {
 #[test]
 fn get_servers_request() {
     small("get_servers_request", vec![log::GetServersRequest { log: "a".into(), ..log::GetServersRequest::default() }]);
+}
+
+/// A message with every setting of a log.
+fn settings() -> v1::LogConfig {
+    v1::LogConfig {
+        retention_age: MessageField::some(std::time::Duration::from_millis(1500).into()),
+        min_retained_bytes: Some(300),
+        max_record_bytes: Some(1024),
+        max_request_bytes: Some(2048),
+        replicas: Some(3),
+        labels: [("team".to_owned(), "billing".to_owned()), ("tier".to_owned(), String::new())].into(),
+        ..v1::LogConfig::default()
+    }
+}
+
+#[test]
+fn create_log_request() {
+    let request = v1::CreateLogRequest {
+        log: "events".into(),
+        config: MessageField::some(settings()),
+        log_id: Some("00000000000000ff".into()),
+        validate_only: true,
+        ..v1::CreateLogRequest::default()
+    };
+    small("create_log_request", vec![request]);
+}
+
+#[test]
+fn delete_log_request() {
+    let request = v1::DeleteLogRequest {
+        log: "events".into(),
+        log_id: "00000000000000ff".into(),
+        expected_revision: Some(7),
+        purge_after: MessageField::some(std::time::Duration::from_secs(9).into()),
+        ..v1::DeleteLogRequest::default()
+    };
+    small("delete_log_request", vec![request]);
+}
+
+#[test]
+fn update_cluster_request() {
+    let paths = vec!["create_on_append".to_owned(), "log_defaults.replicas".to_owned()];
+    let request = v1::UpdateClusterRequest {
+        settings: MessageField::some(v1::ClusterSettings {
+            log_defaults: MessageField::some(settings()),
+            create_on_append: Some(true),
+            ..v1::ClusterSettings::default()
+        }),
+        update_mask: MessageField::some(FieldMask { paths, ..FieldMask::default() }),
+        expected_revision: Some(7),
+        ..v1::UpdateClusterRequest::default()
+    };
+    small("update_cluster_request", vec![request]);
 }
 
 #[test]

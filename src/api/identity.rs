@@ -1,6 +1,6 @@
 //! `GetCluster` and `WhoAmI`: the identities of the cluster and of the caller.
 
-use super::core::Core;
+use super::cluster_settings::cluster;
 use super::error::ApiError;
 use super::messages::{Request, decode};
 use super::service::{Call, Service};
@@ -15,15 +15,6 @@ pub async fn get_cluster(service: Service, call: Call, request: Request) -> Resu
     let mut response = v1::GetClusterResponse::new();
     response.cluster = Some(cluster(service.core()?)).into();
     Ok(response)
-}
-
-/// Returns the cluster as a message.
-pub fn cluster(core: &Core) -> v1::Cluster {
-    let mut cluster = v1::Cluster::new();
-    cluster.name.clone_from(&core.me.cluster_name);
-    cluster.cluster_id = core.cluster_id.to_string();
-    cluster.feature_level = core.catalog.get().feature_level().0;
-    cluster
 }
 
 /// Serves `WhoAmI`, also on a node that is not a member of a cluster yet.

@@ -95,9 +95,19 @@ impl ProduceReply {
     }
 }
 
-#[cfg(test)]
 impl ConsumeReply {
+    /// Takes a response that another node has encoded.
+    pub fn of_bytes(bytes: Vec<u8>) -> ConsumeReply {
+        ConsumeReply(Cell::new(bytes))
+    }
+
     /// Returns the bytes that are sent.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0.take()
+    }
+
+    /// The same, of a response that is kept.
+    #[cfg(test)]
     pub fn bytes(&self) -> Vec<u8> {
         self.0.take()
     }

@@ -11,7 +11,7 @@
 //! Handlers are futures on gRPC's completion-queue threads. They wait for a reply, a watermark, a send or a timer, and never
 //! block. Invariants:
 //! - A client is authenticated and authorized before its request is processed, and again while its stream is open.
-//! - A node serves reads from its own replica. It returns "no record" and "no such log" only after a read index.
+//! - A node serves reads from its own replica, or passes on what a node with a replica answers. It returns "no record" and "no such log" only after a read index.
 //! - Each request ends with a response or a status. [`status`] is the only file that maps errors to statuses.
 //!
 //! An append has exactly three representations:
@@ -25,11 +25,13 @@
 //! In reading order:
 //! - [`rpc`]: the table of RPCs. [`prelude`]: the steps before and after every handler. [`service`]: what handlers use.
 //! - [`access`], [`limits`], [`deadline`], [`in_flight`], [`lifecycle`], [`metrics`]: the parts of the prelude
-//! - [`produce`], [`produce_stream`], [`consume`], [`consume_stream`], [`servers`], [`logs`], [`trim`], [`update`], [`node`], [`identity`],
-//!   [`upgrade`], [`health`], [`reflection`]: the handlers; [`append_request`], [`read_request`], [`read`] and `availability` are
+//! - [`produce`], [`produce_stream`], [`consume`], [`consume_stream`], [`servers`], [`logs`], [`create`], [`update`],
+//!   [`delete`], [`trim`], [`node`], [`identity`], [`cluster_settings`], [`upgrade`], [`health`], [`reflection`]: the handlers; [`append_request`], [`read_request`], [`read`] and `availability` are
 //!   parts of them
 //! - [`package`]: the two packages in which the same handlers are offered
-//! - [`core`], [`router`], [`forward`]: the parts of the node that the API uses, and the routing of proposals to a leader
+//! - [`core`], [`router`], [`leaders`], [`forward`]: the parts of the node that the API uses, and the routing of proposals to a
+//!   leader
+//! - [`relay`]: requests for a log of which this node has no replica. [`relayed`]: such requests of other nodes.
 //! - [`messages`], [`wire`]: requests and responses as bytes. [`error`], [`status`]: the errors, and their statuses.
 //! - [`server`]: starts and stops the listener
 //!
@@ -59,12 +61,18 @@ pub mod read;
 pub mod read_request;
 
 mod availability;
+mod change;
+pub mod cluster_settings;
+pub mod create;
+pub mod delete;
 pub mod health;
 pub mod identity;
+mod log_settings;
 pub mod logs;
 pub mod node;
 pub mod reflection;
 pub mod servers;
+mod timestamp;
 pub mod trim;
 pub mod update;
 pub mod upgrade;
@@ -73,12 +81,16 @@ pub mod package;
 
 pub mod core;
 pub mod forward;
+pub mod leaders;
+pub mod relay;
+pub mod relayed;
 pub mod router;
 
 pub mod messages;
 pub mod wire;
 
 pub mod error;
+pub mod invalid;
 pub mod status;
 
 pub use self::core::{Core, Me};

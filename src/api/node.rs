@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use protobuf::well_known_types::timestamp::Timestamp;
-
 use super::core::Core;
 use super::error::ApiError;
-use super::logs::config;
+use super::log_settings::config;
 use super::messages::{Request, decode};
 use super::metrics::stamp_ahead_ms;
 use super::service::{Call, Service};
+use super::timestamp::timestamp_of_us;
 use crate::catalog::Catalog;
 use crate::consensus::handle::{GroupStatus, Role};
 use crate::metrics::{Distribution, Sample, SampleValue};
@@ -18,6 +17,9 @@ use crate::storage::scrub::DamagedRange;
 use crate::storage::space::{SpaceState, SpaceStatus};
 use crate::types::{GroupId, NodeId};
 use crate::watermark::Visible;
+
+/// The maximum number of deleted logs in a response.
+const DELETED_LOGS_MAX: usize = 100;
 
 /// Serves `GetNode`, also on a node that is not a member of a cluster yet.
 ///
@@ -42,7 +44,29 @@ pub async fn get_node(service: Service, call: Call, request: Request) -> Result<
     response.disk = Some(disk(&core.space.status())).into();
     response.groups = core.consensus.all_statuses().iter().map(|status| group(core, status)).collect();
     response.another_cluster = core.forward.rival().unwrap_or_default();
+    let deleted = deleted_logs(core);
+    response.deleted_bytes = deleted.iter().map(|log| log.stored_bytes).sum();
+    response.deleted_logs = deleted;
+    response.deleted_logs.truncate(DELETED_LOGS_MAX);
     Ok(response)
+}
+
+/// Returns the deleted logs that have files on this node, the largest first.
+fn deleted_logs(core: &Core) -> Vec<v1::DeletedLog> {
+    let catalog = core.catalog.get();
+    let deleted = core.logs.deleted().into_iter().filter_map(|log| {
+        let deletion = catalog.log(log.group)?.deletion?;
+        Some(v1::DeletedLog {
+            log: log.name.to_string(),
+            log_id: log.log_id.to_string(),
+            stored_bytes: log.reader.stored_bytes(),
+            purge_time: Some(timestamp_of_us(deletion.purge_us)).into(),
+            ..v1::DeletedLog::default()
+        })
+    });
+    let mut deleted: Vec<_> = deleted.collect();
+    deleted.sort_by(|a, b| b.stored_bytes.cmp(&a.stored_bytes).then_with(|| a.log.cmp(&b.log)));
+    deleted
 }
 
 fn disk(space: &SpaceStatus) -> v1::DiskStatus {
@@ -117,7 +141,8 @@ fn group(core: &Core, status: &GroupStatus) -> v1::GroupStatus {
             format!("entry {entry} is missing here, and the leader {leader} can't read it from its disk")
         })
         .unwrap_or_default();
-    group.config = meta.map(config).into();
+    let defaults = &catalog.cluster_settings().log_defaults;
+    group.config = meta.map(|meta| config(&meta.settings, defaults)).into();
     let log = meta.and_then(|meta| core.logs.get(&meta.name));
     if let Some(log) = log {
         group.stored_bytes = log.reader.stored_bytes();
@@ -133,14 +158,6 @@ fn group(core: &Core, status: &GroupStatus) -> v1::GroupStatus {
 fn replica(catalog: &Catalog, id: NodeId, is_voter: bool) -> v1::Replica {
     let name = catalog.member(id).map(|member| member.name.to_string()).unwrap_or_default();
     v1::Replica { node_id: id.to_string(), name, is_voter, ..v1::Replica::default() }
-}
-
-fn timestamp_of_us(us: u64) -> Timestamp {
-    Timestamp {
-        seconds: i64::try_from(us / 1_000_000).unwrap_or(i64::MAX),
-        nanos: i32::try_from(us % 1_000_000 * 1000).unwrap_or_default(),
-        ..Timestamp::default()
-    }
 }
 
 fn damaged_range(range: &DamagedRange) -> v1::DamagedRange {

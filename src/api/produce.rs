@@ -3,12 +3,12 @@
 use std::time::Instant;
 
 use super::append_request::AppendRequest;
-use super::core::bounds;
+use super::core::{Core, FoundLog};
+use super::create::create_for_append;
 use super::error::{ApiError, FailedProposal};
 use super::messages::{ProduceReply, Request};
 use super::service::{Call, Service};
 use crate::consensus::handle::{Proposal, ProposeError};
-use crate::logs::OpenLog;
 use crate::types::Offset;
 
 /// Serves `Produce`.
@@ -21,15 +21,39 @@ pub async fn produce(service: Service, call: Call, request: Request) -> Result<P
     call.check_log(&append.log)?;
     let core = service.core()?;
     core.check_rival()?;
-    let log = core.log(&append.log, &service.timers, call.deadline).await?;
-    let proposal = append.for_log(&log, call.deadline)?;
+    let log = open_for_append(&service, core, &call, &append).await?;
+    let proposal = append.for_log(&log, core.catalog.level(), call.deadline)?;
     let sent = SentProposal::new(&proposal);
     match core.propose(call.principal().as_str(), proposal).await {
         Ok(appended) => {
             service.metrics.appended(&appended, sent.bytes, sent.at);
             Ok(ProduceReply { package: call.package, appended, log_id: log.log_id })
         }
-        Err(error) => Err(propose_error(error, &sent, &log)),
+        Err(error) => {
+            let error = propose_error(error, &sent, &log);
+            Err(core.append_error(&log, error, &service.timers, call.deadline).await)
+        }
+    }
+}
+
+/// Returns the log of an append. If it does not exist, and the cluster creates logs on append, creates it. The caller has checked
+/// that the client may append.
+///
+/// # Errors
+/// Those of [`Core::find`] and of [`create_for_append`].
+pub async fn open_for_append(
+    service: &Service,
+    core: &Core,
+    call: &Call,
+    append: &AppendRequest,
+) -> Result<FoundLog, ApiError> {
+    match core.find(&append.log, &service.timers, call.deadline).await {
+        // A log with the id that the request requires does not exist.
+        Err(ApiError::NoSuchLog(_)) if append.requires_id() => Err(ApiError::NoSuchLog(append.log.clone())),
+        Err(ApiError::NoSuchLog(name)) if core.catalog.get().cluster_settings().create_on_append => {
+            create_for_append(service, core, call, &name).await
+        }
+        other => other,
     }
 }
 
@@ -52,8 +76,8 @@ impl SentProposal {
 }
 
 /// Returns the error of a request that was not appended, or whose outcome is unknown.
-pub fn propose_error(error: ProposeError, sent: &SentProposal, log: &OpenLog) -> ApiError {
-    let bounds = bounds(log, &log.watermark.get());
+pub fn propose_error(error: ProposeError, sent: &SentProposal, log: &FoundLog) -> ApiError {
+    let bounds = log.bounds();
     let offset = sent.expected_offset.unwrap_or_default();
     ApiError::from_propose(error, &FailedProposal { bounds: &bounds, offset, retry_is_safe: sent.producer_id != 0 })
 }

@@ -14,7 +14,6 @@
 
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -23,17 +22,16 @@ use futures::{FutureExt, Sink, SinkExt, Stream};
 use grpcio::{DuplexSink, RequestStream, WriteFlags};
 
 use super::append_request::AppendRequest;
-use super::core::Core;
+use super::core::{Core, FoundLog};
 use super::error::ApiError;
 use super::limits::Permit;
 use super::messages::{ProduceReply, Request};
 use super::prelude::DuplexStream;
-use super::produce::{SentProposal, propose_error};
-use super::router::{Route, outcome};
+use super::produce::{SentProposal, open_for_append, propose_error};
+use super::router::{Route, outcome, proposal_deadline};
 use super::service::{Call, RequestFailure, Service, StreamEnd};
 use super::status::FailedAt;
 use crate::consensus::handle::{Appended, Proposal, ProposeError, StreamPosition};
-use crate::logs::OpenLog;
 use crate::reply::ReplyReceiver;
 use crate::security::identity::Principal;
 use crate::types::StreamId;
@@ -95,7 +93,7 @@ async fn serve(duplex: DuplexStream<'_, ProduceReply>) -> Result<(), StreamEnd> 
         core,
         call,
         principal: call.principal(),
-        must_end: Box::pin(call.must_end(service, Some(log.name.clone()))?),
+        must_end: Box::pin(end_of(service, core, call, &log)?),
         log,
         run,
         proposed: 0,
@@ -111,6 +109,24 @@ async fn serve(duplex: DuplexStream<'_, ProduceReply>) -> Result<(), StreamEnd> 
     stream.run(requests, sink).await
 }
 
+/// Resolves when the stream must end, also because its log is deleted.
+fn end_of<'a>(
+    service: &Service,
+    core: &'a Core,
+    call: &Call,
+    log: &FoundLog,
+) -> Result<impl Future<Output = ApiError> + Send + use<'a>, ApiError> {
+    let not_allowed = call.must_end(service, Some(log.name.clone()))?;
+    let log = log.replica.clone();
+    Ok(async move {
+        let Some(log) = log else { return not_allowed.await };
+        match select(pin!(not_allowed), pin!(log.removal.wait())).await {
+            Either::Left((error, _)) => error,
+            Either::Right(_) => core.removed(&log),
+        }
+    })
+}
+
 async fn next(requests: &mut Requests) -> Result<Option<Request>, StreamEnd> {
     match poll_fn(|cx| Pin::new(&mut *requests).poll_next(cx)).await {
         None => Ok(None),
@@ -124,14 +140,21 @@ async fn open<'a>(
     service: &'a Service,
     call: &Call,
     first: Request,
-) -> Result<(&'a Core, Arc<OpenLog>, Proposal, Permit), ApiError> {
+) -> Result<(&'a Core, FoundLog, Proposal, Permit), ApiError> {
     let permit = service.limits.bytes(&call.principal(), first.0.len())?;
     let append = AppendRequest::decode(&first.0, call.package)?;
     call.check_log(&append.log)?;
     let core = service.core()?;
     core.check_rival()?;
-    let log = core.log(&append.log, &service.timers, call.deadline).await?;
-    let proposal = append.for_log(&log, call.deadline)?;
+    let log = open_for_append(service, core, call, &append).await?;
+    let proposal = append.for_log(&log, core.catalog.level(), call.deadline)?;
+    if log.replica.is_none() && core.known_leader(log.group).is_none() {
+        // All requests of a run go to one node, and none of them is sent again. If none is found, the first request fails.
+        let until = proposal_deadline(call.deadline);
+        if let Err(error) = core.find_leader(log.group, until).await {
+            return Err(core.append_error(&log, error, &service.timers, call.deadline).await);
+        }
+    }
     Ok((core, log, proposal, permit))
 }
 
@@ -142,7 +165,7 @@ struct AppendStream<'a> {
     call: &'a Call,
     principal: Principal,
     must_end: Pin<Box<dyn Future<Output = ApiError> + Send + 'a>>,
-    log: Arc<OpenLog>,
+    log: FoundLog,
     /// The current run. A run begins when no request is unanswered.
     run: StreamId,
     /// The number of the run's proposals, and so the position of the next one.
@@ -258,7 +281,7 @@ impl AppendStream<'_> {
     fn check(&self, request: &Request) -> Result<Proposal, ApiError> {
         let append = AppendRequest::decode(&request.0, self.call.package)?;
         append.check_same_log(&self.log.name)?;
-        append.for_log(&self.log, self.call.deadline)
+        append.for_log(&self.log, self.core.catalog.level(), self.call.deadline)
     }
 
     fn propose(&mut self, proposal: Proposal, permit: Permit) {
@@ -286,9 +309,14 @@ impl AppendStream<'_> {
     /// some time for their outcomes.
     async fn fail_at_front(&mut self, error: ProposeError) -> StreamEnd {
         let failed_request = self.answered;
+        let error = self.core.learn_from(self.log.group, self.route, error);
         let unknown = error == ProposeError::OutcomeUnknown;
         let error = match self.pop() {
-            Some(front) => propose_error(error, &front.sent, &self.log),
+            Some(front) => {
+                let error = propose_error(error, &front.sent, &self.log);
+                let (timers, deadline) = (&self.service.timers, self.call.deadline);
+                self.core.append_error(&self.log, error, timers, deadline).await
+            }
             None => ApiError::Internal("an answer without a request"),
         };
         let failure = |unknown_through| {

@@ -225,8 +225,12 @@ mod tests {
 
     #[test]
     fn returns_a_file_with_everything_that_it_imports() {
-        let all =
-            ["seriatim/v1/log_service.proto", "google/protobuf/field_mask.proto", "google/protobuf/duration.proto"];
+        let all = [
+            "seriatim/v1/log_service.proto",
+            "google/protobuf/timestamp.proto",
+            "google/protobuf/field_mask.proto",
+            "google/protobuf/duration.proto",
+        ];
         for symbol in ["seriatim.v1.LogService", "seriatim.v1.LogService.Produce", "seriatim.v1.Record.append_time_us"]
         {
             assert_eq!(names(&ask(Question::FileContainingSymbol(symbol.to_owned()))), all, "{symbol}");

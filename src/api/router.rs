@@ -6,6 +6,7 @@ use futures::future::{Either, select};
 
 use super::core::Core;
 use super::error::ApiError;
+use super::leaders::LeaderSearch;
 use crate::consensus::handle::{Appended, Proposal, ProposeError, ReadIndexError};
 use crate::reply::{Dropped, ReplyReceiver};
 use crate::timers::TimersHandle;
@@ -55,10 +56,94 @@ impl Core {
         self.forward.rival().map_or(Ok(()), |what| Err(ApiError::AnotherCluster(what)))
     }
 
+    /// Returns the leader of a group, as far as this node knows.
+    pub fn known_leader(&self, group: GroupId) -> Option<NodeId> {
+        match self.consensus.status(group) {
+            Some(status) => status.leader,
+            None => self.leaders.get(group),
+        }
+    }
+
     /// Returns the node to which a stream sends its next proposals: the leader, as far as this node knows.
     pub fn route(&self, group: GroupId) -> Route {
-        let leader = self.consensus.status(group).and_then(|status| status.leader);
+        let leader = match self.consensus.status(group) {
+            Some(status) => status.leader,
+            None => self.nodes_of(group).first().copied(),
+        };
         leader.filter(|leader| *leader != self.me.node_id).map_or(Route::Here, Route::To)
+    }
+
+    /// Returns the other nodes that have replicas of a log, in the order in which they should be asked: the leader, then those
+    /// that answer, then those that could not be reached a moment ago.
+    pub fn nodes_of(&self, group: GroupId) -> Vec<NodeId> {
+        let leader = self.known_leader(group);
+        let mut nodes: Vec<NodeId> = match self.catalog.get().log(group) {
+            Some(meta) => meta.placements().map(|placement| placement.node).collect(),
+            None => Vec::new(),
+        };
+        nodes.retain(|node| *node != self.me.node_id);
+        nodes.sort_by_key(|node| (self.forward.is_suspect(*node), leader != Some(*node)));
+        nodes
+    }
+
+    /// Finds the leader of a group of which this node has no replica, and remembers it.
+    ///
+    /// # Errors
+    /// [`ApiError::NoLeader`] if no node confirms that it leads.
+    pub async fn find_leader(&self, group: GroupId, deadline: Instant) -> Result<(), ApiError> {
+        let mut search = LeaderSearch::new(self.nodes_of(group));
+        while let Some(node) = search.next_node() {
+            let index = self.forward.read_index(node, group, Some(deadline)).await;
+            match index.unwrap_or(Err(ReadIndexError::Stopping)) {
+                Ok(_) => {
+                    self.leaders.learn(group, node);
+                    return Ok(());
+                }
+                Err(ReadIndexError::NotLeader { leader }) => {
+                    self.leaders.forget(group, node);
+                    leader.into_iter().for_each(|leader| search.prefer(leader));
+                }
+                Err(
+                    ReadIndexError::Unconfirmed
+                    | ReadIndexError::QueueFull
+                    | ReadIndexError::NoSuchGroup
+                    | ReadIndexError::Damaged
+                    | ReadIndexError::Stopping,
+                ) => self.leaders.forget(group, node),
+            }
+        }
+        Err(ApiError::NoLeader)
+    }
+
+    /// Remembers what the answer of another node says about the leader of a group of which this node has no replica. Returns the
+    /// error for the client: a node that does not lead has not appended the proposal.
+    pub fn learn_from(&self, group: GroupId, route: Route, error: ProposeError) -> ProposeError {
+        let Route::To(node) = route else { return error };
+        match error {
+            ProposeError::NotLeader { leader } => {
+                self.leaders.forget(group, node);
+                let is_replica = |leader: &NodeId| self.nodes_of(group).contains(leader);
+                if let Some(leader) = leader.filter(|leader| *leader != node).filter(is_replica) {
+                    self.leaders.learn(group, leader);
+                }
+                ProposeError::Dropped
+            }
+            ProposeError::Dropped | ProposeError::OutcomeUnknown => {
+                self.leaders.forget(group, node);
+                error
+            }
+            ProposeError::QueueFull
+            | ProposeError::DiskFull
+            | ProposeError::TooLarge
+            | ProposeError::DeadlinePassed
+            | ProposeError::ExpectedOffset { .. }
+            | ProposeError::PastEnd { .. }
+            | ProposeError::LevelUnsupported { .. }
+            | ProposeError::MemberSilent { .. }
+            | ProposeError::NoSuchGroup
+            | ProposeError::Damaged
+            | ProposeError::Stopping => error,
+        }
     }
 
     /// Sends a proposal. The caller waits for the answer.
@@ -80,6 +165,12 @@ impl Core {
     /// [`ProposeError`]. Every error except `OutcomeUnknown` means that the proposal was not appended.
     pub async fn propose(&self, principal: &str, proposal: Proposal) -> Result<Appended, ProposeError> {
         let status = self.consensus.status(proposal.group);
+        if status.is_none() {
+            let nodes = self.nodes_of(proposal.group);
+            if !nodes.is_empty() {
+                return self.propose_elsewhere(nodes, principal, proposal).await;
+            }
+        }
         if status.is_some_and(|status| status.leader == Some(self.me.node_id)) {
             // Not cloned, so that the payload is stamped in place. If leadership is lost at this moment, the client retries.
             return match outcome(self.hand_over(Route::Here, principal, proposal).await) {
@@ -89,10 +180,44 @@ impl Core {
         }
         match outcome(self.hand_over(Route::Here, principal, proposal.clone()).await) {
             Err(ProposeError::NotLeader { leader: Some(leader) }) if leader != self.me.node_id => {
-                outcome(self.hand_over(Route::To(leader), principal, proposal).await)
+                let route = Route::To(leader);
+                let outcome = outcome(self.hand_over(route, principal, proposal).await);
+                outcome.map_err(|error| match error {
+                    ProposeError::NotLeader { .. } => ProposeError::Dropped,
+                    other => other,
+                })
             }
             other => other,
         }
+    }
+
+    /// Proposes to a group of which this node has no replica: on one of the nodes after the other, until one leads. A node is asked
+    /// only if all before it have certainly not appended the proposal.
+    async fn propose_elsewhere(
+        &self,
+        nodes: Vec<NodeId>,
+        principal: &str,
+        proposal: Proposal,
+    ) -> Result<Appended, ProposeError> {
+        let group = proposal.group;
+        let mut search = LeaderSearch::new(nodes);
+        let mut result = Err(ProposeError::NotLeader { leader: None });
+        while let Some(node) = search.next_node() {
+            let route = Route::To(node);
+            match outcome(self.hand_over(route, principal, proposal.clone()).await) {
+                Ok(appended) => {
+                    self.leaders.learn(group, node);
+                    return Ok(appended);
+                }
+                Err(error @ ProposeError::NotLeader { leader }) => {
+                    self.learn_from(group, route, error);
+                    leader.into_iter().for_each(|leader| search.prefer(leader));
+                }
+                Err(ProposeError::Dropped) => result = Err(self.learn_from(group, route, ProposeError::Dropped)),
+                Err(error) => return Err(self.learn_from(group, route, error)),
+            }
+        }
+        result
     }
 
     /// Returns an index that covers everything acknowledged before this call, and that the leader has confirmed.

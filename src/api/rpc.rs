@@ -15,8 +15,8 @@ use super::package::{HEALTH, Package, REFLECTION};
 use super::prelude::{AccessChecker, DuplexStream, Prelude, ServerStream};
 use super::service::{Call, Service, StreamEnd};
 use super::{
-    consume, consume_stream, health, identity, logs, node, produce, produce_stream, reflection, servers, trim, update,
-    upgrade,
+    cluster_settings, consume, consume_stream, create, delete, health, identity, logs, node, produce, produce_stream,
+    reflection, servers, trim, update, upgrade,
 };
 use crate::grpc::CLIENT_MESSAGE_BYTES_MAX;
 use crate::security::acl::Action::{Admin, Consume, Produce};
@@ -55,11 +55,20 @@ fn table() -> Vec<Rpc> {
         rpc("/seriatim.v1.LogService/Consume", consume, SMALL, long_poll(consume::consume)),
         rpc("/seriatim.v1.LogService/ConsumeStream", consume, SMALL, server_stream(consume_stream::consume_stream)),
         rpc("/seriatim.v1.LogService/GetServers", Right::LogIfNamed(SEES), SMALL, unary(servers::get_servers)),
+        rpc("/seriatim.v1.LogService/CreateLog", admin, SMALL, unary(create::create_log)),
         rpc("/seriatim.v1.LogService/GetLog", Right::Log(SEES), SMALL, unary(logs::get_log)),
         rpc("/seriatim.v1.LogService/ListLogs", certificate, SMALL, unary(logs::list_logs)),
         rpc("/seriatim.v1.LogService/UpdateLog", admin, SMALL, unary(update::update_log)),
+        rpc("/seriatim.v1.LogService/DeleteLog", admin, SMALL, unary(delete::delete_log)),
+        rpc("/seriatim.v1.LogService/UndeleteLog", admin, SMALL, unary(delete::undelete_log)),
         rpc("/seriatim.v1.LogService/TrimLog", admin, SMALL, unary(trim::trim_log)),
         rpc("/seriatim.v1.ClusterService/GetCluster", certificate, SMALL, unary(identity::get_cluster)),
+        rpc(
+            "/seriatim.v1.ClusterService/UpdateCluster",
+            Right::EveryLog(Admin),
+            SMALL,
+            unary(cluster_settings::update_cluster),
+        ),
         rpc(
             "/seriatim.v1.ClusterService/RaiseFeatureLevel",
             Right::EveryLog(Admin),
@@ -181,11 +190,15 @@ mod tests {
             ("/seriatim.v1.LogService/Consume", consume),
             ("/seriatim.v1.LogService/ConsumeStream", consume),
             ("/seriatim.v1.LogService/GetServers", Right::LogIfNamed(ANY)),
+            ("/seriatim.v1.LogService/CreateLog", admin),
             ("/seriatim.v1.LogService/GetLog", Right::Log(ANY)),
             ("/seriatim.v1.LogService/ListLogs", Right::Certificate),
             ("/seriatim.v1.LogService/UpdateLog", admin),
+            ("/seriatim.v1.LogService/DeleteLog", admin),
+            ("/seriatim.v1.LogService/UndeleteLog", admin),
             ("/seriatim.v1.LogService/TrimLog", admin),
             ("/seriatim.v1.ClusterService/GetCluster", Right::Certificate),
+            ("/seriatim.v1.ClusterService/UpdateCluster", Right::EveryLog(Admin)),
             ("/seriatim.v1.ClusterService/RaiseFeatureLevel", Right::EveryLog(Admin)),
             ("/seriatim.v1.ClusterService/WhoAmI", Right::Certificate),
             ("/seriatim.v1.ClusterService/GetNode", Right::EveryLog(Admin)),

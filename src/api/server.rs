@@ -14,6 +14,7 @@ use super::in_flight::InFlight;
 use super::lifecycle::{Lifecycle, Phase};
 use super::limits::Budgets;
 use super::metrics::{RequestMetrics, observe_replicas, observe_usage};
+use super::relayed::RelayedRequests;
 use super::rpc;
 use super::service::Service;
 use crate::config;
@@ -143,6 +144,11 @@ impl Api {
         observe_replicas(self.service.metrics.registry(), &core);
         assert!(self.service.member.set(core).is_ok(), "the client listener was given its core twice");
         self.service.lifecycle.enter(Phase::Serving);
+    }
+
+    /// Returns what serves the requests that other nodes relay to this one.
+    pub fn relayed_requests(&self) -> RelayedRequests {
+        RelayedRequests::new(self.service.clone())
     }
 
     /// Makes every open stream check its permission again, after the policy or the certificates were reloaded.

@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime};
 
-use futures::Sink;
 use futures::future::{Either, select};
+use futures::{FutureExt as _, Sink};
 use grpcio::{DuplexSink, RpcContext};
 
 use super::access::{AccessControl, ClientAccess, Right, next_check};
@@ -71,11 +71,19 @@ pub struct Call {
     /// The log that the request names.
     log: Arc<OnceLock<LogName>>,
     certificate: Result<ConnectionCertificate, NoIdentity>,
-    client: Result<ClientAccess, ApiError>,
+    caller: Caller,
     /// Counts the messages of the request's connection.
     pub account: Arc<Account>,
     /// The client's deadline.
     pub deadline: Option<Instant>,
+}
+
+/// The sender of a request.
+enum Caller {
+    /// A client of this node.
+    Client(Result<ClientAccess, ApiError>),
+    /// A client of another node, which has checked its rights.
+    Relayed(Principal),
 }
 
 /// What the status of a failed request needs to know about the request.
@@ -139,9 +147,30 @@ impl Call {
             right,
             log: Arc::default(),
             certificate,
-            client,
+            caller: Caller::Client(client),
             account: service.received.account(ctx),
             deadline: deadline::of(ctx),
+        }
+    }
+
+    /// Creates the call of a request that another node relays. That node has checked the rights of its client.
+    pub fn relayed(package: Package, principal: Principal, deadline: Option<Instant>) -> Call {
+        Call {
+            package,
+            right: Right::Certificate,
+            log: Arc::default(),
+            certificate: Ok(ConnectionCertificate::default()),
+            caller: Caller::Relayed(principal),
+            account: Arc::default(),
+            deadline,
+        }
+    }
+
+    /// Returns true for a request that another node relays. It must not be relayed again.
+    pub fn is_relayed(&self) -> bool {
+        match self.caller {
+            Caller::Client(_) => false,
+            Caller::Relayed(_) => true,
         }
     }
 
@@ -155,12 +184,20 @@ impl Call {
     /// # Errors
     /// [`ApiError::NoIdentity`].
     pub fn client(&self) -> Result<&ClientAccess, ApiError> {
-        self.client.as_ref().map_err(Clone::clone)
+        match &self.caller {
+            Caller::Client(client) => client.as_ref().map_err(Clone::clone),
+            Caller::Relayed(_) => Err(ApiError::Internal("the rights of a relayed request were checked")),
+        }
     }
 
     /// Returns the principal whose limits the request uses. All requests without a usable name share one principal.
     pub fn principal(&self) -> Principal {
-        self.client.as_ref().map_or_else(|_| Principal::anonymous(), |client| client.principal().clone())
+        match &self.caller {
+            Caller::Client(client) => {
+                client.as_ref().map_or_else(|_| Principal::anonymous(), |client| client.principal().clone())
+            }
+            Caller::Relayed(principal) => principal.clone(),
+        }
     }
 
     /// Checks only the certificate, and accepts any name in it.
@@ -220,8 +257,12 @@ impl Call {
         service: &Service,
         log: Option<LogName>,
     ) -> Result<impl Future<Output = ApiError> + Send + use<>, ApiError> {
+        if self.is_relayed() {
+            let stopping = service.stopping();
+            return Ok(Either::Left(stopping.map(|()| ApiError::Stopping)));
+        }
         let client = self.client()?.clone();
-        Ok(client.must_end(self.right, log, service.lifecycle.clone(), service.timers.clone()))
+        Ok(Either::Right(client.must_end(self.right, log, service.lifecycle.clone(), service.timers.clone())))
     }
 }
 

@@ -12,9 +12,10 @@ use protobuf::well_known_types::any::Any;
 use protobuf::well_known_types::duration::Duration as PbDuration;
 use protobuf::{Message, MessageField, MessageFull};
 
-use super::error::{ApiError, Invalid, LogBounds};
+use super::error::{ApiError, Invalid, LogBounds, RelayedFailure};
 use super::limits::LimitReached;
 use super::package::Package;
+use crate::calendar::rfc3339;
 use crate::metrics::Limit;
 use crate::pb::{error_details, status};
 use crate::reason::{ErrorReason, Retry, key};
@@ -72,7 +73,11 @@ impl Class {
     /// Returns whether the same request fails whenever it is sent, because it is wrong or not allowed.
     pub fn always_fails(&self) -> bool {
         match self.reason.status() {
-            Code::UNAUTHENTICATED | Code::PERMISSION_DENIED | Code::INVALID_ARGUMENT | Code::NOT_FOUND => true,
+            Code::UNAUTHENTICATED
+            | Code::PERMISSION_DENIED
+            | Code::INVALID_ARGUMENT
+            | Code::NOT_FOUND
+            | Code::ALREADY_EXISTS => true,
             Code::UNIMPLEMENTED => self.reason.retry() == Retry::No,
             _ => self.reason == ErrorReason::LogIdMismatch,
         }
@@ -138,6 +143,17 @@ pub fn classify(error: &ApiError) -> Class {
         }
         ApiError::LevelUnsupported { .. } => class(Reason::FeatureLevelUnsupported),
         ApiError::NoSuchLog(log) => class(Reason::NoSuchLog).with("log", log),
+        ApiError::LogDeleted { log, log_id, purge_us } => {
+            let purge_time = rfc3339(*purge_us);
+            class(Reason::LogDeleted).with("log", log).with("log_id", log_id).with("purge_time", purge_time)
+        }
+        ApiError::LogExists { log, log_id } => class(Reason::LogExists).with("log", log).with("log_id", log_id),
+        ApiError::RevisionMismatch { log, revision } => {
+            let class = class(Reason::RevisionMismatch).with("revision", revision);
+            log.as_ref().into_iter().fold(class, |class, log| class.with("log", log))
+        }
+        ApiError::TooManyLogs { max } => class(Reason::TooManyLogs).with("max", max),
+        ApiError::LevelTooLow(level) => class(Reason::FeatureLevelTooLow).with("feature_level", level),
         ApiError::NoSuchService => class(Reason::NoSuchService),
         ApiError::LogIdMismatch { log, log_id } => class(Reason::LogIdMismatch).with("log", log).with("log_id", log_id),
         ApiError::ExpectedOffset { log, expected: _, next_offset } => {
@@ -150,13 +166,17 @@ pub fn classify(error: &ApiError) -> Class {
             full(Reason::LimitReached, *limit).with_limit(limit.code(), max)
         }
         // A full disk has a counter of its own.
-        ApiError::DiskFull => class(Reason::DiskFull),
+        ApiError::DiskFull { deleted_bytes: 0 } => class(Reason::DiskFull),
+        ApiError::DiskFull { deleted_bytes } => class(Reason::DiskFull).with("deleted_bytes", deleted_bytes),
         ApiError::Shortage { .. } => class(Reason::Shortage),
         ApiError::LeaderChanged => class(Reason::LeaderChanged),
         ApiError::NoLeader => class(Reason::NoLeader),
         ApiError::NotReady { waiting_for } => class(Reason::Joining).with("waiting_for", waiting_for),
         ApiError::Joining(_) => class(Reason::Joining),
         ApiError::AnotherCluster(_) => class(Reason::AnotherCluster),
+        ApiError::ReplicaLost => class(Reason::ReplicaUnreachable),
+        // A reason that only a newer version knows is counted as one that the other node caused.
+        ApiError::Relayed(failure) => class(failure.reason.unwrap_or(Reason::ReplicaUnreachable)),
         ApiError::Stopping => class(Reason::Stopping),
         ApiError::ReplicaDamaged => class(Reason::ReplicaDamaged),
         ApiError::LeaderUnreadable { .. } => class(Reason::LeaderDamaged),
@@ -204,6 +224,9 @@ fn classify_invalid(invalid: &Invalid) -> Class {
         | Invalid::NotApplicable { .. }
         | Invalid::Settings { .. }
         | Invalid::UpdateMask(_)
+        | Invalid::LogId
+        | Invalid::LogIdUsed
+        | Invalid::NoLogId
         | Invalid::PageSize
         | Invalid::PageToken
         | Invalid::FeatureLevel
@@ -228,6 +251,13 @@ pub struct StatusContext {
 
 /// The status of a failed request.
 pub fn status_of(error: &ApiError, context: &StatusContext) -> RpcStatus {
+    // Deleted logs are not in the API of `log.v1`.
+    if let (ApiError::LogDeleted { log, .. }, Package::LogV1) = (error, context.package) {
+        return status_of(&ApiError::NoSuchLog(log.clone()), context);
+    }
+    if let ApiError::Relayed(failure) = error {
+        return relayed_status(failure);
+    }
     let Class { reason, metadata, localized, bad_field, counted: _ } = classify(error);
     let mut info = error_details::ErrorInfo::new();
     info.reason = match context.package {
@@ -284,6 +314,14 @@ pub fn status_of(error: &ApiError, context: &StatusContext) -> RpcStatus {
     whole.message.clone_from(&message);
     whole.details = details;
     RpcStatus::with_details(code, message, whole.write_to_bytes().unwrap_or_default())
+}
+
+/// The status of another node, unchanged.
+fn relayed_status(failure: &RelayedFailure) -> RpcStatus {
+    match status::Status::parse_from_bytes(&failure.status) {
+        Ok(whole) => RpcStatus::with_details(whole.code, whole.message, failure.status.clone()),
+        Err(_) => RpcStatus::with_message(Code::INTERNAL, "another node has sent a malformed status".to_owned()),
+    }
 }
 
 /// Shortens a text that may contain a part of the request. gRPC replaces a status that exceeds the limit of trailers (8 KiB by

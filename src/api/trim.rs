@@ -4,10 +4,12 @@ use super::core::{WantedLogId, bounds};
 use super::error::{ApiError, FailedProposal};
 use super::logs::log_info;
 use super::messages::{Request, decode};
+use super::relay::Relay;
 use super::router::proposal_deadline;
 use super::service::{Call, Service};
 use crate::consensus::handle::Proposal;
 use crate::pb::v1;
+use crate::replication::relay::RelayKind;
 use crate::types::Offset;
 
 /// Serves `TrimLog`. Responds once the trim is applied on this node.
@@ -15,10 +17,16 @@ use crate::types::Offset;
 /// # Errors
 /// Those of [`super::status`].
 pub async fn trim_log(service: Service, call: Call, request: Request) -> Result<v1::TrimLogResponse, ApiError> {
-    let request: v1::TrimLogRequest = decode(&request, call.package)?;
+    let message = request;
+    let request: v1::TrimLogRequest = decode(&message, call.package)?;
     let name = call.log_name(&request.log)?;
     let core = service.core()?;
-    let log = core.log(&name, &service.timers, call.deadline).await?;
+    let found = core.find(&name, &service.timers, call.deadline).await?;
+    let Some(log) = found.replica.clone() else {
+        let deadline = call.deadline;
+        let relay = Relay { service: &service, core, call: &call, log: &found, deadline };
+        return relay.message(RelayKind::TrimLog, &message).await;
+    };
     WantedLogId::of_text(request.log_id.as_deref()).check(&log)?;
     let before = log.watermark.get();
     // Already done: the first offset never decreases. Without this, each repetition would be an entry.
@@ -33,7 +41,8 @@ pub async fn trim_log(service: Service, call: Call, request: Request) -> Result<
     let applied = core.propose(call.principal().as_str(), proposal).await.map_err(|error| {
         let bounds = bounds(&log, &log.watermark.get());
         let offset = Offset(request.first_offset);
-        ApiError::from_propose(error, &FailedProposal { bounds: &bounds, offset, retry_is_safe: true })
+        let failed = FailedProposal { bounds: &bounds, offset, retry_is_safe: true };
+        core.error_of(&log, ApiError::from_propose(error, &failed))
     })?;
     let result = async {
         let after = core.wait_applied(log.group, applied.index, &log.watermark, &service.timers, deadline).await?;

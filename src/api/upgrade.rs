@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::cluster_settings::cluster;
 use super::core::Core;
 use super::error::{ApiError, Invalid};
-use super::identity::cluster;
 use super::messages::{Request, decode};
 use super::router::proposal_deadline;
 use super::service::{Call, Service};

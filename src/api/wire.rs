@@ -204,6 +204,15 @@ fn check_known_of(descriptor: &MessageDescriptor, message: &[u8], path: &str, de
                 check_known_of(&inner, bytes, &format!("{path}{}[{position}].", known.name()), depth)?;
                 *position += 1;
             }
+            (RuntimeFieldType::Map(_, _), Value::Bytes(entry)) => {
+                // Field 1 is the key, and field 2 the value: scalars in this API.
+                for field in MessageFields::with_groups(entry) {
+                    let (number, _) = field?;
+                    if number > 2 {
+                        return Err(Invalid::UnknownField { field: format!("{path}{}.{number}", known.name()) });
+                    }
+                }
+            }
             (RuntimeFieldType::Singular(RuntimeType::Enum(values)), Value::Varint(value)) => {
                 // As protobuf requires, an enum keeps the low 32 bits.
                 let value = value as i32;

@@ -1,17 +1,17 @@
 //! The commands of the catalog and their encoding (`proto/seriatim/catalog/v1/catalog.proto`).
 //!
-//! A command is the value of one record in group 0. The log of group 0 is never trimmed and is replayed at each start, so a
+//! A command is the value of one record in group 0. Those that are not in a snapshot yet are replayed at each start, so a
 //! command that some version has written must keep its meaning. A command or a field of a newer version is an error that
 //! names it. A node that skipped it would have another catalog than the others, and nobody would notice.
 
 use protobuf::{Message as _, SpecialFields};
 
-use super::meta::{LogChange, LogMeta, Member};
-use crate::feature_level::FeatureLevel;
+use super::meta::{ClusterSettings, LogSettings, Member, NewLog, Origin};
+use crate::feature_level::{Feature, FeatureLevel};
 use crate::pb::catalog as pb;
 use crate::storage::entry::Unstamped;
 use crate::storage::payload::{self, RecordFields, encode_record};
-use crate::types::{BadName, GroupId, LogId, LogName, NodeId, NodeName};
+use crate::types::{BadName, GroupId, LogId, LogName, NodeId, NodeName, ReplicaId};
 
 /// The record of a catalog entry can't be applied by this version.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -96,21 +96,90 @@ commands! {
     AddNode(member: Member),
     /// Removes a member. Its id is never used again.
     RemoveNode(id: NodeId),
-    /// Creates a log. Its founder then creates the first replica.
-    CreateLog(log: LogMeta),
-    /// Records that the group's first replica is on the founder's disk.
+    /// Creates a log and its first replicas.
+    CreateLog(log: NewLog),
+    /// Without effect. Clusters of feature level 1 have it in their logs.
     Founded(group: GroupId),
-    /// Changes the settings of the group's log.
-    ConfigureLog(group: GroupId, change: LogChange),
+    /// Changes those settings of the group's log that are set. For clusters of feature level 1, which know only the limits
+    /// and the retention.
+    ConfigureLog(group: GroupId, change: LogSettings),
     /// Raises the feature level of the cluster, permanently.
     RaiseFeatureLevel(level: FeatureLevel),
+    /// Replaces the settings of the group's log, if it has this revision.
+    UpdateLog(group: GroupId, settings: LogSettings, expected_revision: u64),
+    /// Deletes the group's log, to be purged after this many milliseconds, if it has this revision.
+    DeleteLog(group: GroupId, purge_after_ms: Option<u64>, expected_revision: Option<u64>),
+    /// Reverts the deletion of the group's log.
+    UndeleteLog(group: GroupId),
+    /// Removes the group's log, which is deleted, for good.
+    PurgeLog(group: GroupId),
+    /// Adds a replica of the group's log on this node.
+    PlaceReplica(group: GroupId, node: NodeId),
+    /// Asks the group to remove this replica.
+    RemoveReplica(group: GroupId, replica: ReplicaId),
+    /// Records that the group has removed this replica.
+    ReplicaRemoved(group: GroupId, replica: ReplicaId),
+    /// Replaces the settings of the cluster, if they have this revision.
+    UpdateCluster(settings: ClusterSettings, expected_revision: u64),
 }
 
-fn unknown_field(fields: &SpecialFields) -> Option<u32> {
+/// Returns the number of a field that this version does not know.
+pub(super) fn unknown_field(fields: &SpecialFields) -> Option<u32> {
     fields.unknown_fields().iter().next().map(|(number, _)| number)
 }
 
+/// Decodes the settings within a command.
+pub(super) fn load_settings(command: &'static str, settings: pb::LogSettings) -> Result<LogSettings, BadCommand> {
+    let of_labels = settings.labels.iter().find_map(|label| unknown_field(&label.special_fields));
+    match unknown_field(&settings.special_fields).or(of_labels) {
+        Some(number) => Err(BadCommand::UnknownField { command, number }),
+        None => Ok(LogSettings::load(settings)),
+    }
+}
+
 impl Command {
+    /// Returns the feature that the command belongs to. It is proposed only once the cluster's feature level allows it.
+    pub fn feature(&self) -> Feature {
+        match self {
+            Command::AddNode(_)
+            | Command::RemoveNode(_)
+            | Command::CreateLog(NewLog { origin: Origin::Founder(..), .. })
+            | Command::Founded(_)
+            | Command::ConfigureLog(..)
+            | Command::RaiseFeatureLevel(_) => Feature::Baseline,
+            Command::CreateLog(NewLog { origin: Origin::Nodes(_), .. })
+            | Command::UpdateLog(..)
+            | Command::DeleteLog(..)
+            | Command::UndeleteLog(_)
+            | Command::PurgeLog(_)
+            | Command::PlaceReplica(..)
+            | Command::RemoveReplica(..)
+            | Command::ReplicaRemoved(..)
+            | Command::UpdateCluster(..) => Feature::ManyLogs,
+        }
+    }
+
+    /// Returns true for a command that clients and followers request. The leader alone proposes the others.
+    pub fn is_requested(&self) -> bool {
+        match self {
+            Command::CreateLog(NewLog { origin: Origin::Nodes(nodes), .. }) => nodes.is_empty(),
+            Command::ConfigureLog(..)
+            | Command::RaiseFeatureLevel(_)
+            | Command::UpdateLog(..)
+            | Command::DeleteLog(..)
+            | Command::UndeleteLog(_)
+            | Command::ReplicaRemoved(..)
+            | Command::UpdateCluster(..) => true,
+            Command::AddNode(_)
+            | Command::RemoveNode(_)
+            | Command::CreateLog(NewLog { origin: Origin::Founder(..), .. })
+            | Command::Founded(_)
+            | Command::PurgeLog(_)
+            | Command::PlaceReplica(..)
+            | Command::RemoveReplica(..) => false,
+        }
+    }
+
     /// Decodes the command in a record of group 0.
     ///
     /// # Errors
@@ -161,32 +230,52 @@ impl pb::RemoveNode {
 }
 
 impl pb::CreateLog {
-    fn store(log: &LogMeta) -> pb::CreateLog {
-        pb::CreateLog {
-            name: log.name.to_string(),
-            group: log.group.0,
-            log_id: log.log_id.0,
-            founder: log.founder.0,
-            record_bytes_max: log.record_bytes_max,
-            request_bytes_max: log.request_bytes_max,
-            retention_bytes: log.retention_bytes,
-            retention_ms: log.retention_ms,
-            ..pb::CreateLog::default()
+    fn store(log: &NewLog) -> pb::CreateLog {
+        let message = pb::CreateLog { name: log.name.to_string(), log_id: log.log_id.0, ..pb::CreateLog::default() };
+        match &log.origin {
+            Origin::Founder(group, founder) => {
+                let limits = log.settings.effective(&LogSettings::default());
+                pb::CreateLog {
+                    group: group.0,
+                    founder: founder.0,
+                    record_bytes_max: limits.record_bytes_max,
+                    request_bytes_max: limits.request_bytes_max,
+                    retention_bytes: limits.retention_bytes,
+                    retention_ms: limits.retention_ms,
+                    ..message
+                }
+            }
+            Origin::Nodes(nodes) => pb::CreateLog {
+                nodes: nodes.iter().map(|node| pb::FirstNode { node_id: node.0, ..pb::FirstNode::default() }).collect(),
+                settings: Some(log.settings.store()).into(),
+                ..message
+            },
         }
     }
 
     fn load(self) -> Result<Command, BadCommand> {
-        Ok(Command::CreateLog(LogMeta {
-            name: LogName::new(&self.name)?,
-            group: GroupId(self.group),
-            log_id: LogId(self.log_id),
-            founder: NodeId(self.founder),
-            founded: false,
-            record_bytes_max: self.record_bytes_max,
-            request_bytes_max: self.request_bytes_max,
-            retention_bytes: self.retention_bytes,
-            retention_ms: self.retention_ms,
-        }))
+        let name = LogName::new(&self.name)?;
+        let log_id = LogId(self.log_id);
+        let (origin, settings) = match self.settings.into_option() {
+            Some(settings) => {
+                if let Some(number) = self.nodes.iter().find_map(|node| unknown_field(&node.special_fields)) {
+                    return Err(BadCommand::UnknownField { command: "CreateLog", number });
+                }
+                let nodes = self.nodes.into_iter().map(|node| NodeId(node.node_id)).collect();
+                (Origin::Nodes(nodes), load_settings("CreateLog", settings)?)
+            }
+            None => {
+                let settings = LogSettings {
+                    record_bytes_max: Some(self.record_bytes_max),
+                    request_bytes_max: Some(self.request_bytes_max),
+                    retention_bytes: Some(self.retention_bytes),
+                    retention_ms: Some(self.retention_ms),
+                    ..LogSettings::default()
+                };
+                (Origin::Founder(GroupId(self.group), NodeId(self.founder)), settings)
+            }
+        };
+        Ok(Command::CreateLog(NewLog { name, log_id, origin, settings }))
     }
 }
 
@@ -211,7 +300,7 @@ impl pb::Founded {
 }
 
 impl pb::ConfigureLog {
-    fn store(group: &GroupId, change: &LogChange) -> pb::ConfigureLog {
+    fn store(group: &GroupId, change: &LogSettings) -> pb::ConfigureLog {
         pb::ConfigureLog {
             group: group.0,
             retention_bytes: change.retention_bytes,
@@ -223,12 +312,132 @@ impl pb::ConfigureLog {
     }
 
     fn load(self) -> Result<Command, BadCommand> {
-        let change = LogChange {
+        let change = LogSettings {
             retention_bytes: self.retention_bytes,
             retention_ms: self.retention_ms,
             record_bytes_max: self.record_bytes_max,
             request_bytes_max: self.request_bytes_max,
+            ..LogSettings::default()
         };
         Ok(Command::ConfigureLog(GroupId(self.group), change))
     }
+}
+
+impl pb::UpdateLog {
+    fn store(group: &GroupId, settings: &LogSettings, expected_revision: &u64) -> pb::UpdateLog {
+        pb::UpdateLog {
+            group: group.0,
+            settings: Some(settings.store()).into(),
+            expected_revision: *expected_revision,
+            ..pb::UpdateLog::default()
+        }
+    }
+
+    fn load(self) -> Result<Command, BadCommand> {
+        let settings = load_settings("UpdateLog", self.settings.unwrap_or_default())?;
+        Ok(Command::UpdateLog(GroupId(self.group), settings, self.expected_revision))
+    }
+}
+
+impl pb::DeleteLog {
+    fn store(group: &GroupId, purge_after_ms: &Option<u64>, expected_revision: &Option<u64>) -> pb::DeleteLog {
+        pb::DeleteLog {
+            group: group.0,
+            purge_after_ms: *purge_after_ms,
+            expected_revision: *expected_revision,
+            ..pb::DeleteLog::default()
+        }
+    }
+
+    fn load(self) -> Result<Command, BadCommand> {
+        Ok(Command::DeleteLog(GroupId(self.group), self.purge_after_ms, self.expected_revision))
+    }
+}
+
+impl pb::UndeleteLog {
+    fn store(group: &GroupId) -> pb::UndeleteLog {
+        pb::UndeleteLog { group: group.0, ..pb::UndeleteLog::default() }
+    }
+
+    fn load(self) -> Result<Command, BadCommand> {
+        Ok(Command::UndeleteLog(GroupId(self.group)))
+    }
+}
+
+impl pb::PurgeLog {
+    fn store(group: &GroupId) -> pb::PurgeLog {
+        pb::PurgeLog { group: group.0, ..pb::PurgeLog::default() }
+    }
+
+    fn load(self) -> Result<Command, BadCommand> {
+        Ok(Command::PurgeLog(GroupId(self.group)))
+    }
+}
+
+impl pb::PlaceReplica {
+    fn store(group: &GroupId, node: &NodeId) -> pb::PlaceReplica {
+        pb::PlaceReplica { group: group.0, node_id: node.0, ..pb::PlaceReplica::default() }
+    }
+
+    fn load(self) -> Result<Command, BadCommand> {
+        Ok(Command::PlaceReplica(GroupId(self.group), NodeId(self.node_id)))
+    }
+}
+
+impl pb::RemoveReplica {
+    fn store(group: &GroupId, replica: &ReplicaId) -> pb::RemoveReplica {
+        pb::RemoveReplica { group: group.0, replica_id: replica.0, ..pb::RemoveReplica::default() }
+    }
+
+    fn load(self) -> Result<Command, BadCommand> {
+        Ok(Command::RemoveReplica(GroupId(self.group), ReplicaId(self.replica_id)))
+    }
+}
+
+impl pb::ReplicaRemoved {
+    fn store(group: &GroupId, replica: &ReplicaId) -> pb::ReplicaRemoved {
+        pb::ReplicaRemoved { group: group.0, replica_id: replica.0, ..pb::ReplicaRemoved::default() }
+    }
+
+    fn load(self) -> Result<Command, BadCommand> {
+        Ok(Command::ReplicaRemoved(GroupId(self.group), ReplicaId(self.replica_id)))
+    }
+}
+
+impl pb::UpdateCluster {
+    fn store(settings: &ClusterSettings, expected_revision: &u64) -> pb::UpdateCluster {
+        pb::UpdateCluster {
+            settings: Some(store_cluster_settings(settings)).into(),
+            expected_revision: *expected_revision,
+            ..pb::UpdateCluster::default()
+        }
+    }
+
+    fn load(self) -> Result<Command, BadCommand> {
+        let settings = load_cluster_settings("UpdateCluster", self.settings.unwrap_or_default())?;
+        Ok(Command::UpdateCluster(settings, self.expected_revision))
+    }
+}
+
+pub(super) fn store_cluster_settings(settings: &ClusterSettings) -> pb::ClusterSettings {
+    pb::ClusterSettings {
+        log_defaults: Some(settings.log_defaults.store()).into(),
+        create_on_append: settings.create_on_append,
+        deleted_log_retention_ms: settings.deleted_log_retention_ms,
+        ..pb::ClusterSettings::default()
+    }
+}
+
+pub(super) fn load_cluster_settings(
+    command: &'static str,
+    settings: pb::ClusterSettings,
+) -> Result<ClusterSettings, BadCommand> {
+    if let Some(number) = unknown_field(&settings.special_fields) {
+        return Err(BadCommand::UnknownField { command, number });
+    }
+    Ok(ClusterSettings {
+        log_defaults: load_settings(command, settings.log_defaults.unwrap_or_default())?,
+        create_on_append: settings.create_on_append,
+        deleted_log_retention_ms: settings.deleted_log_retention_ms,
+    })
 }

@@ -1,6 +1,9 @@
-//! The content of the catalog: members, and logs with their limits.
+//! The content of the catalog: members, logs with their replicas and settings, and the settings of the cluster.
 
-use crate::types::{GroupId, LogId, LogName, NodeId, NodeName};
+use std::collections::BTreeMap;
+
+use crate::pb::catalog as pb;
+use crate::types::{GroupId, LogId, LogName, NodeId, NodeName, ReplicaId};
 
 /// A node of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +18,25 @@ pub struct Member {
     pub rpc_addr: String,
 }
 
-/// A log and its settings.
+/// A replica of a log on a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// Never used for another placement.
+    pub replica: ReplicaId,
+    /// The node that hosts the replica.
+    pub node: NodeId,
+}
+
+/// When a log was deleted, and when it is purged. Unix microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deletion {
+    /// When it was deleted.
+    pub deleted_us: u64,
+    /// When its files are removed for good. Until then the log can be undeleted.
+    pub purge_us: u64,
+}
+
+/// A log, its replicas and its settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogMeta {
     /// The name by which clients address it.
@@ -24,47 +45,150 @@ pub struct LogMeta {
     pub group: GroupId,
     /// Distinguishes the log from an earlier or later one of the same name.
     pub log_id: LogId,
-    /// The node that creates the group's first replica.
-    pub founder: NodeId,
-    /// True once that replica is on the founder's disk. From then on clients can use the log, and other nodes create
-    /// replicas.
-    pub founded: bool,
-    /// The maximum size of a record in bytes.
-    pub record_bytes_max: u32,
-    /// The maximum size of a request in bytes.
-    pub request_bytes_max: u32,
-    /// The oldest records are removed while the log is larger than this; 0 means no limit.
-    pub retention_bytes: u64,
+    /// The first voters of the group. Each of these replicas is created with all of them as its conf state.
+    pub first: Vec<Placement>,
+    /// The replicas that the log should have.
+    pub replicas: Vec<Placement>,
+    /// Replicas that should leave the group. Their nodes keep them until the group's leader has removed them.
+    pub leaving: Vec<Placement>,
+    /// The settings that differ from the cluster's defaults.
+    pub settings: LogSettings,
+    /// Increases by 1 with each change of the settings or of `deletion`.
+    pub revision: u64,
+    /// When it was created, Unix microseconds; 0 for logs of clusters from before feature level 2.
+    pub created_us: u64,
+    /// Set while the log is deleted and not purged yet.
+    pub deletion: Option<Deletion>,
+}
+
+/// A request for a new log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewLog {
+    /// The name by which clients address it.
+    pub name: LogName,
+    /// A new id.
+    pub log_id: LogId,
+    /// Where its first replicas are.
+    pub origin: Origin,
+    /// The settings that differ from the cluster's defaults.
+    pub settings: LogSettings,
+}
+
+/// Where the first replicas of a new log are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// As in clusters before feature level 2: the first voter is on the founder, and every member gets a replica.
+    Founder(GroupId, NodeId),
+    /// One on each of these nodes. The catalog's leader chooses them for a request without nodes.
+    Nodes(Vec<NodeId>),
+}
+
+/// Declares the settings of a log: name, type and built-in default of each.
+macro_rules! settings {
+    ($($(#[$doc:meta])* $name:ident: $type:ty = $default:expr,)+) => {
+        /// The settings of a log, or the defaults of a cluster. `None` means the cluster's default, or the built-in one.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct LogSettings {
+            $($(#[$doc])* pub $name: Option<$type>,)+
+            /// Names and values that the operators of the cluster choose.
+            pub labels: BTreeMap<String, String>,
+        }
+
+        /// The settings that apply to a log.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct EffectiveSettings {
+            $($(#[$doc])* pub $name: $type,)+
+        }
+
+        impl Default for EffectiveSettings {
+            fn default() -> EffectiveSettings {
+                EffectiveSettings { $($name: $default,)+ }
+            }
+        }
+
+        impl LogSettings {
+            /// Returns the settings that apply if the cluster has these defaults.
+            pub fn effective(&self, defaults: &LogSettings) -> EffectiveSettings {
+                EffectiveSettings { $($name: self.$name.or(defaults.$name).unwrap_or($default),)+ }
+            }
+
+            /// Returns the settings with those of `change` that are set. Labels of the same name are replaced.
+            #[must_use]
+            pub fn changed(&self, change: &LogSettings) -> LogSettings {
+                let mut labels = self.labels.clone();
+                labels.extend(change.labels.clone());
+                LogSettings { $($name: change.$name.or(self.$name),)+ labels }
+            }
+
+            pub(super) fn store(&self) -> pb::LogSettings {
+                pb::LogSettings {
+                    $($name: self.$name,)+
+                    labels: self.labels.iter().map(store_label).collect(),
+                    ..pb::LogSettings::default()
+                }
+            }
+
+            pub(super) fn load(stored: pb::LogSettings) -> LogSettings {
+                LogSettings { $($name: stored.$name,)+ labels: stored.labels.into_iter().map(|l| (l.name, l.value)).collect() }
+            }
+        }
+    };
+}
+
+settings! {
+    /// The oldest records are removed while the log is larger than this, in bytes; 0 means no limit.
+    retention_bytes: u64 = 0,
     /// Records older than this are removed, in milliseconds; 0 means no limit.
-    pub retention_ms: u64,
+    retention_ms: u64 = 0,
+    /// The maximum size of a record in bytes.
+    record_bytes_max: u32 = 1 << 20,
+    /// The maximum size of a request in bytes.
+    request_bytes_max: u32 = 4 << 20,
+    /// The number of replicas. A smaller cluster has fewer.
+    replicas: u32 = 3,
 }
 
-/// A change of a log's settings. `None` keeps the current value.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LogChange {
-    /// [`LogMeta::retention_bytes`].
-    pub retention_bytes: Option<u64>,
-    /// [`LogMeta::retention_ms`].
-    pub retention_ms: Option<u64>,
-    /// [`LogMeta::record_bytes_max`].
-    pub record_bytes_max: Option<u32>,
-    /// [`LogMeta::request_bytes_max`].
-    pub request_bytes_max: Option<u32>,
+fn store_label((name, value): (&String, &String)) -> pb::Label {
+    pb::Label { name: name.clone(), value: value.clone(), ..pb::Label::default() }
 }
 
-impl LogChange {
-    /// Returns true if it changes no setting.
-    pub fn is_empty(&self) -> bool {
-        *self == LogChange::default()
+/// The settings of a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterSettings {
+    /// The defaults of the logs' settings. They have no labels.
+    pub log_defaults: LogSettings,
+    /// True if a produce request to a log that does not exist creates it.
+    pub create_on_append: bool,
+    /// How long a deleted log can be undeleted, in milliseconds; `None` means
+    /// [`ClusterSettings::DELETED_LOG_RETENTION_MS`].
+    pub deleted_log_retention_ms: Option<u64>,
+}
+
+impl ClusterSettings {
+    /// The default of `deleted_log_retention_ms`: 7 days.
+    pub const DELETED_LOG_RETENTION_MS: u64 = 7 * 24 * 3600 * 1000;
+
+    /// How long a deleted log can be undeleted, in milliseconds.
+    pub fn deleted_log_retention_ms(&self) -> u64 {
+        self.deleted_log_retention_ms.unwrap_or(ClusterSettings::DELETED_LOG_RETENTION_MS)
     }
 }
 
-impl LogMeta {
-    /// The default of `record_bytes_max`.
-    pub const RECORD_BYTES_MAX: u32 = 1 << 20;
-    /// The default of `request_bytes_max`.
-    pub const REQUEST_BYTES_MAX: u32 = 4 << 20;
+impl LogSettings {
+    /// The maximum number of labels.
+    pub const LABELS_MAX: usize = 16;
+    /// The maximum length of a label's name and of its value, in bytes.
+    pub const LABEL_BYTES_MAX: usize = 63;
 
+    /// Returns true if the labels are within their bounds.
+    pub fn labels_hold(&self) -> bool {
+        let short = |text: &String| text.len() <= LogSettings::LABEL_BYTES_MAX && !text.chars().any(char::is_control);
+        self.labels.len() <= LogSettings::LABELS_MAX
+            && self.labels.iter().all(|(name, value)| !name.is_empty() && short(name) && short(value))
+    }
+}
+
+impl EffectiveSettings {
     /// The lower bound of `record_bytes_max`.
     pub const RECORD_BYTES_LEAST: u32 = 1 << 10;
     /// The upper bound of `record_bytes_max`. A response with one such record stays below 4 MiB, gRPC's default limit
@@ -81,43 +205,68 @@ impl LogMeta {
     /// record.
     pub const RETENTION_MS_LEAST: u64 = 1000;
 
-    /// Returns the initial log of a cluster, or `None` if the system can't provide random bytes for its id.
-    pub fn first(founder: NodeId) -> Option<LogMeta> {
-        LogMeta::first_with_id(founder, LogId::random().ok()?)
-    }
-
-    pub(super) fn first_with_id(founder: NodeId, log_id: LogId) -> Option<LogMeta> {
-        Some(LogMeta {
-            name: LogName::new(LogName::DEFAULT).ok()?,
-            group: GroupId(1),
-            log_id,
-            founder,
-            founded: false,
-            record_bytes_max: LogMeta::RECORD_BYTES_MAX,
-            request_bytes_max: LogMeta::REQUEST_BYTES_MAX,
-            retention_bytes: 0,
-            retention_ms: 0,
-        })
-    }
-
-    /// Returns the log with a change of its settings.
-    #[must_use]
-    pub fn changed(self, change: LogChange) -> LogMeta {
-        LogMeta {
-            retention_bytes: change.retention_bytes.unwrap_or(self.retention_bytes),
-            retention_ms: change.retention_ms.unwrap_or(self.retention_ms),
-            record_bytes_max: change.record_bytes_max.unwrap_or(self.record_bytes_max),
-            request_bytes_max: change.request_bytes_max.unwrap_or(self.request_bytes_max),
-            ..self
-        }
-    }
+    /// The upper bound of `replicas`. More would make each append slower without a use: seven survive the loss of
+    /// three.
+    pub const REPLICAS_MOST: u32 = 7;
 
     /// Returns true if the settings are within their bounds, so that every client accepts the responses, and every
     /// peer accepts the entries.
     pub fn limits_hold(&self) -> bool {
-        !(1..LogMeta::RETENTION_MS_LEAST).contains(&self.retention_ms)
-            && (LogMeta::RECORD_BYTES_LEAST..=LogMeta::RECORD_BYTES_MOST).contains(&self.record_bytes_max)
-            && (self.record_bytes_max..=LogMeta::REQUEST_BYTES_MOST).contains(&self.request_bytes_max)
+        !(1..EffectiveSettings::RETENTION_MS_LEAST).contains(&self.retention_ms)
+            && (EffectiveSettings::RECORD_BYTES_LEAST..=EffectiveSettings::RECORD_BYTES_MOST)
+                .contains(&self.record_bytes_max)
+            && (self.record_bytes_max..=EffectiveSettings::REQUEST_BYTES_MOST).contains(&self.request_bytes_max)
+            && (1..=EffectiveSettings::REPLICAS_MOST).contains(&self.replicas)
+    }
+}
+
+impl LogMeta {
+    /// Returns every replica that is or may be in the group.
+    pub fn placements(&self) -> impl Iterator<Item = &Placement> {
+        self.replicas.iter().chain(&self.leaving)
+    }
+
+    /// Returns the node of a replica that is or may be in the group.
+    pub fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
+        self.placements().find(|placement| placement.replica == replica).map(|placement| placement.node)
+    }
+
+    /// Returns true if the node has a replica that should stay.
+    pub fn is_on(&self, node: NodeId) -> bool {
+        self.replicas.iter().any(|placement| placement.node == node)
+    }
+
+    /// Returns true for a log that a cluster of feature level 1 created. Its first replicas have the ids of their nodes.
+    pub fn is_of_level_1(&self) -> bool {
+        self.created_us == 0
+    }
+}
+
+#[cfg(test)]
+impl NewLog {
+    /// The first log of a cluster of feature level 1, with these settings.
+    pub fn of_level_1(founder: NodeId, settings: LogSettings) -> NewLog {
+        let name = LogName::new(LogName::DEFAULT).expect("a name");
+        NewLog { name, log_id: LogId(7), origin: Origin::Founder(GroupId(1), founder), settings }
+    }
+}
+
+#[cfg(test)]
+impl LogMeta {
+    /// The log of group 1, without replicas.
+    pub fn of_group_1() -> LogMeta {
+        LogMeta {
+            name: LogName::new(LogName::DEFAULT).expect("a name"),
+            group: GroupId(1),
+            log_id: LogId(7),
+            first: Vec::new(),
+            replicas: Vec::new(),
+            leaving: Vec::new(),
+            settings: LogSettings::default(),
+            revision: 1,
+            created_us: 1,
+            deletion: None,
+        }
     }
 }
 

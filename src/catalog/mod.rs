@@ -15,7 +15,10 @@
 //!   replicas it creates, which nodes vote, whether another node may join, and what is trimmed. It is a pure state
 //!   machine, too: its inputs are the catalog, facts about replicas and the time; its outputs are actions.
 //!
-//! Group 0's log contains only commands, is never trimmed, and is replayed at each start. `consensus` applies it.
+//! - `snapshot`: the state as bytes.
+//!
+//! Group 0's log contains only commands. It is trimmed up to the snapshots that each node writes, and what follows the
+//! newest snapshot is replayed at each start. `consensus` does both.
 //!
 //! # How to add a command
 //!
@@ -23,7 +26,8 @@
 //! 2. `command.rs`: a variant in the table `commands!`, with the name of the message, and the message's `store` and
 //!    `load`.
 //! 3. `state.rs`: an arm in `Catalog::change`, which checks the command against the state and returns the change. If
-//!    the command changes a new kind of item, that kind is a field of `Catalog` and a variant of `Change`.
+//!    the command changes a new kind of item, that kind is a field of `Catalog` and a variant of `Change`, and
+//!    `snapshot.rs` stores it.
 //! 4. `tests/mod.rs` and `tests/script.rs`: a sample in `samples()`, and the command's syntax for the scripts in
 //!    `tests/scripts/`.
 //!
@@ -31,15 +35,23 @@
 //! it does not write the entry, and does not start with a log that contains it. So a new command, or a new field of
 //! an existing one, is proposed only once every member knows it.
 
+mod buckets;
 pub mod command;
+pub mod conflict;
+pub(crate) mod faults;
 pub mod meta;
 pub mod policy;
+mod queries;
+mod snapshot;
 pub mod state;
 pub mod view;
 
 pub use command::{BadCommand, Command};
-pub use meta::{LogChange, LogMeta, Member, is_address};
-pub use state::{Applied, Catalog, Conflict};
+pub use conflict::Conflict;
+pub use meta::{
+    ClusterSettings, EffectiveSettings, LogMeta, LogSettings, Member, NewLog, Origin, Placement, is_address,
+};
+pub use state::{Applied, Catalog, Touched};
 pub use view::CatalogView;
 
 #[cfg(test)]

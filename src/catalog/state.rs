@@ -1,19 +1,56 @@
 //! The state machine: the catalog as a pure function of the commands in group 0's log.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
+use super::buckets::{BucketKey, BucketMap};
 use super::command::Command;
-use super::meta::{LogChange, LogMeta, Member, is_address};
-use crate::feature_level::FeatureLevel;
-use crate::types::{GroupId, LogName, NodeId, NodeName};
+use super::conflict::{self, Conflict};
+use super::faults::{Fault, broken};
+use super::meta::{
+    ClusterSettings, Deletion, EffectiveSettings, LogMeta, LogSettings, Member, NewLog, Origin, Placement, is_address,
+};
+use crate::feature_level::{Feature, FeatureLevel};
+use crate::types::{GroupId, LogId, LogName, NodeId, ReplicaId};
 
-/// The state after some prefix of group 0's log.
+impl BucketKey for GroupId {
+    fn bucket(&self) -> u64 {
+        self.0
+    }
+}
+
+impl BucketKey for LogName {
+    fn bucket(&self) -> u64 {
+        crc32c::crc32c(self.as_str().as_bytes()).into()
+    }
+}
+
+/// The state after some prefix of group 0's log. Clones are cheap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Catalog {
-    feature_level: FeatureLevel,
-    members: BTreeMap<NodeId, Member>,
-    removed: BTreeSet<NodeId>,
-    logs: BTreeMap<GroupId, LogMeta>,
+    pub(super) feature_level: FeatureLevel,
+    pub(super) members: BTreeMap<NodeId, Member>,
+    pub(super) removed: Arc<BTreeSet<NodeId>>,
+    pub(super) logs: BucketMap<GroupId, Arc<LogMeta>>,
+    pub(super) names: BucketMap<LogName, GroupId>,
+    /// The number of logs, and of replicas, that were ever created.
+    pub(super) next_group: GroupId,
+    pub(super) next_replica: ReplicaId,
+    /// The ids of purged logs, the newest last.
+    pub(super) purged: Arc<VecDeque<LogId>>,
+    pub(super) settings: Arc<ClusterSettings>,
+    pub(super) settings_revision: u64,
+    pub(super) loads: BTreeMap<NodeId, NodeLoad>,
+    pub(super) label_bytes: usize,
+}
+
+/// How many replicas a node has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NodeLoad {
+    /// All that should stay.
+    pub replicas: usize,
+    /// Those that were placed first in their logs, and so led them at first.
+    pub first: usize,
 }
 
 impl Default for Catalog {
@@ -21,111 +58,229 @@ impl Default for Catalog {
         Catalog {
             feature_level: FeatureLevel::FIRST,
             members: BTreeMap::new(),
-            removed: BTreeSet::new(),
-            logs: BTreeMap::new(),
+            removed: Arc::default(),
+            logs: BucketMap::default(),
+            names: BucketMap::default(),
+            next_group: GroupId(1),
+            next_replica: ReplicaId(1),
+            purged: Arc::default(),
+            settings: Arc::default(),
+            settings_revision: 1,
+            loads: BTreeMap::new(),
+            label_bytes: 0,
         }
     }
-}
-
-/// Why a command can't be applied to the current state. Every node ignores its entry.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Conflict {
-    /// The ids of removed nodes are never used again.
-    #[error("node {0} was removed")]
-    NodeRemoved(NodeId),
-    /// Another member has the name.
-    #[error("the name {} belongs to member {}", .0.name, .0.id)]
-    NameTaken(Member),
-    /// The node never was a member.
-    #[error("node {0} is not a member")]
-    NoSuchNode(NodeId),
-    /// Another log has the name or the group, or the group is the catalog's.
-    #[error("the name or the group of the log is taken")]
-    LogTaken,
-    /// No log has this group.
-    #[error("no log has group {0}")]
-    NoSuchLog(GroupId),
-    /// The settings of the log would be out of bounds, alone or in combination.
-    #[error("the settings of the log of group {0} are out of bounds")]
-    BadLimits(GroupId),
-    /// No correct node proposes it: an id of 0, a malformed address, a group above [`Catalog::GROUPS_MAX`].
-    #[error("the command contains an invalid id, address or group")]
-    Malformed,
-    /// The cluster has [`Catalog::MEMBERS_MAX`] members.
-    #[error("the cluster already has {} members", Catalog::MEMBERS_MAX)]
-    TooManyMembers,
 }
 
 /// The result of applying a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Applied {
     /// The catalog has changed.
-    Changed,
+    Changed(Touched),
     /// The command has no effect, because the catalog already has the requested state.
     Unchanged,
     /// The command does not fit the state and was ignored.
     Ignored(Conflict),
 }
 
-/// A change of one item of the state.
+/// The logs that a command has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// None.
+    NoLog,
+    /// The log of this group.
+    Log(GroupId),
+    /// Perhaps all of them.
+    AllLogs,
+}
+
+/// A change of the state.
 enum Change {
     SetMember(Member),
     RemoveMember(NodeId),
-    SetLog(LogMeta),
+    /// Sets a log. The counter of replicas is at least `next_replica` then.
+    SetLog {
+        log: LogMeta,
+        next_replica: ReplicaId,
+    },
+    PurgeLog(GroupId),
     SetFeatureLevel(FeatureLevel),
+    SetClusterSettings(ClusterSettings),
 }
 
 type Changes = Result<Option<Change>, Conflict>;
 
 impl Catalog {
-    /// The maximum number of members. Each one has connections to all others, and joins every log as a learner.
-    pub const MEMBERS_MAX: usize = 64;
+    /// See [`conflict::MEMBERS_MAX`].
+    pub const MEMBERS_MAX: usize = conflict::MEMBERS_MAX;
     /// The largest group id. They count up from 1.
     pub const GROUPS_MAX: u64 = 1 << 32;
+    /// See [`conflict::LOGS_MAX`].
+    pub const LOGS_MAX: usize = conflict::LOGS_MAX;
+    /// The maximum size of all labels of all logs in bytes, so that a snapshot of the catalog fits into a message.
+    pub const LABEL_BYTES_MAX: usize = 4 << 20;
+    /// The ids of this many purged logs are remembered.
+    pub const PURGED_MAX: usize = 100_000;
 
     /// Returns whether a command would change anything now. Checked before a command is proposed: an entry without an effect
-    /// would still be synced on every node and kept forever.
+    /// would still be synced on every node.
     ///
     /// # Errors
     /// [`Conflict`] if the command does not fit the state.
     pub fn would_change(&self, command: &Command) -> Result<bool, Conflict> {
-        self.change(command).map(|change| change.is_some())
+        self.change(command, 1).map(|change| change.is_some())
     }
 
-    /// Applies a command. One that no longer fits (its name was taken meanwhile) is ignored. Every node decides that alike; the
-    /// proposer reads the outcome from the catalog.
-    pub fn apply(&mut self, command: Command) -> Applied {
-        match self.change(&command) {
+    /// Applies a command of an entry that was appended at `at_us`, Unix microseconds. A command that no longer fits (its
+    /// name was taken meanwhile) is ignored. Every node decides that alike; the proposer reads the outcome from the
+    /// catalog.
+    pub fn apply(&mut self, command: &Command, at_us: u64) -> Applied {
+        let touched = match self.change(command, at_us.max(1)) {
             Ok(None) => return Applied::Unchanged,
             Err(conflict) => return Applied::Ignored(conflict),
-            Ok(Some(Change::SetMember(member))) => {
-                self.members.insert(member.id, member);
-            }
-            Ok(Some(Change::RemoveMember(id))) => {
-                self.members.remove(&id);
-                self.removed.insert(id);
-            }
-            Ok(Some(Change::SetLog(log))) => {
-                self.logs.insert(log.group, log);
-            }
-            Ok(Some(Change::SetFeatureLevel(level))) => self.feature_level = level,
-        }
+            Ok(Some(change)) => self.perform(change),
+        };
         self.check_invariants();
-        Applied::Changed
+        Applied::Changed(touched)
+    }
+
+    fn perform(&mut self, change: Change) -> Touched {
+        match change {
+            Change::SetMember(member) => {
+                let id = member.id;
+                let is_new = self.members.insert(id, member).is_none();
+                if is_new && !self.allows(Feature::ManyLogs) {
+                    self.place_everywhere(id);
+                    return Touched::AllLogs;
+                }
+                Touched::NoLog
+            }
+            Change::RemoveMember(id) => {
+                self.members.remove(&id);
+                Arc::make_mut(&mut self.removed).insert(id);
+                self.leave_everywhere(id);
+                Touched::AllLogs
+            }
+            Change::SetLog { log, next_replica } => {
+                let group = log.group;
+                self.next_group = self.next_group.max(GroupId(group.0 + 1));
+                self.next_replica = self.next_replica.max(next_replica);
+                self.set_log(log);
+                Touched::Log(group)
+            }
+            Change::PurgeLog(group) => {
+                if let Some(log) = self.logs.get(&group).cloned() {
+                    self.count(&log, -1);
+                    self.logs.remove(&group);
+                    self.names.remove(&log.name);
+                    let purged = Arc::make_mut(&mut self.purged);
+                    purged.push_back(log.log_id);
+                    if purged.len() > Catalog::PURGED_MAX {
+                        purged.pop_front();
+                    }
+                }
+                Touched::Log(group)
+            }
+            Change::SetFeatureLevel(level) => {
+                self.feature_level = level;
+                Touched::NoLog
+            }
+            Change::SetClusterSettings(settings) => {
+                self.settings = Arc::new(settings);
+                self.settings_revision += 1;
+                Touched::AllLogs
+            }
+        }
+    }
+
+    pub(super) fn set_log(&mut self, log: LogMeta) {
+        if let Some(before) = self.logs.get(&log.group).cloned() {
+            self.count(&before, -1);
+        }
+        self.count(&log, 1);
+        self.names.insert(log.name.clone(), log.group);
+        self.logs.insert(log.group, Arc::new(log));
+    }
+
+    fn count(&mut self, log: &LogMeta, by: isize) {
+        for (i, placement) in log.replicas.iter().enumerate() {
+            let load = self.loads.entry(placement.node).or_default();
+            load.replicas = load.replicas.saturating_add_signed(by);
+            if i == 0 {
+                load.first = load.first.saturating_add_signed(by);
+            }
+            if *load == NodeLoad::default() {
+                self.loads.remove(&placement.node);
+            }
+        }
+        self.label_bytes = self.label_bytes.saturating_add_signed(by * label_bytes(&log.settings).cast_signed());
+    }
+
+    /// At feature level 1, a new member gets a replica of every log.
+    fn place_everywhere(&mut self, node: NodeId) {
+        let placement = Placement { replica: ReplicaId::of_node(node), node };
+        let missing = |log: &&Arc<LogMeta>| !log.is_on(node);
+        let logs: Vec<LogMeta> = self.logs.iter().map(|(_, log)| log).filter(missing).map(|l| (**l).clone()).collect();
+        for mut log in logs {
+            log.replicas.push(placement);
+            self.set_log(log);
+        }
+    }
+
+    fn leave_everywhere(&mut self, node: NodeId) {
+        let on_node = |log: &&Arc<LogMeta>| log.is_on(node);
+        let logs: Vec<LogMeta> = self.logs.iter().map(|(_, log)| log).filter(on_node).map(|l| (**l).clone()).collect();
+        for mut log in logs {
+            let (left, kept) = log.replicas.iter().partition(|placement| placement.node == node);
+            log.replicas = kept;
+            log.leaving.extend::<Vec<Placement>>(left);
+            self.set_log(log);
+        }
+    }
+
+    fn allows(&self, feature: Feature) -> bool {
+        self.feature_level >= feature.level()
     }
 
     /// Returns what a command would change. Both proposing and applying use this function.
-    fn change(&self, command: &Command) -> Changes {
+    fn change(&self, command: &Command, at_us: u64) -> Changes {
         match command {
             Command::AddNode(member) => self.add_node(member),
             Command::RemoveNode(id) => self.remove_node(*id),
-            Command::CreateLog(log) => self.create_log(log),
-            Command::Founded(group) => self.founded(*group),
-            Command::ConfigureLog(group, change) => self.configure_log(*group, *change),
+            Command::CreateLog(log) => self.create_log(log, at_us),
+            // Only nodes of feature level 1 needed it.
+            Command::Founded(_) => Ok(None),
+            Command::ConfigureLog(group, change) => {
+                let settings = self.active_log(*group)?.settings.changed(change);
+                self.change_log(*group, |log| log.settings = settings)
+            }
+            Command::UpdateLog(group, settings, expected_revision) => {
+                self.check_revision(*group, Some(*expected_revision))?;
+                self.active_log(*group)?;
+                self.change_log(*group, |log| log.settings = settings.clone())
+            }
+            Command::DeleteLog(group, purge_after_ms, expected_revision) => {
+                self.delete_log(*group, *purge_after_ms, *expected_revision, at_us)
+            }
+            Command::UndeleteLog(group) => self.change_log(*group, |log| log.deletion = None),
+            Command::PurgeLog(group) => match self.log(*group).ok_or(Conflict::NoSuchLog(*group))?.deletion {
+                Some(_) => Ok(Some(Change::PurgeLog(*group))),
+                None => Err(Conflict::NotDeleted(*group)),
+            },
+            Command::PlaceReplica(group, node) => self.place_replica(*group, *node),
+            Command::RemoveReplica(group, replica) => self.remove_replica(*group, *replica),
+            Command::ReplicaRemoved(group, replica) => {
+                let log = self.log(*group).ok_or(Conflict::NoSuchLog(*group))?;
+                if !log.leaving.iter().any(|placement| placement.replica == *replica) {
+                    return Ok(None);
+                }
+                self.replace_log(*group, |log| log.leaving.retain(|placement| placement.replica != *replica))
+            }
             // A lower level is not a conflict: two operators may have raised it at the same time.
             Command::RaiseFeatureLevel(level) => {
                 Ok((*level > self.feature_level).then_some(Change::SetFeatureLevel(*level)))
             }
+            Command::UpdateCluster(settings, expected_revision) => self.update_cluster(settings, *expected_revision),
         }
     }
 
@@ -156,77 +311,185 @@ impl Catalog {
         }
     }
 
-    fn create_log(&self, log: &LogMeta) -> Changes {
-        let taken = self.logs.values().any(|l| l.name == log.name || l.group == log.group);
-        if taken || log.group == GroupId::CATALOG {
-            return Err(Conflict::LogTaken);
+    fn create_log(&self, new: &NewLog, at_us: u64) -> Changes {
+        if let Some(log) = self.log_named(&new.name) {
+            return Err(Conflict::NameOfLogTaken(log.group));
         }
-        if !log.limits_hold() {
-            return Err(Conflict::BadLimits(log.group));
+        if self.logs.iter().any(|(_, log)| log.log_id == new.log_id) || self.is_purged(new.log_id) {
+            return Err(Conflict::LogIdTaken(new.log_id));
         }
-        if log.group.0 > Catalog::GROUPS_MAX {
+        if self.logs.len() >= Catalog::LOGS_MAX {
+            return Err(Conflict::TooManyLogs);
+        }
+        let (group, first, replicas, created_us, next_replica) = match &new.origin {
+            Origin::Founder(group, founder) => {
+                if *group == GroupId::CATALOG || self.log(*group).is_some() {
+                    return Err(Conflict::LogTaken);
+                }
+                let place = |node: &NodeId| Placement { replica: ReplicaId::of_node(*node), node: *node };
+                let replicas: Vec<Placement> = self.members.keys().map(place).collect();
+                (*group, vec![place(founder)], replicas, 0, self.next_replica)
+            }
+            Origin::Nodes(nodes) => {
+                let distinct: BTreeSet<&NodeId> = nodes.iter().collect();
+                let known = nodes.iter().all(|node| self.members.contains_key(node));
+                if nodes.is_empty() || distinct.len() != nodes.len() || !known {
+                    return Err(Conflict::BadPlacement);
+                }
+                let mut replicas = Vec::with_capacity(nodes.len());
+                let mut next = self.next_replica;
+                for node in nodes {
+                    let (replica, after) = self.new_replica(next);
+                    replicas.push(Placement { replica, node: *node });
+                    next = after;
+                }
+                (self.next_group, replicas.clone(), replicas, at_us, next)
+            }
+        };
+        if group.0 > Catalog::GROUPS_MAX {
             return Err(Conflict::Malformed);
         }
-        Ok(Some(Change::SetLog(LogMeta { founded: false, ..log.clone() })))
+        let log = LogMeta {
+            name: new.name.clone(),
+            group,
+            log_id: new.log_id,
+            first,
+            replicas,
+            leaving: Vec::new(),
+            settings: new.settings.clone(),
+            revision: 1,
+            created_us,
+            deletion: None,
+        };
+        self.check_settings(&log)?;
+        Ok(Some(Change::SetLog { log, next_replica }))
     }
 
-    fn founded(&self, group: GroupId) -> Changes {
-        let log = self.logs.get(&group).ok_or(Conflict::NoSuchLog(group))?;
-        Ok((!log.founded).then(|| Change::SetLog(LogMeta { founded: true, ..log.clone() })))
-    }
-
-    fn configure_log(&self, group: GroupId, change: LogChange) -> Changes {
-        let log = self.logs.get(&group).ok_or(Conflict::NoSuchLog(group))?;
-        let changed = log.clone().changed(change);
-        // Two changes that are valid alone may be invalid in combination.
-        if !changed.limits_hold() {
-            return Err(Conflict::BadLimits(group));
+    /// Returns a new replica id, and the counter after it. Replicas of level 1 have the ids of nodes, which are random.
+    fn new_replica(&self, next: ReplicaId) -> (ReplicaId, ReplicaId) {
+        let mut id = next;
+        while self.members.contains_key(&NodeId(id.0)) || self.removed.contains(&NodeId(id.0)) {
+            id = ReplicaId(id.0 + 1);
         }
-        Ok((changed != *log).then_some(Change::SetLog(changed)))
+        (id, ReplicaId(id.0 + 1))
+    }
+
+    fn check_settings(&self, log: &LogMeta) -> Result<(), Conflict> {
+        let before = self.log(log.group).map_or(0, |log| label_bytes(&log.settings));
+        let labels_fit = self.label_bytes - before + label_bytes(&log.settings) <= Catalog::LABEL_BYTES_MAX;
+        // Two changes that are valid alone may be invalid in combination.
+        let holds = log.settings.effective(&self.settings.log_defaults).limits_hold() && log.settings.labels_hold();
+        if holds && labels_fit { Ok(()) } else { Err(Conflict::BadLimits(log.group)) }
+    }
+
+    fn active_log(&self, group: GroupId) -> Result<&LogMeta, Conflict> {
+        let log = self.log(group).ok_or(Conflict::NoSuchLog(group))?;
+        if log.deletion.is_some() { Err(Conflict::Deleted(group)) } else { Ok(log) }
+    }
+
+    fn check_revision(&self, group: GroupId, expected: Option<u64>) -> Result<(), Conflict> {
+        let log = self.log(group).ok_or(Conflict::NoSuchLog(group))?;
+        match expected {
+            Some(expected) if expected != log.revision => Err(Conflict::OtherRevision(log.revision)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Replaces a log, which does not count as a new revision.
+    fn replace_log(&self, group: GroupId, change: impl FnOnce(&mut LogMeta)) -> Changes {
+        let before = self.log(group).ok_or(Conflict::NoSuchLog(group))?;
+        let mut log = before.clone();
+        change(&mut log);
+        let next_replica = self.next_replica;
+        Ok((log != *before).then_some(Change::SetLog { log, next_replica }))
+    }
+
+    /// Changes the settings or the deletion of a log, which makes a new revision.
+    fn change_log(&self, group: GroupId, change: impl FnOnce(&mut LogMeta)) -> Changes {
+        let changed = self.replace_log(group, change)?;
+        Ok(match changed {
+            Some(Change::SetLog { mut log, next_replica }) => {
+                log.revision += 1;
+                self.check_settings(&log)?;
+                Some(Change::SetLog { log, next_replica })
+            }
+            other => other,
+        })
+    }
+
+    fn delete_log(
+        &self,
+        group: GroupId,
+        purge_after_ms: Option<u64>,
+        expected_revision: Option<u64>,
+        at_us: u64,
+    ) -> Changes {
+        let log = self.log(group).ok_or(Conflict::NoSuchLog(group))?;
+        let wait_ms = purge_after_ms.unwrap_or_else(|| self.settings.deleted_log_retention_ms());
+        if let Some(deletion) = log.deletion {
+            // Deleted again with an earlier end: for example at once, because the disk is full.
+            let purge_us = at_us.saturating_add(wait_ms.saturating_mul(1000)).min(deletion.purge_us);
+            return match purge_after_ms {
+                Some(_) => self.change_log(group, |log| log.deletion = Some(Deletion { purge_us, ..deletion })),
+                None => Ok(None),
+            };
+        }
+        self.check_revision(group, expected_revision)?;
+        let purge_us = at_us.saturating_add(wait_ms.saturating_mul(1000));
+        self.change_log(group, |log| log.deletion = Some(Deletion { deleted_us: at_us, purge_us }))
+    }
+
+    fn place_replica(&self, group: GroupId, node: NodeId) -> Changes {
+        let log = self.log(group).ok_or(Conflict::NoSuchLog(group))?;
+        let full = log.replicas.len() >= EffectiveSettings::REPLICAS_MOST as usize;
+        if !self.allows(Feature::ManyLogs) || full || !self.members.contains_key(&node) {
+            return Err(Conflict::BadPlacement);
+        }
+        // A node has at most one replica of a group: the one that leaves goes first.
+        if log.placements().any(|placement| placement.node == node) {
+            return Err(Conflict::BadPlacement);
+        }
+        let (replica, next_replica) = self.new_replica(self.next_replica);
+        let mut log = log.clone();
+        log.replicas.push(Placement { replica, node });
+        let next_replica = if broken(Fault::ReplicaIdReused) { self.next_replica } else { next_replica };
+        Ok(Some(Change::SetLog { log, next_replica }))
+    }
+
+    fn remove_replica(&self, group: GroupId, replica: ReplicaId) -> Changes {
+        let log = self.log(group).ok_or(Conflict::NoSuchLog(group))?;
+        if log.leaving.iter().any(|placement| placement.replica == replica) {
+            return Ok(None);
+        }
+        let at = log.replicas.iter().position(|placement| placement.replica == replica);
+        let at = at.filter(|_| log.replicas.len() > 1).ok_or(Conflict::BadPlacement)?;
+        let mut log = log.clone();
+        let placement = log.replicas.remove(at);
+        log.leaving.push(placement);
+        Ok(Some(Change::SetLog { log, next_replica: self.next_replica }))
+    }
+
+    fn update_cluster(&self, settings: &ClusterSettings, expected_revision: u64) -> Changes {
+        if expected_revision != self.settings_revision {
+            return Err(Conflict::OtherRevision(self.settings_revision));
+        }
+        let defaults = &settings.log_defaults;
+        let holds = |log: &LogSettings| log.effective(defaults).limits_hold();
+        if !defaults.labels.is_empty() || !holds(&LogSettings::default()) {
+            return Err(Conflict::BadDefaults(None));
+        }
+        if let Some((_, log)) = self.logs.iter().find(|(_, log)| !holds(&log.settings)) {
+            return Err(Conflict::BadDefaults(Some(log.name.clone())));
+        }
+        Ok((*settings != *self.settings).then(|| Change::SetClusterSettings(settings.clone())))
     }
 
     fn check_invariants(&self) {
         assert!(self.members.len() <= Catalog::MEMBERS_MAX, "more members than the catalog accepts");
-        assert!(self.removed.iter().all(|id| !self.members.contains_key(id)), "a removed node is a member");
+        assert_eq!(self.logs.len(), self.names.len(), "two logs have the same name");
     }
+}
 
-    /// Returns the feature level of the cluster. It never falls.
-    pub fn feature_level(&self) -> FeatureLevel {
-        self.feature_level
-    }
-
-    /// Returns a member by its id.
-    pub fn member(&self, id: NodeId) -> Option<&Member> {
-        self.members.get(&id)
-    }
-
-    /// Returns a member by its name.
-    pub fn member_named(&self, name: &NodeName) -> Option<&Member> {
-        self.members.values().find(|m| m.name == *name)
-    }
-
-    /// Iterates over the members, ordered by id.
-    pub fn members(&self) -> impl Iterator<Item = &Member> {
-        self.members.values()
-    }
-
-    /// Returns true for the id of a removed member. Such an id is never used again.
-    pub fn is_removed(&self, id: NodeId) -> bool {
-        self.removed.contains(&id)
-    }
-
-    /// Returns a log by its name.
-    pub fn log_named(&self, name: &LogName) -> Option<&LogMeta> {
-        self.logs.values().find(|l| l.name == *name)
-    }
-
-    /// Returns a log by its group.
-    pub fn log(&self, group: GroupId) -> Option<&LogMeta> {
-        self.logs.get(&group)
-    }
-
-    /// Iterates over the logs, ordered by group.
-    pub fn logs(&self) -> impl Iterator<Item = &LogMeta> {
-        self.logs.values()
-    }
+fn label_bytes(settings: &LogSettings) -> usize {
+    settings.labels.iter().map(|(name, value)| name.len() + value.len()).sum()
 }

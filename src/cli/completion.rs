@@ -14,6 +14,7 @@ use clap_complete::env::{EnvCompleter, Shells};
 use super::connect::ConnectArgs;
 use super::dialer::Dialer;
 use super::exit::{Exit, Failure};
+use super::log_delete::UndeleteArgs;
 use super::log_list::logs;
 use super::output;
 use super::profiles::{self, Profiles};
@@ -171,13 +172,14 @@ fn complete_log(cli: fn() -> Command, current: &OsStr) -> Vec<CompletionCandidat
         let split: Vec<OsString> = typed_words().collect();
         let words = joined(split, 0).words;
         let matches = cli().ignore_errors(true).try_get_matches_from(words).ok()?;
-        let mut leaf = &matches;
-        while let Some((_, matches)) = leaf.subcommand() {
-            leaf = matches;
+        let (mut leaf, mut name) = (&matches, "");
+        while let Some((subcommand, matches)) = leaf.subcommand() {
+            (leaf, name) = (matches, subcommand);
         }
+        let shows_deleted = name == UndeleteArgs::NAME;
         let dialer = ConnectArgs::from_arg_matches(leaf).ok()?.resolve().ok()?;
         let dialer = Dialer { timeout: ANSWER_MAX, ..dialer };
-        dialer.ask(|client| logs(client, &current.to_string_lossy())).ok().map(|(_, logs)| logs)
+        dialer.ask(|client| logs(client, &current.to_string_lossy(), shows_deleted)).ok().map(|(_, logs)| logs)
     };
     starting_with(current, listed().unwrap_or_default().into_iter().map(|log| log.name))
 }

@@ -254,11 +254,9 @@ mod tests {
         fs::remove_file(&config.node.data_dir).expect("removed");
         fs::create_dir(&config.node.data_dir).expect("made");
         let node = NodeFile {
-            node_id: NodeId::random().expect("randomness"),
-            node_name: config.node.node_name.clone(),
             cluster_name: Some("other".to_owned()),
             cluster_id: Some(ClusterId::random().expect("randomness")),
-            groups: Vec::new(),
+            ..NodeFile::new(NodeId::random().expect("randomness"), config.node.node_name.clone())
         };
         fs::write(config.node.data_dir.join(NODE_FILE), node.encode()).expect("written");
         assert_eq!(data_dir_problem(&config, Some("other")), None);

@@ -14,7 +14,7 @@ pub enum Format {
     Lines,
     /// The value alone
     Raw,
-    /// One JSON object per line, with offset, term, time, type, key and headers; bytes that are not UTF-8 in base64,
+    /// One JSON object per line, with offset, term, times, type, key and headers; bytes that are not UTF-8 in base64,
     /// as value_base64
     Json,
 }
@@ -42,6 +42,9 @@ fn object(record: &Record) -> Value {
     object.insert("offset".into(), record.offset.into());
     object.insert("term".into(), record.term.into());
     object.insert("append_time_us".into(), record.append_time_us.into());
+    if let Some(time_us) = record.client_time_us {
+        object.insert("client_time_us".into(), time_us.into());
+    }
     if record.type_ != 0 {
         object.insert("type".into(), record.type_.into());
     }
@@ -68,7 +71,8 @@ fn insert_bytes(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
     };
 }
 
-/// Parses a record in the JSON format of [`write`]. Offset, term and time are ignored, because the log assigns them.
+/// Parses a record in the JSON format of [`write`]. Offset, term and append time are ignored, because the log assigns
+/// them.
 ///
 /// # Errors
 /// The reason why the line is not a record.
@@ -85,6 +89,10 @@ pub fn read_json(line: &[u8]) -> Result<Record, String> {
         None => 0,
         Some(number) => number.as_u64().and_then(|n| n.try_into().ok()).ok_or("type is not a number below 2^32")?,
     };
+    let client_time_us = match object.remove("client_time_us") {
+        None => None,
+        Some(number) => Some(number.as_u64().ok_or("client_time_us is not a number of microseconds")?),
+    };
     let key = take_bytes(&mut object, "key")?;
     let headers = match object.remove("headers") {
         None => Vec::new(),
@@ -93,7 +101,7 @@ pub fn read_json(line: &[u8]) -> Result<Record, String> {
     };
     let value = take_bytes(&mut object, "value")?.ok_or("value and value_base64 are missing")?;
     nothing_else(&object)?;
-    Ok(Record { value, key, type_, headers, ..Record::default() })
+    Ok(Record { value, key, type_, headers, client_time_us, ..Record::default() })
 }
 
 fn header(header: Value) -> Result<Header, String> {
@@ -154,6 +162,7 @@ mod tests {
         let bytes: Vec<u8> = (0..=255).collect();
         for value in [&b""[..], b"text", &bytes, b"\xff", b"\xff\xfe"] {
             let record = Record {
+                client_time_us: Some(u64::MAX),
                 value: Bytes::copy_from_slice(value),
                 key: Some(Bytes::copy_from_slice(value)),
                 type_: u32::MAX,
@@ -164,7 +173,9 @@ mod tests {
             assert_eq!(read_json(written(Format::Json, &stored).as_bytes()), Ok(record));
         }
         let plain = Record { value: "v".into(), ..Record::default() };
-        assert_eq!(read_json(br#"{"value":"v"}"#), Ok(plain));
+        assert_eq!(read_json(br#"{"value":"v"}"#), Ok(plain.clone()));
+        let at_0 = Record { client_time_us: Some(0), ..plain };
+        assert_eq!(read_json(br#"{"value":"v","client_time_us":0}"#), Ok(at_0));
     }
 
     #[test]
@@ -178,6 +189,8 @@ mod tests {
             (r#"{"value_base64":"?"}"#, "not base64"),
             (r#"{"vlaue":"a","value":"b"}"#, "\"vlaue\" is not a field"),
             (r#"{"value":"b","type":-1}"#, "type is not a number"),
+            (r#"{"value":"b","client_time_us":-1}"#, "client_time_us is not a number"),
+            (r#"{"value":"b","client_time_us":null}"#, "client_time_us is not a number"),
             (r#"{"value":"b","type":4294967296}"#, "type is not a number"),
             (r#"{"value":"b","headers":[{"value":"c"}]}"#, "no name"),
         ] {

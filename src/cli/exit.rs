@@ -34,7 +34,8 @@ exits! {
     Usage = 2;
     /// outcome unknown: records may have been appended or not
     OutcomeUnknown = 3;
-    /// a precondition does not hold, like the expected offset or the id of the log; nothing was done
+    /// a precondition does not hold, like the expected offset, the id of the log, or that it does not exist yet; nothing
+    /// was done
     Precondition = 4;
     /// not found: no such log, node or profile
     NotFound = 5;
@@ -159,7 +160,9 @@ fn exit_of(status: &Status) -> Exit {
         RpcStatusCode::UNAVAILABLE | RpcStatusCode::DEADLINE_EXCEEDED | RpcStatusCode::RESOURCE_EXHAUSTED => {
             Exit::Unavailable
         }
-        RpcStatusCode::FAILED_PRECONDITION | RpcStatusCode::ABORTED => Exit::Precondition,
+        RpcStatusCode::FAILED_PRECONDITION | RpcStatusCode::ALREADY_EXISTS | RpcStatusCode::ABORTED => {
+            Exit::Precondition
+        }
         RpcStatusCode::NOT_FOUND => Exit::NotFound,
         RpcStatusCode::PERMISSION_DENIED | RpcStatusCode::UNAUTHENTICATED => Exit::NotAllowed,
         RpcStatusCode::INVALID_ARGUMENT | RpcStatusCode::DATA_LOSS => Exit::BadData,
@@ -173,7 +176,18 @@ fn next_of(reason: ErrorReason, status: &Status) -> Option<&'static str> {
     match reason {
         OffsetTrimmed => Some("`--from earliest` begins with the first record that is left"),
         OffsetPastEnd => Some("`seriatim log info` shows the offsets of the log"),
-        NoSuchLog => Some("`seriatim log list` prints the logs; for now, the only one is `default`"),
+        NoSuchLog => Some("`seriatim log list` prints the logs, and `seriatim log create` creates one"),
+        LogExists => Some("`seriatim log info` shows it; with --if-not-exists, it is accepted as it is"),
+        LogDeleted => Some(
+            "`seriatim log undelete` brings it back; `seriatim log delete --purge` frees its name, and its records are gone for good",
+        ),
+        RevisionMismatch => {
+            Some("look at it again, for example with `seriatim log info`, and repeat the change if it still fits")
+        }
+        TooManyLogs => Some(
+            "`seriatim log list --deleted` prints all logs, and `seriatim log delete --purge` removes one for good",
+        ),
+        FeatureLevelTooLow => Some("once every node runs this version, `seriatim cluster upgrade` raises the level"),
         FeatureLevelUnsupported => Some("start a newer version on that node, or start it if it is down, and try again"),
         LogIdMismatch => Some(
             "another log has this name now, and offsets of the old log do not apply to it: see `seriatim log info`",
@@ -181,15 +195,16 @@ fn next_of(reason: ErrorReason, status: &Status) -> Option<&'static str> {
         ExpectedOffsetMismatch => Some(
             "another client has appended meanwhile, or this one did before: read the end of the log with `seriatim consume` first",
         ),
-        DiskFull => {
-            Some("`seriatim status` names the node: trim the log (`seriatim log trim`), or make room on its disk")
-        }
+        DiskFull => Some(
+            "`seriatim status` names the node: trim the log (`seriatim log trim`), purge deleted logs \
+                 (`seriatim log delete --purge`), or make room on its disk",
+        ),
         Joining if status.metadata.contains_key("waiting_for") => Some(
             "try again later. To join a cluster, start a blank node with --join HOST:PORT, the bind_addr of a member; to make \
              a new cluster, start one node, once, with --bootstrap",
         ),
         CommittedNotApplied => Some("the change is done: the same command again prints the result"),
-        Joining => Some("try again, or ask another node"),
+        Joining | ReplicaUnreachable => Some("try again, or ask another node"),
         NoIdentity | NotAllowed | InvalidRequest | UnknownField | NotImplemented | RecordTooLarge | RequestTooLarge
         | NoSuchService | QueueFull | Shortage | LimitReached | LeaderChanged | NoLeader | AnotherCluster
         | Stopping | ReplicaDamaged | LeaderDamaged | RecordDamaged | RecordUnsupported | DeadlinePassed

@@ -1,24 +1,23 @@
 //! `seriatim log info`, `set` and `trim`: offsets and limits of a log, its retention, and the removal of old
 //! records.
 
-use std::fmt::Write as _;
-use std::time::Duration;
-
 use grpcio::RpcStatusCode;
+use protobuf::well_known_types::field_mask::FieldMask;
 use serde_json::json;
 
 use super::connect::ConnectArgs;
 use super::exit::{Exit, Failure};
 use super::log_name::LogOperand;
+use super::log_settings::{Setting, SettingsArgs};
+use super::log_show::{described, settings_of, to_json};
 use super::output::OutputArgs;
 use super::subcommand::{Process, Subcommand};
-use super::units::{self, ms_of_duration};
-use crate::pb::v1::{LogConfig, LogInfo, UpdateLogRequest};
+use crate::pb::v1::UpdateLogRequest;
 
-/// Print a log's id, offsets, timestamps, limits and retention
+/// Print a log's id, state, offsets, timestamps and settings
 ///
 /// The offsets are those of the records that can be read. Stored bytes are those of the log's files on the node that
-/// answers.
+/// answers. A deleted log is printed with the time until which it can be undeleted.
 #[derive(Clone, Debug, clap::Args)]
 pub struct InfoArgs {
     #[command(flatten)]
@@ -29,29 +28,24 @@ pub struct InfoArgs {
     connect: ConnectArgs,
 }
 
-/// Change a log's retention and limits, on every node
+/// Change a log's retention, limits and labels, on every node
 ///
-/// It requires the action `admin`. Settings that are not given stay as they are; without any option it prints them. By default, a
-/// log keeps all records. Retention by size removes the oldest files as long as at least the given bytes remain; retention by age
-/// removes records, and a file once its last record is removed.
+/// It requires the action `admin`. Settings that are not given stay as they are; without any option it prints them. By
+/// default, a log keeps all records. Retention by size removes the oldest files as long as at least the given bytes
+/// remain; retention by age removes records, and a file once its last record is removed. A setting that was never
+/// given, or is given back with --default, follows the cluster's default (`seriatim cluster set`).
 #[derive(Clone, Debug, clap::Args)]
 pub struct SetArgs {
     #[command(flatten)]
     log: LogOperand,
     #[command(flatten)]
     output: OutputArgs,
-    /// Remove the oldest records while at least this many bytes remain (500MiB, 10GiB); `none` keeps all
-    #[arg(long, value_name = "BYTES", value_parser = |text: &str| units::or_none(text, units::bytes))]
-    retention_bytes: Option<u64>,
-    /// Remove records older than this (90s, 12h, 30d); `none` keeps all
-    #[arg(long, value_name = "AGE", value_parser = |text: &str| units::or_none(text, units::milliseconds))]
-    retention_age: Option<u64>,
-    /// Largest record, in bytes of value, key and headers (1KiB to 4032KiB)
-    #[arg(long, alias = "record-bytes-max", value_name = "BYTES", value_parser = small_bytes)]
-    max_record_bytes: Option<u32>,
-    /// Largest request: the bytes of all its records (max-record-bytes to 8128KiB)
-    #[arg(long, alias = "request-bytes-max", value_name = "BYTES", value_parser = small_bytes)]
-    max_request_bytes: Option<u32>,
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// Let a setting follow the cluster's default again, or remove a label (`label.NAME`) or all of them (`labels`);
+    /// can be repeated
+    #[arg(long = "default", value_name = "SETTING", value_parser = default_path)]
+    defaults: Vec<String>,
     #[command(flatten)]
     connect: ConnectArgs,
 }
@@ -86,8 +80,16 @@ fn parse_before(text: &str) -> Result<Before, String> {
     }
 }
 
-fn small_bytes(text: &str) -> Result<u32, String> {
-    u32::try_from(units::bytes(text)?).map_err(|_| "must be less than 4GiB".to_owned())
+/// Returns the path of a setting in a request.
+fn default_path(name: &str) -> Result<String, String> {
+    match name.strip_prefix("label.") {
+        Some("") => Err("expected label.NAME".to_owned()),
+        Some(label) => Ok(format!("labels.{label}")),
+        None if name == "labels" => Ok(name.to_owned()),
+        None => Setting::named(name)
+            .map(|setting| setting.field.to_owned())
+            .map_err(|e| format!("{e}, labels or label.NAME")),
+    }
 }
 
 impl Subcommand for InfoArgs {
@@ -101,8 +103,10 @@ impl Subcommand for InfoArgs {
 
 impl Subcommand for SetArgs {
     const NAME: &'static str = "set";
-    const EXAMPLES: &'static [&'static str] =
-        &["seriatim log set --certs certs --retention-age 30d --retention-bytes 10GiB default"];
+    const EXAMPLES: &'static [&'static str] = &[
+        "seriatim log set --certs certs --retention-age 30d --retention-bytes 10GiB default",
+        "seriatim log set --certs certs --label team=billing --default retention-age audit",
+    ];
 
     fn run(&self, _: &Process) -> Result<(), Failure> {
         set(self)
@@ -128,18 +132,17 @@ fn info(args: &InfoArgs) -> Result<(), Failure> {
 fn set(args: &SetArgs) -> Result<(), Failure> {
     let dialer = args.connect.resolve()?;
     let name = args.log.name(&dialer)?;
-    let config = LogConfig {
-        retention_age: args.retention_age.map(|ms| Duration::from_millis(ms).into()).into(),
-        min_retained_bytes: args.retention_bytes,
-        max_record_bytes: args.max_record_bytes,
-        max_request_bytes: args.max_request_bytes,
-        ..LogConfig::default()
-    };
-    if config == LogConfig::default() {
+    let paths: Vec<String> = args.settings.paths().into_iter().chain(args.defaults.iter().cloned()).collect();
+    if paths.is_empty() {
         let (_, log) = dialer.ask(|client| client.get_log(&name))?;
         return args.output.say(|| settings_of(&log), || to_json(&log));
     }
-    let request = UpdateLogRequest { log: name, config: Some(config).into(), ..UpdateLogRequest::default() };
+    let request = UpdateLogRequest {
+        log: name,
+        config: Some(args.settings.config()).into(),
+        update_mask: Some(FieldMask { paths, ..FieldMask::default() }).into(),
+        ..UpdateLogRequest::default()
+    };
     // `ask` may send the request to several nodes, which is safe because it is idempotent.
     let (_, log) = dialer.ask(|client| client.update_log(&request))?;
     args.output.confirm(|| settings_of(&log), || to_json(&log));
@@ -168,99 +171,22 @@ fn trim(args: &TrimArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn described(log: &LogInfo) -> String {
-    let position = log.position.get_or_default();
-    let mut text = format!("log {} ({})\n", log.name, log.log_id);
-    let records = position.next_offset.saturating_sub(position.first_offset);
-    // Writing to a string can't fail.
-    let _ =
-        writeln!(text, "offsets            {}..{} ({records} records)", position.first_offset, position.next_offset);
-    if records > 0 {
-        let (first, last) = (position.first_append_time_us, position.last_append_time_us);
-        let _ = writeln!(text, "appended           {} to {}", units::show_moment(first), units::show_moment(last));
-    }
-    let _ = writeln!(text, "stored             {} bytes on this node", position.stored_bytes);
-    text + settings_text(log.config.get_or_default()).as_str()
-}
-
-/// Returns the JSON object. Timestamps are null if the log is empty.
-fn to_json(log: &LogInfo) -> serde_json::Value {
-    let (position, config) = (log.position.get_or_default(), log.config.get_or_default());
-    let time = |time_us: u64| (position.next_offset > position.first_offset).then_some(time_us);
-    json!({
-        "log": log.name,
-        "log_id": log.log_id,
-        "first_offset": position.first_offset,
-        "next_offset": position.next_offset,
-        "first_append_time_us": time(position.first_append_time_us),
-        "last_append_time_us": time(position.last_append_time_us),
-        "stored_bytes": position.stored_bytes,
-        "max_record_bytes": config.max_record_bytes.unwrap_or_default(),
-        "max_request_bytes": config.max_request_bytes.unwrap_or_default(),
-        "min_retained_bytes": config.min_retained_bytes.unwrap_or_default(),
-        "retention_ms": ms_of_duration(&config.retention_age),
-    })
-}
-
-fn settings_of(log: &LogInfo) -> String {
-    format!("log {}\n{}", log.name, settings_text(log.config.get_or_default()))
-}
-
-fn settings_text(config: &LogConfig) -> String {
-    let bytes = match config.min_retained_bytes.unwrap_or_default() {
-        0 => "all".to_owned(),
-        bytes => format!("at least {bytes} bytes"),
-    };
-    let age = match ms_of_duration(&config.retention_age) {
-        0 => "for ever".to_owned(),
-        ms => format!("{} s", ms as f64 / 1000.0),
-    };
-    format!(
-        "kept by size       {bytes}\nkept by age        {age}\nlargest record     {} bytes\nlargest request    {} bytes\n",
-        config.max_record_bytes.unwrap_or_default(),
-        config.max_request_bytes.unwrap_or_default()
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pb::v1::LogPosition;
 
     #[test]
-    fn describes_a_log() {
-        let position = LogPosition {
-            first_offset: 3,
-            next_offset: 5,
-            first_append_time_us: 951_827_415_250_000,
-            last_append_time_us: 951_827_415_250_001,
-            stored_bytes: 4096,
-            ..LogPosition::default()
-        };
-        let config = LogConfig {
-            retention_age: Some(Duration::from_millis(1500).into()).into(),
-            max_record_bytes: Some(1024),
-            ..LogConfig::default()
-        };
-        let log = LogInfo {
-            name: "default".into(),
-            log_id: "0000000000c0ffee".into(),
-            position: Some(position).into(),
-            config: Some(config).into(),
-            ..LogInfo::default()
-        };
-        assert_eq!(
-            described(&log),
-            "log default (0000000000c0ffee)\n\
-             offsets            3..5 (2 records)\n\
-             appended           2000-02-29T12:30:15.250000Z to 2000-02-29T12:30:15.250001Z\n\
-             stored             4096 bytes on this node\n\
-             kept by size       all\n\
-             kept by age        1.5 s\n\
-             largest record     1024 bytes\n\
-             largest request    0 bytes\n"
-        );
+    fn a_trim_ends_at_an_offset_or_at_the_end() {
         assert_eq!((parse_before("latest"), parse_before("7")), (Ok(Before::Latest), Ok(Before::Offset(7))));
         assert!(parse_before("x").is_err());
+    }
+
+    #[test]
+    fn settings_and_labels_return_to_their_defaults_by_name() {
+        assert_eq!(default_path("retention-age"), Ok("retention_age".to_owned()));
+        assert_eq!(default_path("retention-bytes"), Ok("min_retained_bytes".to_owned()));
+        assert_eq!(default_path("labels"), Ok("labels".to_owned()));
+        assert_eq!(default_path("label.team"), Ok("labels.team".to_owned()));
+        assert!(default_path("x").is_err() && default_path("label.").is_err());
     }
 }

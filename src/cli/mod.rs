@@ -22,11 +22,14 @@ pub mod subcommand;
 pub mod auth;
 pub mod certs;
 pub mod cluster;
+pub mod cluster_set;
 pub mod completion;
 pub mod config_cmd;
 pub mod consume;
 pub mod dump;
 pub mod log_admin;
+pub mod log_create;
+pub mod log_delete;
 pub mod log_list;
 pub mod node;
 pub mod produce;
@@ -38,6 +41,8 @@ pub mod version;
 
 mod encode;
 mod lines;
+mod log_settings;
+mod log_show;
 mod output;
 mod pipeline;
 mod progress;
@@ -55,7 +60,7 @@ const SUBCOMMANDS: &[Entry] = &[
     Entry::of::<produce::Args>(),
     Entry::of::<consume::Args>(),
     Entry::of::<status::Args>(),
-    Entry::group("log", "Inspect and change logs", LOG_SUBCOMMANDS),
+    Entry::group("log", "Create, inspect, change and delete logs", LOG_SUBCOMMANDS),
     Entry::group("cluster", "Inspect and administer the cluster", CLUSTER_SUBCOMMANDS),
     Entry::group("node", "Inspect the nodes", NODE_SUBCOMMANDS),
     Entry::group("data", "Check and read the data directory of a stopped node", DATA_SUBCOMMANDS),
@@ -68,16 +73,23 @@ const SUBCOMMANDS: &[Entry] = &[
 ];
 
 const LOG_SUBCOMMANDS: &[Entry] = &[
+    Entry::of::<log_create::CreateArgs>(),
     Entry::of::<log_list::ListArgs>(),
     Entry::of::<log_admin::InfoArgs>(),
     Entry::of::<log_admin::SetArgs>().formerly(&["configure"]),
     Entry::of::<log_admin::TrimArgs>(),
+    Entry::of::<log_delete::DeleteArgs>(),
+    Entry::of::<log_delete::UndeleteArgs>(),
     Entry::of::<verify::Args>().hidden(),
     Entry::of::<dump::Args>().hidden(),
 ];
 
-const CLUSTER_SUBCOMMANDS: &[Entry] =
-    &[Entry::of::<cluster::InfoArgs>(), Entry::of::<status::Args>(), Entry::of::<cluster::UpgradeArgs>()];
+const CLUSTER_SUBCOMMANDS: &[Entry] = &[
+    Entry::of::<cluster::InfoArgs>(),
+    Entry::of::<status::Args>(),
+    Entry::of::<cluster_set::SetArgs>(),
+    Entry::of::<cluster::UpgradeArgs>(),
+];
 
 const DATA_SUBCOMMANDS: &[Entry] = &[Entry::of::<verify::Args>(), Entry::of::<dump::Args>()];
 

@@ -122,7 +122,7 @@ fn described(addr: &str, node: &GetNodeResponse, verbose: bool) -> String {
             group.commit_index.to_string(),
             format!("{}..{}", group.first_offset, group.next_offset),
             group.stored_bytes.to_string(),
-            table::note(node, group),
+            table::note(node, Some(group)),
         ]
     }));
     text += &output::columns(&rows);

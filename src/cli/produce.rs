@@ -20,6 +20,7 @@ use super::subcommand::{Process, Subcommand};
 use super::{interrupt, progress, units};
 use crate::client::{Client, ClientError, Retry};
 use crate::pb::v1::Record;
+use crate::reason::ErrorReason;
 use crate::types::LogId;
 
 /// The maximum of record bytes in one request. It is large enough to make the cost per message negligible.
@@ -321,6 +322,9 @@ fn limits(client: &Client, log: &str, timeout: Duration) -> Result<Limits, Failu
             Err(error) if error.status().is_some_and(|s| s.code == grpcio::RpcStatusCode::PERMISSION_DENIED) => {
                 break (None, RECORD_BYTES_MAX, REQUEST_BYTES_MAX);
             }
+            Err(error) if error.status().is_some_and(|s| s.reason == ErrorReason::NoSuchLog.code()) => {
+                break of_new_log(client).ok_or_else(|| Failure::of_call(client.addr(), &error))?;
+            }
             // Temporary, for example an election, or a node that is joining.
             Err(error) if is_temporary(&error) && begin.elapsed() < timeout => {
                 log::info!("{}: {error}; trying again", client.addr());
@@ -335,6 +339,15 @@ fn limits(client: &Client, log: &str, timeout: Duration) -> Result<Limits, Failu
         record_bytes: (record_bytes_max as usize).min(request_bytes_max as usize),
         request_bytes: REQUEST_BYTES.min(request_bytes_max as usize),
     })
+}
+
+/// Returns the limits of a log that the first append creates; `None` if the cluster creates none.
+fn of_new_log(client: &Client) -> Option<(Option<String>, u32, u32)> {
+    let settings = client.get_cluster().ok()?.settings.unwrap_or_default();
+    let config = settings.log_defaults.unwrap_or_default();
+    let (record, request) = (config.max_record_bytes, config.max_request_bytes);
+    let limits = (None, record.unwrap_or(RECORD_BYTES_MAX), request.unwrap_or(REQUEST_BYTES_MAX));
+    settings.create_on_append.unwrap_or_default().then_some(limits)
 }
 
 /// Returns true if the node itself reported a temporary failure. A broken connection does not count.

@@ -3,12 +3,13 @@
 use bytes::Bytes;
 
 use super::encode::read_json;
+use super::units;
 use crate::pb::v1::{Header, Record};
 
 /// The maximum bytes of an encoded tag and length.
 const FIELD_BYTES: usize = 6;
-/// The maximum overhead of an encoded record: offset, term, time, type, and its own tag and length.
-const RECORD_BYTES: usize = 10 + 10 + 9 + 4 * FIELD_BYTES;
+/// The maximum overhead of an encoded record: offset, term, both times, type, and its own tag and length.
+const RECORD_BYTES: usize = 10 + 10 + 9 + 9 + 4 * FIELD_BYTES;
 
 /// One byte of a record becomes at most this many bytes of JSON, as in `\u0000`.
 const JSON_FACTOR: usize = 6;
@@ -20,7 +21,7 @@ pub enum InputFormat {
     /// The value of a record
     #[default]
     Lines,
-    /// A JSON object, as `consume --format json` writes it; offset, term and time are ignored
+    /// A JSON object, as `consume --format json` writes it; offset, term and append time are ignored
     Json,
 }
 
@@ -43,6 +44,9 @@ pub struct RecordArgs {
     /// Type of every record, a number that only your application interprets
     #[arg(long = "type", value_name = "N", default_value_t = 0)]
     kind: u32,
+    /// Event time of every record, like 2026-01-31T12:00:00Z; the log keeps it beside the append time
+    #[arg(long, value_name = "TIME", value_parser = units::moment)]
+    client_time: Option<u64>,
 }
 
 fn parse_header(text: &str) -> Result<(String, String), String> {
@@ -60,7 +64,8 @@ impl RecordArgs {
         match self.format {
             InputFormat::Json if whole => Err("--format json does not go with --whole".to_owned()),
             InputFormat::Json if *self != plain => {
-                Err("--format json does not go with --key, --key-separator, --header and --type".to_owned())
+                Err("--format json does not go with --key, --key-separator, --header, --type and --client-time"
+                    .to_owned())
             }
             InputFormat::Json | InputFormat::Lines => Ok(()),
         }
@@ -86,7 +91,8 @@ impl RecordArgs {
             value: Bytes::copy_from_slice(value.as_bytes()),
             ..Header::default()
         });
-        Ok(Record { key, value, type_: self.kind, headers: headers.collect(), ..Record::default() })
+        let (type_, client_time_us) = (self.kind, self.client_time);
+        Ok(Record { key, value, type_, headers: headers.collect(), client_time_us, ..Record::default() })
     }
 
     /// Returns the maximum length of a line whose record has at most `record_bytes_max` bytes of key, value and
@@ -123,7 +129,9 @@ mod tests {
         let record = args.record(Bytes::copy_from_slice(line.as_bytes())).expect("a record");
         let headers: Vec<(&str, &[u8])> = record.headers.iter().map(|h| (h.name.as_str(), &h.value[..])).collect();
         let (value, key) = (&record.value[..], record.key.as_deref());
-        let bytes = encode_record(&mut Vec::new(), &RecordFields { value, kind: record.type_, key, headers: &headers });
+        let Record { type_: kind, client_time_us, .. } = record;
+        let fields = RecordFields { value, kind, key, headers: &headers, client_time_us };
+        let bytes = encode_record(&mut Vec::new(), &fields);
         assert!(bytes <= stored_bytes(&record), "{line:?}");
         assert!(line.len() <= args.line_bytes_max(content_bytes(&record)), "{line:?}");
         record
@@ -151,12 +159,13 @@ mod tests {
             key: Some(String::new()),
             header: vec![parse_header("a=b=c").expect("one"), parse_header("a=").expect("one")],
             kind: u32::MAX,
+            client_time: Some(7),
             ..RecordArgs::default()
         };
         let made = record(&args, "line");
         assert_eq!((made.key.as_deref(), made.type_), (Some(&b""[..]), u32::MAX));
         assert_eq!((made.headers[0].name.as_str(), &made.headers[0].value[..]), ("a", &b"b=c"[..]));
-        assert_eq!(made.headers.len(), 2);
+        assert_eq!((made.headers.len(), made.client_time_us), (2, Some(7)));
         record(&args, &"x".repeat(20_000));
         assert_eq!(content_bytes(&made), 4 + 1 + 3 + 1);
         assert!(parse_header("a").is_err());
@@ -169,6 +178,7 @@ mod tests {
         assert_eq!(json.check(false), Ok(()));
         assert!(json.check(true).is_err());
         assert!(RecordArgs { kind: 1, ..json.clone() }.check(false).is_err());
+        assert!(RecordArgs { client_time: Some(1), ..json.clone() }.check(false).is_err());
         assert!(RecordArgs { key: Some("a".into()), ..json.clone() }.check(false).is_err());
         let line = format!("{{\"value\":\"{}\"}}", "\\u0000".repeat(1000));
         let record = json.record(line.clone().into()).expect("a record");

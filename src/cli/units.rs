@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use protobuf::MessageField;
 use protobuf::well_known_types::duration::Duration as PbDuration;
+use protobuf::well_known_types::timestamp::Timestamp;
 
+use crate::calendar::days_since_1970;
+pub use crate::calendar::rfc3339 as show_moment;
 use crate::types::{LogId, LogName};
 
 /// Parses a number of bytes, which may end in KiB, MiB, GiB or TiB.
@@ -70,6 +74,18 @@ pub fn switch(text: &str) -> Result<bool, String> {
     }
 }
 
+/// Parses a switch on the command line.
+///
+/// # Errors
+/// The expected form.
+pub fn on_or_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("expected on or off".to_owned()),
+    }
+}
+
 /// Parses the name of a log. An empty name is that of the default log.
 ///
 /// # Errors
@@ -109,36 +125,17 @@ pub fn moment(text: &str) -> Result<u64, String> {
     u64::try_from(us).map_err(|_| "expected a time since 1970".to_owned())
 }
 
-/// Formats Unix microseconds as a time in UTC.
-pub fn show_moment(us: u64) -> String {
-    let seconds = us / 1_000_000;
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // The inverse of `days_since_1970`, with years that start in March, in eras of 400 years.
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:06}Z", us % 1_000_000)
-}
-
-/// Returns the days from 1970-01-01 to a date of the Gregorian calendar, for years from 0 (H. Hinnant,
-/// "chrono-compatible low-level date algorithms").
-fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let of_year = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
-}
-
 /// Converts protobuf's type to milliseconds. A negative duration counts as 0.
 pub fn ms_of_duration(duration: &PbDuration) -> u64 {
     let seconds = u64::try_from(duration.seconds).unwrap_or(0);
     seconds.saturating_mul(1000).saturating_add(u64::try_from(duration.nanos).unwrap_or(0) / 1_000_000)
+}
+
+/// Converts protobuf's type to Unix microseconds; `None` if it is absent.
+pub fn us_of_timestamp(time: &MessageField<Timestamp>) -> Option<u64> {
+    let time = time.as_ref()?;
+    let seconds = u64::try_from(time.seconds).unwrap_or(0);
+    Some(seconds.saturating_mul(1_000_000).saturating_add(u64::try_from(time.nanos).unwrap_or(0) / 1000))
 }
 
 /// Formats a rounded duration.

@@ -213,16 +213,10 @@ mod tests {
         let blank = verify(&disk, dir.path()).expect("a report");
         assert!(to_text(&blank).ends_with(": blank, nothing to check\nclean\n"), "{}", to_text(&blank));
         let data = DataDir::open(&disk, dir.path()).expect("a data directory");
-        GroupLog::create(&disk, &data.groups_dir(), GroupId(0), &LogOptions::default(), Genesis::Founder(NodeId(5)))
-            .expect("a group");
-        data.store(&NodeFile {
-            node_id: NodeId(5),
-            node_name: NodeName::new("n1").expect("a name"),
-            cluster_name: None,
-            cluster_id: Some(ClusterId(6)),
-            groups: vec![GroupId(0)],
-        })
-        .expect("stored");
+        let genesis = Genesis::founder(crate::types::ReplicaId(5));
+        GroupLog::create(&disk, &data.groups_dir(), GroupId(0), &LogOptions::default(), genesis).expect("a group");
+        let node = NodeFile::new(NodeId(5), NodeName::new("n1").expect("a name")).with_group(GroupId(0));
+        data.store(&NodeFile { cluster_id: Some(ClusterId(6)), ..node }).expect("stored");
         let args = Args { data_dir: dir.path().to_owned(), output: OutputArgs::default() };
         let refused = run(&args).expect_err("in use");
         assert!(refused.exit == Exit::BadConfig && refused.message.contains("in use"), "{refused}");
@@ -255,11 +249,11 @@ mod tests {
     #[test]
     fn names_a_file_of_a_newer_format() {
         let dir = tempfile::tempdir().expect("a directory");
-        std::fs::write(dir.path().join("node.toml"), "format = 2\nnew = 1\n").expect("written");
+        std::fs::write(dir.path().join("node.toml"), "format = 3\nnew = 1\n").expect("written");
         let args = Args { data_dir: dir.path().to_owned(), output: OutputArgs::default() };
         let refused = run(&args).expect_err("newer");
         assert_eq!(refused.exit, Exit::BadConfig);
-        let end = "node.toml has format 2, newer than what this version of seriatim reads (format 1): start the newer version";
+        let end = "node.toml has format 3, newer than what this version of seriatim reads (format 2): start the newer version";
         assert!(refused.message.ends_with(end), "{refused}");
     }
 }

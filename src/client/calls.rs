@@ -10,10 +10,10 @@ use super::connection::ClientConnection;
 use super::status::ClientError;
 use super::streams::{ConsumeStream, ProduceStream};
 use crate::pb::v1::{
-    Cluster, ConsumeRequest, ConsumeResponse, GetClusterRequest, GetLogRequest, GetNodeRequest, GetNodeResponse,
-    GetServersRequest, GetServersResponse, ListLogsRequest, ListLogsResponse, LogInfo, ProduceRequest, ProduceResponse,
-    RaiseFeatureLevelRequest, RaiseFeatureLevelResponse, Record, TrimLogRequest, TrimLogResponse, UpdateLogRequest,
-    WhoAmIRequest, WhoAmIResponse,
+    Cluster, ConsumeRequest, ConsumeResponse, CreateLogRequest, DeleteLogRequest, GetClusterRequest, GetLogRequest,
+    GetNodeRequest, GetNodeResponse, GetServersRequest, GetServersResponse, ListLogsRequest, ListLogsResponse, LogInfo,
+    ProduceRequest, ProduceResponse, RaiseFeatureLevelRequest, RaiseFeatureLevelResponse, Record, TrimLogRequest,
+    TrimLogResponse, UndeleteLogRequest, UpdateClusterRequest, UpdateLogRequest, WhoAmIRequest, WhoAmIResponse,
 };
 use crate::security::tls;
 
@@ -152,6 +152,14 @@ impl Client {
         Ok(self.connection.stubs().log.get_servers_opt(&request, self.deadline())?)
     }
 
+    /// Creates a log, and returns it.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn create_log(&self, request: &CreateLogRequest) -> Result<LogInfo, ClientError> {
+        Ok(self.connection.stubs().log.create_log_opt(request, self.deadline())?.log.unwrap_or_default())
+    }
+
     /// Returns a log, its settings and its bounds.
     ///
     /// # Errors
@@ -167,6 +175,33 @@ impl Client {
     /// The server's status.
     pub fn list_logs(&self, request: &ListLogsRequest) -> Result<ListLogsResponse, ClientError> {
         Ok(self.connection.stubs().log.list_logs_opt(request, self.deadline())?)
+    }
+
+    /// Deletes a log, and returns it.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn delete_log(&self, request: &DeleteLogRequest) -> Result<LogInfo, ClientError> {
+        Ok(self.connection.stubs().log.delete_log_opt(request, self.deadline())?.log.unwrap_or_default())
+    }
+
+    /// Reverts the deletion of a log, and returns the log.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn undelete_log(&self, log: &str, log_id: &str) -> Result<LogInfo, ClientError> {
+        let request =
+            UndeleteLogRequest { log: log.to_owned(), log_id: log_id.to_owned(), ..UndeleteLogRequest::default() };
+        Ok(self.connection.stubs().log.undelete_log_opt(&request, self.deadline())?.log.unwrap_or_default())
+    }
+
+    /// Changes the settings of the cluster, and returns the cluster.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn update_cluster(&self, request: &UpdateClusterRequest) -> Result<Cluster, ClientError> {
+        let response = self.connection.stubs().cluster.update_cluster_opt(request, self.deadline())?;
+        Ok(response.cluster.unwrap_or_default())
     }
 
     /// Returns the cluster.

@@ -9,13 +9,51 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::catalog::faults::{Fault, broken};
 use crate::doorbell::Doorbell;
 use crate::storage::entry::Entry;
 use crate::storage::reader::ReadError;
 use crate::types::{GroupId, LogIndex};
 
-/// A fetched range: its group, the index of its first entry, and the entries.
-pub type Fetched = (GroupId, LogIndex, Result<Vec<Entry>, ReadError>);
+/// Distinguishes the replicas of one group that this process has had, one after the other: what was requested for an
+/// earlier one must not be reported to a later one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReplicaEpoch(u32);
+
+impl ReplicaEpoch {
+    /// raft numbers a replica's Readies from 1 in each process, so they never need more bits.
+    const READY_BITS: u32 = 40;
+
+    /// Returns the epoch of the next replica.
+    #[must_use]
+    pub fn next(self) -> ReplicaEpoch {
+        ReplicaEpoch(self.0 + 1)
+    }
+
+    /// Returns the number by which the log-writer knows a Ready. A later replica has higher numbers, until 2^24 replicas
+    /// were started.
+    pub fn ticket(self, ready: u64) -> u64 {
+        u64::from(self.0) << ReplicaEpoch::READY_BITS | ready
+    }
+
+    /// Returns the Ready of a ticket; `None` for a ticket of another replica.
+    pub fn ready_of(self, ticket: u64) -> Option<u64> {
+        let ready = ticket & ((1 << ReplicaEpoch::READY_BITS) - 1);
+        let is_own = ticket >> ReplicaEpoch::READY_BITS == self.ticket(0) >> ReplicaEpoch::READY_BITS;
+        (is_own || broken(Fault::EpochIgnored)).then_some(ready)
+    }
+}
+
+/// A fetched range of a group.
+pub struct Fetched {
+    pub group: GroupId,
+    /// The replica that requested it.
+    pub epoch: ReplicaEpoch,
+    /// The index of its first entry.
+    pub low: LogIndex,
+    /// Fails if they can't be read.
+    pub entries: Result<Vec<Entry>, ReadError>,
+}
 
 #[derive(Default)]
 struct Arrived {
@@ -65,5 +103,24 @@ impl Completions {
     pub fn take(&self) -> (BTreeMap<GroupId, u64>, Vec<Fetched>) {
         let arrived = std::mem::take(&mut *self.lock());
         (arrived.persisted, arrived.fetched)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::faults::set;
+
+    #[test]
+    fn a_ticket_belongs_to_one_replica() {
+        for epoch in [0, 1, (1 << 24) - 1, 1 << 24, (1 << 24) + 1].map(ReplicaEpoch) {
+            let ticket = epoch.ticket(17);
+            assert_eq!(epoch.ready_of(ticket), Some(17), "{epoch:?}");
+            assert_eq!(epoch.next().ready_of(ticket), None, "{epoch:?}");
+        }
+        set(Some(Fault::EpochIgnored));
+        assert_eq!(ReplicaEpoch(2).ready_of(ReplicaEpoch(1).ticket(17)), Some(17), "the fault is found");
+        set(None);
+        assert!(ReplicaEpoch(2).ticket(1) > ReplicaEpoch(1).ticket(1 << 39));
     }
 }

@@ -5,10 +5,13 @@
 //! the creation of a replica, which is rare. On each tick the governor performs the actions that the catalog's policy
 //! requests.
 
-mod admission;
+pub(super) mod admission;
+pub(super) mod early;
 mod governor;
 mod host;
 mod lines;
+mod quiet;
+mod receive;
 
 #[cfg(test)]
 mod tests;
@@ -19,34 +22,37 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::TryRecvError;
 
 use self::admission::Admission;
+use self::early::EarlyMessages;
 use self::governor::Governor;
-use self::host::Host;
+use self::host::{Host, StoredReplica};
 use self::lines::GroupLines;
-use super::completions::Completions;
+use self::quiet::QuietGroups;
+use super::completions::{Completions, ReplicaEpoch};
 use super::error::HostError;
-use super::group::TICK_MS;
+use super::group::{self, TICK_MS, cache_bytes_max};
+use super::groups::Groups;
 use super::handle::{ConsensusHandle, ConsensusMsg, INBOX_MESSAGES_MAX, ProposeError, ReadIndexError};
 use super::metrics::ConsensusMetrics;
-use super::peer_inbox::{PeerInbox, is_ordered};
-use super::replica::Groups;
+use super::peer_inbox::PeerInbox;
 use super::sinks::{Outbound, Sinks};
 use super::status::Statuses;
+use crate::catalog::faults::{Fault, broken};
 use crate::catalog::policy::facts::Now;
 use crate::catalog::{CatalogView, Member};
 use crate::clock::{PeerClocks, StampClock, wall_us};
 use crate::doorbell::Doorbell;
+use crate::feature_level::Feature;
 use crate::inbox::{Inbox, inbox};
 use crate::logs::Logs;
 use crate::metrics::Registry;
-use crate::pb::peer::RaftMessage;
 use crate::reply::ReplySender;
 use crate::storage::disk::Disk;
-use crate::storage::log::LogOptions;
+use crate::storage::log::{GroupLog, LogOptions};
 use crate::storage::node::{DataDir, NodeFile};
 use crate::storage::reader::ReadersHandle;
 use crate::storage::scrub::ScrubHandle;
 use crate::thread::{FatalSender, Joiner, Progress, spawn};
-use crate::types::{GroupId, NodeId};
+use crate::types::{GroupId, NodeId, ReplicaId};
 use crate::watermark::HighWatermark;
 use crate::writer::WriterHandle;
 
@@ -69,6 +75,8 @@ pub struct Consensus {
     completions: Completions,
     statuses: Arc<Statuses>,
     progress: Progress,
+    /// Another one for each start of the node.
+    incarnation: u64,
 }
 
 /// What the thread needs from the rest of the program.
@@ -108,7 +116,9 @@ impl Default for Consensus {
         let completions = Completions::new(bell.clone());
         let statuses = Arc::new(Statuses::default());
         let handle = ConsensusHandle::new(outbox, bell.clone(), statuses.clone());
-        Consensus { inbox, handle, bell, completions, statuses, progress: Progress::default() }
+        // The time differs from that of every earlier start, unless the clock was set back; then peers notice a restart late.
+        let incarnation = wall_us();
+        Consensus { inbox, handle, bell, completions, statuses, progress: Progress::default(), incarnation }
     }
 }
 
@@ -154,7 +164,6 @@ impl Consensus {
                 completions: self.completions,
             },
             host: Host {
-                me: parts.me.id,
                 groups_dir: parts.data_dir.groups_dir(),
                 disk: parts.disk,
                 data_dir: parts.data_dir,
@@ -163,8 +172,11 @@ impl Consensus {
                 scrub: parts.scrub,
                 catalog_watermark: parts.catalog_watermark,
                 logs: parts.logs,
+                epoch: ReplicaEpoch::default(),
             },
-            groups: Groups::new(),
+            groups: Groups::default(),
+            quiet: QuietGroups::new(self.incarnation),
+            early: EarlyMessages::default(),
             clock: StampClock::default(),
             peer_clocks: self.handle.peer_clocks().clone(),
             admission: Admission::default(),
@@ -177,9 +189,19 @@ impl Consensus {
         let begun = Instant::now();
         let groups = driver.host.node_file.groups.clone();
         log::info!("recovery begins groups={}", groups.len());
-        for group in groups {
-            driver.host.open(group, &mut driver.groups, &driver.sinks)?;
+        let snapshot = driver.host.data_dir.load_catalog()?;
+        if let Some(snapshot) = &snapshot {
+            driver.governor.restore(snapshot)?;
         }
+        let Host { disk, groups_dir, log_options, .. } = &driver.host;
+        let logs = GroupLog::open_all(disk, groups_dir, groups.keys().copied(), log_options);
+        for ((group, me), opened) in groups.into_iter().zip(logs) {
+            let catalog = snapshot.clone().filter(|_| group == GroupId::CATALOG);
+            let stored =
+                StoredReplica { group, me, leads_at_first: broken(Fault::LeadsAgain), opened: opened?, catalog };
+            driver.host.start(stored, &mut driver.groups, &driver.sinks)?;
+        }
+        driver.governor.host_all(&mut driver.groups, &mut driver.host, &driver.sinks)?;
         driver.perform()?;
         lines::log_recovery(&driver.groups, driver.governor.catalog(), begun.elapsed());
         Ok(driver)
@@ -206,6 +228,8 @@ struct Driver {
     sinks: Sinks,
     host: Host,
     groups: Groups,
+    quiet: QuietGroups,
+    early: EarlyMessages,
     clock: StampClock,
     peer_clocks: PeerClocks,
     admission: Admission,
@@ -245,6 +269,7 @@ impl Driver {
             }
             self.take_completions();
             self.perform()?;
+            self.quiet.obey(&mut self.groups);
             self.host.disk.space().kept();
             self.progress.mark();
         }
@@ -256,7 +281,12 @@ impl Driver {
             let now = Instant::now();
             if now >= self.next_tick {
                 if now - self.next_tick > Duration::from_millis(2 * TICK_MS) {
-                    self.groups.values_mut().for_each(|replica| replica.group.tick_is_late());
+                    self.quiet.ticks_are_late(self.ticks);
+                    for group in self.groups.awake().clone() {
+                        if let Some(replica) = self.groups.get_mut(&group) {
+                            replica.group.tick_is_late();
+                        }
+                    }
                 }
                 self.next_tick = now + self.tick_every();
                 return Event::Tick;
@@ -276,7 +306,8 @@ impl Driver {
     /// Returns the time between two ticks. A node that is the only replica of its groups sends no heartbeats and
     /// holds no elections. It ticks less often, so that an idle machine can sleep.
     fn tick_every(&self) -> Duration {
-        let alone = self.groups.values().all(|replica| replica.group.leads_alone());
+        let leads_alone = |group| self.groups.get(group).is_none_or(|replica| replica.group.leads_alone());
+        let alone = self.groups.awake().iter().all(leads_alone) && self.quiet.is_alone();
         Duration::from_millis(if alone { TICK_ALONE_MS } else { TICK_MS })
     }
 
@@ -284,9 +315,9 @@ impl Driver {
         let now = Instant::now();
         let time_us = self.clock.now(wall_us(), now);
         match message {
-            ConsensusMsg::Propose(proposal, reply) => {
-                let checked = self.governor.check(&proposal, &self.groups, &self.sinks);
-                match (self.groups.get_mut(&proposal.group), checked) {
+            ConsensusMsg::Propose(mut proposal, reply) => {
+                let checked = self.governor.check(&mut proposal, &self.groups, &self.sinks);
+                match (self.quiet.wake(proposal.group, &mut self.groups), checked) {
                     (None, _) => reply.send(Err(ProposeError::NoSuchGroup)),
                     (Some(_), Err(refusal)) => reply.send(Err(refusal)),
                     (Some(replica), Ok(())) => replica.group.propose(proposal, now, time_us, reply),
@@ -295,12 +326,17 @@ impl Driver {
             ConsensusMsg::Command(command, supported, reply) => {
                 self.governor.command(&mut self.groups, &command, supported, now, time_us, reply);
             }
-            ConsensusMsg::ReadIndex(group, deadline, reply) => match self.groups.get_mut(&group) {
+            ConsensusMsg::ReadIndex(group, deadline, reply) => match self.quiet.wake(group, &mut self.groups) {
                 Some(replica) => replica.group.read_index(deadline, now, reply),
                 None => reply.send(Err(ReadIndexError::NoSuchGroup)),
             },
             ConsensusMsg::Unreachable(node) => {
-                self.groups.values_mut().for_each(|replica| replica.group.unreachable(node));
+                // A quiet group sends no messages, so none was lost.
+                for group in self.groups.awake().clone() {
+                    if let Some(replica) = self.groups.get_mut(&group) {
+                        replica.group.unreachable(node);
+                    }
+                }
             }
             ConsensusMsg::SnapshotSent(group, node, arrived) => {
                 if let Some(replica) = self.groups.get_mut(&group) {
@@ -308,8 +344,12 @@ impl Driver {
                 }
             }
             ConsensusMsg::HandOver(reply) => {
-                for replica in self.groups.values_mut() {
-                    replica.group.hand_over();
+                let led: Vec<GroupId> =
+                    self.groups.iter().filter(|(_, replica)| replica.group.leads()).map(|(group, _)| *group).collect();
+                for group in led {
+                    if let Some(replica) = self.quiet.wake(group, &mut self.groups) {
+                        replica.group.hand_over();
+                    }
                 }
                 self.handing_over = Some((reply, now + HAND_OVER_MAX));
                 self.next_tick = now;
@@ -318,38 +358,16 @@ impl Driver {
         }
     }
 
-    /// Steps a peer's message. Messages for groups of which this node has no replica yet are dropped: raft sends them
-    /// again.
-    fn step(&mut self, from: NodeId, message: RaftMessage) {
-        if message.from != from.0 || message.to != self.me.id.0 {
-            let text = format!("a message of {} to {}", NodeId(message.from), NodeId(message.to));
-            return self.admission.log_dropped(from, &text);
-        }
-        let catalog = self.governor.catalog();
-        if !self.admission.admits(from, &message, &self.groups, catalog) {
-            return;
-        }
-        self.lines.record_heard(from, &self.groups, catalog);
-        let group = GroupId(message.group);
-        let Some(replica) = self.groups.get_mut(&group) else { return };
-        if is_ordered(&message) && replica.group.is_behind_with_syncs() {
-            return self.peers.count_dropped();
-        }
-        if let Err(what) = replica.step(message, self.governor.supported()) {
-            self.admission.log_dropped(from, &format!("group {group}: {what}"));
-        }
-    }
-
     fn take_completions(&mut self) {
         let (persisted, fetched) = self.sinks.completions.take();
-        for (group, ready) in persisted {
+        for (group, ticket) in persisted {
             if let Some(replica) = self.groups.get_mut(&group) {
-                replica.group.persisted(ready);
+                replica.synced(ticket);
             }
         }
-        for (group, low, entries) in fetched {
-            if let Some(replica) = self.groups.get_mut(&group) {
-                replica.fetched(low, entries);
+        for fetched in fetched {
+            if let Some(replica) = self.groups.get_mut(&fetched.group) {
+                replica.fetched(fetched);
             }
         }
     }
@@ -360,46 +378,82 @@ impl Driver {
         let wall_us = wall_us();
         self.clock.observe(&self.clocks_of_voters(now), wall_us, now);
         let time_us = self.clock.now(wall_us, now);
-        for replica in self.groups.values_mut() {
+        let allows_quiet = self.governor.allows(Feature::ManyLogs);
+        if allows_quiet {
+            let members = self.governor.catalog().members().map(|member| member.id);
+            self.quiet.tick(self.ticks, self.me.id, members, &mut self.groups, &self.sinks);
+        }
+        let awake = self.groups.awake().clone();
+        for group in &awake {
+            let Some(replica) = self.groups.get_mut(group) else { continue };
+            group::quiet::bound_cache(&mut replica.group, cache_bytes_max(awake.len()));
             replica.group.tick(now);
             replica.write_commit()?;
             // Damage changes the status, but is not an effect.
-            self.statuses.publish(replica.group.status());
+            self.statuses.publish(replica.status());
         }
         // Collected once, for all that follows.
-        let (statuses, replicas) = (self.statuses.all(), self.governor.facts(&self.groups));
+        let statuses = self.statuses.of(&awake);
+        let due = self.groups.due(self.ticks);
+        self.governor.observe(&self.groups, due.iter().copied());
+        self.quiet.correct_activity(&self.groups, &due, self.governor.facts_mut());
         self.lines.log_leaders(&statuses, self.governor.catalog(), &self.me, now);
-        self.metrics.tick(self.ticks, &statuses, &replicas, self.governor.catalog(), self.me.id);
+        self.metrics.tick(self.ticks, &statuses, self.governor.facts(), &self.groups, self.governor.catalog());
         if self.handing_over.is_none() {
             let now = Now { tick: self.ticks, at: now, wall_us: time_us };
-            self.governor.tick(&mut self.groups, &replicas, &self.sinks, now)?;
+            self.governor.tick(&mut self.groups, &due, &self.sinks, now)?;
+            if allows_quiet {
+                self.quiet.let_rest(&awake, self.ticks, &mut self.groups, &self.sinks)?;
+                self.quiet.balance(self.ticks, &mut self.groups);
+                due.difference(&awake).for_each(|group| self.quiet.recheck(*group, &mut self.groups));
+            }
+            if let Some(snapshot) = self.governor.due_snapshot()
+                && let Some(catalog) = self.groups.get_mut(&GroupId::CATALOG)
+            {
+                catalog.snapshot_catalog(snapshot, &self.sinks)?;
+            }
         }
-        let leads = self.groups.values().any(|replica| replica.group.leads() && replica.group.has_other_voters());
+        let leads = |group: &GroupId| {
+            self.groups.get(group).is_some_and(|replica| replica.group.leads() && replica.group.has_other_voters())
+        };
+        let leads = self.groups.awake().iter().any(leads);
         if let Some((reply, _)) = self.handing_over.take_if(|(_, until)| !leads || *until <= now) {
             reply.send(());
         }
         Ok(())
     }
 
-    /// Performs the effects of all groups, until no group has any.
+    /// Performs the effects of all touched groups, until no group has any.
     fn perform(&mut self) -> Result<(), HostError> {
         loop {
-            let mut commands = Vec::new();
-            for replica in self.groups.values_mut() {
+            let mut inputs = Vec::new();
+            let touched = self.groups.take_touched();
+            if touched.is_empty() {
+                return Ok(());
+            }
+            for group in touched {
+                let Some(replica) = self.groups.get_quietly(&group) else { continue };
+                let sent = replica.sent();
                 if let Some(more) = replica.perform_ready(&self.sinks)? {
-                    commands.extend(more);
-                    self.statuses.publish(replica.group.status());
+                    inputs.extend(more);
+                    self.statuses.publish(replica.status());
+                    let (leads, more_sent) = (replica.group.leads(), replica.sent() > sent);
+                    if leads && more_sent && !self.groups.awake().contains(&group) {
+                        self.quiet.wake(group, &mut self.groups);
+                    }
+                    self.quiet.recheck(group, &mut self.groups);
                 }
             }
-            let done = commands.is_empty();
-            if !done {
-                self.governor.apply(&commands, &mut self.groups, &mut self.host, &self.sinks)?;
+            if !inputs.is_empty() {
+                let dropped = self.governor.apply(inputs, &mut self.groups, &mut self.host, &self.sinks)?;
+                self.quiet.forget(&dropped);
+                self.statuses.remove(&dropped);
+                for (from, message) in self.early.take(|group| self.groups.contains_key(&group)) {
+                    self.step(from, message);
+                }
             }
-            if let Some(catalog) = self.groups.get_mut(&GroupId::CATALOG) {
+            if let Some(catalog) = self.groups.get_quietly(&GroupId::CATALOG) {
                 catalog.release();
-            }
-            if done {
-                return Ok(());
             }
         }
     }
@@ -408,7 +462,8 @@ impl Driver {
     fn clocks_of_voters(&self, now: Instant) -> Vec<(NodeId, u64)> {
         let catalog = self.groups.get(&GroupId::CATALOG);
         let mut clocks = self.peer_clocks.now(now);
-        clocks.retain(|(node, _)| catalog.is_some_and(|catalog| catalog.group.votes(*node)));
+        let votes = |node: &NodeId| catalog.is_some_and(|catalog| catalog.group.votes(ReplicaId::of_node(*node)));
+        clocks.retain(|(node, _)| votes(node));
         clocks
     }
 

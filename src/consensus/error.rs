@@ -57,7 +57,8 @@ impl HostError {
                 | ReadError::Trimmed { .. }
                 | ReadError::NewerFrame(_)
                 | ReadError::Io(_)
-                | ReadError::Shortage(_),
+                | ReadError::Shortage(_)
+                | ReadError::Gone,
             )
             | HostError::Catalog(_)
             | HostError::FeatureLevel { .. }

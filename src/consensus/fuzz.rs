@@ -5,13 +5,13 @@ use raft::eraftpb;
 
 use super::conf_change::{ConfChange, ConfChangeKind};
 use super::wire::{message_from_pb, message_to_pb, snapshot_from_raft, snapshot_to_raft};
-use crate::catalog::{Catalog, Command, LogMeta, Member};
+use crate::catalog::{Catalog, Command, LogSettings, Member, NewLog, Origin};
 use crate::fuzz::{Loop, PROTOBUF_FIXED_BYTES};
 use crate::log_state::LogState;
 use crate::pb::peer as pb;
 use crate::storage::entry::{EntryKind, Stamp};
-use crate::storage::log::{Base, ConfState, LogSnapshot};
-use crate::types::{GroupId, LogIndex, NodeId, NodeName, Offset, Term};
+use crate::storage::log::{Base, CatalogState, ConfState, LogSnapshot};
+use crate::types::{GroupId, LogIndex, NodeId, NodeName, Offset, ReplicaId, Term};
 
 #[test]
 fn catalog_command() {
@@ -20,7 +20,11 @@ fn catalog_command() {
     let commands = [
         Command::AddNode(member),
         Command::RemoveNode(NodeId(1)),
-        Command::CreateLog(LogMeta::first(NodeId(1)).expect("a log")),
+        Command::CreateLog(NewLog::of_level_1(NodeId(1), LogSettings::default())),
+        Command::CreateLog(NewLog {
+            origin: Origin::Nodes(vec![NodeId(1), NodeId(2)]),
+            ..NewLog::of_level_1(NodeId(1), LogSettings::default())
+        }),
         Command::Founded(GroupId(1)),
     ];
     let seeds = commands.iter().map(Command::encode).collect();
@@ -28,10 +32,13 @@ fn catalog_command() {
         let Ok(command) = Command::decode(bytes) else { return false };
         assert_eq!(Command::decode(&command.encode()), Ok(command.clone()));
         let mut catalog = Catalog::default();
-        catalog.apply(command.clone());
+        catalog.apply(&command, 5);
         let once = catalog.clone();
-        catalog.apply(command.clone());
-        assert!(catalog == once || matches!(command, Command::RemoveNode(_)), "applied again it changes nothing");
+        catalog.apply(&command, 5);
+        assert!(
+            catalog == once || matches!(command, Command::RemoveNode(_) | Command::UpdateCluster(..)),
+            "applied again it changes nothing"
+        );
         true
     });
 }
@@ -39,7 +46,7 @@ fn catalog_command() {
 #[test]
 fn conf_change() {
     let kinds = [ConfChangeKind::AddVoter, ConfChangeKind::Remove, ConfChangeKind::AddLearner];
-    let seeds = kinds.map(|kind| ConfChange { kind, node: NodeId(7) }.encode().to_vec()).into();
+    let seeds = kinds.map(|kind| ConfChange { kind, replica: ReplicaId(7) }.encode().to_vec()).into();
     Loop::new("conf_change", seeds).run(|bytes| {
         let Ok(change) = ConfChange::decode(bytes) else { return false };
         assert!(change.encode() == bytes);
@@ -50,10 +57,11 @@ fn conf_change() {
 fn a_snapshot() -> LogSnapshot {
     LogSnapshot {
         base: Base { index: LogIndex(9), term: Term(2), offset: Offset(7), ..Base::default() },
-        conf_state: ConfState { voters: vec![NodeId(1), NodeId(2)], learners: vec![NodeId(3)] },
+        conf_state: ConfState { voters: vec![ReplicaId(1), ReplicaId(2)], learners: vec![ReplicaId(3)] },
         conf_index: LogIndex(4),
         log_state: LogState { first_offset: Offset(3), last_append_time_us: 4 },
         log_state_index: LogIndex(8),
+        catalog: Some(CatalogState { index: LogIndex(11), bytes: vec![1, 2, 3].into() }),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::groups::Groups;
 use super::status::GroupStatus;
 use crate::catalog::Catalog;
 use crate::catalog::policy::facts::Replicas;
@@ -36,14 +37,14 @@ impl ConsensusMetrics {
         }
     }
 
-    /// Updates the metrics. Called on each tick, with what was collected on it.
+    /// Updates the metrics. Called on each tick, with what was collected on it about the groups that are not quiet.
     pub fn tick(
         &mut self,
         tick: u64,
         statuses: &[Arc<GroupStatus>],
         replicas: &Replicas,
+        groups: &Groups,
         catalog: &Catalog,
-        me: NodeId,
     ) {
         for status in statuses {
             let (term, leader) = (status.term, status.leader);
@@ -57,16 +58,17 @@ impl ConsensusMetrics {
             }
         }
         if tick.is_multiple_of(LAG_TICKS) {
-            self.measure_lag(statuses, replicas, catalog, me);
+            self.measure_lag(statuses, replicas, groups, catalog);
         }
     }
 
-    fn measure_lag(&self, statuses: &[Arc<GroupStatus>], replicas: &Replicas, catalog: &Catalog, me: NodeId) {
+    fn measure_lag(&self, statuses: &[Arc<GroupStatus>], replicas: &Replicas, groups: &Groups, catalog: &Catalog) {
         let mut lags: BTreeMap<NodeId, u64> = BTreeMap::new();
         for status in statuses {
-            let progress = replicas.get(&status.group).map(|replica| replica.progress.as_slice()).unwrap_or_default();
-            for follower in progress.iter().filter(|follower| follower.node != me) {
-                *lags.entry(follower.node).or_default() += status.commit_index.0.saturating_sub(follower.matched.0);
+            let Some((facts, replica)) = replicas.get(&status.group).zip(groups.get(&status.group)) else { continue };
+            for follower in facts.progress.iter().filter(|follower| follower.replica != facts.replica) {
+                let node = replica.group.node_of(follower.replica);
+                *lags.entry(node).or_default() += status.commit_index.0.saturating_sub(follower.matched.0);
             }
         }
         // Removes the followers of groups that this node no longer leads.

@@ -9,13 +9,14 @@ use raft::eraftpb::{Entry as RaftEntry, EntryType, Message, MessageType};
 
 use super::bad_message::BadMessage;
 use super::state_change::state_change;
-use crate::catalog::Command;
+use super::wire::snapshot_from_raft;
+use crate::catalog::{Catalog, Command};
 use crate::codes::UnknownCode;
 use crate::feature_level::FeatureRange;
 use crate::log_state::StateChange;
 use crate::storage::entry::{ENTRY_BYTES_MAX, EntryKind, Stamp};
 use crate::storage::payload;
-use crate::types::{GroupId, Term};
+use crate::types::{GroupId, LogIndex, Term};
 
 /// Checks every entry of an append, and the term of a snapshot.
 ///
@@ -28,6 +29,7 @@ pub(super) fn check(group: GroupId, message: &Message, supported: FeatureRange) 
             message.entries.iter().try_for_each(|entry| check_entry(group, entry, supported))
         }
         MessageType::MsgSnapshot if message.get_snapshot().get_metadata().term > message.term => Err(NEWER),
+        MessageType::MsgSnapshot if group == GroupId::CATALOG => check_catalog(message),
         _ => Ok(()),
     }
 }
@@ -42,6 +44,22 @@ fn check_terms(message: &Message) -> Result<(), BadMessage> {
         return Err(BadMessage::Malformed("an entry of an older term than the one before it"));
     }
     if terms().all(|term| term <= message.term) { Ok(()) } else { Err(NEWER) }
+}
+
+/// Checks the catalog of a snapshot before it is stored: it is decoded again at each start. Only a log that begins at its
+/// first entry needs none.
+fn check_catalog(message: &Message) -> Result<(), BadMessage> {
+    let snapshot = snapshot_from_raft(message.get_snapshot())?;
+    match snapshot.catalog {
+        Some(catalog) if catalog.index < snapshot.base.index => {
+            Err(BadMessage::Malformed("a snapshot whose catalog is older than its log"))
+        }
+        Some(catalog) => Ok(Catalog::decode(&catalog.bytes).map(drop)?),
+        None if snapshot.base.index > LogIndex(1) => {
+            Err(BadMessage::Malformed("a snapshot of the catalog's log without the catalog"))
+        }
+        None => Ok(()),
+    }
 }
 
 fn check_entry(group: GroupId, entry: &RaftEntry, supported: FeatureRange) -> Result<(), BadMessage> {

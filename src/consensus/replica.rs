@@ -2,30 +2,33 @@
 //! effects.
 
 mod comparing;
+mod tail;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
+use raft::eraftpb::{Message, MessageType};
 
 use self::comparing::Comparing;
+use self::tail::read_tail;
 use super::compare::Compared;
+use super::completions::{Fetched, ReplicaEpoch};
 use super::error::HostError;
-use super::group::{Answer, Effects, EntryEnd, FETCH_BYTES, FetchRange, Group, GroupConfig, LogWrite};
+use super::group::quiet;
+use super::group::{
+    Answer, CommittedCommand, Effects, EntryEnd, FETCH_BYTES, FetchRange, Group, GroupConfig, LogWrite,
+};
 use super::sinks::Sinks;
+use super::status::GroupStatus;
 use super::{received, wire};
 use crate::catalog::policy::facts::ReplicaFacts;
 use crate::feature_level::FeatureRange;
 use crate::pb::peer::RaftMessage;
-use crate::storage::entry::Entry;
-use crate::storage::log::{GroupLog, HardState, Recovered, SealAge, StorageError};
+use crate::storage::log::{CatalogState, GroupLog, HardState, Recovered, SealAge, StorageError};
+use crate::storage::node::DataDir;
 use crate::storage::reader::{Access, GroupReader, ReadError};
-use crate::types::{GroupId, LogIndex, NodeId, Offset};
+use crate::types::{GroupId, LogIndex, NodeId, Offset, ReplicaId};
 use crate::watermark::{HighWatermark, Visible};
-use bytes::Bytes;
-
-/// This node's replicas.
-pub type Groups = BTreeMap<GroupId, Replica>;
 
 /// This node's replica of one group.
 pub struct Replica {
@@ -45,6 +48,32 @@ pub struct Replica {
     commit_due: bool,
     held: Held,
     comparing: Comparing,
+    /// True while the last heartbeats before the group is quiet are sent.
+    announces_quiet: bool,
+    sent: u64,
+    epoch: ReplicaEpoch,
+    data_dir: Option<Arc<DataDir>>,
+    /// True while the log is deleted.
+    reads_ended: bool,
+}
+
+/// Where a replica comes from.
+#[derive(Clone, Default)]
+pub struct ReplicaOrigin {
+    /// Differs from the epochs of earlier replicas of the group in this process.
+    pub epoch: ReplicaEpoch,
+    /// Only for the catalog's group: where snapshots of the catalog are stored.
+    pub data_dir: Option<Arc<DataDir>>,
+    /// Only for the catalog's group: the newest snapshot of the catalog.
+    pub catalog: Option<CatalogState>,
+}
+
+/// A change of the catalog.
+pub enum CatalogInput {
+    /// A command was committed.
+    Command(CommittedCommand),
+    /// The leader's snapshot replaces the catalog.
+    Snapshot(CatalogState),
 }
 
 /// The new watermark and the answers. For the catalog they wait until its commands are applied.
@@ -56,7 +85,7 @@ struct Held {
 
 impl Replica {
     /// Starts the group of a recovered log. Blocks while it reads every entry that is not applied yet. The catalog is
-    /// replayed from its first entry.
+    /// replayed from its newest snapshot on.
     ///
     /// # Errors
     /// If an entry can't be read, or the recovered state is inconsistent.
@@ -66,10 +95,23 @@ impl Replica {
         mut recovered: Recovered,
         watermark: HighWatermark,
         sinks: &Sinks,
+        origin: ReplicaOrigin,
     ) -> Result<Replica, HostError> {
         let id = config.id;
         if id == GroupId::CATALOG {
-            recovered.applied = recovered.base.index;
+            let snapshot = origin.catalog.as_ref().map_or(LogIndex(0), |catalog| catalog.index);
+            if snapshot < recovered.base.index && recovered.base.index > LogIndex(1) {
+                let base = recovered.base.index;
+                let what = format!(
+                    "the log begins after entry {base}, but the snapshot of the catalog ends with entry {snapshot}: its file is \
+                     missing, or an older copy"
+                );
+                return Err(HostError::State(id, what));
+            }
+            // The snapshot may include entries whose commit index was not synced, or that were never here. Those after the
+            // commit index may even be others, of a leader that was replaced.
+            let committed = recovered.hard_state.commit.min(recovered.last_index);
+            recovered.applied = snapshot.min(committed).max(recovered.base.index);
             // The catalog's commands define which logs exist, so they are applied even before the replica is compared.
             recovered.differing = None;
         }
@@ -82,7 +124,10 @@ impl Replica {
         };
         let append_time_us = recovered.log_state.last_append_time_us;
         let start = EntryEnd { index: recovered.applied, offset: before, append_time_us };
-        let group = Group::new(config, &recovered, start, &tail).map_err(|e| HostError::State(id, e))?;
+        let mut group = Group::new(config, &recovered, start, &tail).map_err(|e| HostError::State(id, e))?;
+        if let Some(catalog) = origin.catalog {
+            group.set_catalog(catalog);
+        }
         watermark.advance(group.visible());
         if let Some(index) = group.suspect() {
             log::warn!(
@@ -106,6 +151,11 @@ impl Replica {
             commit_due: hard_state != recovered.hard_state,
             held: Held::default(),
             comparing,
+            announces_quiet: false,
+            sent: 0,
+            epoch: origin.epoch,
+            data_dir: origin.data_dir,
+            reads_ended: false,
         })
     }
 
@@ -118,7 +168,7 @@ impl Replica {
     ///
     /// # Errors
     /// If the log can't be written. Nothing is acknowledged after that.
-    pub fn perform_ready(&mut self, sinks: &Sinks) -> Result<Option<Vec<Bytes>>, HostError> {
+    pub fn perform_ready(&mut self, sinks: &Sinks) -> Result<Option<Vec<CatalogInput>>, HostError> {
         let mut commands = None;
         while let Some(effects) = self.group.ready() {
             self.perform(effects, sinks, commands.get_or_insert_default())?;
@@ -129,7 +179,9 @@ impl Replica {
             self.comparing.store_difference(&self.group, sinks);
         } else if self.comparing.is_proven_equal(&self.group) {
             self.comparing.clear_suspicion(&mut self.group, sinks);
-            self.watermark.restore();
+            if !self.reads_ended {
+                self.watermark.restore();
+            }
         } else if self.group.is_damaged() {
             // Visible records stay visible, but no more will become visible.
             self.watermark.close();
@@ -168,13 +220,18 @@ impl Replica {
         };
         drop(log);
         if sealed {
-            sinks.writer.sync(self.id, 0);
+            sinks.writer.sync(self.id, self.epoch.ticket(0));
         }
         Ok(())
     }
 
-    fn perform(&mut self, effects: Effects, sinks: &Sinks, commands: &mut Vec<Bytes>) -> Result<(), HostError> {
+    fn perform(&mut self, effects: Effects, sinks: &Sinks, commands: &mut Vec<CatalogInput>) -> Result<(), HostError> {
         if let Some(write) = &effects.write {
+            if let Some(catalog) = write.snapshot.as_ref().and_then(|snapshot| snapshot.catalog.as_ref()) {
+                // Stored first: a log that begins after entry n needs a snapshot that includes it.
+                self.store_catalog(catalog)?;
+                commands.push(CatalogInput::Snapshot(catalog.clone()));
+            }
             self.write(write)?;
         }
         if !self.comparing.compare_written(&mut self.group) {
@@ -205,15 +262,12 @@ impl Replica {
             sync = sync.or(Some(0));
         }
         if let Some(ready) = sync {
-            sinks.writer.sync(self.id, ready);
+            sinks.writer.sync(self.id, self.epoch.ticket(ready));
         }
         for message in effects.messages {
-            let claim = self.comparing.claim_with(&self.group, &message);
-            let (to, mut message) = (NodeId(message.to), wire::message_to_pb(self.id, message));
-            message.claim = claim.as_ref().map(wire::claim_to_pb).into();
-            sinks.outbound.send(to, message);
+            self.send(message, sinks);
         }
-        commands.extend(effects.commands);
+        commands.extend(effects.commands.into_iter().map(CatalogInput::Command));
         self.held.visible = effects.visible.or(self.held.visible);
         self.held.answers.extend(effects.answers);
         if self.id != GroupId::CATALOG {
@@ -223,6 +277,102 @@ impl Replica {
             self.fetch(fetch, sinks);
         }
         Ok(())
+    }
+
+    /// Stores a snapshot of the catalog, and trims the catalog's log up to it. Blocks for a sync.
+    ///
+    /// # Errors
+    /// If the snapshot or the log can't be written.
+    pub fn snapshot_catalog(&mut self, catalog: CatalogState, sinks: &Sinks) -> Result<(), HostError> {
+        self.store_catalog(&catalog)?;
+        let index = catalog.index;
+        self.group.set_catalog(catalog);
+        self.trim(Offset::MAX, index)?;
+        sinks.writer.sync(self.id, self.epoch.ticket(0));
+        Ok(())
+    }
+
+    fn store_catalog(&self, catalog: &CatalogState) -> Result<(), HostError> {
+        match &self.data_dir {
+            Some(data_dir) => Ok(data_dir.store_catalog(catalog)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the waits of readers, because the log was deleted.
+    pub fn end_reads(&mut self) {
+        if !std::mem::replace(&mut self.reads_ended, true) {
+            self.watermark.close();
+        }
+    }
+
+    /// Reverts [`Replica::end_reads`], unless the replica is damaged.
+    pub fn allow_reads(&mut self) {
+        let sound = !self.group.is_damaged() && self.group.suspect().is_none();
+        if std::mem::take(&mut self.reads_ended) && sound {
+            self.watermark.restore();
+        }
+    }
+
+    /// Records that the log-writer has synced what a ticket stands for.
+    pub fn synced(&mut self, ticket: u64) {
+        if let Some(ready) = self.epoch.ready_of(ticket) {
+            self.group.persisted(ready);
+        }
+    }
+
+    fn send(&mut self, message: Message, sinks: &Sinks) {
+        let replica = ReplicaId(message.to);
+        let Some(node) = self.group.nodes().node_of(replica) else {
+            log::debug!("group {}: a message to replica {replica} is dropped: its node is not known", self.id);
+            return;
+        };
+        let claim = self.comparing.claim_with(&self.group, &message);
+        let is_heartbeat = message.get_msg_type() == MessageType::MsgHeartbeat;
+        let quiet = self.announces_quiet && is_heartbeat && message.commit == self.group.last_index().0;
+        let mut message = wire::message_to_pb(self.id, message);
+        message.claim = claim.as_ref().map(wire::claim_to_pb).into();
+        message.quiet = quiet;
+        self.sent += 1;
+        sinks.outbound.send(node, message);
+    }
+
+    /// Returns the number of messages sent so far.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Tells the followers that the group is quiet, in a last heartbeat.
+    ///
+    /// # Errors
+    /// If the log can't be written.
+    pub fn announce_quiet(&mut self, sinks: &Sinks) -> Result<(), HostError> {
+        self.write_commit()?;
+        quiet::send_heartbeats(&mut self.group);
+        self.announces_quiet = true;
+        let performed = self.perform_ready(sinks);
+        self.announces_quiet = false;
+        performed.map(drop)
+    }
+
+    /// Returns true if the commit index is in the log's files.
+    pub fn is_written(&self) -> bool {
+        !self.commit_due
+    }
+
+    /// Returns the node of the leader, as far as this node knows.
+    pub fn leader_node(&self) -> Option<NodeId> {
+        self.group.leader().and_then(|leader| self.group.nodes().node_of(leader))
+    }
+
+    /// Returns the nodes of the other voters.
+    pub fn other_voters(&self) -> impl Iterator<Item = NodeId> {
+        self.group.other_voters().filter_map(|replica| self.group.nodes().node_of(replica))
+    }
+
+    /// Returns the group's status, by the nodes of its replicas.
+    pub fn status(&self) -> GroupStatus {
+        self.group.status().by_node(|replica| self.group.nodes().node_of(replica))
     }
 
     /// Steps a peer's message. `supported` are the feature levels of this node.
@@ -237,7 +387,7 @@ impl Replica {
         // The claim of a node that does not lead proves nothing; `step_with` rejects its message.
         let compares = self.group.compares() && !self.group.leads_another(&message);
         if message.term >= self.group.term().0 && compares {
-            let leader = NodeId(message.from);
+            let leader = ReplicaId(message.from);
             let digest_at = |index| self.log().known_at(index).map(|ours| ours.digest);
             if self.group.acknowledges_others(&message, claim.as_ref(), digest_at) {
                 return Err(format!("an acknowledgement of entries up to {} that are different here", message.index));
@@ -304,7 +454,11 @@ impl Replica {
 
     /// Passes on the entries that a reader thread fetched for a follower. An unreadable entry is logged once. The
     /// leader then hands over leadership to a node that has the entry (`Group::tick`).
-    pub fn fetched(&mut self, low: LogIndex, entries: Result<Vec<Entry>, ReadError>) {
+    pub fn fetched(&mut self, fetched: Fetched) {
+        let Fetched { epoch, low, entries, .. } = fetched;
+        if epoch != self.epoch {
+            return;
+        }
         match entries {
             Ok(entries) => self.group.fetched(low, &entries),
             Err(error @ (ReadError::Damaged(_) | ReadError::NewerFrame(_) | ReadError::Io(_))) => {
@@ -315,7 +469,7 @@ impl Replica {
                 self.group.fetched(low, &[]);
             }
             // Either the follower gets a snapshot, or raft asks again.
-            Err(ReadError::Trimmed { .. } | ReadError::NotCached | ReadError::Shortage(_)) => {
+            Err(ReadError::Trimmed { .. } | ReadError::NotCached | ReadError::Shortage(_) | ReadError::Gone) => {
                 self.group.fetched(low, &[]);
             }
         }
@@ -323,32 +477,14 @@ impl Replica {
 
     /// Fetches old entries on a reader thread. If all reader threads are busy, raft asks again later.
     fn fetch(&self, fetch: FetchRange, sinks: &Sinks) {
-        let (id, reader, completions) = (self.id, self.reader.clone(), sinks.completions.clone());
+        let (group, epoch, low) = (self.id, self.epoch, fetch.low);
+        let (reader, completions) = (self.reader.clone(), sinks.completions.clone());
         let job = Box::new(move || {
-            let entries = reader.entries(fetch.low, fetch.high, FETCH_BYTES, Access::Blocking);
-            completions.fetched((id, fetch.low, entries));
+            let entries = reader.entries(low, fetch.high, FETCH_BYTES, Access::Blocking);
+            completions.fetched(Fetched { group, epoch, low, entries });
         });
         if sinks.readers.run_own(job).is_err() {
-            sinks.completions.fetched((id, fetch.low, Ok(Vec::new())));
+            sinks.completions.fetched(Fetched { group, epoch, low, entries: Ok(Vec::new()) });
         }
     }
-}
-
-/// Reads every entry after the applied one.
-fn read_tail(id: GroupId, reader: &GroupReader, recovered: &Recovered) -> Result<Vec<Entry>, HostError> {
-    let mut tail: Vec<Entry> = Vec::new();
-    let end = recovered.last_index.next();
-    let mut low = recovered.applied.next();
-    while low < end {
-        let more = reader.entries(low, end, FETCH_BYTES, Access::Blocking).map_err(|e| HostError::Read(id, e))?;
-        let Some(last) = more.last() else {
-            return Err(HostError::State(
-                id,
-                format!("entry {low} is missing, the last one is {}", recovered.last_index),
-            ));
-        };
-        low = last.index.next();
-        tail.extend(more);
-    }
-    Ok(tail)
 }

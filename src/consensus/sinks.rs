@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::completions::Completions;
+use super::handle::Proposal;
 use crate::feature_level::FeatureRange;
 use crate::pb::peer::RaftMessage;
 use crate::storage::reader::ReadersHandle;
@@ -15,6 +16,9 @@ pub trait Outbound: Send + Sync {
     /// Queues a message for a peer. Never blocks. If the queue is full, it drops the message and calls
     /// [`super::handle::ConsensusHandle::unreachable`].
     fn send(&self, to: NodeId, message: RaftMessage);
+
+    /// Sends a proposal to the node that leads its group. Never blocks, and the answer is not awaited.
+    fn propose(&self, to: NodeId, proposal: Proposal);
 
     /// The feature levels that a node's binary supported when it last connected to this node. Never blocks.
     fn levels_of(&self, node: NodeId) -> Option<FeatureRange>;

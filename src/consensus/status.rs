@@ -1,11 +1,11 @@
 //! The status of each group that `consensus` publishes: leader, term, positions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use crate::types::{GroupId, LogIndex, NodeId, Term};
+use crate::types::{GroupId, LogIndex, NodeId, ReplicaId, Term};
 
 /// The role of a node in a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,9 +21,10 @@ pub enum Role {
     Learner,
 }
 
-/// The status of one group, as far as this node knows. `consensus` publishes it whenever it changes.
+/// The status of one group, as far as this node knows. `consensus` publishes it whenever it changes. Replicas are named
+/// by their nodes, or within consensus by their own ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GroupStatus {
+pub struct GroupStatus<Id = NodeId> {
     /// The id of the group.
     pub group: GroupId,
     /// The role of this node.
@@ -31,7 +32,7 @@ pub struct GroupStatus {
     /// The newest term this node knows.
     pub term: Term,
     /// The leader of that term.
-    pub leader: Option<NodeId>,
+    pub leader: Option<Id>,
     /// The last entry here.
     pub last_index: LogIndex,
     /// The last entry known as committed.
@@ -40,14 +41,39 @@ pub struct GroupStatus {
     pub applied_index: LogIndex,
     /// The term of that entry.
     pub applied_term: Term,
-    /// The nodes that vote.
-    pub voters: Vec<NodeId>,
-    /// The nodes that replicate the group without a vote.
-    pub learners: Vec<NodeId>,
+    /// The replicas that vote.
+    pub voters: Vec<Id>,
+    /// The replicas without a vote.
+    pub learners: Vec<Id>,
     /// The damage of this replica, in words.
     pub damage: Option<String>,
     /// The leader, and an entry that this node lacks and the leader can't read from its disk.
-    pub stalled: Option<(NodeId, LogIndex)>,
+    pub stalled: Option<(Id, LogIndex)>,
+}
+
+impl GroupStatus<ReplicaId> {
+    /// Names the replicas by their nodes. A replica whose node is not known is left out.
+    pub fn by_node(self, node_of: impl Fn(ReplicaId) -> Option<NodeId>) -> GroupStatus {
+        let nodes = |replicas: Vec<ReplicaId>| {
+            let mut nodes: Vec<NodeId> = replicas.into_iter().filter_map(&node_of).collect();
+            nodes.sort_unstable();
+            nodes
+        };
+        GroupStatus {
+            group: self.group,
+            role: self.role,
+            term: self.term,
+            leader: self.leader.and_then(&node_of),
+            last_index: self.last_index,
+            commit_index: self.commit_index,
+            applied_index: self.applied_index,
+            applied_term: self.applied_term,
+            voters: nodes(self.voters),
+            learners: nodes(self.learners),
+            damage: self.damage,
+            stalled: self.stalled.and_then(|(by, index)| Some((node_of(by)?, index))),
+        }
+    }
 }
 
 /// The newest status of each group of which this node has a replica.
@@ -58,6 +84,19 @@ impl Statuses {
     /// Returns the status of one group.
     pub fn get(&self, group: GroupId) -> Option<Arc<GroupStatus>> {
         self.0.read().get(&group).cloned()
+    }
+
+    /// Returns the statuses of some groups, ordered by id.
+    pub fn of(&self, groups: &BTreeSet<GroupId>) -> Vec<Arc<GroupStatus>> {
+        let all = self.0.read();
+        groups.iter().filter_map(|group| all.get(group).cloned()).collect()
+    }
+
+    /// Removes the statuses of groups that this node no longer has replicas of.
+    pub fn remove(&self, groups: &[GroupId]) {
+        if !groups.is_empty() {
+            self.0.write().retain(|group, _| !groups.contains(group));
+        }
     }
 
     /// Returns the statuses of all groups, ordered by id.

@@ -17,8 +17,8 @@ use crate::log_state::LogState;
 use crate::pb::peer as pb;
 use crate::storage::digest::Digest;
 use crate::storage::entry::{BadEntry, Entry, EntryKind, Stamp};
-use crate::storage::log::{Base, ConfState, LogSnapshot};
-use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
+use crate::storage::log::{Base, CatalogState, ConfState, LogSnapshot};
+use crate::types::{GroupId, LogIndex, Offset, ReplicaId, Term};
 
 /// The upper limit of a peer's terms, indexes and offsets. They count up from 0, and no real cluster reaches it. It
 /// leaves room below the storage's maximum (2^62), so that no message can bring a node to a number that it can't
@@ -115,7 +115,7 @@ fn entry_to_pb(entry: eraftpb::Entry) -> pb::Entry {
             out.kind = WireEntry::ConfChange.code();
             if let Ok(change) = ConfChange::decode(&entry.context) {
                 out.conf_type = change.kind.code();
-                out.conf_node = change.node.0;
+                out.conf_node = change.replica.0;
             }
         }
     }
@@ -132,7 +132,7 @@ fn entry_from_pb(entry: pb::Entry) -> Result<eraftpb::Entry, BadMessage> {
         WireEntry::ConfChange => {
             let kind = ConfChangeKind::try_from(entry.conf_type)?;
             raft.set_entry_type(EntryType::EntryConfChange);
-            raft.context = Bytes::copy_from_slice(&ConfChange { kind, node: NodeId(entry.conf_node) }.encode());
+            raft.context = Bytes::copy_from_slice(&ConfChange { kind, replica: ReplicaId(entry.conf_node) }.encode());
         }
     }
     Ok(raft)
@@ -140,28 +140,35 @@ fn entry_from_pb(entry: pb::Entry) -> Result<eraftpb::Entry, BadMessage> {
 
 /// Converts a conf state to raft's type.
 pub fn conf_to_raft(conf: &ConfState) -> eraftpb::ConfState {
-    let ids = |nodes: &[NodeId]| nodes.iter().map(|n| n.0).collect();
+    let ids = |nodes: &[ReplicaId]| nodes.iter().map(|n| n.0).collect();
     eraftpb::ConfState { voters: ids(&conf.voters), learners: ids(&conf.learners), ..Default::default() }
 }
 
 /// Converts a conf state from raft's type. Joint consensus is never used.
 pub fn conf_from_raft(conf: &eraftpb::ConfState) -> ConfState {
     let ids = |nodes: &[u64]| {
-        let mut nodes: Vec<NodeId> = nodes.iter().map(|n| NodeId(*n)).collect();
+        let mut nodes: Vec<ReplicaId> = nodes.iter().map(|n| ReplicaId(*n)).collect();
         nodes.sort_unstable();
         nodes
     };
     ConfState { voters: ids(&conf.voters), learners: ids(&conf.learners) }
 }
 
-/// Converts a snapshot to raft's type. The fields that raft does not know are encoded in its data: 32 bytes, then the
-/// log state.
+/// The numbers before the log state in the data of raft's snapshot.
+const SNAPSHOT_NUMBERS: usize = 6;
+
+/// Converts a snapshot to raft's type. The fields that raft does not know are encoded in its data: numbers of eight bytes,
+/// the log state, and the state of the catalog.
 pub fn snapshot_to_raft(snapshot: &LogSnapshot) -> Snapshot {
     let mut data = Vec::with_capacity(64);
-    for number in [snapshot.base.offset.0, snapshot.base.digest.0, snapshot.conf_index.0, snapshot.log_state_index.0] {
+    let catalog = snapshot.catalog.clone().unwrap_or_default();
+    let (base, catalog_bytes) = (&snapshot.base, catalog.bytes.len() as u64);
+    let positions = [base.offset.0, base.digest.0, snapshot.conf_index.0, snapshot.log_state_index.0];
+    for number in positions.into_iter().chain([catalog.index.0, catalog_bytes]) {
         data.extend_from_slice(&number.to_le_bytes());
     }
     data.extend_from_slice(&snapshot.log_state.encode());
+    data.extend_from_slice(&catalog.bytes);
     let mut raft_snapshot = Snapshot { data: data.into(), ..Default::default() };
     let metadata = raft_snapshot.mut_metadata();
     metadata.index = snapshot.base.index.0;
@@ -176,11 +183,18 @@ pub fn snapshot_to_raft(snapshot: &LogSnapshot) -> Snapshot {
 /// [`BadMessage`] for anything else.
 pub fn snapshot_from_raft(snapshot: &Snapshot) -> Result<LogSnapshot, BadMessage> {
     const BAD: BadMessage = BadMessage::Malformed("a malformed snapshot");
-    let (numbers, log_state) = snapshot.data.split_at_checked(32).ok_or(BAD)?;
+    let (numbers, states) = snapshot.data.split_at_checked(8 * SNAPSHOT_NUMBERS).ok_or(BAD)?;
     let number = |i: usize| -> u64 {
         numbers[i * 8..i * 8 + 8].iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
     };
     let metadata = snapshot.get_metadata();
+    let catalog_bytes = usize::try_from(number(5)).map_err(|_| BAD)?;
+    let log_state_bytes = states.len().checked_sub(catalog_bytes).ok_or(BAD)?;
+    let (log_state, catalog) = states.split_at_checked(log_state_bytes).ok_or(BAD)?;
+    if number(4) == 0 && !catalog.is_empty() {
+        return Err(BAD);
+    }
+    let catalog = CatalogState { index: LogIndex(number(4)), bytes: snapshot.data.slice_ref(catalog) };
     Ok(LogSnapshot {
         base: Base {
             index: LogIndex(metadata.index),
@@ -192,6 +206,7 @@ pub fn snapshot_from_raft(snapshot: &Snapshot) -> Result<LogSnapshot, BadMessage
         conf_index: LogIndex(number(2)),
         log_state: LogState::decode(log_state).map_err(|_| BAD)?,
         log_state_index: LogIndex(number(3)),
+        catalog: Some(catalog).filter(|catalog| catalog.index.0 != 0),
     })
 }
 
@@ -302,7 +317,7 @@ pub fn claim_from_pb(claim: &pb::LogClaim) -> Claim {
 }
 
 fn snapshot_to_pb(snapshot: &LogSnapshot) -> pb::LogSnapshot {
-    let ids = |nodes: &[NodeId]| nodes.iter().map(|n| n.0).collect();
+    let ids = |nodes: &[ReplicaId]| nodes.iter().map(|n| n.0).collect();
     pb::LogSnapshot {
         index: snapshot.base.index.0,
         term: snapshot.base.term.0,
@@ -316,12 +331,14 @@ fn snapshot_to_pb(snapshot: &LogSnapshot) -> pb::LogSnapshot {
         log_state: Bytes::from(snapshot.log_state.encode()),
         log_state_index: snapshot.log_state_index.0,
         digest: snapshot.base.digest.0,
+        catalog_state: snapshot.catalog.as_ref().map(|catalog| catalog.bytes.clone()).unwrap_or_default(),
+        catalog_index: snapshot.catalog.as_ref().map_or(0, |catalog| catalog.index.0),
         ..Default::default()
     }
 }
 
 fn snapshot_from_pb(snapshot: &pb::LogSnapshot) -> Result<LogSnapshot, BadMessage> {
-    let ids = |nodes: &[u64]| nodes.iter().map(|n| NodeId(*n)).collect();
+    let ids = |nodes: &[u64]| nodes.iter().map(|n| ReplicaId(*n)).collect();
     let (voters, learners) = (&snapshot.conf_state.voters, &snapshot.conf_state.learners);
     if snapshot.index == 0 || voters.is_empty() {
         return Err(BadMessage::Malformed("a snapshot without an index or without voters"));
@@ -333,7 +350,7 @@ fn snapshot_from_pb(snapshot: &pb::LogSnapshot) -> Result<LogSnapshot, BadMessag
     }
     let log_state = LogState::decode(&snapshot.log_state)?;
     check_numbers([snapshot.index, snapshot.term, snapshot.offset, snapshot.conf_index, snapshot.log_state_index])?;
-    check_numbers([log_state.first_offset.0])?;
+    check_numbers([log_state.first_offset.0, snapshot.catalog_index])?;
     Ok(LogSnapshot {
         base: Base {
             index: LogIndex(snapshot.index),
@@ -348,6 +365,8 @@ fn snapshot_from_pb(snapshot: &pb::LogSnapshot) -> Result<LogSnapshot, BadMessag
         conf_index: LogIndex(snapshot.conf_index),
         log_state,
         log_state_index: LogIndex(snapshot.log_state_index),
+        catalog: (snapshot.catalog_index != 0)
+            .then(|| CatalogState { index: LogIndex(snapshot.catalog_index), bytes: snapshot.catalog_state.clone() }),
     })
 }
 
@@ -364,7 +383,7 @@ mod tests {
     fn snapshot() -> pb::RaftMessage {
         let snapshot = LogSnapshot {
             base: Base { index: LogIndex(1), term: Term(1), offset: Offset(1), ..Base::default() },
-            conf_state: ConfState { voters: vec![NodeId(1)], learners: Vec::new() },
+            conf_state: ConfState { voters: vec![ReplicaId(1)], learners: Vec::new() },
             ..LogSnapshot::default()
         };
         let snapshot = protobuf::MessageField::some(snapshot_to_pb(&snapshot));

@@ -32,7 +32,7 @@ impl Leader {
                 match message {
                     ConsensusMsg::Command(command, _, reply) => {
                         let mut new = Catalog::clone(&catalog.get());
-                        new.apply(command);
+                        new.apply(&command, 1);
                         catalog.publish(new);
                         let (offset, index) = (Offset(0), LogIndex(2));
                         reply.send(Ok(Appended { offset, count: 1, term: Term(1), index, append_time_us: 1 }));
@@ -201,7 +201,7 @@ fn a_version_that_is_too_old_for_the_cluster_is_refused_permanently() {
     a.knows(&[a.member()]);
     let _leader = Leader::of(&a);
     a.peers.handle().me().levels.set(FeatureLevel(2));
-    let c = blank(3);
+    let c = Setup { levels: FeatureRange::FIRST, is_member: false, ..Setup::node(3) }.start();
     let members = membership(&c, &[&a.addr]);
     let answer = wait(members.handle().admission()).expect("an answer");
     assert!(refused_for(&answer, Reason::VersionTooOld, "supports feature level 1"), "{answer:?}");

@@ -165,12 +165,15 @@ mod tests {
         let addresses = Addresses::new(view.clone(), PeerRules::without_tls("c"));
         let hello = |node, addr: &str| addresses.record_hello(node, addr, &PeerName::Unproven, FeatureRange::FIRST);
         let mut catalog = Catalog::default();
-        catalog.apply(Command::AddNode(Member {
-            id: NodeId(1),
-            name: NodeName::new("a").expect("a name"),
-            bind_addr: "old:1".to_owned(),
-            rpc_addr: "old:2".to_owned(),
-        }));
+        catalog.apply(
+            &Command::AddNode(Member {
+                id: NodeId(1),
+                name: NodeName::new("a").expect("a name"),
+                bind_addr: "old:1".to_owned(),
+                rpc_addr: "old:2".to_owned(),
+            }),
+            1,
+        );
         view.publish(catalog);
         assert_eq!(addresses.of(NodeId(1)), ["old:1"]);
         assert!(addresses.suggest(NodeId(1), "maybe:1") && hello(NodeId(1), "new:1"));

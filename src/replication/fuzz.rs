@@ -1,5 +1,7 @@
 //! Fuzz loops of what peers send to each other: streams, forwarded work, refusals.
 
+use std::time::{Duration, Instant};
+
 use grpcio::{RpcStatus, RpcStatusCode};
 use protobuf::Message as _;
 
@@ -7,6 +9,9 @@ use super::hello::PeerIdentity;
 use super::outcome::{appended_outcome, read_appended, read_index_outcome, read_read_index};
 use super::proposal::proposal_of;
 use super::refusal::{Reason, Refusal};
+use super::relay::{
+    RelayError, RelayFailure, RelayKind, RelayPackage, RelayPart, RelayedRequest, failure, part_of, response,
+};
 use crate::catalog::Catalog;
 use crate::consensus::handle::{Appended, ProposeError};
 use crate::feature_level::ClusterLevel;
@@ -14,7 +19,7 @@ use crate::fuzz::{Loop, PROTOBUF_FIXED_BYTES};
 use crate::pb::peer as pb;
 use crate::storage::entry::{Entry, EntryKind, Stamp};
 use crate::storage::payload::{RecordFields, encode_record, stamp_records};
-use crate::types::{ClusterId, LogIndex, NodeId, Offset, Term};
+use crate::types::{ClusterId, LogId, LogIndex, LogName, NodeId, Offset, Term};
 
 fn me(node: u64) -> PeerIdentity {
     PeerIdentity {
@@ -130,6 +135,50 @@ fn forward_response() {
             }
             true
         });
+}
+
+/// A decoded request encodes to a message that decodes to the same request.
+#[test]
+fn relay_request() {
+    let now = Instant::now();
+    let seeds = RelayKind::ALL.iter().map(|kind| {
+        let request = RelayedRequest {
+            kind: *kind,
+            package: RelayPackage::SeriatimV1,
+            log: LogName::new("a").expect("a name"),
+            log_id: LogId(7),
+            principal: "root".to_owned(),
+            deadline: Some(now + Duration::from_millis(9)),
+            request: vec![1, 2, 3],
+        };
+        request.message(me(2).hello(NodeId(1)), now).write_to_bytes().expect("encoded")
+    });
+    Loop::new("relay_request", seeds.collect()).memory(400).memory_fixed(PROTOBUF_FIXED_BYTES).run(|bytes| {
+        let Ok(message) = pb::RelayRequest::parse_from_bytes(bytes) else { return false };
+        let Ok(request) = RelayedRequest::of_message(message, now) else { return false };
+        let again = request.message(me(2).hello(NodeId(1)), now);
+        assert_eq!(RelayedRequest::of_message(again, now), Ok(request));
+        true
+    });
+}
+
+#[test]
+fn relay_response() {
+    let failed = RelayFailure { reason: "NO_LEADER".to_owned(), status: vec![1, 2] };
+    let messages = [pb::RelayResponse::default(), response(vec![1, 2, 3]), failure(failed)];
+    let seeds = messages.map(|message| message.write_to_bytes().expect("encoded"));
+    Loop::new("relay_response", seeds.into()).memory(400).memory_fixed(PROTOBUF_FIXED_BYTES).run(|bytes| {
+        let Ok(message) = pb::RelayResponse::parse_from_bytes(bytes) else { return false };
+        let part = part_of(message);
+        let again = match part.clone() {
+            Ok(RelayPart::Accepted) => pb::RelayResponse::default(),
+            Ok(RelayPart::Response(bytes)) => response(bytes),
+            Err(RelayError::Failed(failed)) => failure(failed),
+            Err(other) => panic!("no message says {other:?}"),
+        };
+        assert_eq!(part_of(again), part);
+        true
+    });
 }
 
 /// The details of a status, as another node sends them.

@@ -126,9 +126,9 @@ mod tests {
             let name = NodeName::new(name).expect("a name");
             Member { id: NodeId(id), name, bind_addr: format!("a:{id}"), rpc_addr: format!("b:{id}") }
         };
-        catalog.apply(Command::AddNode(member(3, "gone")));
-        catalog.apply(Command::RemoveNode(NodeId(3)));
-        catalog.apply(Command::AddNode(member(4, "old")));
+        catalog.apply(&Command::AddNode(member(3, "gone")), 1);
+        catalog.apply(&Command::RemoveNode(NodeId(3)), 1);
+        catalog.apply(&Command::AddNode(member(4, "old")), 1);
 
         let check = |hello: &Hello| me(1).check(hello, &catalog).map(|peer| peer.node).map_err(|r| r.reason);
         assert_eq!(check(&me(2).hello(NodeId(1))), Ok(NodeId(2)), "an unknown id of the same cluster");
@@ -145,7 +145,8 @@ mod tests {
         let range = FeatureRange::new(FeatureLevel(1), FeatureLevel(2)).expect("a range");
         let raised = PeerIdentity { levels: ClusterLevel::new(range), ..me(1) };
         raised.levels.set(FeatureLevel(2));
-        let refusal = raised.check(&me(4).hello(NodeId(1)), &catalog).expect_err("too old");
+        let old = PeerIdentity { levels: ClusterLevel::new(FeatureRange::FIRST), ..me(4) };
+        let refusal = raised.check(&old.hello(NodeId(1)), &catalog).expect_err("too old");
         assert_eq!(refusal.reason, Reason::VersionTooOld);
         assert!(refusal.text.contains("and node old (0000000000000004) supports feature level 1"), "{refusal}");
     }

@@ -9,8 +9,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::catalog::policy::voters::CATALOG_VOTERS_MAX;
 use crate::catalog::{Catalog, Command, Conflict, Member, is_address};
-use crate::consensus::handle::{ProposeError, ReadIndexError};
+use crate::consensus::handle::{GroupStatus, ProposeError, ReadIndexError};
 use crate::pb::peer::{self, JoinRequest, JoinResponse};
 use crate::replication::core::MemberCore;
 use crate::replication::guard::AuthorizedPeer;
@@ -89,9 +90,16 @@ fn joining<'a>(core: &MemberCore, catalog: &'a Catalog, asks: &Member) -> Option
     if catalog.member(asks.id).is_some() {
         return None;
     }
-    let groups = || catalog.logs().filter(|log| log.founded).map(|log| log.group).chain([GroupId::CATALOG]);
     let votes = |group, node| core.consensus.status(group).is_none_or(|status| status.voters.contains(&node));
-    catalog.members().find(|m| groups().any(|group| !votes(group, m.id)))
+    // A learner, if the catalog's group has all the voters that it may have.
+    let is_learner =
+        |status: &GroupStatus, node| status.voters.len() >= CATALOG_VOTERS_MAX && status.learners.contains(&node);
+    let in_catalog = |node| {
+        let status = core.consensus.status(GroupId::CATALOG);
+        votes(GroupId::CATALOG, node) || status.is_some_and(|status| is_learner(&status, node))
+    };
+    let in_logs = |node| catalog.logs().filter(|log| log.is_on(node)).all(|log| votes(log.group, node));
+    catalog.members().find(|m| !in_catalog(m.id) || !in_logs(m.id))
 }
 
 /// Returns the refusal of a new node, if it must wait because another one is joining.
@@ -261,8 +269,16 @@ fn refused(catalog: &Catalog, command: &Command, member: &Member) -> Refusal {
                 Conflict::NodeRemoved(_)
                 | Conflict::NoSuchNode(_)
                 | Conflict::LogTaken
+                | Conflict::NameOfLogTaken(_)
+                | Conflict::LogIdTaken(_)
                 | Conflict::NoSuchLog(_)
-                | Conflict::BadLimits(_),
+                | Conflict::Deleted(_)
+                | Conflict::NotDeleted(_)
+                | Conflict::OtherRevision(_)
+                | Conflict::BadLimits(_)
+                | Conflict::BadDefaults(_)
+                | Conflict::BadPlacement
+                | Conflict::TooManyLogs,
             )
             | Ok(_),
             _,

@@ -17,9 +17,11 @@
 //! - A request is forwarded at most once, and never forwarded again by its receiver. If it was not sent, it was not
 //!   appended. If it was sent and is not answered, its outcome is unknown, unless the log of a later leader shows it
 //!   (`settle.rs`).
+//! - A request is relayed only to a node that has a replica of its log, and never relayed again. The client's rights
+//!   are checked by the node that relays it (`relay.rs`).
 //! - Every queue is bounded by bytes or by a count. What happens when it is full is documented at the bound.
 //! - Every number and code that is sent is encoded and decoded from one table: refusal reasons (`reason.rs`),
-//!   refusals of jobs (`outcome.rs`), raft messages and entries (`consensus/wire.rs`). A code that only a newer
+//!   refusals of jobs (`outcome.rs`), relayed methods (`relay.rs`), raft messages and entries (`consensus/wire.rs`). A code that only a newer
 //!   version knows is refused by name, and logged with the node that sent it.
 //!
 //! Parts, in reading order:
@@ -28,8 +30,10 @@
 //! - Sending: `dial` (channels), `link` (one stream), `forward` (work and its callers), `mailbox` (the inbox of a
 //!   peer's thread), `unanswered` (sent jobs without an answer), `outcome` (the answers), `settle` (answers from the
 //!   log), `node` (the state that the threads share), `peer` (one peer's thread), `peers` (all peers).
-//! - Receiving: `core` (this node as a member), `proposal` (a forwarded proposal), `join` (admission), `service` (the
-//!   calls), `listener` (the server).
+//! - Relaying: `relay` (the requests and their answers), `relay_channels` and `relay_answer` (the side of the node
+//!   without a replica), `relay_service` (the side of the node that has one).
+//! - Receiving: `core` (this node as a member), `welcome` (the checks of a caller), `proposal` (a forwarded proposal),
+//!   `join` (admission), `service` (the calls), `listener` (the server).
 //! - `wait`: lets a plain thread wait for futures.
 
 pub mod addresses;
@@ -51,10 +55,15 @@ mod proposal;
 mod reason;
 pub mod refusal;
 mod refusal_log;
+pub mod relay;
+mod relay_answer;
+mod relay_channels;
+mod relay_service;
 pub mod service;
 mod settle;
 mod unanswered;
 pub mod wait;
+mod welcome;
 
 use std::sync::{Arc, OnceLock};
 

@@ -1,6 +1,6 @@
 //! The state that the threads of peers and the service of the peer listener share.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -13,6 +13,8 @@ use crate::replication::addresses::Addresses;
 use crate::replication::dial::Dialer;
 use crate::replication::hello::PeerIdentity;
 use crate::replication::refusal::Refusal;
+use crate::replication::relay::RelayServer;
+use crate::replication::relay_channels::RelayChannels;
 use crate::types::{GroupId, LogIndex, NodeId, Term};
 use crate::watermark::HighWatermark;
 
@@ -32,10 +34,39 @@ pub struct LocalNode {
     pub catalog_watermark: HighWatermark,
     /// The logs of this node's replicas.
     pub logs: Logs,
+    /// The requests that this node relays, and those that others relay to it.
+    pub relays: Relays,
     /// Set while another cluster of the same name answers: a text that names it and says what to do.
     pub rival: Mutex<Option<String>>,
     /// Set once the cluster has rejected this node.
     pub excluded: OnceLock<Refusal>,
+}
+
+/// The two sides of relayed requests.
+#[derive(Default)]
+pub struct Relays {
+    /// The channels to nodes that have replicas.
+    pub channels: RelayChannels,
+    server: Mutex<Option<Arc<dyn RelayServer>>>,
+}
+
+impl Relays {
+    /// Sets what serves the requests that other nodes relay to this one.
+    pub fn set_server(&self, server: Arc<dyn RelayServer>) {
+        *self.server.lock() = Some(server);
+    }
+
+    /// Returns what serves them, if it was set.
+    pub fn server(&self) -> Option<Arc<dyn RelayServer>> {
+        self.server.lock().clone()
+    }
+
+    /// Drops the channels and the server, which would otherwise keep this node's parts alive.
+    pub fn stop(&self) {
+        self.channels.stop();
+        let server = self.server.lock().take();
+        drop(server);
+    }
 }
 
 impl LocalNode {

@@ -60,7 +60,7 @@ pub fn appended_outcome(id: u64, result: Result<Appended, ProposeError>) -> peer
             out.append_time_us = appended.append_time_us;
             return outcome;
         }
-        Err(ProposeError::NotLeader { .. }) => (RefusedJob::NotLeader, 0),
+        Err(ProposeError::NotLeader { leader }) => (RefusedJob::NotLeader, node_number(leader)),
         Err(ProposeError::QueueFull) => (RefusedJob::QueueFull, 0),
         Err(ProposeError::DiskFull) => (RefusedJob::DiskFull, 0),
         Err(ProposeError::TooLarge) => (RefusedJob::TooLarge, 0),
@@ -80,20 +80,29 @@ pub fn appended_outcome(id: u64, result: Result<Appended, ProposeError>) -> peer
 
 /// Encodes the outcome of a read index.
 pub fn read_index_outcome(id: u64, result: Result<LogIndex, ReadIndexError>) -> peer::Outcome {
-    let code = match result {
+    let (code, detail) = match result {
         Ok(index) => {
             let mut outcome = peer::Outcome { id, ..peer::Outcome::default() };
             outcome.set_read_index(index.0);
             return outcome;
         }
-        Err(ReadIndexError::NotLeader { .. }) => RefusedJob::NotLeader,
-        Err(ReadIndexError::Unconfirmed) => RefusedJob::Unconfirmed,
-        Err(ReadIndexError::QueueFull) => RefusedJob::QueueFull,
-        Err(ReadIndexError::NoSuchGroup) => RefusedJob::NoSuchGroup,
-        Err(ReadIndexError::Damaged) => RefusedJob::Damaged,
-        Err(ReadIndexError::Stopping) => RefusedJob::Stopping,
+        Err(ReadIndexError::NotLeader { leader }) => (RefusedJob::NotLeader, node_number(leader)),
+        Err(ReadIndexError::Unconfirmed) => (RefusedJob::Unconfirmed, 0),
+        Err(ReadIndexError::QueueFull) => (RefusedJob::QueueFull, 0),
+        Err(ReadIndexError::NoSuchGroup) => (RefusedJob::NoSuchGroup, 0),
+        Err(ReadIndexError::Damaged) => (RefusedJob::Damaged, 0),
+        Err(ReadIndexError::Stopping) => (RefusedJob::Stopping, 0),
     };
-    refused(id, code, 0)
+    refused(id, code, detail)
+}
+
+/// Encodes the leader in a refusal; 0 if none is known.
+fn node_number(leader: Option<NodeId>) -> u64 {
+    leader.map_or(0, |node| node.0)
+}
+
+fn node_of(detail: u64) -> Option<NodeId> {
+    (detail != 0).then_some(NodeId(detail))
 }
 
 fn refused(id: u64, code: RefusedJob, detail: u64) -> peer::Outcome {
@@ -138,11 +147,10 @@ pub fn read_appended(outcome: peer::Outcome) -> Result<Appended, ProposeError> {
     let next_offset = Offset(refused.detail);
     let Ok(code) = RefusedJob::try_from(refused.code) else { return Err(ProposeError::OutcomeUnknown) };
     Err(match code {
-        RefusedJob::NotLeader
-        | RefusedJob::Dropped
-        | RefusedJob::NoSuchGroup
-        | RefusedJob::Damaged
-        | RefusedJob::Stopping => ProposeError::Dropped,
+        RefusedJob::NotLeader => ProposeError::NotLeader { leader: node_of(refused.detail) },
+        RefusedJob::Dropped | RefusedJob::NoSuchGroup | RefusedJob::Damaged | RefusedJob::Stopping => {
+            ProposeError::Dropped
+        }
         RefusedJob::QueueFull => ProposeError::QueueFull,
         RefusedJob::DiskFull => ProposeError::DiskFull,
         RefusedJob::TooLarge => ProposeError::TooLarge,
@@ -160,7 +168,8 @@ pub fn read_read_index(outcome: peer::Outcome) -> Result<LogIndex, ReadIndexErro
     match outcome.outcome {
         Some(peer::outcome::Outcome::ReadIndex(index)) => Ok(LogIndex(index)),
         Some(peer::outcome::Outcome::Refused(refused)) => Err(match RefusedJob::try_from(refused.code) {
-            Ok(RefusedJob::NotLeader | RefusedJob::NoSuchGroup | RefusedJob::Damaged | RefusedJob::Stopping) => {
+            Ok(RefusedJob::NotLeader) => ReadIndexError::NotLeader { leader: node_of(refused.detail) },
+            Ok(RefusedJob::NoSuchGroup | RefusedJob::Damaged | RefusedJob::Stopping) => {
                 ReadIndexError::NotLeader { leader: None }
             }
             Ok(RefusedJob::QueueFull) => ReadIndexError::QueueFull,
@@ -211,15 +220,12 @@ mod tests {
             ProposeError::PastEnd { next_offset },
             ProposeError::LevelUnsupported { member: NodeId(5) },
             ProposeError::MemberSilent { member: NodeId(5) },
+            ProposeError::NotLeader { leader: None },
+            ProposeError::NotLeader { leader: Some(NodeId(5)) },
         ] {
             assert_eq!(read_appended(appended_outcome(1, Err(same))), Err(same));
         }
-        for not_here in [
-            ProposeError::NotLeader { leader: None },
-            ProposeError::NoSuchGroup,
-            ProposeError::Damaged,
-            ProposeError::Stopping,
-        ] {
+        for not_here in [ProposeError::NoSuchGroup, ProposeError::Damaged, ProposeError::Stopping] {
             assert_eq!(read_appended(appended_outcome(1, Err(not_here))), Err(ProposeError::Dropped));
         }
         let mut newer = refused(1, RefusedJob::Dropped, 0);
@@ -230,8 +236,8 @@ mod tests {
         assert_eq!(read_appended(peer::Outcome::new()), Err(ProposeError::OutcomeUnknown));
 
         assert_eq!(read_read_index(read_index_outcome(1, Ok(LogIndex(5)))), Ok(LogIndex(5)));
-        for same in [ReadIndexError::QueueFull, ReadIndexError::Unconfirmed, ReadIndexError::NotLeader { leader: None }]
-        {
+        let not_leader = [None, Some(NodeId(5))].map(|leader| ReadIndexError::NotLeader { leader });
+        for same in [ReadIndexError::QueueFull, ReadIndexError::Unconfirmed].into_iter().chain(not_leader) {
             assert_eq!(read_read_index(read_index_outcome(1, Err(same))), Err(same));
         }
         assert_eq!(read_read_index(newer), Err(ReadIndexError::Unconfirmed));

@@ -19,9 +19,11 @@ use crate::replication::dial::Dialer;
 use crate::replication::forward::{Forward, NotSent, Work};
 use crate::replication::hello::{PeerIdentity, StreamPeer};
 use crate::replication::mailbox::Mailbox;
-use crate::replication::node::{LocalNode, snapshot_group};
+use crate::replication::node::{LocalNode, Relays, snapshot_group};
 use crate::replication::peer::Peer;
 use crate::replication::refusal::Refusal;
+use crate::replication::relay::{RelayServer, RelayedRequest};
+use crate::replication::relay_answer::RelayAnswer;
 use crate::reply::{ReplyReceiver, reply};
 use crate::security::peer_names::PeerName;
 use crate::thread::{FatalSender, Joiner, spawn};
@@ -74,6 +76,7 @@ impl Peers {
             consensus,
             catalog_watermark,
             logs,
+            relays: Relays::default(),
             rival: Mutex::default(),
             excluded,
         });
@@ -93,6 +96,7 @@ impl Peers {
             running.stopped = true;
             std::mem::take(&mut running.peers)
         };
+        self.handle.0.node.relays.stop();
         peers.values().for_each(|(mailbox, _)| mailbox.stop());
         peers.into_values().for_each(|(_, joiner)| joiner.join());
     }
@@ -178,9 +182,9 @@ impl PeersHandle {
         }
     }
 
-    /// Sends a proposal once to the node that leads its group. The answer is `Dropped` if the proposal was not sent
-    /// or the peer does not lead, and `OutcomeUnknown` if the link is lost after it was sent and no later log shows
-    /// the outcome.
+    /// Sends a proposal once to the node that leads its group. The answer is `Dropped` if the proposal was not
+    /// sent, `NotLeader` with the leader that the peer knows if it does not lead, and `OutcomeUnknown` if the link is
+    /// lost after it was sent and no later log shows the outcome.
     pub fn propose(
         &self,
         to: NodeId,
@@ -192,8 +196,8 @@ impl PeersHandle {
         rx
     }
 
-    /// Requests a read index from the node that leads a group. The answer is `NotLeader` if it does not lead, and
-    /// `Unconfirmed` if it can't be reached. A retry is always safe.
+    /// Requests a read index from the node that leads a group. The answer is `NotLeader` if it does not lead, with
+    /// the leader that it knows, and `Unconfirmed` if it can't be reached. A retry is always safe.
     pub fn read_index(
         &self,
         to: NodeId,
@@ -203,6 +207,26 @@ impl PeersHandle {
         let (tx, rx) = reply();
         self.forward(to, Forward { principal: String::new(), work: Work::ReadIndex(group, deadline, tx) });
         rx
+    }
+
+    /// Relays a request to a node that has a replica of its log. The first part of the answer says whether it has.
+    pub fn relay(&self, to: NodeId, request: &RelayedRequest) -> RelayAnswer {
+        RelayAnswer::open(to, self.0.node.clone(), request)
+    }
+
+    /// Returns true if relayed requests did not reach the node a moment ago.
+    pub fn is_suspect(&self, node: NodeId) -> bool {
+        self.0.node.relays.channels.is_suspect(node)
+    }
+
+    /// Records that the node did not answer a relayed request in time.
+    pub fn suspect(&self, node: NodeId) {
+        self.0.node.relays.channels.failed(node);
+    }
+
+    /// Sets what serves the requests that other nodes relay to this one. Until then they are refused.
+    pub fn serve_relays(&self, server: Arc<dyn RelayServer>) {
+        self.0.node.relays.set_server(server);
     }
 
     fn forward(&self, to: NodeId, forward: Forward) {
@@ -272,6 +296,11 @@ impl Outbound for PeersHandle {
             }
             self.0.node.unreachable(to);
         }
+    }
+
+    fn propose(&self, to: NodeId, proposal: Proposal) {
+        // The caller proposes again if it has no effect.
+        drop(PeersHandle::propose(self, to, "", proposal));
     }
 
     fn levels_of(&self, node: NodeId) -> Option<FeatureRange> {

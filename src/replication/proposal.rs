@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::catalog::{Catalog, Command, LogMeta};
+use crate::catalog::{Catalog, Command, EffectiveSettings};
 use crate::consensus::handle::{Proposal, StreamPosition};
 use crate::pb::peer::Propose;
 use crate::storage::entry::{EntryKind, PayloadForm};
@@ -50,7 +50,7 @@ pub fn proposal_of(
     let form = kind.payload();
     let has_good_records = || match group {
         GroupId::CATALOG => may_be_forwarded(&propose.payload),
-        _ => fits(catalog_now.log(group), &propose.payload),
+        _ => fits(catalog_now, group, &propose.payload),
     };
     if !form.fits(propose.payload.len(), propose.count) || form == PayloadForm::Records && !has_good_records() {
         return Err(BadProposal::BadPayload { group, count: propose.count, bytes: propose.payload.len() });
@@ -71,26 +71,28 @@ pub fn proposal_of(
 }
 
 /// Returns whether the values of the records respect the limits of their log: the forwarding node may not have
-/// checked that. A record in its stored form must be one that every client can read.
-fn fits(log: Option<&LogMeta>, payload: &[u8]) -> bool {
-    let Some(log) = log else { return true };
+/// checked that. A record in its stored form must be one that every client can read. A deleted log takes no records: the
+/// forwarding node may not know yet that it is deleted.
+fn fits(catalog: &Catalog, group: GroupId, payload: &[u8]) -> bool {
+    let Some(meta) = catalog.log(group) else { return true };
+    if meta.deletion.is_some() {
+        return false;
+    }
+    let log = catalog.settings_of(meta);
     let mut sum = 0;
     let record_fits = |record: &[u8]| {
         let value = payload::record_value(record).map_or(usize::MAX, <[u8]>::len);
         sum = value.saturating_add(sum);
-        value <= log.record_bytes_max as usize && record.len() <= LogMeta::STORED_RECORD_BYTES_MAX
+        value <= log.record_bytes_max as usize && record.len() <= EffectiveSettings::STORED_RECORD_BYTES_MAX
     };
     payload::records(payload).map(|record| record.unwrap_or_default()).all(record_fits)
         && sum <= log.request_bytes_max as usize
 }
 
-/// Returns whether every record changes a log's settings or the feature level. No other change of the catalog is
-/// forwarded as an entry: the leader proposes those itself. A command that only a newer version knows is refused and not
-/// appended.
+/// Returns whether every record is a command that other nodes request. No other change of the catalog is forwarded as an
+/// entry: the leader proposes those itself. A command that only a newer version knows is refused and not appended.
 fn may_be_forwarded(records: &[u8]) -> bool {
-    let admitted = |record: &[u8]| {
-        matches!(Command::of_record(record), Ok(Command::ConfigureLog(..) | Command::RaiseFeatureLevel(_)))
-    };
+    let admitted = |record: &[u8]| Command::of_record(record).is_ok_and(|command| command.is_requested());
     payload::records(records).all(|record| record.is_ok_and(admitted))
 }
 
@@ -114,11 +116,16 @@ mod tests {
         encode_record(&mut record, &RecordFields { value: b"no command", ..RecordFields::default() });
         let command = |command| command_proposal(&command).payload.payload();
         let founded = command(Command::Founded(GroupId(1)));
-        let command = command(Command::ConfigureLog(GroupId(1), crate::catalog::LogChange::default()));
+        let command = command(Command::ConfigureLog(GroupId(1), crate::catalog::LogSettings::default()));
         let both = [&command[..], &record[..]].concat();
         let mut catalog = Catalog::default();
-        let first = LogMeta::first(crate::types::NodeId(1)).expect("random");
-        catalog.apply(Command::CreateLog(LogMeta { record_bytes_max: 1024, request_bytes_max: 1500, ..first }));
+        let limits = crate::catalog::LogSettings {
+            record_bytes_max: Some(1024),
+            request_bytes_max: Some(1500),
+            ..crate::catalog::LogSettings::default()
+        };
+        let first = crate::catalog::NewLog::of_level_1(crate::types::NodeId(1), limits);
+        catalog.apply(&Command::CreateLog(first), 1);
         let taken =
             |group, kind, count, payload: &[u8]| proposal_of(group, None, propose(kind, count, payload), &catalog);
 

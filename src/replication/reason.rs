@@ -96,6 +96,8 @@ reasons! {
     TooMany = "TOO_MANY_NODES", RESOURCE_EXHAUSTED, AskAnother;
     /// Another node is joining, and one joins at a time.
     AnotherJoins = "ANOTHER_NODE_JOINS", UNAVAILABLE, PassesSoon;
+    /// This node has no replica of the log whose request the caller relays.
+    NoReplica = "NO_REPLICA", UNAVAILABLE, AskAnother;
     /// A reason that only a newer version knows. The text contains its code.
     Unknown = "UNKNOWN", UNKNOWN, NeedsAChange;
 }

@@ -11,19 +11,19 @@ use std::time::{Duration, Instant};
 use futures::future::{BoxFuture, poll_fn};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, SinkExt as _, StreamExt as _};
-use grpcio::{DuplexSink, RequestStream, RpcContext, Service, UnarySink, WriteFlags};
+use grpcio::{DuplexSink, RequestStream, RpcContext, ServerStreamingSink, Service, UnarySink, WriteFlags};
 
 use crate::consensus::handle::{ProposeError, ReadIndexError};
 use crate::grpc::spawn_guarded;
 use crate::pb::peer::{
-    ForwardRequest, ForwardResponse, Hello, Job, JoinRequest, JoinResponse, Outcome, ReplicateRequest,
-    ReplicateResponse, job,
+    ForwardRequest, ForwardResponse, Job, JoinRequest, JoinResponse, Outcome, RaftMessage, RelayRequest, RelayResponse,
+    ReplicateRequest, ReplicateResponse, job,
 };
 use crate::pb::peer_grpc::{Peer, create_peer};
 use crate::replication::Late;
 use crate::replication::core::MemberCore;
 use crate::replication::guard::{AuthorizedPeer, PeerGuard, host_of};
-use crate::replication::hello::{StreamPeer, check_removed, describe};
+use crate::replication::hello::{StreamPeer, describe};
 use crate::replication::join;
 use crate::replication::levels::levels_of;
 use crate::replication::outcome::{appended_outcome, read_index_outcome};
@@ -32,6 +32,8 @@ use crate::replication::peers::PeersHandle;
 use crate::replication::proposal::proposal_of;
 use crate::replication::refusal::{Reason, Refusal};
 use crate::replication::refusal_log::RefusalLog;
+use crate::replication::relay_service::{CallEnd, relay};
+use crate::replication::welcome::{still_welcome, welcome};
 use crate::thread::FatalSender;
 use crate::types::GroupId;
 
@@ -122,6 +124,29 @@ impl Peer for PeerService {
         spawn_guarded(&ctx, &self.fatal, future);
     }
 
+    fn relay(&mut self, ctx: RpcContext<'_>, request: RelayRequest, mut sink: ServerStreamingSink<RelayResponse>) {
+        let admitted = self.admit(&ctx);
+        let (caller, refusals) = (ctx.peer(), self.refusals.clone());
+        let future = async move {
+            let end = match admitted {
+                Ok((caller, core)) => relay(caller, &core, request, &mut sink).await,
+                Err(refusal) => CallEnd::Refused(refusal),
+            };
+            let _ = match end {
+                CallEnd::Complete => sink.close().await,
+                CallEnd::Gone => Ok(()),
+                CallEnd::Refused(refusal) => {
+                    // Normal: the caller's catalog may be older or newer than the replicas here.
+                    if refusal.reason != Reason::NoReplica {
+                        refusals.log(&format!("a relayed request of {}", host_of(&caller)), &refusal);
+                    }
+                    sink.fail(refusal.status()).await
+                }
+            };
+        };
+        spawn_guarded(&ctx, &self.fatal, future);
+    }
+
     fn join(&mut self, ctx: RpcContext<'_>, request: JoinRequest, sink: UnarySink<JoinResponse>) {
         let admitted = self.guard.check(&ctx);
         let core = self.core();
@@ -166,34 +191,6 @@ async fn finish<Req, Resp>(
     drop(requests);
 }
 
-/// Checks the first request of a stream, and records the peer's address. `alone`: the request contains only the hello.
-fn welcome(
-    core: &MemberCore,
-    caller: &AuthorizedPeer,
-    hello: Option<&Hello>,
-    alone: bool,
-) -> Result<StreamPeer, Refusal> {
-    let hello = hello.filter(|_| alone);
-    let hello =
-        hello.ok_or_else(|| Refusal::new(Reason::Malformed, "the first request does not contain a hello alone"))?;
-    let peer = core.peers.me().check(hello, &core.peers.catalog().get())?;
-    caller.speaks_for(peer.node, &core.peers.node().addresses)?;
-    if !core.peers.record_hello(&peer, &hello.from_addr, caller.name()) {
-        return Err(Refusal::new(Reason::TooMany, "too many nodes that the catalog does not contain"));
-    }
-    Ok(peer)
-}
-
-/// Refuses a peer that, since it opened its stream, was removed, lost its permission, turned out to be another node,
-/// or became too old for the cluster's feature level.
-fn still_welcome(core: &MemberCore, caller: &mut AuthorizedPeer, peer: &StreamPeer) -> Result<(), Refusal> {
-    caller.check()?;
-    caller.speaks_for(peer.node, &core.peers.node().addresses)?;
-    let catalog = core.peers.catalog().get();
-    check_removed(peer.node, &catalog)?;
-    peer.check_level(&core.peers.me().levels, &catalog)
-}
-
 async fn replicate(
     mut caller: AuthorizedPeer,
     core: &MemberCore,
@@ -216,7 +213,9 @@ async fn replicate(
         if let Err(refusal) = still_welcome(core, &mut caller, &peer) {
             return refusal.into();
         }
-        if request.messages.iter().any(|m| m.from != from.0 || m.to != me.0) {
+        // In the catalog's group, replicas have the ids of their nodes. Consensus checks the others.
+        let is_misdirected = |m: &RaftMessage| m.group == GroupId::CATALOG.0 && (m.from != from.0 || m.to != me.0);
+        if request.messages.iter().any(|m| is_misdirected(m) && m.node_heartbeat.is_none()) {
             return Refusal::new(Reason::Malformed, format!("a message that is not from {from} to {me}")).into();
         }
         if request.clock_us > 0 {

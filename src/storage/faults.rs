@@ -80,6 +80,18 @@ pub(crate) enum Fault {
     GroupNotSynced,
     /// A new group's name is not synced.
     GroupNameNotSynced,
+    /// A replica is listed before it is created.
+    ListedBeforeCreated,
+    /// A replica is removed from the list before its directory is renamed.
+    UnlistedBeforeRetired,
+    /// A replica's directory is deleted, and not renamed, before it is removed from the list.
+    DeletedBeforeUnlisted,
+    /// The new name of a replica that was given up is not synced.
+    RetiredNameNotSynced,
+    /// `node.toml` does not contain which replicas the node had before.
+    TombstoneForgotten,
+    /// The catalog's log is trimmed although its snapshot was not stored.
+    CatalogNotStored,
     /// A sealed segment can't be read without its index.
     IndexMustBeRead,
     /// Frames after a bad one are not read.

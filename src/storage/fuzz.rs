@@ -5,7 +5,7 @@ use std::path::Path;
 use protobuf::Message as _;
 
 use crate::fuzz::{Loop, Rng};
-use crate::pb::log as pb;
+use crate::pb::v1 as pb;
 use crate::storage::format::entry::{Entry, EntryKind, Stamp};
 use crate::storage::format::frame::{self, Frame, HEADER_BYTES, Header, NoteKind, Position};
 use crate::storage::format::index::{Index, Key};
@@ -23,7 +23,7 @@ use crate::storage::verify::{Severity, verify};
 use crate::storage::write::log::GroupLog;
 use crate::storage::write::log::tests::batch;
 use crate::storage::write::options::LogOptions;
-use crate::types::{GroupId, LogIndex, NodeId, NodeName, Offset, Term};
+use crate::types::{GroupId, LogIndex, NodeId, NodeName, Offset, ReplicaId, Term};
 
 const SALT: u64 = 0x0102_0304_0506_0708;
 const AT: u64 = 128;
@@ -34,8 +34,14 @@ fn records() -> Vec<Vec<u8>> {
     let all = [
         RecordFields::default(),
         RecordFields { value: b"hello", ..RecordFields::default() },
-        RecordFields { value: &[7; 300], kind: u32::MAX, key: Some(b""), headers: HEADERS },
-        RecordFields { value: b"", kind: 1, key: Some(b"k"), headers: &HEADERS[..1] },
+        RecordFields {
+            value: &[7; 300],
+            kind: u32::MAX,
+            key: Some(b""),
+            headers: HEADERS,
+            client_time_us: Some(u64::MAX),
+        },
+        RecordFields { value: b"", kind: 1, key: Some(b"k"), headers: &HEADERS[..1], client_time_us: Some(0) },
     ];
     let payload = |records: &[RecordFields<'_>]| {
         let mut bytes = Vec::new();
@@ -52,7 +58,7 @@ fn frames() -> Vec<Vec<u8>> {
     let durable = Position { file: 1, at: AT };
     let note = Header::of_note(NoteKind::Synced, durable);
     let entry = Header { term: Term(2), index: LogIndex(3), base_offset: Offset(9), append_time_us: 5, ..note };
-    let hard_state = HardState { term: Term(4), vote: Some(NodeId(5)), commit: LogIndex(6) };
+    let hard_state = HardState { term: Term(4), vote: Some(ReplicaId(5)), commit: LogIndex(6) };
     let (hard_state, vote) = hard_state.to_frame(durable);
     let records = &records()[2];
     let all: [(Header, &[u8]); 7] = [
@@ -264,7 +270,9 @@ fn payload() {
             assert_eq!((record.offset, record.term, record.append_time_us), (9 + i as u64, 2, 5));
             let headers: Vec<(&str, &[u8])> = record.headers.iter().map(|h| (&*h.name, &h.value[..])).collect();
             let key = record.key.as_deref();
-            let fields = RecordFields { value: &record.value, kind: record.type_, key, headers: &headers };
+            let client_time_us = record.client_time_us;
+            let fields =
+                RecordFields { value: &record.value, kind: record.type_, key, headers: &headers, client_time_us };
             payload::encode_record(&mut again, &fields);
         }
         payload::stamp_records(&mut again, Offset(9), Term(2), 5).expect("canonical");
@@ -314,8 +322,7 @@ fn options() -> LogOptions {
 }
 
 fn node() -> NodeFile {
-    let node_name = NodeName::new("a").expect("a name");
-    NodeFile { node_id: NodeId(1), node_name, cluster_name: None, cluster_id: None, groups: vec![GROUP] }
+    NodeFile::new(NodeId(1), NodeName::new("a").expect("a name")).with_group(GROUP)
 }
 
 /// A disk with these files of a group, and `node.toml`.
@@ -337,7 +344,7 @@ fn a_group() -> Vec<(String, Vec<u8>)> {
     let disk = disk_with(&[]);
     let groups = Path::new(DATA).join("groups");
     disk.remove_dir(&groups.join(GROUP.to_string())).expect("nothing there");
-    GroupLog::create(&disk, &groups, GROUP, &options(), Genesis::Founder(NodeId(1))).expect("made");
+    GroupLog::create(&disk, &groups, GROUP, &options(), Genesis::founder(ReplicaId(1))).expect("made");
     let (mut log, _) = GroupLog::open(&disk, &groups, GROUP, &options()).expect("opened");
     for n in 0..16 {
         let value = [n; 500];

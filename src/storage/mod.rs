@@ -6,6 +6,7 @@
 //! ```text
 //!   <data_dir>/
 //!     node.toml, lock                     io/node.rs                 the node's identity and groups
+//!     catalog                             format/catalog_file.rs     the newest snapshot of the catalog
 //!     reserve                             io/space.rs                deleted when the disk is full
 //!     groups/<group id>/                  write/create.rs            created completely or not at all
 //!       manifest                          format/manifest.rs         where the log begins, the durable position, conf state, log state
@@ -48,7 +49,7 @@
 //! re-exported below.
 
 pub mod error;
-mod faults;
+pub(crate) mod faults;
 mod format;
 mod io;
 mod read;
@@ -70,6 +71,7 @@ pub(crate) use self::io::{node, space};
 #[cfg(test)]
 pub(crate) use self::read::damage;
 pub(crate) use self::read::{ahead, block};
+pub(crate) use self::recover::replicas;
 pub(crate) use self::recover::unlisted::check_groups;
 pub(crate) use self::verify::{dump, scrub};
 
@@ -89,8 +91,11 @@ pub(crate) mod reader {
 /// One group's log, for its owner.
 pub mod log {
     pub use super::error::StorageError;
-    pub use super::format::state::{Base, ConfState, Genesis, HardState, LogSnapshot, LogState, Recovered, SealAge};
+    pub use super::format::state::{
+        Base, CatalogState, ConfState, Genesis, HardState, LogSnapshot, LogState, Recovered, SealAge,
+    };
     pub use super::write::log::{Bounds, GroupLog};
     pub use super::write::options::LogOptions;
+    pub use super::write::removal::Removal;
     pub use super::write::sync::{NOTE_BYTES, NOTE_EVERY, QUIET, SyncJob, Urgency};
 }

@@ -5,20 +5,20 @@ use crossbeam_channel::{Receiver, unbounded};
 use super::*;
 use crate::storage::disk::sim::Sim;
 use crate::storage::entry::{Entry, EntryKind, Stamp};
-use crate::storage::log::{Genesis, HardState, LogOptions};
+use crate::storage::log::{Genesis, HardState, LogOptions, QUIET};
 use crate::thread::{Fatal, fatal_channel};
-use crate::types::{LogIndex, NodeId, Term};
+use crate::types::{LogIndex, ReplicaId, Term};
 
 const GROUPS: &str = "/groups";
 
 fn log(sim: &Sim, group: u64) -> SharedLog {
     let (disk, groups, options) = (sim.disk(), Path::new(GROUPS), LogOptions { segment_bytes: 1 << 20 });
-    GroupLog::create(&disk, groups, GroupId(group), &options, Genesis::Founder(NodeId(1))).expect("made");
+    GroupLog::create(&disk, groups, GroupId(group), &options, Genesis::founder(ReplicaId(1))).expect("made");
     Arc::new(Mutex::new(GroupLog::open(&disk, groups, GroupId(group), &options).expect("opened").0))
 }
 
 fn append(log: &SharedLog) {
-    let mut log = lock(log);
+    let mut log = log.lock();
     let bounds = log.bounds();
     let stamp = Stamp {
         kind: EntryKind::Noop,
@@ -82,7 +82,7 @@ fn what_is_reported_survives_a_power_cut() {
         assert!(*seen < ready, "each once, in order, merged");
         *seen = ready;
     }
-    assert_eq!(writer.handle().busy_since(), None);
+    assert_eq!(writer.handle().busy_since(), [None; WRITER_THREADS]);
     sim.power_cut(&mut crate::storage::disk::sim::Rng(1));
     for group in 1..=2 {
         let options = LogOptions { segment_bytes: 1 << 20 };
@@ -99,11 +99,133 @@ fn a_failed_sync_is_final() {
     sim.die_after(Some(0));
     writer.handle().sync(GroupId(1), 1);
     let failure = failures.recv().expect("the failure is reported");
-    assert_eq!(failure.thread, "log-writer");
+    assert_eq!(failure.thread, "log-writer-1");
     sim.die_after(None);
     writer.handle().sync(GroupId(1), 2);
     writer.stop();
     assert!(reported.is_empty(), "nothing is reported after it");
+}
+
+/// The threads share a disk. After a failure of one of them, the others must not report that theirs was fine.
+#[test]
+fn a_failed_sync_ends_every_thread() {
+    let Started { sim, writer, reported, failures, log: _log } = started();
+    let other = log(&sim, 2);
+    writer.handle().register(GroupId(2), other.clone());
+    sim.die_after(Some(0));
+    writer.handle().sync(GroupId(1), 1);
+    assert_eq!(failures.recv().expect("the failure is reported").thread, thread_name(1));
+    sim.die_after(None);
+    append(&other);
+    writer.handle().sync(GroupId(2), 1);
+    writer.stop();
+    assert!(reported.is_empty() && failures.is_empty());
+    assert!(!other.lock().is_synced(), "nor did the stop sync it");
+}
+
+#[test]
+fn groups_are_spread_over_the_threads() {
+    let sim = Sim::default();
+    let (fatal, failures) = fatal_channel();
+    let (tx, reported) = unbounded();
+    let report: Report = Arc::new(move |group, _| {
+        tx.send((group, std::thread::current().name().map(str::to_owned))).expect("a listener");
+    });
+    let writer = Writer::start(&sim.disk(), report, WriterMetrics::new(&Registry::default()), &fatal).expect("threads");
+    for group in 0..3 * WRITER_THREADS as u64 {
+        writer.handle().register(GroupId(group), log(&sim, group));
+        writer.handle().sync(GroupId(group), 1);
+    }
+    writer.stop();
+    for (group, thread) in reported.iter() {
+        assert_eq!(thread, Some(thread_name(group.0 as usize % WRITER_THREADS)), "{group}");
+    }
+    assert!(failures.is_empty());
+}
+
+/// The files of a dropped replica are renamed next, and its group may get another replica whose numbers begin again.
+#[test]
+fn after_unregister_nothing_uses_or_reports_the_log() {
+    let sim = Sim::default();
+    let (fatal, failures) = fatal_channel();
+    let (tx, events) = unbounded();
+    let (resume, resumed) = unbounded::<()>();
+    let told = tx.clone();
+    let report: Report = Arc::new(move |_, _| {
+        told.send("reporting").expect("a listener");
+        resumed.recv().expect("resumed");
+        told.send("reported").expect("a listener");
+    });
+    let writer = Writer::start(&sim.disk(), report, WriterMetrics::new(&Registry::default()), &fatal).expect("threads");
+    let (group, handle) = (GroupId(1), writer.handle());
+    handle.register(group, log(&sim, 1));
+    handle.sync(group, 7);
+    assert_eq!(events.recv(), Ok("reporting"));
+    let unregisters = std::thread::scope(|scope| {
+        let unregisters = scope.spawn(|| {
+            handle.unregister(group);
+            tx.send("unregistered").expect("a listener");
+        });
+        resume.send(()).expect("resumed");
+        unregisters.join()
+    });
+    unregisters.expect("unregistered");
+    assert_eq!(events.try_iter().collect::<Vec<_>>(), ["reported", "unregistered"]);
+    writer.stop();
+    assert!(failures.is_empty());
+}
+
+/// A drain was taken before the log was replaced by that of another replica of the group.
+#[test]
+fn a_drain_does_not_report_for_the_groups_next_replica() {
+    let sim = Sim::default();
+    let (report, reported) = reports();
+    let by_hand = WriterByHand::new(&sim.disk(), report);
+    let (group, handle) = (GroupId(1), by_hand.handle());
+    let old = log(&sim, 1);
+    handle.register(group, old.clone());
+    let drain = vec![Wanted { group, log: old, ready_number: 9 }];
+    handle.unregister(group);
+    handle.register(group, log(&sim, 2));
+    by_hand.worker.act(WriterEvent::Sync(drain), &mut IdleWork::default()).expect("skipped");
+    assert!(reported.is_empty());
+}
+
+#[test]
+fn directories_are_deleted_when_nothing_else_is_due() {
+    let Started { sim, writer, reported, failures, log: _log } = started();
+    let removed = Path::new(GROUPS).join("9.removed-4");
+    drop(log(&sim, 9));
+    sim.disk().rename(&Path::new(GROUPS).join("9"), &removed).expect("renamed");
+    writer.handle().remove_directory(removed.clone());
+    writer.handle().remove_directory(Path::new(GROUPS).join("missing"));
+    writer_synced(&writer, &reported, 1);
+    let deadline = Instant::now() + 5 * QUIET;
+    while sim.disk().list(&removed).expect("listed").is_some() {
+        assert!(Instant::now() < deadline, "the directory was not deleted");
+        std::thread::yield_now();
+    }
+    writer.stop();
+    assert!(failures.is_empty());
+}
+
+/// Under load a file is deleted only every now and then, and each takes at most a part of the thread's time.
+#[test]
+fn deleting_files_takes_a_part_of_the_time() {
+    let sim = Sim::default();
+    let (report, _reported) = reports();
+    let by_hand = WriterByHand::new(&sim.disk(), report);
+    let (group, handle, mut work) = (GroupId(1), by_hand.handle(), IdleWork::default());
+    handle.register(group, log(&sim, 1));
+    handle.remove_directory(Path::new(GROUPS).join("missing"));
+    for overdue in [false, true] {
+        handle.sync(group, 1);
+        let event = by_hand.worker.next_event(&mut work);
+        assert_eq!((matches!(event, WriterEvent::Sync(_)), matches!(event, WriterEvent::Remove)), (!overdue, overdue));
+        work.remove_not_before = Some(Instant::now());
+    }
+    by_hand.worker.act(WriterEvent::Remove, &mut work).expect("removed");
+    assert!(work.removals.is_empty());
 }
 
 #[test]
@@ -126,7 +248,7 @@ fn a_stop_closes_every_log() {
 fn wait_until_noted(log: &SharedLog) {
     let deadline = Instant::now() + 5 * QUIET;
     loop {
-        let log = lock(log);
+        let log = log.lock();
         if log.is_synced() && log.urgency() == Urgency::Nothing {
             return;
         }
@@ -174,21 +296,22 @@ fn an_idle_log_is_noted_once_after_a_commit_without_a_sync_request() {
     let Started { sim, writer, reported, failures: _failures, log } = started();
     writer_synced(&writer, &reported, 1);
     let commit = HardState { term: Term(1), commit: LogIndex(2), ..HardState::default() };
-    lock(&log).append_hard_state(&commit).expect("appended");
-    assert!(!lock(&log).is_synced());
+    log.lock().append_hard_state(&commit).expect("appended");
+    assert!(!log.lock().is_synced());
     wait_until_noted(&log);
-    let stored = lock(&log).stored_bytes();
+    let stored = log.lock().stored_bytes();
     let changes = sim.changes();
     // Another log is registered, and its manifest is written a second later. By then all other due work is done.
-    let other = self::log(&sim, 2);
+    let same_thread = 1 + WRITER_THREADS as u64;
+    let other = self::log(&sim, same_thread);
     let made = sim.changes();
     append(&other);
     let written = sim.changes();
-    writer.handle().register(GroupId(2), other.clone());
+    writer.handle().register(GroupId(same_thread), other.clone());
     wait_until_noted(&other);
     let changed = sim.changes() - written;
     assert!(changed < 10 && made > changes, "one sync, one manifest: {changed} changes");
-    assert_eq!(lock(&log).stored_bytes(), stored, "and nothing is written for it");
+    assert_eq!(log.lock().stored_bytes(), stored, "and nothing is written for it");
 }
 
 /// Under steady load the log is never idle: its manifest is written after some seconds nevertheless, and no report
@@ -244,12 +367,14 @@ fn an_overdue_manifest_without_space_stays_due() {
     let (group, log) = (GroupId(1), log(&sim, 1));
     by_hand.handle().register(group, log.clone());
     let worker = &by_hand.worker;
-    let mut manifests = ManifestWrites::default();
+    let mut work = IdleWork::default();
     append(&log);
-    worker.act(WriterEvent::Sync(BTreeMap::from([(group, 1)])), &mut manifests).expect("synced");
+    worker
+        .act(WriterEvent::Sync(vec![Wanted { group, log: log.clone(), ready_number: 1 }]), &mut work)
+        .expect("synced");
     for room in [false, true] {
         sim.no_descriptor(if room { 0 } else { u64::MAX });
-        worker.act(WriterEvent::ManifestOverdue(group), &mut manifests).expect("no failure");
-        assert_eq!((manifests.due.contains_key(&group), lock(&log).urgency() == Urgency::Nothing), (!room, room));
+        worker.act(WriterEvent::ManifestOverdue(group), &mut work).expect("no failure");
+        assert_eq!((work.manifests.due.contains_key(&group), log.lock().urgency() == Urgency::Nothing), (!room, room));
     }
 }

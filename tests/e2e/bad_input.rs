@@ -103,11 +103,11 @@ fn refuses_to_start_on_an_unusable_data_directory() {
     let file = site.path().join("n1/node.toml");
     let text = fs::read_to_string(&file).expect("a file");
     let (body, _) = text.split_once("crc32c").expect("a CRC line");
-    let newer = body.replace("format = 1", "format = 2");
+    let newer = body.replace("format = 2", "format = 3");
     assert_ne!(newer, body);
     let newer = format!("{newer}crc32c = \"{:08x}\"\n", crc32c::crc32c(newer.as_bytes()));
     fs::write(&file, newer).expect("writes");
-    assert_bad_config(&serve(&site, &["--data-dir", "n1"]), &["node.toml", "format", "2"]);
+    assert_bad_config(&serve(&site, &["--data-dir", "n1"]), &["node.toml", "format", "3"]);
 
     // A changed file with the old CRC is damage, and the start fails.
     fs::write(&file, text.replace("groups = [", "groups = [7, ")).expect("writes");
@@ -162,7 +162,7 @@ fn cli_errors_name_the_next_step() {
     let (code, stderr) = run(&["consume", "--from", "0"]);
     assert_eq!((code, stderr.contains("--from earliest")), (Some(1), true), "{stderr}");
     let (code, stderr) = run(&["consume", "--log", "other"]);
-    assert_eq!((code, stderr.contains("default")), (Some(5), true), "{stderr}");
+    assert_eq!((code, stderr.contains("log list")), (Some(5), true), "{stderr}");
     for id in ["12028844426381751448", "xyz", "1"] {
         let (code, stderr) = run(&["consume", "--log-id", id]);
         assert_eq!((code, stderr.contains("16 hexadecimal digits")), (Some(2), true), "{stderr}");

@@ -6,8 +6,9 @@ use futures::executor::block_on;
 use futures::{SinkExt as _, StreamExt as _};
 use grpcio::{CallOption, RpcStatusCode as Code, WriteFlags};
 use seriatim::client::{Client, ClientError};
+use seriatim::feature_level::FeatureRange;
 use seriatim::grpc;
-use seriatim::pb::peer::{Hello, JoinRequest, ReplicateRequest};
+use seriatim::pb::peer::{FeatureLevels, Hello, JoinRequest, ReplicateRequest};
 use seriatim::pb::peer_grpc::PeerClient;
 use seriatim::replication::hello::PROTOCOL_VERSION;
 use seriatim::replication::refusal::{Reason, Refusal};
@@ -72,6 +73,12 @@ fn node_id(client: &Client) -> u64 {
 }
 
 /// Returns a join request of a node that does not exist.
+/// The levels of this program.
+fn levels() -> FeatureLevels {
+    let range = FeatureRange::SUPPORTED;
+    FeatureLevels { min: range.min().0, max: range.max().0, cluster: 1, ..FeatureLevels::default() }
+}
+
 fn invented(n: u64) -> JoinRequest {
     JoinRequest {
         protocol_version: PROTOCOL_VERSION,
@@ -80,6 +87,7 @@ fn invented(n: u64) -> JoinRequest {
         node_name: format!("invented-{n}"),
         bind_addr: format!("192.0.2.1:{}", 1 + n),
         rpc_addr: format!("192.0.2.2:{}", 1 + n),
+        levels: Some(levels()).into(),
         ..JoinRequest::default()
     }
 }
@@ -96,6 +104,7 @@ fn a_stolen_certificate_speaks_only_for_its_own_node() {
         from,
         from_addr: "192.0.2.1:1".into(),
         to: ids[0],
+        levels: Some(levels()).into(),
         ..Hello::default()
     };
     let stolen = TestPeer::new(&cluster.site, &cluster.nodes[0], "n3", &Dialled::Member);

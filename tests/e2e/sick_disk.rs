@@ -28,7 +28,7 @@ fn a_failed_sync_is_final() {
     let (status, log) = fail_under_load(&Fault::SyncError("groups/1/0"));
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.contains("cannot sync") && log.contains("Input/output error"), "{log}");
-    assert!(log.contains("thread log-writer failed"), "{log}");
+    assert!(log.contains("thread log-writer-1 failed"), "{log}");
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_hanging_sync_aborts_the_process() {
     let begin = Instant::now();
     let (status, log) = fail_under_load(&Fault::SyncHang("groups/1/0"));
     assert_eq!(status.signal(), Some(SIGABRT), "{log}");
-    assert!(log.contains("thread log-writer hangs"), "{log}");
+    assert!(log.contains("thread log-writer-1 hangs"), "{log}");
     assert!(begin.elapsed() < TIMEOUT, "not long after hang_max");
 }
 

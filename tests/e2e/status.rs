@@ -6,6 +6,7 @@ use std::process::{Child, Stdio};
 
 use openssl::ssl::{AlpnError, SslAcceptor, SslFiletype, SslMethod, select_next_proto};
 use serde_json::Value;
+use seriatim::pb::v1::{LogConfig, UpdateLogRequest};
 
 use crate::harness::{Cluster, Node, NodeOptions, Outcome, Site, eventually, outcome, record};
 
@@ -53,6 +54,9 @@ fn reports_a_dead_voter_whose_address_another_node_uses() {
     };
     let _new = Node::start(&cluster.site, new);
     let client = cluster.client(0);
+    let config = LogConfig { replicas: Some(4), ..LogConfig::default() };
+    let on_four = UpdateLogRequest { config: Some(config).into(), ..UpdateLogRequest::default() };
+    client.update_log(&on_four).expect("changed");
     eventually("n4 is a voter", || {
         let servers = client.get_servers("default").map_err(|e| e.to_string())?.servers;
         let voters = servers.iter().filter(|server| server.is_voter).count();

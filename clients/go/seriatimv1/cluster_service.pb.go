@@ -10,6 +10,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -226,7 +227,11 @@ type Cluster struct {
 	// The id. Two clusters of the same name have different ones.
 	ClusterId string `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	// What all nodes may use. Rises only by RaiseFeatureLevel.
-	FeatureLevel  uint32 `protobuf:"varint,3,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
+	FeatureLevel uint32 `protobuf:"varint,3,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
+	// The settings, all of them.
+	Settings *ClusterSettings `protobuf:"bytes,4,opt,name=settings,proto3" json:"settings,omitempty"`
+	// Increases with each change of the settings.
+	Revision      uint64 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -282,6 +287,208 @@ func (x *Cluster) GetFeatureLevel() uint32 {
 	return 0
 }
 
+func (x *Cluster) GetSettings() *ClusterSettings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *Cluster) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// The settings of the cluster.
+type ClusterSettings struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The settings of logs that have none of their own. Changes apply to existing logs, too. Labels
+	// have no default.
+	LogDefaults *LogConfig `protobuf:"bytes,1,opt,name=log_defaults,json=logDefaults,proto3" json:"log_defaults,omitempty"`
+	// Whether Produce and ProduceStream create a log that does not exist. The client needs `produce`
+	// on its name. By default they fail with NO_SUCH_LOG.
+	CreateOnAppend *bool `protobuf:"varint,2,opt,name=create_on_append,json=createOnAppend,proto3,oneof" json:"create_on_append,omitempty"`
+	// How long a deleted log can be undeleted, unless DeleteLog says otherwise. By default 7 days. 0:
+	// not at all, its records are gone for good at once.
+	DeletedLogRetention *durationpb.Duration `protobuf:"bytes,3,opt,name=deleted_log_retention,json=deletedLogRetention,proto3" json:"deleted_log_retention,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *ClusterSettings) Reset() {
+	*x = ClusterSettings{}
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterSettings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterSettings) ProtoMessage() {}
+
+func (x *ClusterSettings) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterSettings.ProtoReflect.Descriptor instead.
+func (*ClusterSettings) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ClusterSettings) GetLogDefaults() *LogConfig {
+	if x != nil {
+		return x.LogDefaults
+	}
+	return nil
+}
+
+func (x *ClusterSettings) GetCreateOnAppend() bool {
+	if x != nil && x.CreateOnAppend != nil {
+		return *x.CreateOnAppend
+	}
+	return false
+}
+
+func (x *ClusterSettings) GetDeletedLogRetention() *durationpb.Duration {
+	if x != nil {
+		return x.DeletedLogRetention
+	}
+	return nil
+}
+
+// A change of the settings of the cluster. The same request again has no further effect.
+type UpdateClusterRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The new values.
+	Settings *ClusterSettings `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
+	// The fields of `settings` to change, such as `create_on_append` or
+	// `log_defaults.retention_age`. A field that is named here and absent in `settings` gets its
+	// default. Empty: all fields that `settings` sets.
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// Change the settings only if the cluster has this revision. Else the call fails with
+	// REVISION_MISMATCH.
+	ExpectedRevision *uint64 `protobuf:"varint,3,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
+	// Check the request and return the settings that it would make, and change nothing.
+	ValidateOnly  bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateClusterRequest) Reset() {
+	*x = UpdateClusterRequest{}
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateClusterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateClusterRequest) ProtoMessage() {}
+
+func (x *UpdateClusterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateClusterRequest.ProtoReflect.Descriptor instead.
+func (*UpdateClusterRequest) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *UpdateClusterRequest) GetSettings() *ClusterSettings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *UpdateClusterRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
+func (x *UpdateClusterRequest) GetExpectedRevision() uint64 {
+	if x != nil && x.ExpectedRevision != nil {
+		return *x.ExpectedRevision
+	}
+	return 0
+}
+
+func (x *UpdateClusterRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// The cluster with its new settings.
+type UpdateClusterResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       *Cluster               `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateClusterResponse) Reset() {
+	*x = UpdateClusterResponse{}
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateClusterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateClusterResponse) ProtoMessage() {}
+
+func (x *UpdateClusterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateClusterResponse.ProtoReflect.Descriptor instead.
+func (*UpdateClusterResponse) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *UpdateClusterResponse) GetCluster() *Cluster {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
 // A request to raise the feature level. The same request again has no further effect.
 type RaiseFeatureLevelRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -293,7 +500,7 @@ type RaiseFeatureLevelRequest struct {
 
 func (x *RaiseFeatureLevelRequest) Reset() {
 	*x = RaiseFeatureLevelRequest{}
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[3]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -305,7 +512,7 @@ func (x *RaiseFeatureLevelRequest) String() string {
 func (*RaiseFeatureLevelRequest) ProtoMessage() {}
 
 func (x *RaiseFeatureLevelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[3]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -318,7 +525,7 @@ func (x *RaiseFeatureLevelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseFeatureLevelRequest.ProtoReflect.Descriptor instead.
 func (*RaiseFeatureLevelRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{3}
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RaiseFeatureLevelRequest) GetLevel() uint32 {
@@ -341,7 +548,7 @@ type RaiseFeatureLevelResponse struct {
 
 func (x *RaiseFeatureLevelResponse) Reset() {
 	*x = RaiseFeatureLevelResponse{}
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[4]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -353,7 +560,7 @@ func (x *RaiseFeatureLevelResponse) String() string {
 func (*RaiseFeatureLevelResponse) ProtoMessage() {}
 
 func (x *RaiseFeatureLevelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[4]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -366,7 +573,7 @@ func (x *RaiseFeatureLevelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseFeatureLevelResponse.ProtoReflect.Descriptor instead.
 func (*RaiseFeatureLevelResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{4}
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RaiseFeatureLevelResponse) GetCluster() *Cluster {
@@ -392,7 +599,7 @@ type WhoAmIRequest struct {
 
 func (x *WhoAmIRequest) Reset() {
 	*x = WhoAmIRequest{}
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[5]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -404,7 +611,7 @@ func (x *WhoAmIRequest) String() string {
 func (*WhoAmIRequest) ProtoMessage() {}
 
 func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[5]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -417,7 +624,7 @@ func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
 func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{5}
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{8}
 }
 
 // The caller's identity.
@@ -434,7 +641,7 @@ type WhoAmIResponse struct {
 
 func (x *WhoAmIResponse) Reset() {
 	*x = WhoAmIResponse{}
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[6]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -446,7 +653,7 @@ func (x *WhoAmIResponse) String() string {
 func (*WhoAmIResponse) ProtoMessage() {}
 
 func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[6]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -459,7 +666,7 @@ func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
 func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{6}
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *WhoAmIResponse) GetPrincipal() string {
@@ -489,7 +696,7 @@ type Permission struct {
 
 func (x *Permission) Reset() {
 	*x = Permission{}
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[7]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -501,7 +708,7 @@ func (x *Permission) String() string {
 func (*Permission) ProtoMessage() {}
 
 func (x *Permission) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[7]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -514,7 +721,7 @@ func (x *Permission) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Permission.ProtoReflect.Descriptor instead.
 func (*Permission) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{7}
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Permission) GetLog() string {
@@ -540,7 +747,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[8]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -552,7 +759,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[8]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -565,7 +772,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{8}
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{11}
 }
 
 // The state of a node.
@@ -596,14 +803,19 @@ type GetNodeResponse struct {
 	// The replicas on this node, that of the catalog first.
 	Groups []*GroupStatus `protobuf:"bytes,12,rep,name=groups,proto3" json:"groups,omitempty"`
 	// All metrics of the process.
-	Metrics       []*Metric `protobuf:"bytes,13,rep,name=metrics,proto3" json:"metrics,omitempty"`
+	Metrics []*Metric `protobuf:"bytes,13,rep,name=metrics,proto3" json:"metrics,omitempty"`
+	// The logs that are deleted and not purged, and have files on this node. The largest first, at
+	// most 100.
+	DeletedLogs []*DeletedLog `protobuf:"bytes,14,rep,name=deleted_logs,json=deletedLogs,proto3" json:"deleted_logs,omitempty"`
+	// The size of the files of all deleted logs on this node.
+	DeletedBytes  uint64 `protobuf:"varint,15,opt,name=deleted_bytes,json=deletedBytes,proto3" json:"deleted_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[9]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -615,7 +827,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[9]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -628,7 +840,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{9}
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetNodeResponse) GetName() string {
@@ -722,6 +934,93 @@ func (x *GetNodeResponse) GetMetrics() []*Metric {
 	return nil
 }
 
+func (x *GetNodeResponse) GetDeletedLogs() []*DeletedLog {
+	if x != nil {
+		return x.DeletedLogs
+	}
+	return nil
+}
+
+func (x *GetNodeResponse) GetDeletedBytes() uint64 {
+	if x != nil {
+		return x.DeletedBytes
+	}
+	return 0
+}
+
+// A deleted log that still has files on a node.
+type DeletedLog struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name.
+	Log string `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	// The id.
+	LogId string `protobuf:"bytes,2,opt,name=log_id,json=logId,proto3" json:"log_id,omitempty"`
+	// The size of its files on this node.
+	StoredBytes uint64 `protobuf:"varint,3,opt,name=stored_bytes,json=storedBytes,proto3" json:"stored_bytes,omitempty"`
+	// When its files will be removed.
+	PurgeTime     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=purge_time,json=purgeTime,proto3" json:"purge_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletedLog) Reset() {
+	*x = DeletedLog{}
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletedLog) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletedLog) ProtoMessage() {}
+
+func (x *DeletedLog) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletedLog.ProtoReflect.Descriptor instead.
+func (*DeletedLog) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *DeletedLog) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *DeletedLog) GetLogId() string {
+	if x != nil {
+		return x.LogId
+	}
+	return ""
+}
+
+func (x *DeletedLog) GetStoredBytes() uint64 {
+	if x != nil {
+		return x.StoredBytes
+	}
+	return 0
+}
+
+func (x *DeletedLog) GetPurgeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PurgeTime
+	}
+	return nil
+}
+
 // The value of a metric. Names and labels are those of Prometheus' text format.
 type Metric struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -743,7 +1042,7 @@ type Metric struct {
 
 func (x *Metric) Reset() {
 	*x = Metric{}
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[10]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +1054,7 @@ func (x *Metric) String() string {
 func (*Metric) ProtoMessage() {}
 
 func (x *Metric) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[10]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +1067,7 @@ func (x *Metric) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Metric.ProtoReflect.Descriptor instead.
 func (*Metric) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{10}
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Metric) GetName() string {
@@ -859,7 +1158,7 @@ type Histogram struct {
 
 func (x *Histogram) Reset() {
 	*x = Histogram{}
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[11]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -871,7 +1170,7 @@ func (x *Histogram) String() string {
 func (*Histogram) ProtoMessage() {}
 
 func (x *Histogram) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[11]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -884,7 +1183,7 @@ func (x *Histogram) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Histogram.ProtoReflect.Descriptor instead.
 func (*Histogram) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{11}
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Histogram) GetCount() uint64 {
@@ -921,7 +1220,7 @@ type Bucket struct {
 
 func (x *Bucket) Reset() {
 	*x = Bucket{}
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[12]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -933,7 +1232,7 @@ func (x *Bucket) String() string {
 func (*Bucket) ProtoMessage() {}
 
 func (x *Bucket) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[12]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -946,7 +1245,7 @@ func (x *Bucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bucket.ProtoReflect.Descriptor instead.
 func (*Bucket) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{12}
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Bucket) GetUpperBound() float64 {
@@ -986,7 +1285,7 @@ type DiskStatus struct {
 
 func (x *DiskStatus) Reset() {
 	*x = DiskStatus{}
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[13]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -998,7 +1297,7 @@ func (x *DiskStatus) String() string {
 func (*DiskStatus) ProtoMessage() {}
 
 func (x *DiskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[13]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1011,7 +1310,7 @@ func (x *DiskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskStatus.ProtoReflect.Descriptor instead.
 func (*DiskStatus) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{13}
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DiskStatus) GetState() DiskState {
@@ -1115,7 +1414,7 @@ type GroupStatus struct {
 
 func (x *GroupStatus) Reset() {
 	*x = GroupStatus{}
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[14]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1127,7 +1426,7 @@ func (x *GroupStatus) String() string {
 func (*GroupStatus) ProtoMessage() {}
 
 func (x *GroupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[14]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1140,7 +1439,7 @@ func (x *GroupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupStatus.ProtoReflect.Descriptor instead.
 func (*GroupStatus) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{14}
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GroupStatus) GetLog() string {
@@ -1284,7 +1583,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[15]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1296,7 +1595,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[15]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,7 +1608,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{15}
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Replica) GetNodeId() string {
@@ -1354,7 +1653,7 @@ type DamagedRange struct {
 
 func (x *DamagedRange) Reset() {
 	*x = DamagedRange{}
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[16]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1366,7 +1665,7 @@ func (x *DamagedRange) String() string {
 func (*DamagedRange) ProtoMessage() {}
 
 func (x *DamagedRange) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[16]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1379,7 +1678,7 @@ func (x *DamagedRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DamagedRange.ProtoReflect.Descriptor instead.
 func (*DamagedRange) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{16}
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DamagedRange) GetFile() string {
@@ -1428,15 +1727,31 @@ var File_seriatim_v1_cluster_service_proto protoreflect.FileDescriptor
 
 const file_seriatim_v1_cluster_service_proto_rawDesc = "" +
 	"\n" +
-	"!seriatim/v1/cluster_service.proto\x12\vseriatim.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dseriatim/v1/log_service.proto\"\x13\n" +
+	"!seriatim/v1/cluster_service.proto\x12\vseriatim.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dseriatim/v1/log_service.proto\"\x13\n" +
 	"\x11GetClusterRequest\"D\n" +
 	"\x12GetClusterResponse\x12.\n" +
-	"\acluster\x18\x01 \x01(\v2\x14.seriatim.v1.ClusterR\acluster\"a\n" +
+	"\acluster\x18\x01 \x01(\v2\x14.seriatim.v1.ClusterR\acluster\"\xb7\x01\n" +
 	"\aCluster\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12#\n" +
-	"\rfeature_level\x18\x03 \x01(\rR\ffeatureLevel\"0\n" +
+	"\rfeature_level\x18\x03 \x01(\rR\ffeatureLevel\x128\n" +
+	"\bsettings\x18\x04 \x01(\v2\x1c.seriatim.v1.ClusterSettingsR\bsettings\x12\x1a\n" +
+	"\brevision\x18\x05 \x01(\x04R\brevision\"\xdf\x01\n" +
+	"\x0fClusterSettings\x129\n" +
+	"\flog_defaults\x18\x01 \x01(\v2\x16.seriatim.v1.LogConfigR\vlogDefaults\x12-\n" +
+	"\x10create_on_append\x18\x02 \x01(\bH\x00R\x0ecreateOnAppend\x88\x01\x01\x12M\n" +
+	"\x15deleted_log_retention\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x13deletedLogRetentionB\x13\n" +
+	"\x11_create_on_append\"\xfa\x01\n" +
+	"\x14UpdateClusterRequest\x128\n" +
+	"\bsettings\x18\x01 \x01(\v2\x1c.seriatim.v1.ClusterSettingsR\bsettings\x12;\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"updateMask\x120\n" +
+	"\x11expected_revision\x18\x03 \x01(\x04H\x00R\x10expectedRevision\x88\x01\x01\x12#\n" +
+	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnlyB\x14\n" +
+	"\x12_expected_revision\"G\n" +
+	"\x15UpdateClusterResponse\x12.\n" +
+	"\acluster\x18\x01 \x01(\v2\x14.seriatim.v1.ClusterR\acluster\"0\n" +
 	"\x18RaiseFeatureLevelRequest\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\rR\x05level\"r\n" +
 	"\x19RaiseFeatureLevelResponse\x12.\n" +
@@ -1450,7 +1765,7 @@ const file_seriatim_v1_cluster_service_proto_rawDesc = "" +
 	"Permission\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\tR\x03log\x12\x16\n" +
 	"\x06action\x18\x02 \x01(\tR\x06action\"\x10\n" +
-	"\x0eGetNodeRequest\"\xef\x03\n" +
+	"\x0eGetNodeRequest\"\xd0\x04\n" +
 	"\x0fGetNodeResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12!\n" +
@@ -1467,7 +1782,16 @@ const file_seriatim_v1_cluster_service_proto_rawDesc = "" +
 	" \x01(\tR\x0eanotherCluster\x12+\n" +
 	"\x04disk\x18\v \x01(\v2\x17.seriatim.v1.DiskStatusR\x04disk\x120\n" +
 	"\x06groups\x18\f \x03(\v2\x18.seriatim.v1.GroupStatusR\x06groups\x12-\n" +
-	"\ametrics\x18\r \x03(\v2\x13.seriatim.v1.MetricR\ametrics\"\x85\x02\n" +
+	"\ametrics\x18\r \x03(\v2\x13.seriatim.v1.MetricR\ametrics\x12:\n" +
+	"\fdeleted_logs\x18\x0e \x03(\v2\x17.seriatim.v1.DeletedLogR\vdeletedLogs\x12#\n" +
+	"\rdeleted_bytes\x18\x0f \x01(\x04R\fdeletedBytes\"\x93\x01\n" +
+	"\n" +
+	"DeletedLog\x12\x10\n" +
+	"\x03log\x18\x01 \x01(\tR\x03log\x12\x15\n" +
+	"\x06log_id\x18\x02 \x01(\tR\x05logId\x12!\n" +
+	"\fstored_bytes\x18\x03 \x01(\x04R\vstoredBytes\x129\n" +
+	"\n" +
+	"purge_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tpurgeTime\"\x85\x02\n" +
 	"\x06Metric\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
 	"\x06labels\x18\x02 \x03(\v2\x1f.seriatim.v1.Metric.LabelsEntryR\x06labels\x12\x1a\n" +
@@ -1544,10 +1868,11 @@ const file_seriatim_v1_cluster_service_proto_rawDesc = "" +
 	"\rROLE_FOLLOWER\x10\x01\x12\x12\n" +
 	"\x0eROLE_CANDIDATE\x10\x02\x12\x0f\n" +
 	"\vROLE_LEADER\x10\x03\x12\x10\n" +
-	"\fROLE_LEARNER\x10\x042\xcc\x02\n" +
+	"\fROLE_LEARNER\x10\x042\xa4\x03\n" +
 	"\x0eClusterService\x12M\n" +
 	"\n" +
-	"GetCluster\x12\x1e.seriatim.v1.GetClusterRequest\x1a\x1f.seriatim.v1.GetClusterResponse\x12b\n" +
+	"GetCluster\x12\x1e.seriatim.v1.GetClusterRequest\x1a\x1f.seriatim.v1.GetClusterResponse\x12V\n" +
+	"\rUpdateCluster\x12!.seriatim.v1.UpdateClusterRequest\x1a\".seriatim.v1.UpdateClusterResponse\x12b\n" +
 	"\x11RaiseFeatureLevel\x12%.seriatim.v1.RaiseFeatureLevelRequest\x1a&.seriatim.v1.RaiseFeatureLevelResponse\x12A\n" +
 	"\x06WhoAmI\x12\x1a.seriatim.v1.WhoAmIRequest\x1a\x1b.seriatim.v1.WhoAmIResponse\x12D\n" +
 	"\aGetNode\x12\x1b.seriatim.v1.GetNodeRequest\x1a\x1c.seriatim.v1.GetNodeResponseB\x95\x01\n" +
@@ -1566,62 +1891,77 @@ func file_seriatim_v1_cluster_service_proto_rawDescGZIP() []byte {
 }
 
 var file_seriatim_v1_cluster_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_seriatim_v1_cluster_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_seriatim_v1_cluster_service_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_seriatim_v1_cluster_service_proto_goTypes = []any{
 	(DiskState)(0),                    // 0: seriatim.v1.DiskState
 	(Role)(0),                         // 1: seriatim.v1.Role
 	(*GetClusterRequest)(nil),         // 2: seriatim.v1.GetClusterRequest
 	(*GetClusterResponse)(nil),        // 3: seriatim.v1.GetClusterResponse
 	(*Cluster)(nil),                   // 4: seriatim.v1.Cluster
-	(*RaiseFeatureLevelRequest)(nil),  // 5: seriatim.v1.RaiseFeatureLevelRequest
-	(*RaiseFeatureLevelResponse)(nil), // 6: seriatim.v1.RaiseFeatureLevelResponse
-	(*WhoAmIRequest)(nil),             // 7: seriatim.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),            // 8: seriatim.v1.WhoAmIResponse
-	(*Permission)(nil),                // 9: seriatim.v1.Permission
-	(*GetNodeRequest)(nil),            // 10: seriatim.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),           // 11: seriatim.v1.GetNodeResponse
-	(*Metric)(nil),                    // 12: seriatim.v1.Metric
-	(*Histogram)(nil),                 // 13: seriatim.v1.Histogram
-	(*Bucket)(nil),                    // 14: seriatim.v1.Bucket
-	(*DiskStatus)(nil),                // 15: seriatim.v1.DiskStatus
-	(*GroupStatus)(nil),               // 16: seriatim.v1.GroupStatus
-	(*Replica)(nil),                   // 17: seriatim.v1.Replica
-	(*DamagedRange)(nil),              // 18: seriatim.v1.DamagedRange
-	nil,                               // 19: seriatim.v1.Metric.LabelsEntry
-	(*LogConfig)(nil),                 // 20: seriatim.v1.LogConfig
-	(*timestamppb.Timestamp)(nil),     // 21: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 22: google.protobuf.Duration
+	(*ClusterSettings)(nil),           // 5: seriatim.v1.ClusterSettings
+	(*UpdateClusterRequest)(nil),      // 6: seriatim.v1.UpdateClusterRequest
+	(*UpdateClusterResponse)(nil),     // 7: seriatim.v1.UpdateClusterResponse
+	(*RaiseFeatureLevelRequest)(nil),  // 8: seriatim.v1.RaiseFeatureLevelRequest
+	(*RaiseFeatureLevelResponse)(nil), // 9: seriatim.v1.RaiseFeatureLevelResponse
+	(*WhoAmIRequest)(nil),             // 10: seriatim.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),            // 11: seriatim.v1.WhoAmIResponse
+	(*Permission)(nil),                // 12: seriatim.v1.Permission
+	(*GetNodeRequest)(nil),            // 13: seriatim.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),           // 14: seriatim.v1.GetNodeResponse
+	(*DeletedLog)(nil),                // 15: seriatim.v1.DeletedLog
+	(*Metric)(nil),                    // 16: seriatim.v1.Metric
+	(*Histogram)(nil),                 // 17: seriatim.v1.Histogram
+	(*Bucket)(nil),                    // 18: seriatim.v1.Bucket
+	(*DiskStatus)(nil),                // 19: seriatim.v1.DiskStatus
+	(*GroupStatus)(nil),               // 20: seriatim.v1.GroupStatus
+	(*Replica)(nil),                   // 21: seriatim.v1.Replica
+	(*DamagedRange)(nil),              // 22: seriatim.v1.DamagedRange
+	nil,                               // 23: seriatim.v1.Metric.LabelsEntry
+	(*LogConfig)(nil),                 // 24: seriatim.v1.LogConfig
+	(*durationpb.Duration)(nil),       // 25: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),     // 26: google.protobuf.FieldMask
+	(*timestamppb.Timestamp)(nil),     // 27: google.protobuf.Timestamp
 }
 var file_seriatim_v1_cluster_service_proto_depIdxs = []int32{
 	4,  // 0: seriatim.v1.GetClusterResponse.cluster:type_name -> seriatim.v1.Cluster
-	4,  // 1: seriatim.v1.RaiseFeatureLevelResponse.cluster:type_name -> seriatim.v1.Cluster
-	9,  // 2: seriatim.v1.WhoAmIResponse.permissions:type_name -> seriatim.v1.Permission
-	15, // 3: seriatim.v1.GetNodeResponse.disk:type_name -> seriatim.v1.DiskStatus
-	16, // 4: seriatim.v1.GetNodeResponse.groups:type_name -> seriatim.v1.GroupStatus
-	12, // 5: seriatim.v1.GetNodeResponse.metrics:type_name -> seriatim.v1.Metric
-	19, // 6: seriatim.v1.Metric.labels:type_name -> seriatim.v1.Metric.LabelsEntry
-	13, // 7: seriatim.v1.Metric.histogram:type_name -> seriatim.v1.Histogram
-	14, // 8: seriatim.v1.Histogram.buckets:type_name -> seriatim.v1.Bucket
-	0,  // 9: seriatim.v1.DiskStatus.state:type_name -> seriatim.v1.DiskState
-	1,  // 10: seriatim.v1.GroupStatus.role:type_name -> seriatim.v1.Role
-	17, // 11: seriatim.v1.GroupStatus.replicas:type_name -> seriatim.v1.Replica
-	20, // 12: seriatim.v1.GroupStatus.config:type_name -> seriatim.v1.LogConfig
-	18, // 13: seriatim.v1.GroupStatus.damaged_ranges:type_name -> seriatim.v1.DamagedRange
-	21, // 14: seriatim.v1.GroupStatus.last_append_time:type_name -> google.protobuf.Timestamp
-	22, // 15: seriatim.v1.GroupStatus.append_time_ahead:type_name -> google.protobuf.Duration
-	2,  // 16: seriatim.v1.ClusterService.GetCluster:input_type -> seriatim.v1.GetClusterRequest
-	5,  // 17: seriatim.v1.ClusterService.RaiseFeatureLevel:input_type -> seriatim.v1.RaiseFeatureLevelRequest
-	7,  // 18: seriatim.v1.ClusterService.WhoAmI:input_type -> seriatim.v1.WhoAmIRequest
-	10, // 19: seriatim.v1.ClusterService.GetNode:input_type -> seriatim.v1.GetNodeRequest
-	3,  // 20: seriatim.v1.ClusterService.GetCluster:output_type -> seriatim.v1.GetClusterResponse
-	6,  // 21: seriatim.v1.ClusterService.RaiseFeatureLevel:output_type -> seriatim.v1.RaiseFeatureLevelResponse
-	8,  // 22: seriatim.v1.ClusterService.WhoAmI:output_type -> seriatim.v1.WhoAmIResponse
-	11, // 23: seriatim.v1.ClusterService.GetNode:output_type -> seriatim.v1.GetNodeResponse
-	20, // [20:24] is the sub-list for method output_type
-	16, // [16:20] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	5,  // 1: seriatim.v1.Cluster.settings:type_name -> seriatim.v1.ClusterSettings
+	24, // 2: seriatim.v1.ClusterSettings.log_defaults:type_name -> seriatim.v1.LogConfig
+	25, // 3: seriatim.v1.ClusterSettings.deleted_log_retention:type_name -> google.protobuf.Duration
+	5,  // 4: seriatim.v1.UpdateClusterRequest.settings:type_name -> seriatim.v1.ClusterSettings
+	26, // 5: seriatim.v1.UpdateClusterRequest.update_mask:type_name -> google.protobuf.FieldMask
+	4,  // 6: seriatim.v1.UpdateClusterResponse.cluster:type_name -> seriatim.v1.Cluster
+	4,  // 7: seriatim.v1.RaiseFeatureLevelResponse.cluster:type_name -> seriatim.v1.Cluster
+	12, // 8: seriatim.v1.WhoAmIResponse.permissions:type_name -> seriatim.v1.Permission
+	19, // 9: seriatim.v1.GetNodeResponse.disk:type_name -> seriatim.v1.DiskStatus
+	20, // 10: seriatim.v1.GetNodeResponse.groups:type_name -> seriatim.v1.GroupStatus
+	16, // 11: seriatim.v1.GetNodeResponse.metrics:type_name -> seriatim.v1.Metric
+	15, // 12: seriatim.v1.GetNodeResponse.deleted_logs:type_name -> seriatim.v1.DeletedLog
+	27, // 13: seriatim.v1.DeletedLog.purge_time:type_name -> google.protobuf.Timestamp
+	23, // 14: seriatim.v1.Metric.labels:type_name -> seriatim.v1.Metric.LabelsEntry
+	17, // 15: seriatim.v1.Metric.histogram:type_name -> seriatim.v1.Histogram
+	18, // 16: seriatim.v1.Histogram.buckets:type_name -> seriatim.v1.Bucket
+	0,  // 17: seriatim.v1.DiskStatus.state:type_name -> seriatim.v1.DiskState
+	1,  // 18: seriatim.v1.GroupStatus.role:type_name -> seriatim.v1.Role
+	21, // 19: seriatim.v1.GroupStatus.replicas:type_name -> seriatim.v1.Replica
+	24, // 20: seriatim.v1.GroupStatus.config:type_name -> seriatim.v1.LogConfig
+	22, // 21: seriatim.v1.GroupStatus.damaged_ranges:type_name -> seriatim.v1.DamagedRange
+	27, // 22: seriatim.v1.GroupStatus.last_append_time:type_name -> google.protobuf.Timestamp
+	25, // 23: seriatim.v1.GroupStatus.append_time_ahead:type_name -> google.protobuf.Duration
+	2,  // 24: seriatim.v1.ClusterService.GetCluster:input_type -> seriatim.v1.GetClusterRequest
+	6,  // 25: seriatim.v1.ClusterService.UpdateCluster:input_type -> seriatim.v1.UpdateClusterRequest
+	8,  // 26: seriatim.v1.ClusterService.RaiseFeatureLevel:input_type -> seriatim.v1.RaiseFeatureLevelRequest
+	10, // 27: seriatim.v1.ClusterService.WhoAmI:input_type -> seriatim.v1.WhoAmIRequest
+	13, // 28: seriatim.v1.ClusterService.GetNode:input_type -> seriatim.v1.GetNodeRequest
+	3,  // 29: seriatim.v1.ClusterService.GetCluster:output_type -> seriatim.v1.GetClusterResponse
+	7,  // 30: seriatim.v1.ClusterService.UpdateCluster:output_type -> seriatim.v1.UpdateClusterResponse
+	9,  // 31: seriatim.v1.ClusterService.RaiseFeatureLevel:output_type -> seriatim.v1.RaiseFeatureLevelResponse
+	11, // 32: seriatim.v1.ClusterService.WhoAmI:output_type -> seriatim.v1.WhoAmIResponse
+	14, // 33: seriatim.v1.ClusterService.GetNode:output_type -> seriatim.v1.GetNodeResponse
+	29, // [29:34] is the sub-list for method output_type
+	24, // [24:29] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_seriatim_v1_cluster_service_proto_init() }
@@ -1630,19 +1970,21 @@ func file_seriatim_v1_cluster_service_proto_init() {
 		return
 	}
 	file_seriatim_v1_log_service_proto_init()
-	file_seriatim_v1_cluster_service_proto_msgTypes[10].OneofWrappers = []any{
+	file_seriatim_v1_cluster_service_proto_msgTypes[3].OneofWrappers = []any{}
+	file_seriatim_v1_cluster_service_proto_msgTypes[4].OneofWrappers = []any{}
+	file_seriatim_v1_cluster_service_proto_msgTypes[14].OneofWrappers = []any{
 		(*Metric_Counter)(nil),
 		(*Metric_Gauge)(nil),
 		(*Metric_Histogram)(nil),
 	}
-	file_seriatim_v1_cluster_service_proto_msgTypes[16].OneofWrappers = []any{}
+	file_seriatim_v1_cluster_service_proto_msgTypes[20].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_seriatim_v1_cluster_service_proto_rawDesc), len(file_seriatim_v1_cluster_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   18,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

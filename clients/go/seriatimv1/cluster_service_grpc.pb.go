@@ -20,6 +20,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	ClusterService_GetCluster_FullMethodName        = "/seriatim.v1.ClusterService/GetCluster"
+	ClusterService_UpdateCluster_FullMethodName     = "/seriatim.v1.ClusterService/UpdateCluster"
 	ClusterService_RaiseFeatureLevel_FullMethodName = "/seriatim.v1.ClusterService/RaiseFeatureLevel"
 	ClusterService_WhoAmI_FullMethodName            = "/seriatim.v1.ClusterService/WhoAmI"
 	ClusterService_GetNode_FullMethodName           = "/seriatim.v1.ClusterService/GetNode"
@@ -33,8 +34,10 @@ const (
 //
 // Names, ids and unknown fields are treated as LogService describes.
 type ClusterServiceClient interface {
-	// Returns the cluster. Needs only a certificate.
+	// Returns the cluster and its settings. Needs only a certificate.
 	GetCluster(ctx context.Context, in *GetClusterRequest, opts ...grpc.CallOption) (*GetClusterResponse, error)
+	// Changes the settings of the cluster. Needs `admin` on every log (`*` in the access policy).
+	UpdateCluster(ctx context.Context, in *UpdateClusterRequest, opts ...grpc.CallOption) (*UpdateClusterResponse, error)
 	// Raises the feature level of the cluster. Needs `admin` on every log (`*` in the access policy).
 	//
 	// Fails with FAILED_PRECONDITION (FEATURE_LEVEL_UNSUPPORTED) unless every member runs and
@@ -59,6 +62,16 @@ func (c *clusterServiceClient) GetCluster(ctx context.Context, in *GetClusterReq
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetClusterResponse)
 	err := c.cc.Invoke(ctx, ClusterService_GetCluster_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterServiceClient) UpdateCluster(ctx context.Context, in *UpdateClusterRequest, opts ...grpc.CallOption) (*UpdateClusterResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateClusterResponse)
+	err := c.cc.Invoke(ctx, ClusterService_UpdateCluster_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -103,8 +116,10 @@ func (c *clusterServiceClient) GetNode(ctx context.Context, in *GetNodeRequest, 
 //
 // Names, ids and unknown fields are treated as LogService describes.
 type ClusterServiceServer interface {
-	// Returns the cluster. Needs only a certificate.
+	// Returns the cluster and its settings. Needs only a certificate.
 	GetCluster(context.Context, *GetClusterRequest) (*GetClusterResponse, error)
+	// Changes the settings of the cluster. Needs `admin` on every log (`*` in the access policy).
+	UpdateCluster(context.Context, *UpdateClusterRequest) (*UpdateClusterResponse, error)
 	// Raises the feature level of the cluster. Needs `admin` on every log (`*` in the access policy).
 	//
 	// Fails with FAILED_PRECONDITION (FEATURE_LEVEL_UNSUPPORTED) unless every member runs and
@@ -127,6 +142,9 @@ type UnimplementedClusterServiceServer struct{}
 
 func (UnimplementedClusterServiceServer) GetCluster(context.Context, *GetClusterRequest) (*GetClusterResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method GetCluster not implemented")
+}
+func (UnimplementedClusterServiceServer) UpdateCluster(context.Context, *UpdateClusterRequest) (*UpdateClusterResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method UpdateCluster not implemented")
 }
 func (UnimplementedClusterServiceServer) RaiseFeatureLevel(context.Context, *RaiseFeatureLevelRequest) (*RaiseFeatureLevelResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method RaiseFeatureLevel not implemented")
@@ -172,6 +190,24 @@ func _ClusterService_GetCluster_Handler(srv interface{}, ctx context.Context, de
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ClusterServiceServer).GetCluster(ctx, req.(*GetClusterRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ClusterService_UpdateCluster_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateClusterRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServiceServer).UpdateCluster(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ClusterService_UpdateCluster_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServiceServer).UpdateCluster(ctx, req.(*UpdateClusterRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -240,6 +276,10 @@ var ClusterService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetCluster",
 			Handler:    _ClusterService_GetCluster_Handler,
+		},
+		{
+			MethodName: "UpdateCluster",
+			Handler:    _ClusterService_UpdateCluster_Handler,
 		},
 		{
 			MethodName: "RaiseFeatureLevel",

@@ -118,7 +118,8 @@ const (
 	// RESOURCE_EXHAUSTED; outcome none, retry same. The principal, or all principals together,
 	// reached a limit. Keys: limit, max.
 	Reason_LIMIT_REACHED Reason = 16
-	// RESOURCE_EXHAUSTED; outcome none, retry later. The disk of the leader is full.
+	// RESOURCE_EXHAUSTED; outcome none, retry later. The disk of the leader is full. Keys:
+	// deleted_bytes (what deleted logs hold on the answering node, if they do).
 	Reason_DISK_FULL Reason = 17
 	// RESOURCE_EXHAUSTED; outcome none, retry elsewhere. The node has no file descriptors or no
 	// memory left.
@@ -161,6 +162,25 @@ const (
 	// UNAVAILABLE; outcome done, retry same. The change is committed, but this node could not apply
 	// it or read its result in time. The same request again returns the result.
 	Reason_COMMITTED_NOT_APPLIED Reason = 32
+	// ALREADY_EXISTS; outcome none, retry no. The cluster has a log of that name. Keys: log, log_id.
+	Reason_LOG_EXISTS Reason = 33
+	// NOT_FOUND; outcome none, retry no. The log of that name is deleted. Its name stays taken, and
+	// it can be undeleted, until its purge_time. Keys: log, log_id, purge_time (RFC 3339).
+	Reason_LOG_DELETED Reason = 34
+	// FAILED_PRECONDITION; outcome none, retry no. The log or the cluster has been changed: it does
+	// not have the expected revision. Keys: revision (the present one), log (unless it is the
+	// cluster's).
+	Reason_REVISION_MISMATCH Reason = 35
+	// RESOURCE_EXHAUSTED; outcome none, retry later. The cluster has as many logs as it can have,
+	// with those that are deleted and not purged. Keys: max.
+	Reason_TOO_MANY_LOGS Reason = 36
+	// FAILED_PRECONDITION; outcome none, retry later. The request needs a higher feature level of the
+	// cluster (RaiseFeatureLevel). Keys: feature_level (the one that it needs).
+	Reason_FEATURE_LEVEL_TOO_LOW Reason = 37
+	// UNAVAILABLE; outcome none, retry same. The node has no replica of the log, and the one that
+	// served the request for it has stopped or can't be reached. A stream continues where it ended:
+	// another replica serves it.
+	Reason_REPLICA_UNREACHABLE Reason = 38
 )
 
 // Enum value maps for Reason.
@@ -199,6 +219,12 @@ var (
 		30: "ANSWER_LOST",
 		31: "INTERNAL_ERROR",
 		32: "COMMITTED_NOT_APPLIED",
+		33: "LOG_EXISTS",
+		34: "LOG_DELETED",
+		35: "REVISION_MISMATCH",
+		36: "TOO_MANY_LOGS",
+		37: "FEATURE_LEVEL_TOO_LOW",
+		38: "REPLICA_UNREACHABLE",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":        0,
@@ -234,6 +260,12 @@ var (
 		"ANSWER_LOST":               30,
 		"INTERNAL_ERROR":            31,
 		"COMMITTED_NOT_APPLIED":     32,
+		"LOG_EXISTS":                33,
+		"LOG_DELETED":               34,
+		"REVISION_MISMATCH":         35,
+		"TOO_MANY_LOGS":             36,
+		"FEATURE_LEVEL_TOO_LOW":     37,
+		"REPLICA_UNREACHABLE":       38,
 	}
 )
 
@@ -268,7 +300,7 @@ var File_seriatim_v1_errors_proto protoreflect.FileDescriptor
 
 const file_seriatim_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x18seriatim/v1/errors.proto\x12\vseriatim.v1*\x9f\x05\n" +
+	"\x18seriatim/v1/errors.proto\x12\vseriatim.v1*\x9e\x06\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vNO_IDENTITY\x10\x01\x12\x0f\n" +
@@ -304,7 +336,14 @@ const file_seriatim_v1_errors_proto_rawDesc = "" +
 	"\x0fOUTCOME_UNKNOWN\x10\x1d\x12\x0f\n" +
 	"\vANSWER_LOST\x10\x1e\x12\x12\n" +
 	"\x0eINTERNAL_ERROR\x10\x1f\x12\x19\n" +
-	"\x15COMMITTED_NOT_APPLIED\x10 B\x8d\x01\n" +
+	"\x15COMMITTED_NOT_APPLIED\x10 \x12\x0e\n" +
+	"\n" +
+	"LOG_EXISTS\x10!\x12\x0f\n" +
+	"\vLOG_DELETED\x10\"\x12\x15\n" +
+	"\x11REVISION_MISMATCH\x10#\x12\x11\n" +
+	"\rTOO_MANY_LOGS\x10$\x12\x19\n" +
+	"\x15FEATURE_LEVEL_TOO_LOW\x10%\x12\x17\n" +
+	"\x13REPLICA_UNREACHABLE\x10&B\x8d\x01\n" +
 	"\x0eio.seriatim.v1B\vErrorsProtoP\x01ZAgithub.com/seriatim-log/seriatim/clients/go/seriatimv1;seriatimv1\xaa\x02\vSeriatim.V1\xca\x02\vSeriatim\\V1\xea\x02\fSeriatim::V1b\x06proto3"
 
 var (

@@ -11,6 +11,7 @@ import (
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -86,6 +87,62 @@ func (Start) EnumDescriptor() ([]byte, []int) {
 	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{0}
 }
 
+// Whether a log can be used.
+type LogState int32
+
+const (
+	LogState_LOG_STATE_UNSPECIFIED LogState = 0
+	// No majority of its first nodes has made its replicas yet. It takes no records.
+	LogState_LOG_STATE_CREATING LogState = 1
+	// It takes records and returns them.
+	LogState_LOG_STATE_ACTIVE LogState = 2
+	// It is deleted, and can be undeleted until its purge_time.
+	LogState_LOG_STATE_DELETED LogState = 5
+)
+
+// Enum value maps for LogState.
+var (
+	LogState_name = map[int32]string{
+		0: "LOG_STATE_UNSPECIFIED",
+		1: "LOG_STATE_CREATING",
+		2: "LOG_STATE_ACTIVE",
+		5: "LOG_STATE_DELETED",
+	}
+	LogState_value = map[string]int32{
+		"LOG_STATE_UNSPECIFIED": 0,
+		"LOG_STATE_CREATING":    1,
+		"LOG_STATE_ACTIVE":      2,
+		"LOG_STATE_DELETED":     5,
+	}
+)
+
+func (x LogState) Enum() *LogState {
+	p := new(LogState)
+	*p = x
+	return p
+}
+
+func (x LogState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LogState) Descriptor() protoreflect.EnumDescriptor {
+	return file_seriatim_v1_log_service_proto_enumTypes[1].Descriptor()
+}
+
+func (LogState) Type() protoreflect.EnumType {
+	return &file_seriatim_v1_log_service_proto_enumTypes[1]
+}
+
+func (x LogState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LogState.Descriptor instead.
+func (LogState) EnumDescriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{1}
+}
+
 // An entry of a log.
 type Record struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -103,7 +160,11 @@ type Record struct {
 	// A key that the producer chooses. An absent key differs from an empty one.
 	Key []byte `protobuf:"bytes,6,opt,name=key,proto3,oneof" json:"key,omitempty"`
 	// Headers that the producer chooses. Their order is kept, and names may repeat.
-	Headers       []*Header `protobuf:"bytes,7,rep,name=headers,proto3" json:"headers,omitempty"`
+	Headers []*Header `protobuf:"bytes,7,rep,name=headers,proto3" json:"headers,omitempty"`
+	// When the event happened, in microseconds since 1970, by the producer's clock. It is kept as
+	// given and orders nothing; an absent time differs from 0. Fails with FEATURE_LEVEL_TOO_LOW
+	// while the cluster's feature level is 1.
+	ClientTimeUs  *uint64 `protobuf:"fixed64,8,opt,name=client_time_us,json=clientTimeUs,proto3,oneof" json:"client_time_us,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -185,6 +246,13 @@ func (x *Record) GetHeaders() []*Header {
 		return x.Headers
 	}
 	return nil
+}
+
+func (x *Record) GetClientTimeUs() uint64 {
+	if x != nil && x.ClientTimeUs != nil {
+		return *x.ClientTimeUs
+	}
+	return 0
 }
 
 // A name and a value that describe a record.
@@ -613,7 +681,7 @@ func (x *ConsumeResponse) GetResumeOffset() uint64 {
 // A request for the members of the cluster.
 type GetServersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The log whose leader and voters are of interest. Empty: none.
+	// The log whose leader and replicas are of interest. Empty: none.
 	Log           string `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -751,7 +819,10 @@ type Server struct {
 	// The id of the node.
 	NodeId string `protobuf:"bytes,4,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	// Whether the node is a voter of the log of the request.
-	IsVoter       bool `protobuf:"varint,5,opt,name=is_voter,json=isVoter,proto3" json:"is_voter,omitempty"`
+	IsVoter bool `protobuf:"varint,5,opt,name=is_voter,json=isVoter,proto3" json:"is_voter,omitempty"`
+	// Whether the node has a replica of the log of the request. Reads are served faster there. Every
+	// other node serves the log, too.
+	IsReplica     bool `protobuf:"varint,6,opt,name=is_replica,json=isReplica,proto3" json:"is_replica,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -821,6 +892,13 @@ func (x *Server) GetIsVoter() bool {
 	return false
 }
 
+func (x *Server) GetIsReplica() bool {
+	if x != nil {
+		return x.IsReplica
+	}
+	return false
+}
+
 // A log. "LogInfo" and not "Log", because log.v1 has a service of that name.
 type LogInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -828,10 +906,24 @@ type LogInfo struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// The id. A log that is created again under the same name has another one.
 	LogId string `protobuf:"bytes,2,opt,name=log_id,json=logId,proto3" json:"log_id,omitempty"`
-	// The settings, all of them.
+	// The settings that apply, all of them.
 	Config *LogConfig `protobuf:"bytes,3,opt,name=config,proto3" json:"config,omitempty"`
-	// The records that exist. Not set by ListLogs.
-	Position      *LogPosition `protobuf:"bytes,4,opt,name=position,proto3" json:"position,omitempty"`
+	// The records that exist. Not set for a deleted log, and by ListLogs only if the request asks for
+	// it.
+	Position *LogPosition `protobuf:"bytes,4,opt,name=position,proto3" json:"position,omitempty"`
+	// Whether the log can be used.
+	State LogState `protobuf:"varint,5,opt,name=state,proto3,enum=seriatim.v1.LogState" json:"state,omitempty"`
+	// Increases with each change of the settings or the state.
+	Revision uint64 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
+	// When the log was created. Absent if an older version created it.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When the log was deleted. Only set if `state` is DELETED.
+	DeleteTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=delete_time,json=deleteTime,proto3" json:"delete_time,omitempty"`
+	// When the log will be gone for good. Only set if `state` is DELETED.
+	PurgeTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=purge_time,json=purgeTime,proto3" json:"purge_time,omitempty"`
+	// The part of `config` that was set for this log. Everything else is the cluster's default, and
+	// changes with it.
+	OwnConfig     *LogConfig `protobuf:"bytes,10,opt,name=own_config,json=ownConfig,proto3" json:"own_config,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -894,7 +986,49 @@ func (x *LogInfo) GetPosition() *LogPosition {
 	return nil
 }
 
-// The settings of a log.
+func (x *LogInfo) GetState() LogState {
+	if x != nil {
+		return x.State
+	}
+	return LogState_LOG_STATE_UNSPECIFIED
+}
+
+func (x *LogInfo) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *LogInfo) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *LogInfo) GetDeleteTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeleteTime
+	}
+	return nil
+}
+
+func (x *LogInfo) GetPurgeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PurgeTime
+	}
+	return nil
+}
+
+func (x *LogInfo) GetOwnConfig() *LogConfig {
+	if x != nil {
+		return x.OwnConfig
+	}
+	return nil
+}
+
+// The settings of a log. In requests, a field that is absent has the cluster's default.
 type LogConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Records that were appended longer ago are removed. At least 1 s; 0: never.
@@ -908,8 +1042,15 @@ type LogConfig struct {
 	// The maximum size of all records of a request, counted in the same way. max_record_bytes to
 	// 8,128 KiB.
 	MaxRequestBytes *uint32 `protobuf:"varint,4,opt,name=max_request_bytes,json=maxRequestBytes,proto3,oneof" json:"max_request_bytes,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The number of nodes that have a replica, 1 to 7, and at most the number of nodes. After a
+	// change, the cluster adds or removes replicas one by one. A log with fewer than 3 survives no
+	// failure.
+	Replicas *uint32 `protobuf:"varint,5,opt,name=replicas,proto3,oneof" json:"replicas,omitempty"`
+	// Names and values of your own, such as a team or a cost centre. At most 16, of 1 to 63
+	// characters each. Values may be empty.
+	Labels        map[string]string `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LogConfig) Reset() {
@@ -968,6 +1109,20 @@ func (x *LogConfig) GetMaxRequestBytes() uint32 {
 		return *x.MaxRequestBytes
 	}
 	return 0
+}
+
+func (x *LogConfig) GetReplicas() uint32 {
+	if x != nil && x.Replicas != nil {
+		return *x.Replicas
+	}
+	return 0
+}
+
+func (x *LogConfig) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
 }
 
 // The records of a log.
@@ -1052,6 +1207,126 @@ func (x *LogPosition) GetStoredBytes() uint64 {
 	return 0
 }
 
+// A request to create a log.
+type CreateLogRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the log.
+	Log string `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	// The settings.
+	Config *LogConfig `protobuf:"bytes,2,opt,name=config,proto3" json:"config,omitempty"`
+	// The id of the log: 16 hexadecimal digits in lower case, chosen at random, and not all 0. A
+	// request that is sent again with the same id finds its own log, and succeeds. Absent: the server
+	// chooses one, and the same request again fails with LOG_EXISTS.
+	LogId *string `protobuf:"bytes,3,opt,name=log_id,json=logId,proto3,oneof" json:"log_id,omitempty"`
+	// Check the request and return the log that it would create, and create nothing.
+	ValidateOnly  bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateLogRequest) Reset() {
+	*x = CreateLogRequest{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateLogRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateLogRequest) ProtoMessage() {}
+
+func (x *CreateLogRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateLogRequest.ProtoReflect.Descriptor instead.
+func (*CreateLogRequest) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *CreateLogRequest) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *CreateLogRequest) GetConfig() *LogConfig {
+	if x != nil {
+		return x.Config
+	}
+	return nil
+}
+
+func (x *CreateLogRequest) GetLogId() string {
+	if x != nil && x.LogId != nil {
+		return *x.LogId
+	}
+	return ""
+}
+
+func (x *CreateLogRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// The log that was created.
+type CreateLogResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Log           *LogInfo               `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateLogResponse) Reset() {
+	*x = CreateLogResponse{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateLogResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateLogResponse) ProtoMessage() {}
+
+func (x *CreateLogResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateLogResponse.ProtoReflect.Descriptor instead.
+func (*CreateLogResponse) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *CreateLogResponse) GetLog() *LogInfo {
+	if x != nil {
+		return x.Log
+	}
+	return nil
+}
+
 // A request for one log.
 type GetLogRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1065,7 +1340,7 @@ type GetLogRequest struct {
 
 func (x *GetLogRequest) Reset() {
 	*x = GetLogRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[12]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1077,7 +1352,7 @@ func (x *GetLogRequest) String() string {
 func (*GetLogRequest) ProtoMessage() {}
 
 func (x *GetLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[12]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1090,7 +1365,7 @@ func (x *GetLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogRequest.ProtoReflect.Descriptor instead.
 func (*GetLogRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{12}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetLogRequest) GetLog() string {
@@ -1117,7 +1392,7 @@ type GetLogResponse struct {
 
 func (x *GetLogResponse) Reset() {
 	*x = GetLogResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[13]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1129,7 +1404,7 @@ func (x *GetLogResponse) String() string {
 func (*GetLogResponse) ProtoMessage() {}
 
 func (x *GetLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[13]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1142,7 +1417,7 @@ func (x *GetLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogResponse.ProtoReflect.Descriptor instead.
 func (*GetLogResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{13}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetLogResponse) GetLog() *LogInfo {
@@ -1160,14 +1435,18 @@ type ListLogsRequest struct {
 	// next_page_token of the page before. Empty: the first page. The other fields must be the same.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Return only logs whose names begin with this.
-	Prefix        string `protobuf:"bytes,3,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	Prefix string `protobuf:"bytes,3,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// Return also logs that are deleted and not purged yet.
+	ShowDeleted bool `protobuf:"varint,4,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
+	// Set the positions of the logs. Takes longer: each log's leader is asked.
+	WithPosition  bool `protobuf:"varint,5,opt,name=with_position,json=withPosition,proto3" json:"with_position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListLogsRequest) Reset() {
 	*x = ListLogsRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[14]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1179,7 +1458,7 @@ func (x *ListLogsRequest) String() string {
 func (*ListLogsRequest) ProtoMessage() {}
 
 func (x *ListLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[14]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1192,7 +1471,7 @@ func (x *ListLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLogsRequest.ProtoReflect.Descriptor instead.
 func (*ListLogsRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{14}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListLogsRequest) GetPageSize() int32 {
@@ -1216,10 +1495,24 @@ func (x *ListLogsRequest) GetPrefix() string {
 	return ""
 }
 
+func (x *ListLogsRequest) GetShowDeleted() bool {
+	if x != nil {
+		return x.ShowDeleted
+	}
+	return false
+}
+
+func (x *ListLogsRequest) GetWithPosition() bool {
+	if x != nil {
+		return x.WithPosition
+	}
+	return false
+}
+
 // A page of the list of logs.
 type ListLogsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The logs, without their positions.
+	// The logs, in the order of their names.
 	Logs []*LogInfo `protobuf:"bytes,1,rep,name=logs,proto3" json:"logs,omitempty"`
 	// For the next page. Empty: this is the last one.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
@@ -1229,7 +1522,7 @@ type ListLogsResponse struct {
 
 func (x *ListLogsResponse) Reset() {
 	*x = ListLogsResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[15]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1241,7 +1534,7 @@ func (x *ListLogsResponse) String() string {
 func (*ListLogsResponse) ProtoMessage() {}
 
 func (x *ListLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[15]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1254,7 +1547,7 @@ func (x *ListLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLogsResponse.ProtoReflect.Descriptor instead.
 func (*ListLogsResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{15}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListLogsResponse) GetLogs() []*LogInfo {
@@ -1284,14 +1577,16 @@ type UpdateLogRequest struct {
 	// Change the log only if it has this id. Else the call fails with LOG_ID_MISMATCH.
 	LogId *string `protobuf:"bytes,4,opt,name=log_id,json=logId,proto3,oneof" json:"log_id,omitempty"`
 	// Check the request and return the settings that it would make, and change nothing.
-	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ValidateOnly bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Change the log only if it has this revision. Else the call fails with REVISION_MISMATCH.
+	ExpectedRevision *uint64 `protobuf:"varint,6,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *UpdateLogRequest) Reset() {
 	*x = UpdateLogRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[16]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1303,7 +1598,7 @@ func (x *UpdateLogRequest) String() string {
 func (*UpdateLogRequest) ProtoMessage() {}
 
 func (x *UpdateLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[16]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1316,7 +1611,7 @@ func (x *UpdateLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateLogRequest.ProtoReflect.Descriptor instead.
 func (*UpdateLogRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{16}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UpdateLogRequest) GetLog() string {
@@ -1354,6 +1649,13 @@ func (x *UpdateLogRequest) GetValidateOnly() bool {
 	return false
 }
 
+func (x *UpdateLogRequest) GetExpectedRevision() uint64 {
+	if x != nil && x.ExpectedRevision != nil {
+		return *x.ExpectedRevision
+	}
+	return 0
+}
+
 // The log with its new settings.
 type UpdateLogResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1364,7 +1666,7 @@ type UpdateLogResponse struct {
 
 func (x *UpdateLogResponse) Reset() {
 	*x = UpdateLogResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[17]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1376,7 +1678,7 @@ func (x *UpdateLogResponse) String() string {
 func (*UpdateLogResponse) ProtoMessage() {}
 
 func (x *UpdateLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[17]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1389,10 +1691,234 @@ func (x *UpdateLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateLogResponse.ProtoReflect.Descriptor instead.
 func (*UpdateLogResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{17}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UpdateLogResponse) GetLog() *LogInfo {
+	if x != nil {
+		return x.Log
+	}
+	return nil
+}
+
+// A request to delete a log. The same request again has no further effect.
+type DeleteLogRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the log.
+	Log string `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	// The id of the log, which must not be absent: a log that was created under the same name
+	// meanwhile is another one, and is not deleted. If the log of that name has another id, the call
+	// fails with LOG_ID_MISMATCH.
+	LogId string `protobuf:"bytes,2,opt,name=log_id,json=logId,proto3" json:"log_id,omitempty"`
+	// Delete the log only if it has this revision. Else the call fails with REVISION_MISMATCH.
+	ExpectedRevision *uint64 `protobuf:"varint,3,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
+	// How long the log can be undeleted. 0: not at all, its records are gone for good at once.
+	// Absent: deleted_log_retention of the cluster. For a log that is deleted already, it counts from
+	// now, and only ever brings the purge_time forward.
+	PurgeAfter    *durationpb.Duration `protobuf:"bytes,4,opt,name=purge_after,json=purgeAfter,proto3" json:"purge_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteLogRequest) Reset() {
+	*x = DeleteLogRequest{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteLogRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteLogRequest) ProtoMessage() {}
+
+func (x *DeleteLogRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteLogRequest.ProtoReflect.Descriptor instead.
+func (*DeleteLogRequest) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *DeleteLogRequest) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *DeleteLogRequest) GetLogId() string {
+	if x != nil {
+		return x.LogId
+	}
+	return ""
+}
+
+func (x *DeleteLogRequest) GetExpectedRevision() uint64 {
+	if x != nil && x.ExpectedRevision != nil {
+		return *x.ExpectedRevision
+	}
+	return 0
+}
+
+func (x *DeleteLogRequest) GetPurgeAfter() *durationpb.Duration {
+	if x != nil {
+		return x.PurgeAfter
+	}
+	return nil
+}
+
+// The log that was deleted.
+type DeleteLogResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The log. If it is purged already, only its name, its id and its state are set.
+	Log           *LogInfo `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteLogResponse) Reset() {
+	*x = DeleteLogResponse{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteLogResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteLogResponse) ProtoMessage() {}
+
+func (x *DeleteLogResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteLogResponse.ProtoReflect.Descriptor instead.
+func (*DeleteLogResponse) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *DeleteLogResponse) GetLog() *LogInfo {
+	if x != nil {
+		return x.Log
+	}
+	return nil
+}
+
+// A request to revert the deletion of a log. The same request again has no further effect.
+type UndeleteLogRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the log.
+	Log string `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	// The id of the log, which must not be absent. If the log of that name has another id, the call
+	// fails with LOG_ID_MISMATCH.
+	LogId         string `protobuf:"bytes,2,opt,name=log_id,json=logId,proto3" json:"log_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndeleteLogRequest) Reset() {
+	*x = UndeleteLogRequest{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndeleteLogRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndeleteLogRequest) ProtoMessage() {}
+
+func (x *UndeleteLogRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndeleteLogRequest.ProtoReflect.Descriptor instead.
+func (*UndeleteLogRequest) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *UndeleteLogRequest) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *UndeleteLogRequest) GetLogId() string {
+	if x != nil {
+		return x.LogId
+	}
+	return ""
+}
+
+// The log that can be used again.
+type UndeleteLogResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Log           *LogInfo               `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndeleteLogResponse) Reset() {
+	*x = UndeleteLogResponse{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndeleteLogResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndeleteLogResponse) ProtoMessage() {}
+
+func (x *UndeleteLogResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndeleteLogResponse.ProtoReflect.Descriptor instead.
+func (*UndeleteLogResponse) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *UndeleteLogResponse) GetLog() *LogInfo {
 	if x != nil {
 		return x.Log
 	}
@@ -1414,7 +1940,7 @@ type TrimLogRequest struct {
 
 func (x *TrimLogRequest) Reset() {
 	*x = TrimLogRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[18]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1426,7 +1952,7 @@ func (x *TrimLogRequest) String() string {
 func (*TrimLogRequest) ProtoMessage() {}
 
 func (x *TrimLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[18]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1439,7 +1965,7 @@ func (x *TrimLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimLogRequest.ProtoReflect.Descriptor instead.
 func (*TrimLogRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{18}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *TrimLogRequest) GetLog() string {
@@ -1477,7 +2003,7 @@ type TrimLogResponse struct {
 
 func (x *TrimLogResponse) Reset() {
 	*x = TrimLogResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[19]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1489,7 +2015,7 @@ func (x *TrimLogResponse) String() string {
 func (*TrimLogResponse) ProtoMessage() {}
 
 func (x *TrimLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[19]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1502,7 +2028,7 @@ func (x *TrimLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimLogResponse.ProtoReflect.Descriptor instead.
 func (*TrimLogResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{19}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TrimLogResponse) GetLog() *LogInfo {
@@ -1523,7 +2049,7 @@ var File_seriatim_v1_log_service_proto protoreflect.FileDescriptor
 
 const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dseriatim/v1/log_service.proto\x12\vseriatim.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\"\xd2\x01\n" +
+	"\x1dseriatim/v1/log_service.proto\x12\vseriatim.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x02\n" +
 	"\x06Record\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\fR\x05value\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x12\n" +
@@ -1531,8 +2057,10 @@ const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"\x04type\x18\x04 \x01(\rR\x04type\x12$\n" +
 	"\x0eappend_time_us\x18\x05 \x01(\x06R\fappendTimeUs\x12\x15\n" +
 	"\x03key\x18\x06 \x01(\fH\x00R\x03key\x88\x01\x01\x12-\n" +
-	"\aheaders\x18\a \x03(\v2\x13.seriatim.v1.HeaderR\aheadersB\x06\n" +
-	"\x04_key\"2\n" +
+	"\aheaders\x18\a \x03(\v2\x13.seriatim.v1.HeaderR\aheaders\x12)\n" +
+	"\x0eclient_time_us\x18\b \x01(\x06H\x01R\fclientTimeUs\x88\x01\x01B\x06\n" +
+	"\x04_keyB\x11\n" +
+	"\x0f_client_time_us\"2\n" +
 	"\x06Header\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\"\xcc\x01\n" +
@@ -1578,56 +2106,101 @@ const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12#\n" +
 	"\rfeature_level\x18\x04 \x01(\rR\ffeatureLevel\x12\x18\n" +
-	"\aversion\x18\x05 \x01(\tR\aversion\"\x84\x01\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\"\xa3\x01\n" +
 	"\x06Server\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x19\n" +
 	"\brpc_addr\x18\x02 \x01(\tR\arpcAddr\x12\x1b\n" +
 	"\tis_leader\x18\x03 \x01(\bR\bisLeader\x12\x17\n" +
 	"\anode_id\x18\x04 \x01(\tR\x06nodeId\x12\x19\n" +
-	"\bis_voter\x18\x05 \x01(\bR\aisVoter\"\x9a\x01\n" +
+	"\bis_voter\x18\x05 \x01(\bR\aisVoter\x12\x1d\n" +
+	"\n" +
+	"is_replica\x18\x06 \x01(\bR\tisReplica\"\xcf\x03\n" +
 	"\aLogInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x15\n" +
 	"\x06log_id\x18\x02 \x01(\tR\x05logId\x12.\n" +
 	"\x06config\x18\x03 \x01(\v2\x16.seriatim.v1.LogConfigR\x06config\x124\n" +
-	"\bposition\x18\x04 \x01(\v2\x18.seriatim.v1.LogPositionR\bposition\"\xa0\x02\n" +
+	"\bposition\x18\x04 \x01(\v2\x18.seriatim.v1.LogPositionR\bposition\x12+\n" +
+	"\x05state\x18\x05 \x01(\x0e2\x15.seriatim.v1.LogStateR\x05state\x12\x1a\n" +
+	"\brevision\x18\x06 \x01(\x04R\brevision\x12;\n" +
+	"\vcreate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12;\n" +
+	"\vdelete_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"deleteTime\x129\n" +
+	"\n" +
+	"purge_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tpurgeTime\x125\n" +
+	"\n" +
+	"own_config\x18\n" +
+	" \x01(\v2\x16.seriatim.v1.LogConfigR\townConfig\"\xc5\x03\n" +
 	"\tLogConfig\x12>\n" +
 	"\rretention_age\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\fretentionAge\x121\n" +
 	"\x12min_retained_bytes\x18\x02 \x01(\x04H\x00R\x10minRetainedBytes\x88\x01\x01\x12-\n" +
 	"\x10max_record_bytes\x18\x03 \x01(\rH\x01R\x0emaxRecordBytes\x88\x01\x01\x12/\n" +
-	"\x11max_request_bytes\x18\x04 \x01(\rH\x02R\x0fmaxRequestBytes\x88\x01\x01B\x15\n" +
+	"\x11max_request_bytes\x18\x04 \x01(\rH\x02R\x0fmaxRequestBytes\x88\x01\x01\x12\x1f\n" +
+	"\breplicas\x18\x05 \x01(\rH\x03R\breplicas\x88\x01\x01\x12:\n" +
+	"\x06labels\x18\x06 \x03(\v2\".seriatim.v1.LogConfig.LabelsEntryR\x06labels\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x15\n" +
 	"\x13_min_retained_bytesB\x13\n" +
 	"\x11_max_record_bytesB\x14\n" +
-	"\x12_max_request_bytes\"\xd4\x01\n" +
+	"\x12_max_request_bytesB\v\n" +
+	"\t_replicas\"\xd4\x01\n" +
 	"\vLogPosition\x12!\n" +
 	"\ffirst_offset\x18\x01 \x01(\x04R\vfirstOffset\x12\x1f\n" +
 	"\vnext_offset\x18\x02 \x01(\x04R\n" +
 	"nextOffset\x12/\n" +
 	"\x14first_append_time_us\x18\x03 \x01(\x06R\x11firstAppendTimeUs\x12-\n" +
 	"\x13last_append_time_us\x18\x04 \x01(\x06R\x10lastAppendTimeUs\x12!\n" +
-	"\fstored_bytes\x18\x05 \x01(\x04R\vstoredBytes\"H\n" +
+	"\fstored_bytes\x18\x05 \x01(\x04R\vstoredBytes\"\xa0\x01\n" +
+	"\x10CreateLogRequest\x12\x10\n" +
+	"\x03log\x18\x01 \x01(\tR\x03log\x12.\n" +
+	"\x06config\x18\x02 \x01(\v2\x16.seriatim.v1.LogConfigR\x06config\x12\x1a\n" +
+	"\x06log_id\x18\x03 \x01(\tH\x00R\x05logId\x88\x01\x01\x12#\n" +
+	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnlyB\t\n" +
+	"\a_log_id\";\n" +
+	"\x11CreateLogResponse\x12&\n" +
+	"\x03log\x18\x01 \x01(\v2\x14.seriatim.v1.LogInfoR\x03log\"H\n" +
 	"\rGetLogRequest\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\tR\x03log\x12\x1a\n" +
 	"\x06log_id\x18\x02 \x01(\tH\x00R\x05logId\x88\x01\x01B\t\n" +
 	"\a_log_id\"8\n" +
 	"\x0eGetLogResponse\x12&\n" +
-	"\x03log\x18\x01 \x01(\v2\x14.seriatim.v1.LogInfoR\x03log\"e\n" +
+	"\x03log\x18\x01 \x01(\v2\x14.seriatim.v1.LogInfoR\x03log\"\xad\x01\n" +
 	"\x0fListLogsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n" +
-	"\x06prefix\x18\x03 \x01(\tR\x06prefix\"d\n" +
+	"\x06prefix\x18\x03 \x01(\tR\x06prefix\x12!\n" +
+	"\fshow_deleted\x18\x04 \x01(\bR\vshowDeleted\x12#\n" +
+	"\rwith_position\x18\x05 \x01(\bR\fwithPosition\"d\n" +
 	"\x10ListLogsResponse\x12(\n" +
 	"\x04logs\x18\x01 \x03(\v2\x14.seriatim.v1.LogInfoR\x04logs\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xdd\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa5\x02\n" +
 	"\x10UpdateLogRequest\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\tR\x03log\x12.\n" +
 	"\x06config\x18\x02 \x01(\v2\x16.seriatim.v1.LogConfigR\x06config\x12;\n" +
 	"\vupdate_mask\x18\x03 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
 	"updateMask\x12\x1a\n" +
 	"\x06log_id\x18\x04 \x01(\tH\x00R\x05logId\x88\x01\x01\x12#\n" +
-	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnlyB\t\n" +
-	"\a_log_id\";\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x120\n" +
+	"\x11expected_revision\x18\x06 \x01(\x04H\x01R\x10expectedRevision\x88\x01\x01B\t\n" +
+	"\a_log_idB\x14\n" +
+	"\x12_expected_revision\";\n" +
 	"\x11UpdateLogResponse\x12&\n" +
+	"\x03log\x18\x01 \x01(\v2\x14.seriatim.v1.LogInfoR\x03log\"\xbf\x01\n" +
+	"\x10DeleteLogRequest\x12\x10\n" +
+	"\x03log\x18\x01 \x01(\tR\x03log\x12\x15\n" +
+	"\x06log_id\x18\x02 \x01(\tR\x05logId\x120\n" +
+	"\x11expected_revision\x18\x03 \x01(\x04H\x00R\x10expectedRevision\x88\x01\x01\x12:\n" +
+	"\vpurge_after\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"purgeAfterB\x14\n" +
+	"\x12_expected_revision\";\n" +
+	"\x11DeleteLogResponse\x12&\n" +
+	"\x03log\x18\x01 \x01(\v2\x14.seriatim.v1.LogInfoR\x03log\"=\n" +
+	"\x12UndeleteLogRequest\x12\x10\n" +
+	"\x03log\x18\x01 \x01(\tR\x03log\x12\x15\n" +
+	"\x06log_id\x18\x02 \x01(\tR\x05logId\"=\n" +
+	"\x13UndeleteLogResponse\x12&\n" +
 	"\x03log\x18\x01 \x01(\v2\x14.seriatim.v1.LogInfoR\x03log\"l\n" +
 	"\x0eTrimLogRequest\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\tR\x03log\x12!\n" +
@@ -1644,7 +2217,12 @@ const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"\n" +
 	"START_TIME\x10\x03\x12\x0e\n" +
 	"\n" +
-	"START_LAST\x10\x042\xa3\x05\n" +
+	"START_LAST\x10\x04*v\n" +
+	"\bLogState\x12\x19\n" +
+	"\x15LOG_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12LOG_STATE_CREATING\x10\x01\x12\x14\n" +
+	"\x10LOG_STATE_ACTIVE\x10\x02\x12\x15\n" +
+	"\x11LOG_STATE_DELETED\x10\x05\"\x04\b\x03\x10\x03\"\x04\b\x04\x10\x042\x8d\a\n" +
 	"\n" +
 	"LogService\x12D\n" +
 	"\aProduce\x12\x1b.seriatim.v1.ProduceRequest\x1a\x1c.seriatim.v1.ProduceResponse\x12N\n" +
@@ -1652,10 +2230,13 @@ const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"\aConsume\x12\x1b.seriatim.v1.ConsumeRequest\x1a\x1c.seriatim.v1.ConsumeResponse\x12L\n" +
 	"\rConsumeStream\x12\x1b.seriatim.v1.ConsumeRequest\x1a\x1c.seriatim.v1.ConsumeResponse0\x01\x12M\n" +
 	"\n" +
-	"GetServers\x12\x1e.seriatim.v1.GetServersRequest\x1a\x1f.seriatim.v1.GetServersResponse\x12A\n" +
+	"GetServers\x12\x1e.seriatim.v1.GetServersRequest\x1a\x1f.seriatim.v1.GetServersResponse\x12J\n" +
+	"\tCreateLog\x12\x1d.seriatim.v1.CreateLogRequest\x1a\x1e.seriatim.v1.CreateLogResponse\x12A\n" +
 	"\x06GetLog\x12\x1a.seriatim.v1.GetLogRequest\x1a\x1b.seriatim.v1.GetLogResponse\x12G\n" +
 	"\bListLogs\x12\x1c.seriatim.v1.ListLogsRequest\x1a\x1d.seriatim.v1.ListLogsResponse\x12J\n" +
-	"\tUpdateLog\x12\x1d.seriatim.v1.UpdateLogRequest\x1a\x1e.seriatim.v1.UpdateLogResponse\x12D\n" +
+	"\tUpdateLog\x12\x1d.seriatim.v1.UpdateLogRequest\x1a\x1e.seriatim.v1.UpdateLogResponse\x12J\n" +
+	"\tDeleteLog\x12\x1d.seriatim.v1.DeleteLogRequest\x1a\x1e.seriatim.v1.DeleteLogResponse\x12P\n" +
+	"\vUndeleteLog\x12\x1f.seriatim.v1.UndeleteLogRequest\x1a .seriatim.v1.UndeleteLogResponse\x12D\n" +
 	"\aTrimLog\x12\x1b.seriatim.v1.TrimLogRequest\x1a\x1c.seriatim.v1.TrimLogResponseB\x91\x01\n" +
 	"\x0eio.seriatim.v1B\x0fLogServiceProtoP\x01ZAgithub.com/seriatim-log/seriatim/clients/go/seriatimv1;seriatimv1\xaa\x02\vSeriatim.V1\xca\x02\vSeriatim\\V1\xea\x02\fSeriatim::V1b\x06proto3"
 
@@ -1671,71 +2252,97 @@ func file_seriatim_v1_log_service_proto_rawDescGZIP() []byte {
 	return file_seriatim_v1_log_service_proto_rawDescData
 }
 
-var file_seriatim_v1_log_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_seriatim_v1_log_service_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_seriatim_v1_log_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_seriatim_v1_log_service_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_seriatim_v1_log_service_proto_goTypes = []any{
 	(Start)(0),                    // 0: seriatim.v1.Start
-	(*Record)(nil),                // 1: seriatim.v1.Record
-	(*Header)(nil),                // 2: seriatim.v1.Header
-	(*ProduceRequest)(nil),        // 3: seriatim.v1.ProduceRequest
-	(*ProduceResponse)(nil),       // 4: seriatim.v1.ProduceResponse
-	(*ConsumeRequest)(nil),        // 5: seriatim.v1.ConsumeRequest
-	(*ConsumeResponse)(nil),       // 6: seriatim.v1.ConsumeResponse
-	(*GetServersRequest)(nil),     // 7: seriatim.v1.GetServersRequest
-	(*GetServersResponse)(nil),    // 8: seriatim.v1.GetServersResponse
-	(*Server)(nil),                // 9: seriatim.v1.Server
-	(*LogInfo)(nil),               // 10: seriatim.v1.LogInfo
-	(*LogConfig)(nil),             // 11: seriatim.v1.LogConfig
-	(*LogPosition)(nil),           // 12: seriatim.v1.LogPosition
-	(*GetLogRequest)(nil),         // 13: seriatim.v1.GetLogRequest
-	(*GetLogResponse)(nil),        // 14: seriatim.v1.GetLogResponse
-	(*ListLogsRequest)(nil),       // 15: seriatim.v1.ListLogsRequest
-	(*ListLogsResponse)(nil),      // 16: seriatim.v1.ListLogsResponse
-	(*UpdateLogRequest)(nil),      // 17: seriatim.v1.UpdateLogRequest
-	(*UpdateLogResponse)(nil),     // 18: seriatim.v1.UpdateLogResponse
-	(*TrimLogRequest)(nil),        // 19: seriatim.v1.TrimLogRequest
-	(*TrimLogResponse)(nil),       // 20: seriatim.v1.TrimLogResponse
-	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil), // 22: google.protobuf.FieldMask
+	(LogState)(0),                 // 1: seriatim.v1.LogState
+	(*Record)(nil),                // 2: seriatim.v1.Record
+	(*Header)(nil),                // 3: seriatim.v1.Header
+	(*ProduceRequest)(nil),        // 4: seriatim.v1.ProduceRequest
+	(*ProduceResponse)(nil),       // 5: seriatim.v1.ProduceResponse
+	(*ConsumeRequest)(nil),        // 6: seriatim.v1.ConsumeRequest
+	(*ConsumeResponse)(nil),       // 7: seriatim.v1.ConsumeResponse
+	(*GetServersRequest)(nil),     // 8: seriatim.v1.GetServersRequest
+	(*GetServersResponse)(nil),    // 9: seriatim.v1.GetServersResponse
+	(*Server)(nil),                // 10: seriatim.v1.Server
+	(*LogInfo)(nil),               // 11: seriatim.v1.LogInfo
+	(*LogConfig)(nil),             // 12: seriatim.v1.LogConfig
+	(*LogPosition)(nil),           // 13: seriatim.v1.LogPosition
+	(*CreateLogRequest)(nil),      // 14: seriatim.v1.CreateLogRequest
+	(*CreateLogResponse)(nil),     // 15: seriatim.v1.CreateLogResponse
+	(*GetLogRequest)(nil),         // 16: seriatim.v1.GetLogRequest
+	(*GetLogResponse)(nil),        // 17: seriatim.v1.GetLogResponse
+	(*ListLogsRequest)(nil),       // 18: seriatim.v1.ListLogsRequest
+	(*ListLogsResponse)(nil),      // 19: seriatim.v1.ListLogsResponse
+	(*UpdateLogRequest)(nil),      // 20: seriatim.v1.UpdateLogRequest
+	(*UpdateLogResponse)(nil),     // 21: seriatim.v1.UpdateLogResponse
+	(*DeleteLogRequest)(nil),      // 22: seriatim.v1.DeleteLogRequest
+	(*DeleteLogResponse)(nil),     // 23: seriatim.v1.DeleteLogResponse
+	(*UndeleteLogRequest)(nil),    // 24: seriatim.v1.UndeleteLogRequest
+	(*UndeleteLogResponse)(nil),   // 25: seriatim.v1.UndeleteLogResponse
+	(*TrimLogRequest)(nil),        // 26: seriatim.v1.TrimLogRequest
+	(*TrimLogResponse)(nil),       // 27: seriatim.v1.TrimLogResponse
+	nil,                           // 28: seriatim.v1.LogConfig.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil), // 31: google.protobuf.FieldMask
 }
 var file_seriatim_v1_log_service_proto_depIdxs = []int32{
-	2,  // 0: seriatim.v1.Record.headers:type_name -> seriatim.v1.Header
-	1,  // 1: seriatim.v1.ProduceRequest.records:type_name -> seriatim.v1.Record
+	3,  // 0: seriatim.v1.Record.headers:type_name -> seriatim.v1.Header
+	2,  // 1: seriatim.v1.ProduceRequest.records:type_name -> seriatim.v1.Record
 	0,  // 2: seriatim.v1.ConsumeRequest.start:type_name -> seriatim.v1.Start
-	1,  // 3: seriatim.v1.ConsumeResponse.records:type_name -> seriatim.v1.Record
-	9,  // 4: seriatim.v1.GetServersResponse.servers:type_name -> seriatim.v1.Server
-	11, // 5: seriatim.v1.LogInfo.config:type_name -> seriatim.v1.LogConfig
-	12, // 6: seriatim.v1.LogInfo.position:type_name -> seriatim.v1.LogPosition
-	21, // 7: seriatim.v1.LogConfig.retention_age:type_name -> google.protobuf.Duration
-	10, // 8: seriatim.v1.GetLogResponse.log:type_name -> seriatim.v1.LogInfo
-	10, // 9: seriatim.v1.ListLogsResponse.logs:type_name -> seriatim.v1.LogInfo
-	11, // 10: seriatim.v1.UpdateLogRequest.config:type_name -> seriatim.v1.LogConfig
-	22, // 11: seriatim.v1.UpdateLogRequest.update_mask:type_name -> google.protobuf.FieldMask
-	10, // 12: seriatim.v1.UpdateLogResponse.log:type_name -> seriatim.v1.LogInfo
-	10, // 13: seriatim.v1.TrimLogResponse.log:type_name -> seriatim.v1.LogInfo
-	3,  // 14: seriatim.v1.LogService.Produce:input_type -> seriatim.v1.ProduceRequest
-	3,  // 15: seriatim.v1.LogService.ProduceStream:input_type -> seriatim.v1.ProduceRequest
-	5,  // 16: seriatim.v1.LogService.Consume:input_type -> seriatim.v1.ConsumeRequest
-	5,  // 17: seriatim.v1.LogService.ConsumeStream:input_type -> seriatim.v1.ConsumeRequest
-	7,  // 18: seriatim.v1.LogService.GetServers:input_type -> seriatim.v1.GetServersRequest
-	13, // 19: seriatim.v1.LogService.GetLog:input_type -> seriatim.v1.GetLogRequest
-	15, // 20: seriatim.v1.LogService.ListLogs:input_type -> seriatim.v1.ListLogsRequest
-	17, // 21: seriatim.v1.LogService.UpdateLog:input_type -> seriatim.v1.UpdateLogRequest
-	19, // 22: seriatim.v1.LogService.TrimLog:input_type -> seriatim.v1.TrimLogRequest
-	4,  // 23: seriatim.v1.LogService.Produce:output_type -> seriatim.v1.ProduceResponse
-	4,  // 24: seriatim.v1.LogService.ProduceStream:output_type -> seriatim.v1.ProduceResponse
-	6,  // 25: seriatim.v1.LogService.Consume:output_type -> seriatim.v1.ConsumeResponse
-	6,  // 26: seriatim.v1.LogService.ConsumeStream:output_type -> seriatim.v1.ConsumeResponse
-	8,  // 27: seriatim.v1.LogService.GetServers:output_type -> seriatim.v1.GetServersResponse
-	14, // 28: seriatim.v1.LogService.GetLog:output_type -> seriatim.v1.GetLogResponse
-	16, // 29: seriatim.v1.LogService.ListLogs:output_type -> seriatim.v1.ListLogsResponse
-	18, // 30: seriatim.v1.LogService.UpdateLog:output_type -> seriatim.v1.UpdateLogResponse
-	20, // 31: seriatim.v1.LogService.TrimLog:output_type -> seriatim.v1.TrimLogResponse
-	23, // [23:32] is the sub-list for method output_type
-	14, // [14:23] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	2,  // 3: seriatim.v1.ConsumeResponse.records:type_name -> seriatim.v1.Record
+	10, // 4: seriatim.v1.GetServersResponse.servers:type_name -> seriatim.v1.Server
+	12, // 5: seriatim.v1.LogInfo.config:type_name -> seriatim.v1.LogConfig
+	13, // 6: seriatim.v1.LogInfo.position:type_name -> seriatim.v1.LogPosition
+	1,  // 7: seriatim.v1.LogInfo.state:type_name -> seriatim.v1.LogState
+	29, // 8: seriatim.v1.LogInfo.create_time:type_name -> google.protobuf.Timestamp
+	29, // 9: seriatim.v1.LogInfo.delete_time:type_name -> google.protobuf.Timestamp
+	29, // 10: seriatim.v1.LogInfo.purge_time:type_name -> google.protobuf.Timestamp
+	12, // 11: seriatim.v1.LogInfo.own_config:type_name -> seriatim.v1.LogConfig
+	30, // 12: seriatim.v1.LogConfig.retention_age:type_name -> google.protobuf.Duration
+	28, // 13: seriatim.v1.LogConfig.labels:type_name -> seriatim.v1.LogConfig.LabelsEntry
+	12, // 14: seriatim.v1.CreateLogRequest.config:type_name -> seriatim.v1.LogConfig
+	11, // 15: seriatim.v1.CreateLogResponse.log:type_name -> seriatim.v1.LogInfo
+	11, // 16: seriatim.v1.GetLogResponse.log:type_name -> seriatim.v1.LogInfo
+	11, // 17: seriatim.v1.ListLogsResponse.logs:type_name -> seriatim.v1.LogInfo
+	12, // 18: seriatim.v1.UpdateLogRequest.config:type_name -> seriatim.v1.LogConfig
+	31, // 19: seriatim.v1.UpdateLogRequest.update_mask:type_name -> google.protobuf.FieldMask
+	11, // 20: seriatim.v1.UpdateLogResponse.log:type_name -> seriatim.v1.LogInfo
+	30, // 21: seriatim.v1.DeleteLogRequest.purge_after:type_name -> google.protobuf.Duration
+	11, // 22: seriatim.v1.DeleteLogResponse.log:type_name -> seriatim.v1.LogInfo
+	11, // 23: seriatim.v1.UndeleteLogResponse.log:type_name -> seriatim.v1.LogInfo
+	11, // 24: seriatim.v1.TrimLogResponse.log:type_name -> seriatim.v1.LogInfo
+	4,  // 25: seriatim.v1.LogService.Produce:input_type -> seriatim.v1.ProduceRequest
+	4,  // 26: seriatim.v1.LogService.ProduceStream:input_type -> seriatim.v1.ProduceRequest
+	6,  // 27: seriatim.v1.LogService.Consume:input_type -> seriatim.v1.ConsumeRequest
+	6,  // 28: seriatim.v1.LogService.ConsumeStream:input_type -> seriatim.v1.ConsumeRequest
+	8,  // 29: seriatim.v1.LogService.GetServers:input_type -> seriatim.v1.GetServersRequest
+	14, // 30: seriatim.v1.LogService.CreateLog:input_type -> seriatim.v1.CreateLogRequest
+	16, // 31: seriatim.v1.LogService.GetLog:input_type -> seriatim.v1.GetLogRequest
+	18, // 32: seriatim.v1.LogService.ListLogs:input_type -> seriatim.v1.ListLogsRequest
+	20, // 33: seriatim.v1.LogService.UpdateLog:input_type -> seriatim.v1.UpdateLogRequest
+	22, // 34: seriatim.v1.LogService.DeleteLog:input_type -> seriatim.v1.DeleteLogRequest
+	24, // 35: seriatim.v1.LogService.UndeleteLog:input_type -> seriatim.v1.UndeleteLogRequest
+	26, // 36: seriatim.v1.LogService.TrimLog:input_type -> seriatim.v1.TrimLogRequest
+	5,  // 37: seriatim.v1.LogService.Produce:output_type -> seriatim.v1.ProduceResponse
+	5,  // 38: seriatim.v1.LogService.ProduceStream:output_type -> seriatim.v1.ProduceResponse
+	7,  // 39: seriatim.v1.LogService.Consume:output_type -> seriatim.v1.ConsumeResponse
+	7,  // 40: seriatim.v1.LogService.ConsumeStream:output_type -> seriatim.v1.ConsumeResponse
+	9,  // 41: seriatim.v1.LogService.GetServers:output_type -> seriatim.v1.GetServersResponse
+	15, // 42: seriatim.v1.LogService.CreateLog:output_type -> seriatim.v1.CreateLogResponse
+	17, // 43: seriatim.v1.LogService.GetLog:output_type -> seriatim.v1.GetLogResponse
+	19, // 44: seriatim.v1.LogService.ListLogs:output_type -> seriatim.v1.ListLogsResponse
+	21, // 45: seriatim.v1.LogService.UpdateLog:output_type -> seriatim.v1.UpdateLogResponse
+	23, // 46: seriatim.v1.LogService.DeleteLog:output_type -> seriatim.v1.DeleteLogResponse
+	25, // 47: seriatim.v1.LogService.UndeleteLog:output_type -> seriatim.v1.UndeleteLogResponse
+	27, // 48: seriatim.v1.LogService.TrimLog:output_type -> seriatim.v1.TrimLogResponse
+	37, // [37:49] is the sub-list for method output_type
+	25, // [25:37] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_seriatim_v1_log_service_proto_init() }
@@ -1748,15 +2355,17 @@ func file_seriatim_v1_log_service_proto_init() {
 	file_seriatim_v1_log_service_proto_msgTypes[4].OneofWrappers = []any{}
 	file_seriatim_v1_log_service_proto_msgTypes[10].OneofWrappers = []any{}
 	file_seriatim_v1_log_service_proto_msgTypes[12].OneofWrappers = []any{}
-	file_seriatim_v1_log_service_proto_msgTypes[16].OneofWrappers = []any{}
+	file_seriatim_v1_log_service_proto_msgTypes[14].OneofWrappers = []any{}
 	file_seriatim_v1_log_service_proto_msgTypes[18].OneofWrappers = []any{}
+	file_seriatim_v1_log_service_proto_msgTypes[20].OneofWrappers = []any{}
+	file_seriatim_v1_log_service_proto_msgTypes[24].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_seriatim_v1_log_service_proto_rawDesc), len(file_seriatim_v1_log_service_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   20,
+			NumEnums:      2,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,9 +24,12 @@ const (
 	LogService_Consume_FullMethodName       = "/seriatim.v1.LogService/Consume"
 	LogService_ConsumeStream_FullMethodName = "/seriatim.v1.LogService/ConsumeStream"
 	LogService_GetServers_FullMethodName    = "/seriatim.v1.LogService/GetServers"
+	LogService_CreateLog_FullMethodName     = "/seriatim.v1.LogService/CreateLog"
 	LogService_GetLog_FullMethodName        = "/seriatim.v1.LogService/GetLog"
 	LogService_ListLogs_FullMethodName      = "/seriatim.v1.LogService/ListLogs"
 	LogService_UpdateLog_FullMethodName     = "/seriatim.v1.LogService/UpdateLog"
+	LogService_DeleteLog_FullMethodName     = "/seriatim.v1.LogService/DeleteLog"
+	LogService_UndeleteLog_FullMethodName   = "/seriatim.v1.LogService/UndeleteLog"
 	LogService_TrimLog_FullMethodName       = "/seriatim.v1.LogService/TrimLog"
 )
 
@@ -45,6 +48,9 @@ const (
 // Log names have 1 to 255 characters from a-z A-Z 0-9 . _ - and start with a letter or a digit. An
 // empty name means the log "default". Ids are opaque strings: compare them, and do nothing else
 // with them. Offsets are below 2^63. Names that end in _us are microseconds since 1970-01-01 UTC.
+//
+// A log that was deleted and not purged yet can be seen with GetLog and ListLogs, deleted, and
+// undeleted. Every other call for it fails with LOG_DELETED.
 //
 // Each call needs an action that the access policy allows to the common name of the client's
 // certificate, on the log that the call names.
@@ -70,9 +76,16 @@ type LogServiceClient interface {
 	// beginning where to resume. Messages without records follow as heartbeats. There is no flow
 	// control beyond HTTP/2's: the server has at most one unsent message for each stream.
 	ConsumeStream(ctx context.Context, in *ConsumeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ConsumeResponse], error)
-	// Returns the members of the cluster, and who leads a log. Needs `produce`, `consume` or
-	// `admin` on the log, if the request names one, and otherwise only a certificate.
+	// Returns the members of the cluster, and which of them have replicas of a log and lead it. Needs
+	// `produce`, `consume` or `admin` on the log, if the request names one, and otherwise only a
+	// certificate.
 	GetServers(ctx context.Context, in *GetServersRequest, opts ...grpc.CallOption) (*GetServersResponse, error)
+	// Creates a log. Needs `admin` on its name.
+	//
+	// The response is sent once the log takes appends, or after a few seconds; its state is CREATING
+	// then. A retry finds the log that it created, if both requests contain the same log_id; without
+	// one, it fails with LOG_EXISTS.
+	CreateLog(ctx context.Context, in *CreateLogRequest, opts ...grpc.CallOption) (*CreateLogResponse, error)
 	// Returns a log, including everything that was acknowledged before the call. Needs `produce`,
 	// `consume` or `admin`.
 	GetLog(ctx context.Context, in *GetLogRequest, opts ...grpc.CallOption) (*GetLogResponse, error)
@@ -81,6 +94,14 @@ type LogServiceClient interface {
 	ListLogs(ctx context.Context, in *ListLogsRequest, opts ...grpc.CallOption) (*ListLogsResponse, error)
 	// Changes the settings of a log. Needs `admin`.
 	UpdateLog(ctx context.Context, in *UpdateLogRequest, opts ...grpc.CallOption) (*UpdateLogResponse, error)
+	// Deletes a log. Needs `admin`.
+	//
+	// Its records are unreadable at once, and open streams end with LOG_DELETED. Its name stays taken
+	// and its files stay on the disks until its purge_time. Until then it can be undeleted. Then the
+	// records are gone for good, and a log that is created under the same name is another one.
+	DeleteLog(ctx context.Context, in *DeleteLogRequest, opts ...grpc.CallOption) (*DeleteLogResponse, error)
+	// Reverts DeleteLog, until the purge_time of the log. Needs `admin`.
+	UndeleteLog(ctx context.Context, in *UndeleteLogRequest, opts ...grpc.CallOption) (*UndeleteLogResponse, error)
 	// Makes the records below an offset unreadable on every node, for good. Needs `admin`.
 	TrimLog(ctx context.Context, in *TrimLogRequest, opts ...grpc.CallOption) (*TrimLogResponse, error)
 }
@@ -155,6 +176,16 @@ func (c *logServiceClient) GetServers(ctx context.Context, in *GetServersRequest
 	return out, nil
 }
 
+func (c *logServiceClient) CreateLog(ctx context.Context, in *CreateLogRequest, opts ...grpc.CallOption) (*CreateLogResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateLogResponse)
+	err := c.cc.Invoke(ctx, LogService_CreateLog_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *logServiceClient) GetLog(ctx context.Context, in *GetLogRequest, opts ...grpc.CallOption) (*GetLogResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetLogResponse)
@@ -179,6 +210,26 @@ func (c *logServiceClient) UpdateLog(ctx context.Context, in *UpdateLogRequest, 
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(UpdateLogResponse)
 	err := c.cc.Invoke(ctx, LogService_UpdateLog_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *logServiceClient) DeleteLog(ctx context.Context, in *DeleteLogRequest, opts ...grpc.CallOption) (*DeleteLogResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteLogResponse)
+	err := c.cc.Invoke(ctx, LogService_DeleteLog_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *logServiceClient) UndeleteLog(ctx context.Context, in *UndeleteLogRequest, opts ...grpc.CallOption) (*UndeleteLogResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UndeleteLogResponse)
+	err := c.cc.Invoke(ctx, LogService_UndeleteLog_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -211,6 +262,9 @@ func (c *logServiceClient) TrimLog(ctx context.Context, in *TrimLogRequest, opts
 // empty name means the log "default". Ids are opaque strings: compare them, and do nothing else
 // with them. Offsets are below 2^63. Names that end in _us are microseconds since 1970-01-01 UTC.
 //
+// A log that was deleted and not purged yet can be seen with GetLog and ListLogs, deleted, and
+// undeleted. Every other call for it fails with LOG_DELETED.
+//
 // Each call needs an action that the access policy allows to the common name of the client's
 // certificate, on the log that the call names.
 type LogServiceServer interface {
@@ -235,9 +289,16 @@ type LogServiceServer interface {
 	// beginning where to resume. Messages without records follow as heartbeats. There is no flow
 	// control beyond HTTP/2's: the server has at most one unsent message for each stream.
 	ConsumeStream(*ConsumeRequest, grpc.ServerStreamingServer[ConsumeResponse]) error
-	// Returns the members of the cluster, and who leads a log. Needs `produce`, `consume` or
-	// `admin` on the log, if the request names one, and otherwise only a certificate.
+	// Returns the members of the cluster, and which of them have replicas of a log and lead it. Needs
+	// `produce`, `consume` or `admin` on the log, if the request names one, and otherwise only a
+	// certificate.
 	GetServers(context.Context, *GetServersRequest) (*GetServersResponse, error)
+	// Creates a log. Needs `admin` on its name.
+	//
+	// The response is sent once the log takes appends, or after a few seconds; its state is CREATING
+	// then. A retry finds the log that it created, if both requests contain the same log_id; without
+	// one, it fails with LOG_EXISTS.
+	CreateLog(context.Context, *CreateLogRequest) (*CreateLogResponse, error)
 	// Returns a log, including everything that was acknowledged before the call. Needs `produce`,
 	// `consume` or `admin`.
 	GetLog(context.Context, *GetLogRequest) (*GetLogResponse, error)
@@ -246,6 +307,14 @@ type LogServiceServer interface {
 	ListLogs(context.Context, *ListLogsRequest) (*ListLogsResponse, error)
 	// Changes the settings of a log. Needs `admin`.
 	UpdateLog(context.Context, *UpdateLogRequest) (*UpdateLogResponse, error)
+	// Deletes a log. Needs `admin`.
+	//
+	// Its records are unreadable at once, and open streams end with LOG_DELETED. Its name stays taken
+	// and its files stay on the disks until its purge_time. Until then it can be undeleted. Then the
+	// records are gone for good, and a log that is created under the same name is another one.
+	DeleteLog(context.Context, *DeleteLogRequest) (*DeleteLogResponse, error)
+	// Reverts DeleteLog, until the purge_time of the log. Needs `admin`.
+	UndeleteLog(context.Context, *UndeleteLogRequest) (*UndeleteLogResponse, error)
 	// Makes the records below an offset unreadable on every node, for good. Needs `admin`.
 	TrimLog(context.Context, *TrimLogRequest) (*TrimLogResponse, error)
 	mustEmbedUnimplementedLogServiceServer()
@@ -273,6 +342,9 @@ func (UnimplementedLogServiceServer) ConsumeStream(*ConsumeRequest, grpc.ServerS
 func (UnimplementedLogServiceServer) GetServers(context.Context, *GetServersRequest) (*GetServersResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method GetServers not implemented")
 }
+func (UnimplementedLogServiceServer) CreateLog(context.Context, *CreateLogRequest) (*CreateLogResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method CreateLog not implemented")
+}
 func (UnimplementedLogServiceServer) GetLog(context.Context, *GetLogRequest) (*GetLogResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method GetLog not implemented")
 }
@@ -281,6 +353,12 @@ func (UnimplementedLogServiceServer) ListLogs(context.Context, *ListLogsRequest)
 }
 func (UnimplementedLogServiceServer) UpdateLog(context.Context, *UpdateLogRequest) (*UpdateLogResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method UpdateLog not implemented")
+}
+func (UnimplementedLogServiceServer) DeleteLog(context.Context, *DeleteLogRequest) (*DeleteLogResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method DeleteLog not implemented")
+}
+func (UnimplementedLogServiceServer) UndeleteLog(context.Context, *UndeleteLogRequest) (*UndeleteLogResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method UndeleteLog not implemented")
 }
 func (UnimplementedLogServiceServer) TrimLog(context.Context, *TrimLogRequest) (*TrimLogResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method TrimLog not implemented")
@@ -378,6 +456,24 @@ func _LogService_GetServers_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LogService_CreateLog_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateLogRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LogServiceServer).CreateLog(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LogService_CreateLog_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LogServiceServer).CreateLog(ctx, req.(*CreateLogRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _LogService_GetLog_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetLogRequest)
 	if err := dec(in); err != nil {
@@ -432,6 +528,42 @@ func _LogService_UpdateLog_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LogService_DeleteLog_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteLogRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LogServiceServer).DeleteLog(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LogService_DeleteLog_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LogServiceServer).DeleteLog(ctx, req.(*DeleteLogRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LogService_UndeleteLog_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UndeleteLogRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LogServiceServer).UndeleteLog(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LogService_UndeleteLog_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LogServiceServer).UndeleteLog(ctx, req.(*UndeleteLogRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _LogService_TrimLog_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(TrimLogRequest)
 	if err := dec(in); err != nil {
@@ -470,6 +602,10 @@ var LogService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _LogService_GetServers_Handler,
 		},
 		{
+			MethodName: "CreateLog",
+			Handler:    _LogService_CreateLog_Handler,
+		},
+		{
 			MethodName: "GetLog",
 			Handler:    _LogService_GetLog_Handler,
 		},
@@ -480,6 +616,14 @@ var LogService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdateLog",
 			Handler:    _LogService_UpdateLog_Handler,
+		},
+		{
+			MethodName: "DeleteLog",
+			Handler:    _LogService_DeleteLog_Handler,
+		},
+		{
+			MethodName: "UndeleteLog",
+			Handler:    _LogService_UndeleteLog_Handler,
 		},
 		{
 			MethodName: "TrimLog",

@@ -69,10 +69,11 @@ bool check(const std::string& name, const pb::Message& message) {
     EXPECT(m.append_time_us() == std::numeric_limits<std::uint64_t>::max());
     EXPECT(m.type() == std::numeric_limits<std::uint32_t>::max());
     EXPECT(m.has_key() && m.key().empty());
+    EXPECT(m.client_time_us() == std::numeric_limits<std::uint64_t>::max() - 1);
     EXPECT(m.headers_size() == 3 && m.headers(1).name() == unicode);
   } else if (name == "record_without_key") {
     const auto& m = dynamic_cast<const v1::Record&>(message);
-    EXPECT(!m.has_key() && m.value() == "v");
+    EXPECT(!m.has_key() && !m.has_client_time_us() && m.value() == "v");
   } else if (name == "get_node_response_full") {
     const auto& m = dynamic_cast<const v1::GetNodeResponse&>(message);
     EXPECT(m.metrics(2).value_case() == v1::Metric::kGauge);

@@ -127,12 +127,15 @@ func fields(name string, message proto.Message) (got, expected []any) {
 	switch name {
 	case "record_extreme":
 		m := message.(*seriatimv1.Record)
-		got = []any{m.Offset, m.Term, m.AppendTimeUs, m.Type, m.Key, len(m.Headers), m.Headers[1].Name}
-		expected = []any{uint64(math.MaxInt64), uint64(1<<53 + 1), uint64(math.MaxUint64), uint32(math.MaxUint32), []byte{}, 3, unicode}
+		got = []any{m.Offset, m.Term, m.AppendTimeUs, m.Type, m.Key, len(m.Headers), m.Headers[1].Name, *m.ClientTimeUs}
+		expected = []any{
+			uint64(math.MaxInt64), uint64(1<<53 + 1), uint64(math.MaxUint64), uint32(math.MaxUint32), []byte{}, 3, unicode,
+			uint64(math.MaxUint64 - 1),
+		}
 	case "record_without_key":
 		m := message.(*seriatimv1.Record)
-		got = []any{m.Key == nil, string(m.Value)}
-		expected = []any{true, "v"}
+		got = []any{m.Key == nil, m.ClientTimeUs == nil, string(m.Value)}
+		expected = []any{true, true, "v"}
 	case "get_node_response_full":
 		m := message.(*seriatimv1.GetNodeResponse)
 		damaged := m.Groups[1].DamagedRanges

@@ -15,11 +15,11 @@ const registry = createRegistry(...files);
 const checks = {
   record_extreme(m) {
     assert.deepEqual([m.offset, m.term, m.appendTimeUs], [2n ** 63n - 1n, 2n ** 53n + 1n, 2n ** 64n - 1n]);
-    assert.deepEqual([m.type, m.key?.length], [2 ** 32 - 1, 0]);
+    assert.deepEqual([m.type, m.key?.length, m.clientTimeUs], [2 ** 32 - 1, 0, 2n ** 64n - 2n]);
     assert.deepEqual(m.headers.map((header) => header.name), ["größe 大小 😀", "größe 大小 😀", ""]);
   },
   record_without_key(m) {
-    assert.deepEqual([m.key, Buffer.from(m.value).toString()], [undefined, "v"]);
+    assert.deepEqual([m.key, m.clientTimeUs, Buffer.from(m.value).toString()], [undefined, undefined, "v"]);
   },
   get_node_response_full(m) {
     assert.deepEqual(m.metrics[2].value, { case: "gauge", value: -(2n ** 53n) - 1n });

@@ -17,13 +17,15 @@ const string = (value) => value.toString();
 // Reads some fields by their generated names.
 const checks = {
   record_extreme(m) {
-    const numbers = [m.offset, m.term, m.appendTimeUs].map(string);
-    assert.deepEqual(numbers, ["9223372036854775807", "9007199254740993", "18446744073709551615"]);
+    const numbers = [m.offset, m.term, m.appendTimeUs, m.clientTimeUs].map(string);
+    const max = ["18446744073709551615", "18446744073709551614"];
+    assert.deepEqual(numbers, ["9223372036854775807", "9007199254740993", ...max]);
     assert.deepEqual([m.type, Object.hasOwn(m, "key"), m.key.length], [2 ** 32 - 1, true, 0]);
     assert.deepEqual(m.headers.map((header) => header.name), ["größe 大小 😀", "größe 大小 😀", ""]);
   },
   record_without_key(m) {
-    assert.deepEqual([Object.hasOwn(m, "key"), Buffer.from(m.value).toString()], [false, "v"]);
+    assert.deepEqual(["key", "clientTimeUs"].map((name) => Object.hasOwn(m, name)), [false, false]);
+    assert.equal(Buffer.from(m.value).toString(), "v");
   },
   get_node_response_full(m) {
     const gauge = m.metrics[2];

@@ -24,9 +24,10 @@ def check(name, message):
     if name == "record_extreme":
         equal((message.offset, message.term, message.append_time_us), (2**63 - 1, 2**53 + 1, 2**64 - 1))
         equal((message.HasField("key"), message.key, message.type), (True, b"", 2**32 - 1))
+        equal(message.client_time_us, 2**64 - 2)
         equal([h.name for h in message.headers], ["größe 大小 😀"] * 2 + [""])
     elif name == "record_without_key":
-        equal((message.HasField("key"), message.value), (False, b"v"))
+        equal((message.HasField("key"), message.HasField("client_time_us"), message.value), (False, False, b"v"))
     elif name == "get_node_response_full":
         equal([m.WhichOneof("value") for m in message.metrics], ["counter", "counter", "gauge", "gauge", "histogram"])
         equal((message.metrics[2].gauge, message.metrics[0].labels["ä"]), (-(2**53) - 1, "1"))

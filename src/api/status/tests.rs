@@ -52,18 +52,42 @@ fn number(error: &ApiError) -> usize {
         ApiError::Damaged { .. } => 19,
         ApiError::Internal(_) => 20,
         ApiError::CommittedNotApplied => 28,
-        ApiError::DiskFull => 21,
+        ApiError::DiskFull { .. } => 21,
         ApiError::Shortage { .. } => 22,
         ApiError::AnotherCluster(_) => 24,
+        ApiError::LogDeleted { .. } => 29,
+        ApiError::LogExists { .. } => 30,
+        ApiError::RevisionMismatch { .. } => 31,
+        ApiError::TooManyLogs { .. } => 32,
+        ApiError::LevelTooLow(_) => 33,
+        ApiError::ReplicaLost => 34,
+        ApiError::Relayed(_) => 35,
     }
 }
 
-const VARIANTS: usize = 29;
+const VARIANTS: usize = 36;
+
+/// The failure of a newer node, with a reason that this version does not know.
+fn relayed() -> ApiError {
+    let of_node =
+        status_of(&ApiError::QueueFull, &StatusContext { package: Package::SeriatimV1, leader: None, at: None });
+    let mut whole = status::Status::parse_from_bytes(of_node.details()).expect("a google.rpc.Status");
+    whole.code = Code::UNAVAILABLE.into();
+    for any in &mut whole.details {
+        if let Some(mut info) = any.unpack::<error_details::ErrorInfo>().expect("well-formed") {
+            info.reason = "QUEUE_IS_BLUE".to_owned();
+            *any = packed(&info);
+        }
+    }
+    ApiError::Relayed(RelayedFailure { reason: None, status: whole.write_to_bytes().expect("encoded") })
+}
 
 fn samples() -> Vec<(ApiError, Code, &'static str)> {
     let principal = Principal::anonymous();
     let bad_name = LogName::new("/").expect_err("no name");
     vec![
+        (ApiError::ReplicaLost, Code::UNAVAILABLE, "REPLICA_UNREACHABLE"),
+        (relayed(), Code::UNAVAILABLE, "QUEUE_IS_BLUE"),
         (ApiError::NoIdentity(NoIdentity::NoCommonName), Code::UNAUTHENTICATED, "NO_IDENTITY"),
         (
             ApiError::NotAllowed { principal, log: LogScope::One(name()), action: Action::Produce },
@@ -102,7 +126,7 @@ fn samples() -> Vec<(ApiError, Code, &'static str)> {
         ),
         (Invalid::EntryTooLarge { bytes_max: 1 }.into(), Code::INVALID_ARGUMENT, "REQUEST_TOO_LARGE"),
         (
-            Invalid::Settings { field: "config.retention_age", what: "no".to_owned() }.into(),
+            Invalid::Settings { field: "config.retention_age".to_owned(), what: "no".to_owned() }.into(),
             Code::INVALID_ARGUMENT,
             "INVALID_REQUEST",
         ),
@@ -125,7 +149,8 @@ fn samples() -> Vec<(ApiError, Code, &'static str)> {
         ),
         (ApiError::QueueFull, Code::RESOURCE_EXHAUSTED, "QUEUE_FULL"),
         (ApiError::Shortage { what: "no file".into() }, Code::RESOURCE_EXHAUSTED, "SHORTAGE"),
-        (ApiError::DiskFull, Code::RESOURCE_EXHAUSTED, "DISK_FULL"),
+        (ApiError::DiskFull { deleted_bytes: 0 }, Code::RESOURCE_EXHAUSTED, "DISK_FULL"),
+        (ApiError::DiskFull { deleted_bytes: 7 }, Code::RESOURCE_EXHAUSTED, "DISK_FULL"),
         (LimitReached { limit: Limit::Streams, max: 1 }.into(), Code::RESOURCE_EXHAUSTED, "LIMIT_REACHED"),
         (ApiError::LeaderChanged, Code::UNAVAILABLE, "LEADER_CHANGED"),
         (ApiError::NoLeader, Code::UNAVAILABLE, "NO_LEADER"),
@@ -144,6 +169,15 @@ fn samples() -> Vec<(ApiError, Code, &'static str)> {
             "RECORD_DAMAGED",
         ),
         (ApiError::CommittedNotApplied, Code::UNAVAILABLE, "COMMITTED_NOT_APPLIED"),
+        (ApiError::LogDeleted { log: name(), log_id: LogId(9), purge_us: 7 }, Code::NOT_FOUND, "LOG_DELETED"),
+        (ApiError::LogExists { log: name(), log_id: LogId(9) }, Code::ALREADY_EXISTS, "LOG_EXISTS"),
+        (ApiError::RevisionMismatch { log: Some(name()), revision: 2 }, Code::FAILED_PRECONDITION, "REVISION_MISMATCH"),
+        (ApiError::RevisionMismatch { log: None, revision: 2 }, Code::FAILED_PRECONDITION, "REVISION_MISMATCH"),
+        (ApiError::TooManyLogs { max: 1 }, Code::RESOURCE_EXHAUSTED, "TOO_MANY_LOGS"),
+        (ApiError::LevelTooLow(FeatureLevel(2)), Code::FAILED_PRECONDITION, "FEATURE_LEVEL_TOO_LOW"),
+        (Invalid::LogId.into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
+        (Invalid::LogIdUsed.into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
+        (Invalid::NoLogId.into(), Code::INVALID_ARGUMENT, "INVALID_REQUEST"),
         (ApiError::Internal("a bug"), Code::INTERNAL, "INTERNAL_ERROR"),
     ]
 }
@@ -220,7 +254,11 @@ fn every_error_has_a_code_a_reason_and_a_message() {
 fn a_retry_is_useless_only_if_the_request_itself_is_wrong() {
     for (error, code, reason) in samples() {
         let is_wrong = match code {
-            Code::UNAUTHENTICATED | Code::PERMISSION_DENIED | Code::INVALID_ARGUMENT | Code::NOT_FOUND => true,
+            Code::UNAUTHENTICATED
+            | Code::PERMISSION_DENIED
+            | Code::INVALID_ARGUMENT
+            | Code::NOT_FOUND
+            | Code::ALREADY_EXISTS => true,
             Code::UNIMPLEMENTED => reason != "RECORD_UNSUPPORTED",
             _ => reason == "LOG_ID_MISMATCH",
         };
@@ -237,7 +275,7 @@ fn the_delay_fits_what_has_to_happen_first() {
     };
     assert_eq!(seconds(ApiError::QueueFull), Some(0.2));
     assert_eq!(seconds(ApiError::NoLeader), Some(1.0));
-    assert_eq!(seconds(ApiError::DiskFull), Some(5.0));
+    assert_eq!(seconds(ApiError::DiskFull { deleted_bytes: 0 }), Some(5.0));
     assert_eq!(seconds(ApiError::NoSuchService), None);
 }
 

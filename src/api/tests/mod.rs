@@ -2,10 +2,13 @@
 //! or does not answer, as each test requires.
 
 mod calls;
+mod fake;
 mod limits;
+mod named_logs;
 mod node;
 mod old_clients;
 mod raw;
+mod relays;
 mod requests;
 mod responses;
 mod streams;

@@ -7,181 +7,44 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use grpcio::{Channel, ChannelCredentials, ServerCredentials};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
+pub use super::fake::{FakeConsensus, Fate, ME, OTHER, TIME_US};
+use super::fake::{FakeState, answer};
+use crate::api::leaders::LeaderHints;
 use crate::api::{Api, ApiOptions, Core, Forward, Me};
-use crate::catalog::{Catalog, CatalogView, Command, LogMeta, Member};
+use crate::catalog::{Catalog, CatalogView, Command, LogSettings, Member, NewLog, Origin};
 use crate::config;
 use crate::consensus::StreamSequences;
-use crate::consensus::handle::{
-    Appended, ConsensusHandle, ConsensusMsg, GroupStatus, INBOX_MESSAGES_MAX, Proposal, ProposeError, ReadIndexError,
-};
+use crate::consensus::handle::{ConsensusHandle, GroupStatus, INBOX_MESSAGES_MAX, ProposeError, ReadIndexError};
 use crate::consensus::status::Statuses;
 use crate::doorbell::Doorbell;
+use crate::feature_level::Feature;
 use crate::grpc::{Env, client_channel};
-use crate::inbox::{Inbox, inbox};
-use crate::logs::{Logs, OpenLog};
+use crate::inbox::inbox;
+use crate::logs::{Logs, OpenLog, Removal};
 use crate::pb::cluster_service_grpc::ClusterServiceClient;
 use crate::pb::health_grpc::HealthClient;
 use crate::pb::log_grpc::LogClient;
 use crate::pb::log_service_grpc::LogServiceClient;
-use crate::reply::{ReplyReceiver, ReplySender, reply};
 use crate::security::acl::Acl;
 use crate::security::identity::Identities;
 use crate::security::tls::Authorities;
 use crate::storage::disk::Disk;
-use crate::storage::entry::{Entry, EntryKind, Stamp};
 use crate::storage::log::{Genesis, GroupLog, LogOptions};
-use crate::storage::payload::stamp_records;
 use crate::storage::reader::Readers;
 use crate::storage::scrub::ScrubHandle;
 use crate::storage::space::Space;
 use crate::thread::{Fatal, Joiner, fatal_channel, spawn};
-use crate::types::{ClusterId, GroupId, LogId, LogIndex, LogName, NodeId, NodeName, Offset, Term};
+use crate::types::{ClusterId, GroupId, LogId, LogIndex, LogName, NodeId, NodeName, Offset, ReplicaId, Term};
 use crate::waiting::WaitingFor;
 use crate::watermark::{HighWatermark, Visible};
 
 pub const GROUP: GroupId = GroupId(1);
 pub const LOG_ID: LogId = LogId(0xabc);
-pub const TIME_US: u64 = 1_000_000;
-pub const ME: NodeId = NodeId(1);
-pub const OTHER: NodeId = NodeId(2);
 
 /// Grants everything to every client.
 pub const OPEN_POLICY: &str = "p, anonymous, *, produce\np, anonymous, *, consume\np, anonymous, *, admin\n";
-
-/// The outcome of a proposal, on this node or forwarded.
-#[derive(Clone, Copy, Debug)]
-pub enum Fate {
-    /// Committed, and visible immediately.
-    Commit,
-    /// Committed, but not visible here until [`Node::catch_up`].
-    CommitElsewhere,
-    /// Rejected with this error.
-    Fail(ProposeError),
-    /// Never answered, until the node is dropped.
-    Silence,
-}
-
-/// The state of the group's leader.
-struct FakeState {
-    log: GroupLog,
-    watermark: HighWatermark,
-    last: LogIndex,
-    visible: Visible,
-    fates: VecDeque<Fate>,
-    fate: Fate,
-    silent: Vec<ReplySender<Result<Appended, ProposeError>>>,
-    /// The principal of each forwarded proposal.
-    forwarded: Vec<String>,
-    /// The leader's state of produce streams.
-    streams: StreamSequences,
-    proposed: usize,
-    /// Proposals that the leader rejected because an earlier one of their run was not appended.
-    out_of_sequence: usize,
-    read_index: Result<(), ReadIndexError>,
-    /// First offsets to which the next read indexes trim the log.
-    trims: VecDeque<Offset>,
-}
-
-#[derive(Clone)]
-pub struct FakeConsensus(Arc<Mutex<FakeState>>);
-
-impl FakeConsensus {
-    fn lock(&self) -> MutexGuard<'_, FakeState> {
-        self.0.lock()
-    }
-
-    fn propose(&self, proposal: Proposal, reply: ReplySender<Result<Appended, ProposeError>>) {
-        let mut state = self.lock();
-        let fate = state.fates.pop_front().unwrap_or(state.fate);
-        state.proposed += 1;
-        if matches!(fate, Fate::Commit | Fate::CommitElsewhere)
-            && let Some(place) = proposal.in_stream
-        {
-            if !state.streams.take(place, Term(1)) {
-                state.out_of_sequence += 1;
-                return reply.send(Err(ProposeError::Dropped));
-            }
-            state.streams.record_appended(place, Term(1));
-        }
-        match fate {
-            Fate::Commit => {
-                let appended = state.append(&proposal);
-                let visible = state.visible;
-                state.watermark.advance(visible);
-                reply.send(appended);
-            }
-            Fate::CommitElsewhere => {
-                let appended = state.append(&proposal);
-                reply.send(appended);
-            }
-            Fate::Fail(error) => reply.send(Err(error)),
-            Fate::Silence => state.silent.push(reply),
-        }
-    }
-}
-
-impl FakeState {
-    fn append(&mut self, proposal: &Proposal) -> Result<Appended, ProposeError> {
-        let base = self.visible.next_offset;
-        if proposal.expected_offset.is_some_and(|expected| expected != base) {
-            return Err(ProposeError::ExpectedOffset { next_offset: base });
-        }
-        let mut payload = proposal.payload.to_vec();
-        if proposal.kind == EntryKind::Trim {
-            let first = Offset(u64::from_le_bytes(payload[..].try_into().expect("eight bytes")));
-            if first > base {
-                return Err(ProposeError::PastEnd { next_offset: base });
-            }
-            self.visible.first_offset = self.visible.first_offset.max(first);
-        } else {
-            assert_eq!(stamp_records(&mut payload, base, Term(1), TIME_US), Ok(proposal.count));
-        }
-        self.last = self.last.next();
-        let stamp = Stamp {
-            kind: proposal.kind,
-            count: proposal.count,
-            base_offset: base,
-            append_time_us: TIME_US,
-            producer_id: 0,
-            sequence: 0,
-        };
-        self.log.append(&[Entry::new(self.last, Term(1), stamp, &payload)]).expect("appended");
-        self.visible.applied = self.last;
-        self.visible.next_offset.0 += u64::from(proposal.count);
-        self.visible.last_append_time_us = TIME_US;
-        Ok(Appended { offset: base, count: proposal.count, term: Term(1), index: self.last, append_time_us: TIME_US })
-    }
-}
-
-impl Forward for FakeConsensus {
-    fn propose(
-        &self,
-        to: NodeId,
-        principal: &str,
-        proposal: Proposal,
-    ) -> ReplyReceiver<Result<Appended, ProposeError>> {
-        assert_eq!(to, OTHER);
-        let (tx, rx) = reply();
-        self.lock().forwarded.push(principal.to_owned());
-        FakeConsensus::propose(self, proposal, tx);
-        rx
-    }
-
-    fn read_index(
-        &self,
-        to: NodeId,
-        _: GroupId,
-        _: Option<Instant>,
-    ) -> ReplyReceiver<Result<LogIndex, ReadIndexError>> {
-        assert_eq!(to, OTHER);
-        let (tx, rx) = reply();
-        let state = self.lock();
-        tx.send(state.read_index.map(|()| state.last));
-        rx
-    }
-}
 
 /// A node with its client listener, and clients of it.
 pub struct Node {
@@ -234,6 +97,13 @@ impl Node {
         node
     }
 
+    /// The same, in a cluster that may have named logs.
+    pub fn serving_named_logs() -> Node {
+        let node = Node::serving();
+        node.commit(Command::RaiseFeatureLevel(Feature::ManyLogs.level()));
+        node
+    }
+
     /// Starts a node that is not a member yet.
     pub fn joining(policy: &str) -> Node {
         let dir = tempfile::tempdir().expect("a directory");
@@ -245,7 +115,7 @@ impl Node {
         let options = LogOptions::default();
         let groups = dir.path().join("groups");
         std::fs::create_dir(&groups).expect("made");
-        GroupLog::create(&disk, &groups, GROUP, &options, Genesis::Founder(ME)).expect("a group");
+        GroupLog::create(&disk, &groups, GROUP, &options, Genesis::founder(ReplicaId::of_node(ME))).expect("a group");
         let (log, _) = GroupLog::open(&disk, &groups, GROUP, &options).expect("a log");
         let visible = Visible { applied: LogIndex(1), ..Visible::default() };
         let watermark = HighWatermark::new(visible);
@@ -259,23 +129,18 @@ impl Node {
             request_bytes_max: 4 << 20,
             watermark: watermark.clone(),
             reader: log.reader(),
+            removal: Removal::default(),
         });
         let mut catalog = Catalog::default();
-        catalog.apply(member(ME, "one"));
-        catalog.apply(member(OTHER, "two"));
-        catalog.apply(Command::CreateLog(LogMeta {
-            name,
-            group: GROUP,
-            log_id: LOG_ID,
-            founder: ME,
-            founded: false,
-            record_bytes_max: 1 << 20,
-            request_bytes_max: 4 << 20,
-            retention_bytes: 0,
-            retention_ms: 0,
-        }));
+        let first =
+            NewLog { name, log_id: LOG_ID, origin: Origin::Founder(GROUP, ME), settings: LogSettings::default() };
+        for command in [member(ME, "one"), member(OTHER, "two"), Command::CreateLog(first)] {
+            catalog.apply(&command, TIME_US);
+        }
         let view = CatalogView::default();
         view.publish(catalog);
+        let last_command = LogIndex(5);
+        let catalog_watermark = HighWatermark::new(Visible { applied: last_command, ..Visible::default() });
         let fake = FakeConsensus(Arc::new(Mutex::new(FakeState {
             log,
             watermark,
@@ -290,6 +155,10 @@ impl Node {
             out_of_sequence: 0,
             read_index: Ok(()),
             trims: VecDeque::new(),
+            catalog: view.clone(),
+            catalog_watermark: catalog_watermark.clone(),
+            last_command,
+            logs: logs.clone(),
         })));
         let (inbox, messages) = inbox(INBOX_MESSAGES_MAX);
         let statuses = Arc::new(Statuses::default());
@@ -306,8 +175,9 @@ impl Node {
             consensus: ConsensusHandle::new(inbox, Doorbell::default(), statuses.clone()),
             logs,
             catalog: view,
-            catalog_watermark: HighWatermark::new(Visible { applied: LogIndex(5), ..Visible::default() }),
+            catalog_watermark,
             forward: Arc::new(fake.clone()),
+            leaders: LeaderHints::default(),
             readers: readers.handle(),
             scrub: ScrubHandle::default(),
             space: Space::default(),
@@ -357,8 +227,26 @@ impl Node {
         self.api.as_ref().expect("not stopped")
     }
 
+    /// Sets the other nodes. Only before [`Node::serve`].
+    pub fn set_forward(&mut self, forward: Arc<dyn Forward>) {
+        self.core.forward = forward;
+    }
+
     pub fn serve(&self) {
         self.api().serve(self.core.clone());
+    }
+
+    /// Commits a command that no request has sent.
+    #[track_caller]
+    pub fn commit(&self, command: Command) {
+        self.fake.lock().commit(command).expect("it fits");
+    }
+
+    /// Returns the group of a log.
+    #[track_caller]
+    pub fn group_of(&self, log: &str) -> GroupId {
+        let name = LogName::new(log).expect("a name");
+        self.core.catalog.get().log_named(&name).expect("a log").group
     }
 
     /// Sets the outcome of all further proposals.
@@ -445,25 +333,6 @@ impl Node {
         while !holds(self) {
             assert!(Instant::now() < end, "waited in vain: {what}");
             std::thread::yield_now();
-        }
-    }
-}
-
-fn answer(fake: &FakeConsensus, messages: &Inbox<ConsensusMsg>) {
-    for message in messages.iter() {
-        match message {
-            ConsensusMsg::Propose(proposal, reply) => fake.propose(proposal, reply),
-            ConsensusMsg::ReadIndex(group, _, reply) => {
-                let mut state = fake.lock();
-                let last = if group == GROUP { state.last } else { LogIndex(5) };
-                if let Some(first_offset) = state.trims.pop_front() {
-                    state.visible.first_offset = first_offset;
-                    state.watermark.advance(state.visible);
-                }
-                reply.send(state.read_index.map(|()| last));
-            }
-            ConsensusMsg::Stop => return,
-            other => panic!("the API sent {other:?}"),
         }
     }
 }

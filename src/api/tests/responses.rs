@@ -66,8 +66,14 @@ fn shapes() -> Vec<RecordFields<'static>> {
     vec![
         RecordFields::default(),
         RecordFields { value: b"hello", ..RecordFields::default() },
-        RecordFields { value: b"", kind: 1, key: Some(b""), headers: &HEADERS[1..2] },
-        RecordFields { value: &[0xfe; 300], kind: u32::MAX, key: Some(b"k\x00"), headers: HEADERS },
+        RecordFields { value: b"", kind: 1, key: Some(b""), headers: &HEADERS[1..2], client_time_us: None },
+        RecordFields {
+            value: &[0xfe; 300],
+            kind: u32::MAX,
+            key: Some(b"k\x00"),
+            headers: HEADERS,
+            client_time_us: None,
+        },
         RecordFields { value: b"\x80", kind: 1 << 31, ..RecordFields::default() },
     ]
 }
@@ -78,7 +84,7 @@ fn meant(fields: &RecordFields<'_>, offset: u64, term: u64, time_us: u64) -> log
         value: Bytes::copy_from_slice(value),
         ..log::Header::default()
     };
-    log::Record {
+    let mut record = log::Record {
         value: Bytes::copy_from_slice(fields.value),
         offset,
         term,
@@ -87,7 +93,12 @@ fn meant(fields: &RecordFields<'_>, offset: u64, term: u64, time_us: u64) -> log
         key: fields.key.map(Bytes::copy_from_slice),
         headers: fields.headers.iter().map(header).collect(),
         ..log::Record::default()
+    };
+    // Clients of `log.v1` skip it.
+    if let Some(time_us) = fields.client_time_us {
+        protobuf::Message::mut_unknown_fields(&mut record).add_fixed64(8, time_us);
     }
+    record
 }
 
 /// Returns records as they are stored and sent, and as messages.
@@ -157,6 +168,10 @@ fn consumed(samples: &mut Vec<Sample>) {
         records.extend(meant);
     }
     both("consume_batches", &bytes, &records, (0, Offset::MAX.0, 1));
+    let timed = [Some(0), None, Some((1 << 53) + 1), Some(u64::MAX)];
+    let timed = timed.map(|client_time_us| RecordFields { value: b"v", client_time_us, ..RecordFields::default() });
+    let (bytes, records) = stored(&timed, 8, 3, 1_780_000_000_000_000);
+    both("consume_event_times", &bytes, &records, (0, 12, 1));
     both("consume_heartbeat", &[], &[], (5, 5, 1 << 63));
     samples.extend(single);
 }

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use super::facts::ReplicaFacts;
-use crate::types::{LogIndex, NodeId, Term};
+use crate::types::{LogIndex, ReplicaId, Term};
 
 /// A round of one learner.
 #[derive(Clone, Copy, Debug)]
@@ -27,16 +27,16 @@ struct Round {
 #[derive(Debug, Default)]
 pub struct CatchUp {
     term: Term,
-    rounds: BTreeMap<NodeId, Round>,
+    rounds: BTreeMap<ReplicaId, Round>,
 }
 
 /// The result of a tick.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Rounds {
     /// The learners whose last round was short enough.
-    pub caught_up: Vec<NodeId>,
+    pub caught_up: Vec<ReplicaId>,
     /// The learners to report as slow, and the number of their rounds: 8, 16, and so on.
-    pub slow: Vec<(NodeId, u32)>,
+    pub slow: Vec<(ReplicaId, u32)>,
 }
 
 impl CatchUp {
@@ -47,22 +47,22 @@ impl CatchUp {
             *self = CatchUp { term: replica.term, ..CatchUp::default() };
         }
         let learners = || replica.progress.iter().filter(|r| !r.voter && r.active);
-        self.rounds.retain(|node, _| learners().any(|r| r.node == *node));
+        self.rounds.retain(|replica, _| learners().any(|r| r.replica == *replica));
         for learner in learners() {
             let begun = Round { target: replica.last_index, began: tick, before: 0 };
-            let round = self.rounds.entry(learner.node).or_insert(begun);
+            let round = self.rounds.entry(learner.replica).or_insert(begun);
             // A learner that has never acknowledged anything may not be running: raft treats a new one as active.
             if learner.matched < round.target || learner.matched == LogIndex(0) {
                 continue;
             }
             if tick.saturating_sub(round.began) < ticks_max {
-                result.caught_up.push(learner.node);
+                result.caught_up.push(learner.replica);
                 continue;
             }
             let rounds = round.before + 1;
             *round = Round { before: rounds, ..begun };
             if rounds.is_power_of_two() && rounds > 4 {
-                result.slow.push((learner.node, rounds));
+                result.slow.push((learner.replica, rounds));
             }
         }
         result
@@ -74,11 +74,11 @@ mod tests {
     use super::super::facts::ReplicaProgress;
     use super::*;
 
-    const LEARNER: NodeId = NodeId(2);
+    const LEARNER: ReplicaId = ReplicaId(2);
     const TICKS_MAX: u64 = 12;
 
     fn has_caught_up(rounds: &mut CatchUp, term: u64, tick: u64, last: u64, matched: u64, active: bool) -> bool {
-        let learner = ReplicaProgress { node: LEARNER, voter: false, matched: LogIndex(matched), active };
+        let learner = ReplicaProgress { replica: LEARNER, voter: false, matched: LogIndex(matched), active };
         let replica = ReplicaFacts {
             term: Term(term),
             last_index: LogIndex(last),

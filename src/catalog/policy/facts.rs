@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crate::types::{GroupId, LogIndex, NodeId, Term};
+use crate::types::{GroupId, LogIndex, ReplicaId, Term};
 use crate::watermark::Visible;
 
 /// This node's replicas, by group.
@@ -12,6 +12,8 @@ pub type Replicas = BTreeMap<GroupId, ReplicaFacts>;
 /// Facts about this node's replica of one group.
 #[derive(Clone, Debug, Default)]
 pub struct ReplicaFacts {
+    /// This replica.
+    pub replica: ReplicaId,
     /// This node leads the group.
     pub leads: bool,
     /// The replica is damaged and takes no part, so its list of voters may be outdated.
@@ -25,7 +27,7 @@ pub struct ReplicaFacts {
     /// The last index of its log.
     pub last_index: LogIndex,
     /// The group's voters. Empty while the replica waits for its first snapshot.
-    pub voters: Vec<NodeId>,
+    pub voters: Vec<ReplicaId>,
     /// The progress of all replicas of the group, including this one. Empty unless this node leads.
     pub progress: Vec<ReplicaProgress>,
     /// The records that readers may see.
@@ -39,8 +41,8 @@ pub struct ReplicaFacts {
 /// The progress of one replica, as its leader knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplicaProgress {
-    /// The replica's node.
-    pub node: NodeId,
+    /// Raft's peer id.
+    pub replica: ReplicaId,
     /// It is a voter, not a learner.
     pub voter: bool,
     /// The last entry that it has acknowledged.

@@ -4,7 +4,8 @@
 //! its outputs are actions. It performs no I/O and reads no clock, so scripts can test it (`catalog/tests/scripts/`).
 //! `consensus` collects the facts and performs the actions.
 //!
-//! - [`hosting`]: of which logs this node has a replica.
+//! - [`hosting`]: which replicas this node creates and drops.
+//! - [`placement`]: on which nodes the replicas of logs are.
 //! - [`voters`]: the next step of a group's membership; [`catch_up`]: which learners may become voters.
 //! - [`joins`]: whether another node may join.
 //! - [`requests`]: which changes of the catalog are proposed.
@@ -20,23 +21,32 @@ pub mod facts;
 pub mod hosting;
 pub mod joins;
 pub mod notice;
+pub mod placement;
 pub mod requests;
 pub mod retention;
 pub mod voters;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use self::facts::{Now, ReplicaFacts, Replicas};
-use self::joins::{Joins, VotersOfGroups};
+use self::joins::{Joins, Verdict, VotersOfGroups, VotesInLogs};
 use self::notice::Notice;
+use self::placement::{Candidates, PendingPlacements};
 use self::requests::Decision;
 use self::retention::{Expired, Retention};
-use self::voters::{GroupVoters, MembershipChange, Step, Target};
+use self::voters::{CATALOG_VOTERS_MAX, GroupVoters, MembershipChange, Step, Target};
 use super::command::Command;
-use super::meta::{LogMeta, Member};
+use super::faults::{Fault, broken};
+use super::meta::{LogMeta, LogSettings, Member, NewLog, Origin};
 use super::state::Catalog;
+use crate::feature_level::{Feature, FeatureLevel};
 use crate::storage::log::SealAge;
-use crate::types::{GroupId, LogId, NodeId};
+use crate::types::{GroupId, LogId, LogName, NodeId, ReplicaId};
+
+/// The catalog's leader checks the placement of the logs once in this many ticks.
+const PLACEMENT_TICKS: u64 = 20;
+/// The votes of so few logs are collected on each tick.
+const FEW_LOGS: usize = 64;
 
 /// Durations in ticks.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +60,7 @@ pub struct PolicyTicks {
 /// What `consensus` should do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Propose a command to the catalog, which this node leads.
+    /// Propose a command to the catalog.
     Propose(Command),
     /// Propose a change of the membership of a group, which this node leads.
     ChangeMembership(GroupId, MembershipChange),
@@ -76,67 +86,152 @@ pub enum Action {
 pub struct Policy {
     me: Member,
     ticks: PolicyTicks,
+    /// The highest feature level that this node supports.
+    level_max: FeatureLevel,
     new_log_id: fn() -> Option<LogId>,
     voters: BTreeMap<GroupId, GroupVoters>,
     joins: Joins,
     retention: Retention,
+    pending: PendingPlacements,
+    /// The tick from which on placements are checked, once the catalog is idle.
+    next_placement: u64,
+    /// The votes in all logs, and the tick at which they were collected.
+    votes: (u64, VotesInLogs),
 }
 
 impl Policy {
-    /// Creates a policy. `me` is this node's entry in the catalog. `new_log_id` returns a random id, or `None` if the
-    /// system can't provide random bytes.
-    pub fn new(me: Member, ticks: PolicyTicks, new_log_id: fn() -> Option<LogId>) -> Policy {
+    /// Creates a policy. `me` is this node's entry in the catalog, and `level_max` the highest feature level that it
+    /// supports. `new_log_id` returns a random id, or `None` if the system can't provide random bytes.
+    pub fn new(me: Member, ticks: PolicyTicks, level_max: FeatureLevel, new_log_id: fn() -> Option<LogId>) -> Policy {
         Policy {
             me,
             ticks,
+            level_max,
             new_log_id,
             voters: BTreeMap::new(),
             joins: Joins::default(),
             retention: Retention::default(),
+            pending: PendingPlacements::default(),
+            next_placement: 0,
+            votes: Default::default(),
         }
     }
 
-    /// Decides what to do on a tick.
-    pub fn tick(&mut self, catalog: &Catalog, replicas: &Replicas, now: Now) -> Vec<Action> {
-        let mut actions = Vec::new();
+    /// Decides what to do on a tick. Only the groups in `due` are considered: those that are not quiet on each tick, and
+    /// all others about once a second.
+    pub fn tick(&mut self, catalog: &Catalog, replicas: &Replicas, due: &BTreeSet<GroupId>, now: Now) -> Vec<Action> {
         let of_catalog = replicas.get(&GroupId::CATALOG).filter(|replica| replica.leads);
-        let voters = of_catalog.map(|_| VotersOfGroups::of(catalog, replicas));
+        if of_catalog.is_some() {
+            self.update_votes(catalog, replicas, now.tick);
+        }
+        let votes = std::mem::take(&mut self.votes);
+        let actions = self.actions(catalog, replicas, of_catalog, &votes.1, due, now);
+        self.votes = votes;
+        actions
+    }
+
+    /// Collects the votes in all logs: on each tick if there are few logs, and else once a second.
+    fn update_votes(&mut self, catalog: &Catalog, replicas: &Replicas, tick: u64) {
+        let (collected, _) = self.votes;
+        if catalog.log_count() <= FEW_LOGS || tick < collected || tick >= collected + PLACEMENT_TICKS {
+            self.votes = (tick, VotesInLogs::of(catalog, replicas));
+        }
+    }
+
+    fn actions(
+        &mut self,
+        catalog: &Catalog,
+        replicas: &Replicas,
+        of_catalog: Option<&ReplicaFacts>,
+        votes: &VotesInLogs,
+        due: &BTreeSet<GroupId>,
+        now: Now,
+    ) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let voters = of_catalog.map(|_| VotersOfGroups::of(replicas, votes));
         let unfinished = voters.as_ref().map(|voters| voters.unfinished(catalog)).unwrap_or_default();
         self.joins.update(&unfinished);
-        let members: Vec<NodeId> = catalog.members().map(|m| m.id).collect();
         let mut catalog_step = None;
-        for (group, replica) in replicas {
-            let log = catalog.log(*group);
-            if log.is_some_and(|log| !log.founded) {
-                continue;
-            }
-            let target = Target {
-                members: &members,
-                removed: |node| catalog.is_removed(node),
-                may_vote: |node| {
-                    *group != GroupId::CATALOG || voters.as_ref().is_none_or(|voters| voters.votes_in_known_logs(node))
-                },
-            };
-            let step = self.move_voters(*group, replica, &target, now.tick, &mut actions);
-            if *group == GroupId::CATALOG {
-                catalog_step = step;
-            }
-            if let Some(log) = log {
-                self.keep_log(log, replica, now, &mut actions);
+        for (group, replica) in due.iter().filter_map(|group| replicas.get_key_value(group)) {
+            match catalog.log(*group) {
+                Some(log) => {
+                    let members: Vec<ReplicaId> = log.replicas.iter().map(|placement| placement.replica).collect();
+                    // One that was given up is in the group again if a leader with an older catalog has added it.
+                    let is_leaving = |id| log.leaving.iter().any(|placement| placement.replica == id);
+                    let leaves = |id| is_leaving(id) || catalog.has_left(log, id);
+                    let target = Target { members: &members, removed: leaves, may_vote: |_| true };
+                    self.move_voters(catalog, *group, replica, &target, now.tick, &mut actions);
+                    self.report_removed(catalog, log, replica, &mut actions);
+                    self.keep_log(catalog, log, replica, now, &mut actions);
+                }
+                None if *group == GroupId::CATALOG => {
+                    let members: Vec<ReplicaId> = catalog.members().map(|m| ReplicaId::of_node(m.id)).collect();
+                    let has_room = replica.voters.len() < CATALOG_VOTERS_MAX || broken(Fault::LearnersVote);
+                    let target = Target {
+                        members: &members,
+                        removed: |id: ReplicaId| catalog.is_removed(NodeId(id.0)),
+                        may_vote: |id: ReplicaId| {
+                            let votes = |voters: &VotersOfGroups<'_>| voters.votes_in_known_logs(NodeId(id.0));
+                            has_room && voters.as_ref().is_none_or(votes)
+                        },
+                    };
+                    catalog_step = self.move_voters(catalog, *group, replica, &target, now.tick, &mut actions);
+                }
+                None => {}
             }
         }
+        let Some(of_catalog) = of_catalog.filter(|replica| replica.is_idle) else { return actions };
+        self.pending.clear();
         // If a membership change of the catalog is proposed on this tick, its entry is not applied yet.
-        if of_catalog.is_some_and(|replica| replica.is_idle) && catalog_step.is_none() {
-            actions.extend(self.wanted_command(catalog, replicas).map(Action::Propose));
+        if catalog_step.is_some() {
+            return actions;
+        }
+        if let Some(command) = self.wanted_command(catalog) {
+            actions.push(Action::Propose(command));
+        } else if now.tick >= self.next_placement
+            && catalog.feature_level() >= Feature::ManyLogs.level()
+            && let Some(voters) = &voters
+        {
+            self.next_placement = now.tick + PLACEMENT_TICKS;
+            let commands = self.candidates(catalog, of_catalog, voters, |c| c.commands(now.wall_us));
+            actions.extend(commands.into_iter().map(Action::Propose));
         }
         actions
     }
 
+    fn candidates<T>(
+        &self,
+        catalog: &Catalog,
+        of_catalog: &ReplicaFacts,
+        voters: &VotersOfGroups<'_>,
+        use_them: impl FnOnce(&Candidates<'_, &dyn Fn(NodeId) -> bool, &dyn Fn(NodeId) -> bool>) -> T,
+    ) -> T {
+        let me = self.me.id;
+        let is_active = |node| {
+            let id = ReplicaId::of_node(node);
+            node == me || of_catalog.progress.iter().any(|r| r.replica == id && r.active)
+        };
+        let has_joined = |node| voters.has_joined(node);
+        use_them(&Candidates { catalog, is_active: &is_active, has_joined: &has_joined })
+    }
+
+    /// Chooses the nodes of a new log. Called on the catalog's leader.
+    pub fn place(&mut self, catalog: &Catalog, replicas: &Replicas, new: NewLog) -> NewLog {
+        let Some(of_catalog) = replicas.get(&GroupId::CATALOG) else { return new };
+        let votes = self.votes.1.clone();
+        let voters = VotersOfGroups::of(replicas, &votes);
+        let mut pending = std::mem::take(&mut self.pending);
+        let placed = self.candidates(catalog, of_catalog, &voters, |c| c.place(new, &mut pending));
+        self.pending = pending;
+        placed
+    }
+
     fn move_voters(
         &mut self,
+        catalog: &Catalog,
         group: GroupId,
         replica: &ReplicaFacts,
-        target: &Target<'_, impl Fn(NodeId) -> bool, impl Fn(NodeId) -> bool>,
+        target: &Target<'_, impl Fn(ReplicaId) -> bool, impl Fn(ReplicaId) -> bool>,
         tick: u64,
         actions: &mut Vec<Action>,
     ) -> Option<Step> {
@@ -145,9 +240,10 @@ impl Policy {
             return None;
         }
         let voters = self.voters.entry(group).or_default();
-        let (step, slow) = voters.next_step(self.me.id, replica, target, tick, self.ticks.round_max);
-        let notice = |(node, rounds)| Action::Notice(Notice::SlowLearner { group, node, rounds });
-        actions.extend(slow.into_iter().map(notice));
+        let (step, slow) = voters.next_step(replica.replica, replica, target, tick, self.ticks.round_max);
+        let node = |id: ReplicaId| catalog.log(group).map_or(Some(NodeId(id.0)), |log| log.node_of(id));
+        let notice = |(id, rounds)| Some(Action::Notice(Notice::SlowLearner { group, node: node(id)?, rounds }));
+        actions.extend(slow.into_iter().filter_map(notice));
         actions.extend(step.map(|step| match step {
             Step::Change(change) => Action::ChangeMembership(group, change),
             Step::HandOver => Action::HandOver(group),
@@ -155,35 +251,76 @@ impl Policy {
         step
     }
 
-    fn keep_log(&mut self, log: &LogMeta, replica: &ReplicaFacts, now: Now, actions: &mut Vec<Action>) {
-        let step = self.retention.update(log, replica, now);
+    /// The leader of a group reports the replicas that it has removed, so that their nodes drop them.
+    fn report_removed(&self, catalog: &Catalog, log: &LogMeta, replica: &ReplicaFacts, actions: &mut Vec<Action>) {
+        // Older nodes do not know the command. They keep the replicas of removed nodes listed.
+        if catalog.feature_level() < Feature::ManyLogs.level() {
+            return;
+        }
+        if !replica.leads || replica.is_changing || !replica.is_idle {
+            return;
+        }
+        let is_in_group = |id| replica.progress.iter().any(|r| r.replica == id);
+        let removed = log.leaving.iter().filter(|placement| !is_in_group(placement.replica));
+        actions.extend(removed.map(|p| Action::Propose(Command::ReplicaRemoved(log.group, p.replica))));
+    }
+
+    fn keep_log(
+        &mut self,
+        catalog: &Catalog,
+        log: &LogMeta,
+        replica: &ReplicaFacts,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        let step = self.retention.update(log, &catalog.settings_of(log), replica, now);
         actions.extend(step.notice.map(Action::Notice));
         actions.push(Action::KeepTime { group: log.group, local_us: step.local_us, seal: step.seal });
         actions.extend(step.expired.map(|expired| Action::Trim(log.group, expired)));
+    }
+
+    /// Forgets a group that this node no longer has a replica of.
+    pub fn forget(&mut self, group: GroupId) {
+        self.voters.remove(&group);
+        self.retention.forget(group);
     }
 
     /// Decides about a command that was requested on this node.
     pub fn decide(&self, catalog: &Catalog, replicas: &Replicas, command: &Command) -> Decision {
         let Some(replica) = replicas.get(&GroupId::CATALOG) else { return Decision::Propose };
         let join = || {
-            let unfinished = VotersOfGroups::of(catalog, replicas).unfinished(catalog);
+            // A new cluster has its feature level and its first log before other nodes join.
+            if !catalog.had_logs() {
+                return Verdict::Wait;
+            }
+            let votes = VotesInLogs::of(catalog, replicas);
+            let unfinished = VotersOfGroups::of(replicas, &votes).unfinished(catalog);
             self.joins.decide(&unfinished, self.ticks.silent_max)
         };
         requests::decide(catalog, replica, command, join)
     }
 
-    /// Returns the command that this node should propose next, if any: to add itself as a member with its addresses,
-    /// to report that it has founded a log, or to create the first log. A command that the state refuses (a name that
-    /// another member has) is never returned, because it would be proposed again on every tick, forever. `membership`
-    /// handles that case.
-    fn wanted_command(&self, catalog: &Catalog, replicas: &Replicas) -> Option<Command> {
+    /// Returns the command that this node should propose next, if any: to add itself as a member with its addresses, or
+    /// what a new cluster needs: the highest feature level, and the first log. A command that the state refuses (a name
+    /// that another member has) is never returned, because it would be proposed again on every tick, forever.
+    /// `membership` handles that case.
+    fn wanted_command(&self, catalog: &Catalog) -> Option<Command> {
         let join = std::iter::once_with(|| Command::AddNode(self.me.clone()));
-        let founds = |log: &&LogMeta| log.founder == self.me.id && replicas.contains_key(&log.group);
-        let founded = catalog.logs().filter(founds).map(|log| Command::Founded(log.group));
-        let first_log = || LogMeta::first_with_id(self.me.id, (self.new_log_id)()?);
-        let first = std::iter::once_with(|| catalog.logs().next().is_none().then(first_log).flatten());
-        join.chain(founded)
+        let is_new = !catalog.had_logs();
+        let is_alone = catalog.members().count() == 1;
+        let level = (is_new && is_alone).then_some(Command::RaiseFeatureLevel(self.level_max));
+        let first = std::iter::once_with(|| is_new.then(|| self.first_log()).flatten());
+        join.chain(level)
             .chain(first.flatten().map(Command::CreateLog))
             .find(|command| catalog.would_change(command) == Ok(true))
+    }
+
+    fn first_log(&self) -> Option<NewLog> {
+        let origin = match self.level_max >= Feature::ManyLogs.level() {
+            true => Origin::Nodes(vec![self.me.id]),
+            false => Origin::Founder(GroupId(1), self.me.id),
+        };
+        let name = LogName::new(LogName::DEFAULT).ok()?;
+        Some(NewLog { name, log_id: (self.new_log_id)()?, origin, settings: LogSettings::default() })
     }
 }

@@ -6,11 +6,11 @@
 use super::facts::ReplicaFacts;
 use super::joins::Verdict;
 use crate::catalog::command::Command;
-use crate::catalog::meta::Member;
+use crate::catalog::meta::{Member, NewLog, Origin};
 use crate::catalog::state::Catalog;
 use crate::feature_level::FeatureRange;
 use crate::storage::payload;
-use crate::types::NodeId;
+use crate::types::{NodeId, ReplicaId};
 
 /// The decision about a requested command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,10 +50,12 @@ pub(super) fn decide(
 }
 
 /// The decision about a proposal to the catalog that a peer may have forwarded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerDecision {
     /// The leader appends it.
     Accept,
+    /// The leader chooses the nodes of a new log, and appends the command with them.
+    Place(NewLog),
     /// The leader does not append it.
     Drop,
     /// The leader does not append it, because this member does not support the feature level.
@@ -63,8 +65,8 @@ pub enum PeerDecision {
 }
 
 /// Decides about a proposal to the catalog. The leader appends a proposal with exactly one command that has an effect:
-/// a change of a log's settings, or a feature level that every member supports. All other commands are proposed only by
-/// the leader itself.
+/// a change of a log or of the cluster's settings, or a feature level that every member supports. All other commands are
+/// proposed only by the leader itself.
 ///
 /// `replica` is the leader's replica of the catalog. `levels_of` returns the levels that a member supported when it
 /// last connected. The level is raised only while the leader hears from every member and has applied all entries,
@@ -83,16 +85,26 @@ pub fn decide_for_peer(
     let Ok(command) = Command::of_record(record) else { return PeerDecision::Drop };
     // A key, headers or unknown fields would be kept forever, whatever their size.
     let is_canonical = command.payload().payload() == records;
-    if !is_canonical || catalog.would_change(&command) != Ok(true) {
+    if !is_canonical || !command.is_requested() || catalog.feature_level() < command.feature().level() {
+        return PeerDecision::Drop;
+    }
+    if let Command::CreateLog(NewLog { origin: Origin::Nodes(nodes), .. }) = &command
+        && nodes.is_empty()
+    {
+        // Checked with the nodes that the leader chooses.
+        let Command::CreateLog(new) = command else { return PeerDecision::Drop };
+        return PeerDecision::Place(new);
+    }
+    if catalog.would_change(&command) != Ok(true) {
         return PeerDecision::Drop;
     }
     match command {
-        Command::ConfigureLog(..) => PeerDecision::Accept,
         // The cluster is not founded yet.
         Command::RaiseFeatureLevel(_) if catalog.members().next().is_none() => PeerDecision::Drop,
         Command::RaiseFeatureLevel(level) => {
             let obstacle = |member: &Member| {
-                let is_heard = replica.progress.iter().any(|progress| progress.node == member.id && progress.active);
+                let id = ReplicaId::of_node(member.id);
+                let is_heard = replica.progress.iter().any(|progress| progress.replica == id && progress.active);
                 match levels_of(member.id) {
                     Some(range) if !range.contains(level) => Some(PeerDecision::LevelUnsupported(member.id)),
                     Some(_) if is_heard => None,
@@ -105,8 +117,6 @@ pub fn decide_for_peer(
                 None => PeerDecision::Drop,
             }
         }
-        Command::AddNode(_) | Command::RemoveNode(_) | Command::CreateLog(_) | Command::Founded(_) => {
-            PeerDecision::Drop
-        }
+        _ => PeerDecision::Accept,
     }
 }

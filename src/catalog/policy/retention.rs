@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 use super::ages::{LogAges, as_us};
 use super::facts::{Now, ReplicaFacts};
 use super::notice::Notice;
-use crate::catalog::meta::LogMeta;
+use crate::catalog::meta::{EffectiveSettings, LogMeta};
 use crate::clock::AHEAD_MAX;
 use crate::storage::log::SealAge;
 use crate::types::{GroupId, Offset};
@@ -109,7 +109,7 @@ pub trait LogContents {
 }
 
 impl Expired {
-    fn of(log: &LogMeta, ages: &mut LogAges, visible: Visible, local_us: u64, now: Now) -> Expired {
+    fn of(log: &EffectiveSettings, ages: &mut LogAges, visible: Visible, local_us: u64, now: Now) -> Expired {
         let bytes = Some(log.retention_bytes).filter(|bytes| *bytes > 0);
         let expired = Expired { visible, bytes, ..Expired::default() };
         if log.retention_ms == 0 {
@@ -152,13 +152,13 @@ impl Expired {
     }
 }
 
-fn search_every(log: &LogMeta) -> Duration {
+fn search_every(log: &EffectiveSettings) -> Duration {
     let (least, most) = SEARCH_EVERY;
     if log.retention_ms == 0 { least } else { Duration::from_millis(log.retention_ms / 20).clamp(least, most) }
 }
 
 /// Returns the age at which the newest segment is sealed. `None` if the log has no records that will expire.
-fn seal_age(log: &LogMeta, visible: Visible) -> Option<SealAge> {
+fn seal_age(log: &EffectiveSettings, visible: Visible) -> Option<SealAge> {
     let (least, most) = SEAL_AGE;
     let age = Duration::from_millis(log.retention_ms / SEALS_PER_AGE).max(least);
     let expires = log.retention_ms > 0 && visible.first_offset < visible.next_offset;
@@ -167,9 +167,15 @@ fn seal_age(log: &LogMeta, visible: Visible) -> Option<SealAge> {
 }
 
 impl Retention {
-    /// Updates the ages of one log. Called on each tick on every node with a replica, so that a new leader knows the
-    /// ages.
-    pub fn update(&mut self, log: &LogMeta, replica: &ReplicaFacts, now: Now) -> RetentionStep {
+    /// Updates the ages of one log. Called at least once a second on every node with a replica, so that a new leader
+    /// knows the ages. A deleted log is not trimmed.
+    pub fn update(
+        &mut self,
+        log: &LogMeta,
+        settings: &EffectiveSettings,
+        replica: &ReplicaFacts,
+        now: Now,
+    ) -> RetentionStep {
         let visible = replica.visible;
         let state = self.logs.entry(log.group).or_insert_with(|| LogRetention {
             ages: LogAges::new(replica.begun_us, visible.next_offset, now.wall_us, now.at),
@@ -178,14 +184,21 @@ impl Retention {
         });
         let local_us = state.ages.update(visible.next_offset, now.wall_us, now.at);
         let notice = state.check_stamps(log, visible.last_append_time_us, now.wall_us);
-        let seal = seal_age(log, visible);
+        let seal = seal_age(settings, visible);
         let due = state.next_search.is_none_or(|next| now.at >= next);
-        let searches = replica.leads && due && !replica.is_searched;
+        let searches = replica.leads && due && !replica.is_searched && log.deletion.is_none();
         let expired = searches.then(|| {
-            state.next_search = Some(now.at + search_every(log));
-            Expired::of(log, &mut state.ages, visible, local_us, now)
+            state.next_search = Some(now.at + search_every(settings));
+            Expired::of(settings, &mut state.ages, visible, local_us, now)
         });
         RetentionStep { local_us, seal, expired: expired.filter(Expired::is_any), notice }
+    }
+}
+
+impl Retention {
+    /// Forgets a log that this node no longer has a replica of.
+    pub fn forget(&mut self, group: GroupId) {
+        self.logs.remove(&group);
     }
 }
 
@@ -204,27 +217,26 @@ impl LogRetention {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::NodeId;
 
     const SECOND: u64 = 1_000_000;
 
     #[test]
     fn the_newest_segment_is_sealed_while_records_will_expire() {
-        let log = LogMeta { retention_ms: 80_000, ..LogMeta::first(NodeId(1)).expect("a log") };
+        let log = EffectiveSettings { retention_ms: 80_000, ..EffectiveSettings::default() };
         let visible = Visible { next_offset: Offset(7), ..Visible::default() };
         assert_eq!(seal_age(&log, visible), Some(SealAge { used_us: 10 * SECOND, empty_us: 10 * SECOND }));
         assert_eq!(seal_age(&log, Visible { first_offset: Offset(7), ..visible }), None, "no record will expire");
-        assert_eq!(seal_age(&LogMeta { retention_ms: 0, ..log.clone() }, visible), None);
-        let short = LogMeta { retention_ms: 2000, ..log.clone() };
+        assert_eq!(seal_age(&EffectiveSettings { retention_ms: 0, ..log }, visible), None);
+        let short = EffectiveSettings { retention_ms: 2000, ..log };
         assert_eq!(seal_age(&short, visible), Some(SealAge { used_us: SECOND, empty_us: SECOND }));
-        let (day, days) = (86_400 * SECOND, LogMeta { retention_ms: 80 * 86_400_000, ..log });
+        let (day, days) = (86_400 * SECOND, EffectiveSettings { retention_ms: 80 * 86_400_000, ..log });
         assert_eq!(seal_age(&days, visible), Some(SealAge { used_us: day, empty_us: 10 * day }), "a day at most");
     }
 
     #[test]
     fn logs_are_searched_every_twentieth_of_their_age() {
-        let log = LogMeta { retention_ms: 2000, ..LogMeta::first(NodeId(1)).expect("a log") };
+        let log = EffectiveSettings { retention_ms: 2000, ..EffectiveSettings::default() };
         assert_eq!(search_every(&log), Duration::from_secs(1));
-        assert_eq!(search_every(&LogMeta { retention_ms: 10 * 60 * 1000, ..log }), Duration::from_secs(30));
+        assert_eq!(search_every(&EffectiveSettings { retention_ms: 10 * 60 * 1000, ..log }), Duration::from_secs(30));
     }
 }

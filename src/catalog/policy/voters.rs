@@ -1,24 +1,28 @@
-//! Decides the next change of a group's membership, from the nodes that replicate it now to those that should
+//! Decides the next change of a group's membership, from its present replicas to those that it should have
 //! (RELIABILITY L6 and L21).
 //!
 //! - One change at a time.
-//! - A node is added as a learner and becomes a voter once it has caught up.
+//! - A replica is added as a learner and becomes a voter once it has caught up.
 //! - No change is made after which the active voters would not be a majority.
 //! - A leader hands over before it is removed.
 
 use super::catch_up::CatchUp;
 use super::facts::{ReplicaFacts, ReplicaProgress};
-use crate::types::NodeId;
+use crate::types::ReplicaId;
+
+/// The maximum number of voters in the catalog's group. Further members are its learners: each vote makes a change of the
+/// catalog slower, and five voters survive the loss of two.
+pub const CATALOG_VOTERS_MAX: usize = 5;
 
 /// One change of a group's membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MembershipChange {
-    /// Adds a node as a learner.
-    AddLearner(NodeId),
+    /// Adds a replica as a learner.
+    AddLearner(ReplicaId),
     /// Makes a learner a voter.
-    AddVoter(NodeId),
+    AddVoter(ReplicaId),
     /// Removes a voter or a learner.
-    Remove(NodeId),
+    Remove(ReplicaId),
 }
 
 /// The next step of a leader towards its group's target membership.
@@ -32,10 +36,10 @@ pub enum Step {
 
 /// The target membership of a group.
 pub struct Target<'a, R, V> {
-    /// The nodes that should replicate the group.
-    pub members: &'a [NodeId],
-    /// Returns true for a removed node, which must not replicate the group. A replica that is neither wanted nor
-    /// removed is kept: this node's catalog may lag behind the one that added it.
+    /// The replicas that the group should have.
+    pub members: &'a [ReplicaId],
+    /// Returns true for a replica that must leave the group. One that is neither wanted nor must leave is kept: this
+    /// node's catalog may lag behind the one that placed it.
     pub removed: R,
     /// Returns true for a learner that may become a voter once it has caught up.
     pub may_vote: V,
@@ -53,12 +57,12 @@ impl GroupVoters {
     /// returns the learners to report as slower than the load, with the number of their rounds.
     pub fn next_step(
         &mut self,
-        me: NodeId,
+        me: ReplicaId,
         replica: &ReplicaFacts,
-        target: &Target<'_, impl Fn(NodeId) -> bool, impl Fn(NodeId) -> bool>,
+        target: &Target<'_, impl Fn(ReplicaId) -> bool, impl Fn(ReplicaId) -> bool>,
         tick: u64,
         round_ticks_max: u64,
-    ) -> (Option<Step>, Vec<(NodeId, u32)>) {
+    ) -> (Option<Step>, Vec<(ReplicaId, u32)>) {
         let rounds = self.catch_up.update(replica, tick, round_ticks_max);
         if replica.is_changing {
             return (None, rounds.slow);
@@ -68,38 +72,38 @@ impl GroupVoters {
 }
 
 fn next_step(
-    me: NodeId,
+    me: ReplicaId,
     replicas: &[ReplicaProgress],
-    caught_up: &[NodeId],
-    target: &Target<'_, impl Fn(NodeId) -> bool, impl Fn(NodeId) -> bool>,
+    caught_up: &[ReplicaId],
+    target: &Target<'_, impl Fn(ReplicaId) -> bool, impl Fn(ReplicaId) -> bool>,
 ) -> Option<Step> {
-    let extra = |r: &&ReplicaProgress| (target.removed)(r.node);
+    let extra = |r: &&ReplicaProgress| (target.removed)(r.replica);
     if let Some(learner) = replicas.iter().filter(|r| !r.voter).find(extra) {
-        return Some(Step::Change(MembershipChange::Remove(learner.node)));
+        return Some(Step::Change(MembershipChange::Remove(learner.replica)));
     }
     // The leader itself is removed last.
-    let others_first = replicas.iter().filter(|r| r.node != me).chain(replicas.iter().filter(|r| r.node == me));
+    let others_first = replicas.iter().filter(|r| r.replica != me).chain(replicas.iter().filter(|r| r.replica == me));
     for voter in others_first.filter(|r| r.voter).filter(extra) {
-        let rest = replicas.iter().filter(|r| r.voter && r.node != voter.node);
+        let rest = replicas.iter().filter(|r| r.voter && r.replica != voter.replica);
         if can_commit(rest) {
-            let remove = Step::Change(MembershipChange::Remove(voter.node));
-            return Some(if voter.node == me { Step::HandOver } else { remove });
+            let remove = Step::Change(MembershipChange::Remove(voter.replica));
+            return Some(if voter.replica == me { Step::HandOver } else { remove });
         }
     }
     let ready = |r: &&ReplicaProgress| {
         !r.voter
             && r.active
-            && caught_up.contains(&r.node)
-            && target.members.contains(&r.node)
-            && (target.may_vote)(r.node)
+            && caught_up.contains(&r.replica)
+            && target.members.contains(&r.replica)
+            && (target.may_vote)(r.replica)
     };
     if let Some(learner) = replicas.iter().find(ready) {
-        let with = replicas.iter().filter(|r| r.voter || r.node == learner.node);
+        let with = replicas.iter().filter(|r| r.voter || r.replica == learner.replica);
         if can_commit(with) {
-            return Some(Step::Change(MembershipChange::AddVoter(learner.node)));
+            return Some(Step::Change(MembershipChange::AddVoter(learner.replica)));
         }
     }
-    let new = target.members.iter().find(|node| replicas.iter().all(|r| r.node != **node))?;
+    let new = target.members.iter().find(|node| replicas.iter().all(|r| r.replica != **node))?;
     Some(Step::Change(MembershipChange::AddLearner(*new)))
 }
 

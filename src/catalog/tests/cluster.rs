@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use super::log::ModelLog;
 use crate::catalog::policy::facts::{Now, ReplicaFacts, ReplicaProgress, Replicas};
-use crate::catalog::policy::hosting::wanted_replicas;
+use crate::catalog::policy::hosting::hosting_step;
 use crate::catalog::policy::requests::Decision;
 use crate::catalog::policy::voters::MembershipChange;
 use crate::catalog::policy::{Action, Policy, PolicyTicks};
-use crate::catalog::{Applied, Catalog, Command, Member};
+use crate::catalog::{Applied, Catalog, Command, Member, NewLog, Origin};
+use crate::feature_level::FeatureLevel;
 use crate::storage::log::Genesis;
-use crate::types::{GroupId, LogId, LogIndex, NodeId, NodeName, Term};
+use crate::types::{GroupId, LogId, LogIndex, NodeId, NodeName, ReplicaId, Term};
 
 const TICK: Duration = Duration::from_millis(50);
 /// 12 ticks and 5 minutes, as in the program.
@@ -24,6 +25,8 @@ const START_US: u64 = 1_800_000_000_000_000;
 struct Node {
     me: Member,
     policy: Policy,
+    /// Replicas with lower ids were created before.
+    next_replica: ReplicaId,
 }
 
 /// A group as all its replicas know it.
@@ -31,17 +34,17 @@ struct Node {
 pub struct Group {
     pub leader: Option<NodeId>,
     pub term: u64,
-    pub voters: BTreeSet<NodeId>,
-    pub learners: BTreeSet<NodeId>,
+    pub voters: BTreeSet<ReplicaId>,
+    pub learners: BTreeSet<ReplicaId>,
     /// The nodes that have a replica. One that is neither a voter nor a learner is blank.
-    pub hosts: BTreeSet<NodeId>,
+    pub hosts: BTreeMap<NodeId, ReplicaId>,
     pub damaged: BTreeSet<NodeId>,
     /// A conf change is under way.
     pub changing: bool,
     /// Entries of the leader are not applied yet.
     pub busy: bool,
     pub last: u64,
-    pub matched: BTreeMap<NodeId, u64>,
+    pub matched: BTreeMap<ReplicaId, u64>,
     pub log: ModelLog,
 }
 
@@ -49,6 +52,7 @@ pub struct Cluster {
     pub catalog: Catalog,
     pub groups: BTreeMap<GroupId, Group>,
     pub silent: BTreeSet<NodeId>,
+    pub level_max: FeatureLevel,
     nodes: BTreeMap<NodeId, Node>,
     tick: u64,
     started: Instant,
@@ -72,6 +76,7 @@ impl Default for Cluster {
             catalog: Catalog::default(),
             groups: BTreeMap::new(),
             silent: BTreeSet::new(),
+            level_max: FeatureLevel(2),
             nodes: BTreeMap::new(),
             tick: 0,
             started: Instant::now(),
@@ -85,8 +90,9 @@ impl Cluster {
     /// Starts or restarts a node. A restart resets its policy.
     pub fn start(&mut self, id: u64, name: &str) {
         let me = member(id, name);
-        let policy = Policy::new(me.clone(), TICKS, || Some(LogId(7)));
-        self.nodes.insert(me.id, Node { me, policy });
+        let policy = Policy::new(me.clone(), TICKS, self.level_max, || Some(LogId(7)));
+        let next_replica = self.nodes.get(&me.id).map_or(ReplicaId(0), |node| node.next_replica);
+        self.nodes.insert(me.id, Node { me, policy, next_replica });
     }
 
     pub fn wall_us(&self) -> u64 {
@@ -112,7 +118,8 @@ impl Cluster {
             let now = Now { tick: self.tick, at: self.started + self.passed, wall_us: self.wall_us() };
             let facts = self.facts(id);
             let Some(node) = self.nodes.get_mut(&id) else { continue };
-            let actions = node.policy.tick(&self.catalog, &facts, now);
+            let due = facts.keys().copied().collect();
+            let actions = node.policy.tick(&self.catalog, &facts, &due, now);
             for action in actions {
                 self.perform(id, action, lost, &mut out);
             }
@@ -137,48 +144,76 @@ impl Cluster {
         }
     }
 
+    /// Chooses the nodes of a new log, as the catalog's leader does.
+    pub fn place(&mut self, new: NewLog) -> Command {
+        let leader = self.groups.get(&GroupId::CATALOG).and_then(|group| group.leader).unwrap_or(NodeId(1));
+        let facts = self.facts(leader);
+        let node = self.nodes.get_mut(&leader).expect("the leader");
+        Command::CreateLog(node.policy.place(&self.catalog, &facts, new))
+    }
+
     /// Applies a committed command on all nodes.
     pub fn apply(&mut self, command: Command) -> String {
         let would_change = self.catalog.would_change(&command);
         let before = self.catalog.clone();
-        let applied = self.catalog.apply(command);
-        assert_eq!(
-            applied == Applied::Changed,
-            would_change == Ok(true),
-            "proposing and applying make the same decision"
-        );
-        assert_eq!(applied == Applied::Changed, self.catalog != before);
+        let wall_us = self.wall_us();
+        let applied = self.catalog.apply(&command, wall_us);
+        let changed = matches!(applied, Applied::Changed(_));
+        assert_eq!(changed, would_change == Ok(true), "proposing and applying make the same decision");
+        assert_eq!(changed, self.catalog != before);
+        assert_eq!(Catalog::decode(&self.catalog.encode()).as_ref(), Ok(&self.catalog));
         let mut out = match applied {
-            Applied::Changed => "changed\n".to_owned(),
+            Applied::Changed(_) => "changed\n".to_owned(),
             Applied::Unchanged => "unchanged\n".to_owned(),
             Applied::Ignored(conflict) => format!("ignored: {conflict}\n"),
         };
-        for id in self.nodes.keys() {
-            if self.catalog.member(*id).is_some() {
-                self.groups.entry(GroupId::CATALOG).or_default().hosts.insert(*id);
+        for id in self.nodes.keys().copied().collect::<Vec<_>>() {
+            if self.catalog.member(id).is_some() {
+                let hosts = &mut self.groups.entry(GroupId::CATALOG).or_default().hosts;
+                hosts.insert(id, ReplicaId::of_node(id));
             }
-            let hosts = |group| self.groups.get(&group).is_some_and(|g| g.hosts.contains(id));
-            let created = wanted_replicas(&self.catalog, *id, hosts)
-                .filter_map(|wanted| Some((wanted.log.group, wanted.create?)));
-            for (group, genesis) in created.collect::<Vec<_>>() {
-                let state = self.groups.entry(group).or_default();
-                state.hosts.insert(*id);
-                match genesis {
-                    Genesis::Founder(_) => {
-                        state.found(*id);
-                        writeln!(out, "  node {} creates group {group} as its founder", id.0).expect("written");
-                    }
-                    Genesis::Blank => {
-                        writeln!(out, "  node {} creates a blank replica of group {group}", id.0).expect("written");
-                    }
-                }
+            let logs: BTreeSet<GroupId> = self.catalog.logs().map(|log| log.group).collect();
+            let groups = self.groups.keys().copied().filter(|group| *group != GroupId::CATALOG);
+            for group in logs.into_iter().chain(groups).collect::<BTreeSet<_>>() {
+                self.host(id, group, &mut out);
             }
         }
         out
     }
 
+    /// Creates and drops the replicas of a node.
+    fn host(&mut self, id: NodeId, group: GroupId, out: &mut String) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let hosted = self.groups.get(&group).and_then(|state| state.hosts.get(&id).copied());
+        let may_create = |replica| replica == ReplicaId::of_node(id) || replica >= node.next_replica;
+        let step = hosting_step(&self.catalog, id, group, hosted, may_create);
+        let state = self.groups.entry(group).or_default();
+        if let Some(dropped) = step.drop {
+            state.hosts.remove(&id);
+            writeln!(out, "  node {} drops replica {dropped} of group {group}", id.0).expect("written");
+        }
+        let Some(new) = step.create else { return };
+        state.hosts.insert(id, new.replica);
+        if new.replica != ReplicaId::of_node(id) {
+            node.next_replica = ReplicaId(new.replica.0 + 1);
+        }
+        let what = match &new.genesis {
+            Genesis::Voters(voters) => {
+                state.voters.extend(voters);
+                state.last = 2;
+                if voters.len() == 1 || new.leads {
+                    state.elect(Some(id));
+                }
+                format!("replica {} of group {group} with voters {}", new.replica, ids(voters))
+            }
+            Genesis::Blank => format!("the blank replica {} of group {group}", new.replica),
+        };
+        let leads = if new.leads { ", which leads" } else { "" };
+        writeln!(out, "  node {} creates {what}{leads}", id.0).expect("written");
+    }
+
     fn facts(&self, id: NodeId) -> Replicas {
-        let replicas = self.groups.iter().filter(|(_, group)| group.hosts.contains(&id));
+        let replicas = self.groups.iter().filter(|(_, group)| group.hosts.contains_key(&id));
         replicas.map(|(group, state)| (*group, state.facts(id, &self.silent))).collect()
     }
 
@@ -195,9 +230,9 @@ impl Cluster {
             }
             Action::ChangeMembership(group, change) => {
                 say(match change {
-                    MembershipChange::AddLearner(node) => format!("group {group}: add learner {}", node.0),
-                    MembershipChange::AddVoter(node) => format!("group {group}: add voter {}", node.0),
-                    MembershipChange::Remove(node) => format!("group {group}: remove {}", node.0),
+                    MembershipChange::AddLearner(replica) => format!("group {group}: add learner {replica}"),
+                    MembershipChange::AddVoter(replica) => format!("group {group}: add voter {replica}"),
+                    MembershipChange::Remove(replica) => format!("group {group}: remove {replica}"),
                 });
                 if let Some(group) = self.groups.get_mut(&group).filter(|_| !lost) {
                     group.change(change);
@@ -207,7 +242,10 @@ impl Cluster {
                 say(format!("group {group}: hand over leadership"));
                 let silent = &self.silent;
                 if let Some(group) = self.groups.get_mut(&group).filter(|_| !lost) {
-                    let next = group.voters.iter().find(|node| **node != id && !silent.contains(node)).copied();
+                    let votes = |(node, replica): &(&NodeId, &ReplicaId)| {
+                        group.voters.contains(replica) && **node != id && !silent.contains(node)
+                    };
+                    let next = group.hosts.iter().find(votes).map(|(node, _)| *node);
                     group.elect(next);
                 }
             }
@@ -232,8 +270,8 @@ impl Cluster {
 
 impl Group {
     pub fn found(&mut self, founder: NodeId) {
-        self.hosts.insert(founder);
-        self.voters.insert(founder);
+        self.hosts.insert(founder, ReplicaId::of_node(founder));
+        self.voters.insert(ReplicaId::of_node(founder));
         self.last = 2;
         self.elect(Some(founder));
     }
@@ -246,31 +284,37 @@ impl Group {
     fn change(&mut self, change: MembershipChange) {
         self.last += 1;
         match change {
-            MembershipChange::AddLearner(node) => {
-                self.learners.insert(node);
+            MembershipChange::AddLearner(replica) => {
+                self.learners.insert(replica);
             }
-            MembershipChange::AddVoter(node) => {
-                self.learners.remove(&node);
-                self.voters.insert(node);
+            MembershipChange::AddVoter(replica) => {
+                self.learners.remove(&replica);
+                self.voters.insert(replica);
             }
-            MembershipChange::Remove(node) => {
-                self.learners.remove(&node);
-                self.voters.remove(&node);
-                self.matched.remove(&node);
+            MembershipChange::Remove(replica) => {
+                self.learners.remove(&replica);
+                self.voters.remove(&replica);
+                self.matched.remove(&replica);
             }
         }
     }
 
     fn facts(&self, id: NodeId, silent: &BTreeSet<NodeId>) -> ReplicaFacts {
         let leads = self.leader == Some(id);
-        let progress = |node: &NodeId| ReplicaProgress {
-            node: *node,
-            voter: self.voters.contains(node),
-            matched: LogIndex(if *node == id { self.last } else { self.matched.get(node).copied().unwrap_or(0) }),
-            active: *node == id || !silent.contains(node),
+        let me = self.hosts.get(&id).copied().unwrap_or_default();
+        let is_silent = |replica: &ReplicaId| {
+            let hosts = self.hosts.iter().find(|(_, hosted)| *hosted == replica).map(|(node, _)| *node);
+            silent.contains(&hosts.unwrap_or(NodeId(replica.0)))
         };
-        let is_blank = !self.voters.contains(&id) && !self.learners.contains(&id);
+        let progress = |replica: &ReplicaId| ReplicaProgress {
+            replica: *replica,
+            voter: self.voters.contains(replica),
+            matched: LogIndex(if *replica == me { self.last } else { self.matched.get(replica).copied().unwrap_or(0) }),
+            active: *replica == me || !is_silent(replica),
+        };
+        let is_blank = !self.voters.contains(&me) && !self.learners.contains(&me);
         ReplicaFacts {
+            replica: me,
             leads,
             is_damaged: self.damaged.contains(&id),
             is_idle: !self.busy,
@@ -286,14 +330,32 @@ impl Group {
     }
 }
 
+fn ids(replicas: &[ReplicaId]) -> String {
+    replicas.iter().map(ReplicaId::to_string).collect::<Vec<_>>().join(",")
+}
+
 /// A command as scripts print it.
 pub fn show(command: &Command) -> String {
     match command {
         Command::AddNode(m) => format!("AddNode {} {} {} {}", m.id.0, m.name, m.bind_addr, m.rpc_addr),
         Command::RemoveNode(id) => format!("RemoveNode {}", id.0),
-        Command::CreateLog(log) => format!("CreateLog {} {} founder={}", log.group, log.name, log.founder.0),
+        Command::CreateLog(log) => match &log.origin {
+            Origin::Founder(group, founder) => format!("CreateLog {group} {} founder={}", log.name, founder.0),
+            Origin::Nodes(nodes) => {
+                let nodes: Vec<String> = nodes.iter().map(|node| node.0.to_string()).collect();
+                format!("CreateLog {} nodes={}", log.name, nodes.join(","))
+            }
+        },
         Command::Founded(group) => format!("Founded {group}"),
         Command::ConfigureLog(group, change) => format!("ConfigureLog {group} {change:?}"),
         Command::RaiseFeatureLevel(level) => format!("RaiseFeatureLevel {level}"),
+        Command::UpdateLog(group, settings, revision) => format!("UpdateLog {group} {settings:?} revision={revision}"),
+        Command::DeleteLog(group, after, revision) => format!("DeleteLog {group} {after:?} {revision:?}"),
+        Command::UndeleteLog(group) => format!("UndeleteLog {group}"),
+        Command::PurgeLog(group) => format!("PurgeLog {group}"),
+        Command::PlaceReplica(group, node) => format!("PlaceReplica {group} {}", node.0),
+        Command::RemoveReplica(group, replica) => format!("RemoveReplica {group} {replica}"),
+        Command::ReplicaRemoved(group, replica) => format!("ReplicaRemoved {group} {replica}"),
+        Command::UpdateCluster(settings, revision) => format!("UpdateCluster {settings:?} revision={revision}"),
     }
 }

@@ -3,10 +3,11 @@
 mod cluster;
 mod log;
 mod script;
+mod span;
 
 use super::*;
 use crate::feature_level::FeatureLevel;
-use crate::types::{GroupId, NodeId};
+use crate::types::{GroupId, LogId, LogName, NodeId, ReplicaId};
 
 #[test]
 fn scripts() {
@@ -23,23 +24,51 @@ fn refuses_bad_names() {
     }
 }
 
-/// One command of each kind.
+fn label() -> (String, String) {
+    ("team".to_owned(), "billing".to_owned())
+}
+
+/// One command of each kind, and of each form.
 fn samples() -> Vec<Command> {
-    let log = LogMeta { retention_ms: 5000, ..LogMeta::first(NodeId(1)).expect("a log") };
+    let settings = LogSettings { retention_ms: Some(5000), labels: [label()].into(), ..LogSettings::default() };
+    let log = |name, origin, settings| {
+        Command::CreateLog(NewLog { name: LogName::new(name).expect("a name"), log_id: LogId(3), origin, settings })
+    };
+    let level_1 = LogSettings {
+        record_bytes_max: Some(1024),
+        request_bytes_max: Some(2048),
+        retention_bytes: Some(0),
+        retention_ms: Some(0),
+        ..LogSettings::default()
+    };
+    let cluster = ClusterSettings {
+        log_defaults: LogSettings { replicas: Some(5), ..LogSettings::default() },
+        create_on_append: true,
+        deleted_log_retention_ms: Some(0),
+    };
     vec![
         Command::AddNode(cluster::member(1, "a")),
         Command::RemoveNode(NodeId(1)),
-        Command::CreateLog(log),
+        log("old", Origin::Founder(GroupId(1), NodeId(1)), level_1),
+        log("new", Origin::Nodes(vec![NodeId(2), NodeId(1)]), settings.clone()),
         Command::Founded(GroupId(1)),
-        Command::ConfigureLog(GroupId(1), LogChange { retention_ms: Some(0), ..LogChange::default() }),
+        Command::ConfigureLog(GroupId(1), LogSettings { retention_ms: Some(0), ..LogSettings::default() }),
         Command::RaiseFeatureLevel(FeatureLevel(2)),
+        Command::UpdateLog(GroupId(1), settings, 4),
+        Command::DeleteLog(GroupId(1), Some(0), None),
+        Command::UndeleteLog(GroupId(1)),
+        Command::PurgeLog(GroupId(1)),
+        Command::PlaceReplica(GroupId(1), NodeId(2)),
+        Command::RemoveReplica(GroupId(1), ReplicaId(2)),
+        Command::ReplicaRemoved(GroupId(1), ReplicaId(2)),
+        Command::UpdateCluster(cluster, 1),
     ]
 }
 
 #[test]
 fn decodes_what_it_encodes() {
     let samples = samples();
-    assert_eq!(samples.len(), Command::NAMES.len(), "a sample of each command");
+    assert_eq!(samples.len(), Command::NAMES.len() + 1, "a sample of each command, and both forms of CreateLog");
     for command in samples {
         assert_eq!(Command::decode(&command.encode()), Ok(command));
     }
@@ -60,4 +89,69 @@ fn refuses_unknown_fields_in_every_command() {
         beside.extend([0x98, 0x06, 1]);
         assert_eq!(Command::decode(&beside), Err(BadCommand::UnknownCommand { number: 99 }), "{command:?}");
     }
+}
+
+/// A setting of a newer version within a command is refused, too.
+#[test]
+fn refuses_unknown_settings() {
+    let mut command = crate::pb::catalog::Command::new();
+    let settings = command.mut_update_log().settings.mut_or_insert_default();
+    settings.special_fields.mut_unknown_fields().add_varint(99, 1);
+    let bytes = protobuf::Message::write_to_bytes(&command).expect("encoded");
+    assert!(matches!(Command::decode(&bytes), Err(BadCommand::UnknownField { number: 99, .. })));
+}
+
+/// A catalog with every kind of content.
+fn full_catalog() -> Catalog {
+    let mut catalog = Catalog::default();
+    let mut apply = |command: Command| match catalog.apply(&command, 1_000_000) {
+        Applied::Changed(_) => {}
+        other => panic!("{command:?}: {other:?}"),
+    };
+    for id in 1..=4 {
+        apply(Command::AddNode(cluster::member(id, &format!("n{id}"))));
+    }
+    apply(Command::RaiseFeatureLevel(FeatureLevel(2)));
+    apply(Command::RemoveNode(NodeId(4)));
+    for (i, name) in ["a", "b", "c"].into_iter().enumerate() {
+        let origin = Origin::Nodes(vec![NodeId(1), NodeId(2)]);
+        let (name, log_id) = (LogName::new(name).expect("a name"), LogId(7 + i as u64));
+        apply(Command::CreateLog(NewLog { name, log_id, origin, settings: LogSettings::default() }));
+    }
+    let settings = LogSettings { labels: [label()].into(), replicas: Some(2), ..LogSettings::default() };
+    apply(Command::UpdateLog(GroupId(1), settings, 1));
+    apply(Command::PlaceReplica(GroupId(1), NodeId(3)));
+    apply(Command::RemoveReplica(GroupId(1), ReplicaId(6)));
+    apply(Command::DeleteLog(GroupId(2), None, None));
+    apply(Command::DeleteLog(GroupId(3), Some(0), Some(1)));
+    apply(Command::PurgeLog(GroupId(3)));
+    let log_defaults = LogSettings { retention_ms: Some(60_000), ..LogSettings::default() };
+    apply(Command::UpdateCluster(ClusterSettings { log_defaults, create_on_append: true, ..Default::default() }, 1));
+    catalog
+}
+
+#[test]
+fn a_snapshot_contains_the_whole_catalog() {
+    let catalog = full_catalog();
+    let bytes = catalog.encode();
+    crate::golden::assert_golden("catalog-state-v1.bin", &bytes);
+    let decoded = Catalog::decode(&bytes).expect("its own bytes");
+    assert_eq!(decoded, catalog);
+    assert!(decoded.is_purged(LogId(9)) && decoded.is_purged_group(GroupId(3)) && !decoded.is_purged_group(GroupId(4)));
+    assert_eq!(decoded.load_of(NodeId(1)), catalog.load_of(NodeId(1)));
+    let mut newer = bytes.clone();
+    newer.extend([0x98, 0x06, 1]);
+    assert!(matches!(Catalog::decode(&newer), Err(BadCommand::UnknownField { number: 99, .. })));
+}
+
+/// Commands continue a decoded snapshot as they continue the original.
+#[test]
+fn a_snapshot_is_continued_as_its_original() {
+    let mut catalog = full_catalog();
+    let mut decoded = Catalog::decode(&catalog.encode()).expect("its own bytes");
+    for command in samples() {
+        assert_eq!(catalog.apply(&command, 5), decoded.apply(&command, 5), "{command:?}");
+    }
+    assert_eq!(catalog, decoded);
+    assert_eq!(catalog.encode(), decoded.encode());
 }

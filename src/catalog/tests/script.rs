@@ -6,19 +6,18 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::str::FromStr;
-use std::time::Duration;
 
 use goldenscript::Context;
 
 use super::cluster::{Cluster, member, show};
+use super::span::Span;
 use crate::catalog::policy::facts::{ReplicaFacts, ReplicaProgress};
 use crate::catalog::policy::requests::{PeerDecision, decide_for_peer};
-use crate::catalog::{Command, LogChange, LogMeta, Member};
+use crate::catalog::{ClusterSettings, Command, LogMeta, LogSettings, Member, NewLog, Origin, Placement};
 use crate::feature_level::{FeatureLevel, FeatureRange};
 use crate::storage::entry::Unstamped;
 use crate::storage::payload::{RecordFields, encode_record};
-use crate::types::{GroupId, LogId, LogIndex, LogName, NodeId};
+use crate::types::{GroupId, LogId, LogIndex, LogName, NodeId, ReplicaId};
 
 /// A line of a script.
 #[derive(goldenscript::Command)]
@@ -40,6 +39,11 @@ pub enum Line {
         name: String,
         #[arg(key)]
         founder: Option<u64>,
+        /// The form of feature level 2: `group` is the id of the log, and the nodes are separated by commas.
+        #[arg(key)]
+        nodes: Option<String>,
+        #[arg(key)]
+        replicas: Option<u32>,
         #[arg(key)]
         record_bytes_max: Option<u32>,
         #[arg(key)]
@@ -69,6 +73,50 @@ pub enum Line {
     RaiseFeatureLevel {
         level: u32,
     },
+    UpdateLog {
+        group: u64,
+        revision: u64,
+        #[arg(key)]
+        replicas: Option<u32>,
+        #[arg(key)]
+        retention_ms: Option<u64>,
+        #[arg(key)]
+        label: Option<String>,
+    },
+    DeleteLog {
+        group: u64,
+        #[arg(key)]
+        purge_after_ms: Option<u64>,
+        #[arg(key)]
+        revision: Option<u64>,
+    },
+    UndeleteLog {
+        group: u64,
+    },
+    PurgeLog {
+        group: u64,
+    },
+    PlaceReplica {
+        group: u64,
+        id: u64,
+    },
+    RemoveReplica {
+        group: u64,
+        replica: u64,
+    },
+    ReplicaRemoved {
+        group: u64,
+        replica: u64,
+    },
+    UpdateCluster {
+        revision: u64,
+        #[arg(key)]
+        replicas: Option<u32>,
+        #[arg(key)]
+        record_bytes_max: Option<u32>,
+        #[arg(key)]
+        create_on_append: Option<bool>,
+    },
     /// Decodes the value of a record, given in hexadecimal digits.
     Decode {
         hex: String,
@@ -82,6 +130,10 @@ pub enum Line {
     Catalog,
 
     // The cluster.
+    /// Sets the highest feature level of the nodes that are started later. A node of level 1 founds a cluster of level 1.
+    Level {
+        max: u32,
+    },
     /// Starts or restarts a node.
     Start {
         id: u64,
@@ -152,26 +204,6 @@ pub enum Line {
     },
 }
 
-/// A time like `90s`, `5m`, `2h`, `365d`.
-pub struct Span(Duration);
-
-impl FromStr for Span {
-    type Err = Box<dyn Error>;
-
-    fn from_str(text: &str) -> Result<Span, Self::Err> {
-        let at = text.find(|c: char| c.is_alphabetic()).ok_or("a unit is missing")?;
-        let (number, unit) = text.split_at(at);
-        let seconds = match unit {
-            "s" => 1,
-            "m" => 60,
-            "h" => 3600,
-            "d" => 86_400,
-            _ => return Err(format!("{unit} is not a unit").into()),
-        };
-        Ok(Span(Duration::from_secs(number.parse::<u64>()? * seconds)))
-    }
-}
-
 #[derive(Default)]
 pub struct Script {
     cluster: Cluster,
@@ -194,32 +226,78 @@ impl Line {
                 group,
                 name,
                 founder,
+                nodes,
+                replicas,
                 record_bytes_max,
                 request_bytes_max,
                 retention_bytes,
                 retention_ms,
-            } => Command::CreateLog(LogMeta {
-                name: LogName::new(name)?,
-                group: GroupId(*group),
-                log_id: LogId(9),
-                founder: NodeId(founder.unwrap_or(1)),
-                founded: false,
-                record_bytes_max: record_bytes_max.unwrap_or(LogMeta::RECORD_BYTES_MAX),
-                request_bytes_max: request_bytes_max.unwrap_or(LogMeta::REQUEST_BYTES_MAX),
-                retention_bytes: retention_bytes.unwrap_or(0),
-                retention_ms: retention_ms.unwrap_or(0),
-            }),
+            } => {
+                let settings = LogSettings {
+                    record_bytes_max: *record_bytes_max,
+                    request_bytes_max: *request_bytes_max,
+                    retention_bytes: *retention_bytes,
+                    retention_ms: *retention_ms,
+                    replicas: *replicas,
+                    ..LogSettings::default()
+                };
+                let name = LogName::new(name)?;
+                Command::CreateLog(match nodes {
+                    None => {
+                        // The form of level 1 contains every limit.
+                        let all = settings.effective(&LogSettings::default());
+                        let settings = LogSettings {
+                            record_bytes_max: Some(all.record_bytes_max),
+                            request_bytes_max: Some(all.request_bytes_max),
+                            retention_bytes: Some(all.retention_bytes),
+                            retention_ms: Some(all.retention_ms),
+                            ..LogSettings::default()
+                        };
+                        let origin = Origin::Founder(GroupId(*group), NodeId(founder.unwrap_or(1)));
+                        NewLog { name, log_id: LogId(group.wrapping_add(8)), origin, settings }
+                    }
+                    Some(nodes) => {
+                        let nodes = nodes.split(',').filter(|node| !node.is_empty());
+                        let nodes: Result<Vec<u64>, _> = nodes.map(str::parse).collect();
+                        let origin = Origin::Nodes(nodes?.into_iter().map(NodeId).collect());
+                        NewLog { name, log_id: LogId(*group), origin, settings }
+                    }
+                })
+            }
+            Line::UpdateLog { group, revision, replicas, retention_ms, label } => {
+                let label = label.as_ref().and_then(|label| label.split_once(':'));
+                let labels = label.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter().collect();
+                let (replicas, retention_ms) = (*replicas, *retention_ms);
+                let settings = LogSettings { replicas, retention_ms, labels, ..LogSettings::default() };
+                Command::UpdateLog(GroupId(*group), settings, *revision)
+            }
+            Line::DeleteLog { group, purge_after_ms, revision } => {
+                Command::DeleteLog(GroupId(*group), *purge_after_ms, *revision)
+            }
+            Line::UndeleteLog { group } => Command::UndeleteLog(GroupId(*group)),
+            Line::PurgeLog { group } => Command::PurgeLog(GroupId(*group)),
+            Line::PlaceReplica { group, id } => Command::PlaceReplica(GroupId(*group), NodeId(*id)),
+            Line::RemoveReplica { group, replica } => Command::RemoveReplica(GroupId(*group), ReplicaId(*replica)),
+            Line::ReplicaRemoved { group, replica } => Command::ReplicaRemoved(GroupId(*group), ReplicaId(*replica)),
+            Line::UpdateCluster { revision, replicas, record_bytes_max, create_on_append } => {
+                let log_defaults =
+                    LogSettings { replicas: *replicas, record_bytes_max: *record_bytes_max, ..LogSettings::default() };
+                let create_on_append = create_on_append.unwrap_or(false);
+                let settings = ClusterSettings { log_defaults, create_on_append, ..ClusterSettings::default() };
+                Command::UpdateCluster(settings, *revision)
+            }
             Line::Founded { group } => Command::Founded(GroupId(*group)),
             Line::RaiseFeatureLevel { level } => Command::RaiseFeatureLevel(FeatureLevel(*level)),
             Line::ConfigureLog {
                 group, record_bytes_max, request_bytes_max, retention_bytes, retention_ms, ..
             } => Command::ConfigureLog(
                 GroupId(*group),
-                LogChange {
+                LogSettings {
                     record_bytes_max: *record_bytes_max,
                     request_bytes_max: *request_bytes_max,
                     retention_bytes: *retention_bytes,
                     retention_ms: *retention_ms,
+                    ..LogSettings::default()
                 },
             ),
             _ => return Ok(None),
@@ -253,6 +331,7 @@ impl goldenscript::Runner for Script {
             Line::Catalog => out = self.show_catalog()?,
             Line::Start { id, name } => cluster.start(*id, name.as_deref().unwrap_or(&format!("n{id}"))),
             Line::Found { id } => cluster.groups.entry(GroupId::CATALOG).or_default().found(NodeId(*id)),
+            Line::Level { max } => cluster.level_max = FeatureLevel(*max),
             Line::Groups => out = self.show_groups()?,
             Line::Tick { times } => {
                 for _ in 0..times.unwrap_or(1) {
@@ -262,8 +341,8 @@ impl goldenscript::Runner for Script {
             Line::Lead { group, id } => self.group(*group)?.elect(id.map(NodeId)),
             Line::Replicate { group, id, up_to } => {
                 let group = self.group(*group)?;
-                group.hosts.insert(NodeId(*id));
-                group.matched.insert(NodeId(*id), up_to.unwrap_or(group.last));
+                let replica = *group.hosts.entry(NodeId(*id)).or_insert(ReplicaId(*id));
+                group.matched.insert(replica, up_to.unwrap_or(group.last));
             }
             Line::Silence { id } => _ = cluster.silent.insert(NodeId(*id)),
             Line::Hear { id } => _ = cluster.silent.remove(&NodeId(*id)),
@@ -286,7 +365,15 @@ impl goldenscript::Runner for Script {
             | Line::CreateLog { .. }
             | Line::Founded { .. }
             | Line::ConfigureLog { .. }
-            | Line::RaiseFeatureLevel { .. } => {}
+            | Line::RaiseFeatureLevel { .. }
+            | Line::UpdateLog { .. }
+            | Line::DeleteLog { .. }
+            | Line::UndeleteLog { .. }
+            | Line::PurgeLog { .. }
+            | Line::PlaceReplica { .. }
+            | Line::RemoveReplica { .. }
+            | Line::ReplicaRemoved { .. }
+            | Line::UpdateCluster { .. } => {}
         }
         Ok(out)
     }
@@ -317,6 +404,10 @@ impl Script {
         let count = count.unwrap_or(records);
         Ok(match decide_for_peer(&self.cluster.catalog, &payload, count, &replica, levels_of) {
             PeerDecision::Accept => format!("accepted: {}", self.cluster.apply(command)),
+            PeerDecision::Place(new) => {
+                let placed = self.cluster.place(new);
+                format!("{}: {}", show(&placed), self.cluster.apply(placed))
+            }
             PeerDecision::Drop => "dropped".to_owned(),
             PeerDecision::LevelUnsupported(member) => format!("refused: node {} does not support it", member.0),
             PeerDecision::MemberSilent(member) => format!("refused: node {} is silent", member.0),
@@ -326,7 +417,7 @@ impl Script {
     /// Every member but node 8 is heard from. `[busy]`: an entry is not applied yet.
     fn replica_of_leader(&self, context: &Context) -> ReplicaFacts {
         let progress = |member: &Member| ReplicaProgress {
-            node: member.id,
+            replica: ReplicaId::of_node(member.id),
             voter: true,
             matched: LogIndex(1),
             active: member.id != NodeId(8),
@@ -348,19 +439,39 @@ impl Script {
         for member in self.cluster.catalog.members() {
             writeln!(out, "member {} {} {} {}", member.id.0, member.name, member.bind_addr, member.rpc_addr)?;
         }
-        for log in self.cluster.catalog.logs() {
-            let LogMeta { name, group, founder, founded, .. } = log;
-            write!(out, "log {group} {name} founder={} founded={founded}", founder.0)?;
-            write!(out, " record={} request={}", log.record_bytes_max, log.request_bytes_max)?;
-            writeln!(out, " retention={}B,{}ms", log.retention_bytes, log.retention_ms)?;
+        let catalog = &self.cluster.catalog;
+        let mut logs: Vec<&LogMeta> = catalog.logs().collect();
+        logs.sort_by_key(|log| log.group);
+        let places = |placements: &[Placement]| {
+            placements.iter().map(|p| format!("{}@{}", p.replica, p.node.0)).collect::<Vec<_>>().join(",")
+        };
+        for log in logs {
+            let settings = catalog.settings_of(log);
+            write!(
+                out,
+                "log {} {} first={} replicas={}",
+                log.group,
+                log.name,
+                places(&log.first),
+                places(&log.replicas)
+            )?;
+            if !log.leaving.is_empty() {
+                write!(out, " leaving={}", places(&log.leaving))?;
+            }
+            write!(out, " revision={}", log.revision)?;
+            if log.deletion.is_some() {
+                write!(out, " deleted")?;
+            }
+            write!(out, " record={} request={}", settings.record_bytes_max, settings.request_bytes_max)?;
+            writeln!(out, " retention={}B,{}ms", settings.retention_bytes, settings.retention_ms)?;
         }
         Ok(out)
     }
 
     fn show_groups(&self) -> Result<String, Box<dyn Error>> {
         let mut out = String::new();
-        let ids = |nodes: &std::collections::BTreeSet<NodeId>| {
-            nodes.iter().map(|node| node.0.to_string()).collect::<Vec<_>>().join(",")
+        let ids = |replicas: &std::collections::BTreeSet<ReplicaId>| {
+            replicas.iter().map(ReplicaId::to_string).collect::<Vec<_>>().join(",")
         };
         for (id, group) in &self.cluster.groups {
             let leader = group.leader.map_or("none".to_owned(), |leader| leader.0.to_string());

@@ -1,6 +1,5 @@
 //! Formats the report as one JSON object.
 
-use protobuf::well_known_types::timestamp::Timestamp;
 use serde_json::{Value, json};
 
 use super::answer::{catalog_ranges, role};
@@ -8,7 +7,7 @@ use super::health::{CheckState, ClusterFinding, GroupHealth};
 use super::report::ClusterReport;
 use crate::cli::units;
 use crate::client::metrics::full_name;
-use crate::pb::v1::{DamagedRange, DiskState, GetNodeResponse, GroupStatus, Metric, metric};
+use crate::pb::v1::{DamagedRange, DeletedLog, DiskState, GetNodeResponse, GroupStatus, Metric, metric};
 
 /// Returns the answers of all nodes, the groups with their voters, the findings and the state of a check.
 pub(super) fn json(report: &ClusterReport) -> Value {
@@ -47,6 +46,8 @@ pub fn add_node(object: &mut Value, node: &GetNodeResponse) {
     object["another_cluster"] = json!(node.another_cluster);
     object["waiting_for"] = json!(node.waiting_for);
     object["disk"] = disk_json(node);
+    object["deleted_bytes"] = json!(node.deleted_bytes);
+    object["deleted_logs"] = node.deleted_logs.iter().map(deleted_json).collect();
     object["metrics"] = Value::Object(node.metrics.iter().map(metric_json).collect());
     object["catalog_damaged_ranges"] = catalog_ranges(node).map(range_json).collect();
 }
@@ -63,7 +64,7 @@ pub fn replica_json(group: &GroupStatus) -> Value {
         "next_offset": group.next_offset,
         "stored_bytes": group.stored_bytes,
         "unprotected_bytes": group.unprotected_bytes,
-        "last_append_time_us": us_of_timestamp(&group.last_append_time),
+        "last_append_time_us": units::us_of_timestamp(&group.last_append_time).unwrap_or_default(),
         "append_time_ahead_ms": units::ms_of_duration(&group.append_time_ahead),
         "min_retained_bytes": config.min_retained_bytes.unwrap_or_default(),
         "retention_ms": units::ms_of_duration(&config.retention_age),
@@ -132,9 +133,13 @@ fn metric_json(metric: &Metric) -> (String, Value) {
 }
 
 /// Returns Unix microseconds; 0 if the time is absent.
-fn us_of_timestamp(time: &Timestamp) -> u64 {
-    let seconds = u64::try_from(time.seconds).unwrap_or(0);
-    seconds.saturating_mul(1_000_000).saturating_add(u64::try_from(time.nanos).unwrap_or(0) / 1000)
+fn deleted_json(log: &DeletedLog) -> Value {
+    json!({
+        "log": log.log,
+        "log_id": log.log_id,
+        "stored_bytes": log.stored_bytes,
+        "purge_time_us": units::us_of_timestamp(&log.purge_time),
+    })
 }
 
 fn disk_json(node: &GetNodeResponse) -> Value {

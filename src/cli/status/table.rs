@@ -28,14 +28,16 @@ pub(super) fn table(report: &ClusterReport) -> String {
             (Ok(node), None) if !node.waiting_for.is_empty() => {
                 row[7] = format!("is not ready yet: {}", node.waiting_for);
             }
-            (Ok(_), None) => row[7] = format!("does not carry log {log} yet"),
+            (Ok(_), None) if answer.server.is_replica => row[7] = format!("has no replica of log {log} yet"),
+            // Every node serves every log, and some have a replica of it.
+            (Ok(node), None) => row[7] = note(node, None),
             (Ok(node), Some(group)) => {
                 row[2] = role(group).to_owned();
                 row[3] = group.term.to_string();
                 row[4] = group.commit_index.to_string();
                 row[5] = commit.saturating_sub(group.applied_index).to_string();
                 row[6] = format!("{}..{}", group.first_offset, group.next_offset);
-                row[7] = note(node, group);
+                row[7] = note(node, Some(group));
             }
         }
         rows.push(row);
@@ -44,6 +46,7 @@ pub(super) fn table(report: &ClusterReport) -> String {
     for group in report.groups.iter().filter(|group| group.log.as_deref() == Some(log) || !group.is_well()) {
         let _ = writeln!(text, "{}", group.summary());
     }
+    text += &deleted(report);
     if let (level, Some(max)) = report.feature_level() {
         let _ = writeln!(
             text,
@@ -53,18 +56,50 @@ pub(super) fn table(report: &ClusterReport) -> String {
     text
 }
 
+/// The maximum number of deleted logs that a line names.
+const DELETED_NAMES_MAX: usize = 3;
+
+/// Returns a line for each node whose disk still holds deleted logs.
+fn deleted(report: &ClusterReport) -> String {
+    let mut text = String::new();
+    for answer in &report.answers {
+        let Ok(node) = &answer.node else { continue };
+        if node.deleted_bytes == 0 {
+            continue;
+        }
+        let largest = node.deleted_logs.iter().take(DELETED_NAMES_MAX);
+        let mut names: Vec<String> = largest.map(|log| format!("{} ({})", log.log, mib(log.stored_bytes))).collect();
+        if node.deleted_logs.len() > DELETED_NAMES_MAX {
+            names.push("others".to_owned());
+        }
+        // Writing to a string can't fail.
+        let _ = writeln!(
+            text,
+            "deleted logs hold {} on {}: {}; `seriatim log delete --purge` frees it",
+            mib(node.deleted_bytes),
+            answer.server.id,
+            names.join(", ")
+        );
+    }
+    text
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
 /// Returns all problems of a node: in its replicas of the log and of the catalog, its disk, its clock and its
 /// certificates.
-pub fn note(node: &GetNodeResponse, group: &GroupStatus) -> String {
+pub fn note(node: &GetNodeResponse, group: Option<&GroupStatus>) -> String {
     let catalog = node.groups.iter().find(|other| other.log == CATALOG);
-    let damage = [(Some(group), ""), (catalog, "catalog ")].into_iter().filter_map(|(group, of)| {
+    let damage = [(group, ""), (catalog, "catalog ")].into_iter().filter_map(|(group, of)| {
         let damage = group.map(|group| &group.damage).filter(|damage| !damage.is_empty())?;
         Some(format!("DAMAGED: {of}{damage}"))
     });
-    let ranges = group.damaged_ranges.iter().map(range);
+    let ranges = group.into_iter().flat_map(|group| &group.damaged_ranges).map(range);
     let ranges: Vec<_> = ranges.chain(catalog_ranges(node).map(|of| format!("catalog {}", range(of)))).collect();
     let ranges = Some(ranges.join("; ")).filter(|ranges| !ranges.is_empty());
-    let stalled = Some(&group.stalled).filter(|stalled| !stalled.is_empty());
+    let stalled = group.map(|group| &group.stalled).filter(|stalled| !stalled.is_empty());
     let other = Some(&node.another_cluster).filter(|other| !other.is_empty());
     let notes = other
         .map(|other| format!("ANOTHER CLUSTER: {other}"))
@@ -72,7 +107,11 @@ pub fn note(node: &GetNodeResponse, group: &GroupStatus) -> String {
         .chain(damage)
         .chain(ranges.map(|ranges| format!("DAMAGED ON DISK: {ranges}")))
         .chain(stalled.map(|stalled| format!("STALLED: {stalled}")))
-        .chain([disk(node), stamps(group), certificate(node)].into_iter().filter(|note| !note.is_empty()));
+        .chain(
+            [disk(node), group.map(stamps).unwrap_or_default(), certificate(node)]
+                .into_iter()
+                .filter(|note| !note.is_empty()),
+        );
     notes.collect::<Vec<_>>().join("; ")
 }
 
@@ -89,7 +128,6 @@ fn range(range: &DamagedRange) -> String {
 
 fn disk(node: &GetNodeResponse) -> String {
     let disk = node.disk.get_or_default();
-    let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
     let (free, needed) = (mib(disk.free_bytes), mib(accepting_again_bytes(disk.hard_bytes)));
     match disk.state.enum_value_or_default() {
         DiskState::DISK_STATE_UNSPECIFIED | DiskState::DISK_STATE_ENOUGH => String::new(),

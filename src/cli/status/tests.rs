@@ -9,7 +9,8 @@ use super::table::{details, table};
 use super::*;
 use crate::metrics::CERTIFICATE_EXPIRES;
 use crate::pb::v1::{
-    DamagedRange, DiskState, DiskStatus, GetNodeResponse, GroupStatus, Metric, Replica, Role, Server, metric,
+    DamagedRange, DeletedLog, DiskState, DiskStatus, GetNodeResponse, GroupStatus, Metric, Replica, Role, Server,
+    metric,
 };
 
 /// Returns the report for these answers.
@@ -381,4 +382,20 @@ fn uses_the_newest_conf_state() {
     let report = report(without(lines, &[4]));
     assert_eq!(said(&report).0, 1);
     assert_eq!(report.groups[1].voters.len(), 4);
+}
+
+#[test]
+fn names_the_space_that_deleted_logs_hold() {
+    let mut answers = cluster(2, &[1, 2]);
+    assert!(!table(&report(cluster(2, &[1, 2]))).contains("deleted logs"));
+    let deleted = |log: &str, stored_bytes| DeletedLog { log: log.into(), stored_bytes, ..DeletedLog::default() };
+    let node = answers[1].node.as_mut().expect("an answer");
+    node.deleted_bytes = 6 << 20;
+    node.deleted_logs =
+        ["a", "b", "c", "d"].iter().zip([3, 1, 1, 1]).map(|(log, mib)| deleted(log, mib << 20)).collect();
+    let report = report(answers);
+    let line = "deleted logs hold 6.0 MiB on n2: a (3.0 MiB), b (1.0 MiB), c (1.0 MiB), others; `seriatim log delete --purge` frees it\n";
+    let text = table(&report);
+    assert!(text.contains(line), "{text}");
+    assert_eq!(json(&report)["nodes"][1]["deleted_logs"][0]["stored_bytes"], 3 << 20);
 }

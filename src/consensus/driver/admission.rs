@@ -10,10 +10,12 @@ use std::time::Instant;
 use raft::eraftpb::MessageType;
 
 use crate::catalog::Catalog;
-use crate::consensus::replica::Groups;
+use crate::catalog::faults::{Fault, broken};
+use crate::consensus::group::Group;
+use crate::consensus::groups::Groups;
 use crate::line_limit::LineLimit;
 use crate::pb::peer::RaftMessage;
-use crate::types::{GroupId, NodeId};
+use crate::types::{GroupId, NodeId, ReplicaId};
 
 /// At most this many unknown nodes are logged.
 const STRANGERS_LOGGED_MAX: usize = 64;
@@ -33,23 +35,22 @@ impl Admission {
     /// behind the conf change that added it, and the node may even be the leader by now. So its messages are accepted
     /// if this node knows no other leader, or if this replica is blank.
     ///
-    /// A snapshot replaces the log, so it is accepted only from known voters of the group or of the catalog. For the
-    /// catalog itself, only a blank replica accepts a snapshot: the catalog is never trimmed, so any other replica
-    /// receives what it lacks as entries.
+    /// A snapshot replaces the log, so it is accepted only from known voters of the group or of the catalog.
     pub fn admits(&mut self, from: NodeId, message: &RaftMessage, groups: &Groups, catalog: &Catalog) -> bool {
         let id = GroupId(message.group);
         let Some(replica) = groups.get(&id) else { return true };
-        let group = &replica.group;
+        let (group, sender) = (&replica.group, ReplicaId(message.from));
         if group.is_blank() {
             return true;
         }
         let snapshot = message.type_ == MessageType::MsgSnapshot as u32;
         let admitted = if snapshot {
-            let votes_for_catalog = || groups.get(&GroupId::CATALOG).is_some_and(|c| c.group.votes(from));
-            id != GroupId::CATALOG && (group.votes(from) || votes_for_catalog())
+            let on_node = ReplicaId::of_node(from);
+            let votes_for_catalog = || groups.get(&GroupId::CATALOG).is_some_and(|c| c.group.votes(on_node));
+            group.votes(sender) || votes_for_catalog()
         } else {
-            let known = catalog.member(from).is_some() || group.conf_contains(from);
-            known || group.leader().is_none_or(|leader| leader == from)
+            let known = catalog.member(from).is_some() || group.conf_contains(sender);
+            known || group.leader().is_none_or(|leader| leader == sender)
         };
         if !admitted && self.strangers.len() < STRANGERS_LOGGED_MAX && self.strangers.insert(from) {
             let what = if snapshot { "a snapshot" } else { "raft messages" };
@@ -73,4 +74,43 @@ impl Admission {
     pub fn dropped_lines(&self, from: NodeId) -> u64 {
         self.dropped.lines(&from)
     }
+}
+
+/// Returns true if a message is from a replica on the node `from` and to this node's `replica`, as far as this node knows.
+/// Returns false for a late message: its sender or its receiver has left the group.
+///
+/// # Errors
+/// What the message is. No correct node sends it.
+pub fn check_replicas(
+    from: NodeId,
+    message: &RaftMessage,
+    replica: Option<&Group>,
+    catalog: &Catalog,
+    me: NodeId,
+) -> Result<bool, String> {
+    let (group, sender, receiver) = (GroupId(message.group), ReplicaId(message.from), ReplicaId(message.to));
+    if group == GroupId::CATALOG {
+        let is_ours = sender == ReplicaId::of_node(from) && receiver == ReplicaId::of_node(me);
+        return if is_ours { Ok(true) } else { Err(format!("a message of {sender} to {receiver}")) };
+    }
+    if broken(Fault::LateMessagesAccepted) {
+        return Ok(true);
+    }
+    if catalog.is_purged_group(group) {
+        return Ok(false);
+    }
+    let log = catalog.log(group);
+    let has_left = |replica| log.is_some_and(|log| catalog.has_left(log, replica));
+    if has_left(sender) || has_left(receiver) {
+        return Ok(false);
+    }
+    if let Some(replica) = replica {
+        if replica.me() != receiver {
+            return Ok(false);
+        }
+        if replica.nodes().node_of(sender).is_some_and(|node| node != from) {
+            return Err(format!("group {group}: a message of replica {sender}, which is on another node"));
+        }
+    }
+    Ok(true)
 }

@@ -1,26 +1,30 @@
 //! Applies the catalog, and performs what its policy wants done.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use bytes::Bytes;
-
-use super::host::Host;
+use super::host::{Host, nodes_of};
 use crate::catalog::policy::facts::{Now, Replicas};
-use crate::catalog::policy::hosting::wanted_replicas;
+use crate::catalog::policy::hosting::{NewReplica, hosting_step};
 use crate::catalog::policy::notice::Notice;
 use crate::catalog::policy::requests::{Decision, PeerDecision, decide_for_peer};
 use crate::catalog::policy::{Action, Policy, PolicyTicks};
-use crate::catalog::{Applied, Catalog, CatalogView, Command, Member};
+use crate::catalog::{Applied, Catalog, CatalogView, Command, Member, Touched};
 use crate::consensus::error::HostError;
 use crate::consensus::group::{ELECTION_TICKS, TICK_MS};
+use crate::consensus::groups::Groups;
 use crate::consensus::handle::{Appended, ConsensusHandle, Proposal, ProposeError, command_proposal};
-use crate::consensus::replica::{Groups, Replica};
+use crate::consensus::replica::CatalogInput;
 use crate::consensus::retention::Searches;
 use crate::consensus::sinks::Sinks;
-use crate::feature_level::FeatureRange;
+use crate::feature_level::{Feature, FeatureRange};
 use crate::reply::{ReplySender, reply};
 use crate::storage::entry::EntryKind;
-use crate::types::{GroupId, LogId};
+use crate::storage::log::CatalogState;
+use crate::types::{GroupId, LogId, LogIndex, NodeId};
+
+/// A snapshot of the catalog is stored after this many commands.
+const SNAPSHOT_COMMANDS: u64 = 4096;
 
 /// A joining member that was silent for this many ticks counts as an abandoned join.
 pub const SILENT_TICKS_MAX: u32 = (5 * 60 * 1000 / TICK_MS) as u32;
@@ -30,21 +34,33 @@ pub type ProposeReply = ReplySender<Result<Appended, ProposeError>>;
 
 /// The catalog of this node, and its policy.
 pub struct Governor {
+    me: NodeId,
     catalog: Catalog,
+    /// The entry of the last command that `catalog` includes.
+    applied: LogIndex,
+    /// The number of commands since the newest snapshot.
+    commands: u64,
     view: CatalogView,
     policy: Policy,
     searches: Searches,
+    facts: Replicas,
 }
 
 impl Governor {
-    /// Starts with an empty catalog, which the replay of group 0 fills. `me` is this node's entry in the catalog.
+    /// Starts with an empty catalog, which the newest snapshot and the replay of group 0 fill. `me` is this node's entry
+    /// in the catalog.
     pub fn new(me: Member, view: CatalogView, consensus: ConsensusHandle) -> Governor {
         let ticks = PolicyTicks { round_max: ELECTION_TICKS as u64, silent_max: SILENT_TICKS_MAX };
+        let level_max = view.level().range().max();
         Governor {
+            me: me.id,
             catalog: Catalog::default(),
+            applied: LogIndex(0),
+            commands: 0,
             view,
-            policy: Policy::new(me, ticks, || LogId::random().ok()),
+            policy: Policy::new(me, ticks, level_max, || LogId::random().ok()),
             searches: Searches::new(consensus),
+            facts: Replicas::new(),
         }
     }
 
@@ -53,35 +69,131 @@ impl Governor {
         self.view.level().range()
     }
 
+    /// Returns true if the cluster's feature level allows the feature.
+    pub fn allows(&self, feature: Feature) -> bool {
+        self.view.level().allows(feature)
+    }
+
     /// Returns the catalog as applied on this node.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
     }
 
-    /// Applies commands, creates the replicas that this node should host, opens their logs for clients, and publishes the
-    /// catalog.
+    /// Starts with a snapshot.
+    ///
+    /// # Errors
+    /// If this version can't decode it.
+    pub fn restore(&mut self, snapshot: &CatalogState) -> Result<(), HostError> {
+        // A snapshot is never older than what is applied, except if the process ended while one was being installed.
+        if snapshot.index > self.applied {
+            self.catalog = Catalog::decode(&snapshot.bytes).map_err(HostError::Catalog)?;
+            self.applied = snapshot.index;
+            self.commands = 0;
+        }
+        Ok(())
+    }
+
+    /// Applies changes of the catalog, and publishes it. Creates and drops the replicas of the changed logs, and opens the
+    /// logs for clients. Returns the groups whose replicas were dropped.
     pub fn apply(
         &mut self,
-        commands: &[Bytes],
+        inputs: Vec<CatalogInput>,
         groups: &mut Groups,
         host: &mut Host,
         sinks: &Sinks,
-    ) -> Result<(), HostError> {
-        for bytes in commands {
-            let command = Command::decode(bytes).map_err(HostError::Catalog)?;
-            log::debug!("catalog: {command:?}");
-            if let Applied::Ignored(conflict) = self.catalog.apply(command) {
-                log::debug!("catalog: the command was ignored: {conflict}");
+    ) -> Result<Vec<GroupId>, HostError> {
+        let mut touched = BTreeSet::new();
+        for input in inputs {
+            let now_touched = self.apply_one(input)?;
+            match now_touched {
+                Touched::NoLog => {}
+                Touched::Log(group) => {
+                    touched.insert(group);
+                }
+                Touched::AllLogs => touched.extend(self.all_groups(groups)),
             }
         }
-        for wanted in wanted_replicas(&self.catalog, host.me, |group| groups.contains_key(&group)).collect::<Vec<_>>() {
-            if let Some(genesis) = wanted.create {
-                host.create(wanted.log.group, genesis, groups, sinks)?;
+        // First: a stream that ends because its log is removed reads here whether it was deleted.
+        self.publish()?;
+        self.host(&touched, groups, host, sinks)
+    }
+
+    fn apply_one(&mut self, input: CatalogInput) -> Result<Touched, HostError> {
+        match input {
+            CatalogInput::Snapshot(snapshot) => {
+                self.restore(&snapshot)?;
+                Ok(Touched::AllLogs)
             }
-            if let Some(replica) = groups.get(&wanted.log.group).filter(|_| wanted.serves) {
-                host.serve(wanted.log, replica);
+            // A snapshot may include later commands than the log has at its beginning.
+            CatalogInput::Command(command) if command.index <= self.applied => Ok(Touched::NoLog),
+            CatalogInput::Command(command) => {
+                let decoded = Command::decode(&command.bytes).map_err(HostError::Catalog)?;
+                log::debug!("catalog: {decoded:?}");
+                self.applied = command.index;
+                self.commands += 1;
+                match self.catalog.apply(&decoded, command.append_time_us) {
+                    Applied::Changed(touched) => Ok(touched),
+                    Applied::Unchanged => Ok(Touched::NoLog),
+                    Applied::Ignored(conflict) => {
+                        log::debug!("catalog: the command was ignored: {conflict}");
+                        Ok(Touched::NoLog)
+                    }
+                }
             }
         }
+    }
+
+    /// The groups of all logs, and of all replicas.
+    fn all_groups(&self, groups: &Groups) -> BTreeSet<GroupId> {
+        let hosted = groups.iter().map(|(group, _)| *group).filter(|group| *group != GroupId::CATALOG);
+        self.catalog.logs().map(|log| log.group).chain(hosted).collect()
+    }
+
+    /// Creates, drops and serves the replicas of all logs, after a start.
+    pub fn host_all(&mut self, groups: &mut Groups, host: &mut Host, sinks: &Sinks) -> Result<(), HostError> {
+        let all = self.all_groups(groups);
+        self.publish()?;
+        self.host(&all, groups, host, sinks).map(drop)
+    }
+
+    fn host(
+        &mut self,
+        touched: &BTreeSet<GroupId>,
+        groups: &mut Groups,
+        host: &mut Host,
+        sinks: &Sinks,
+    ) -> Result<Vec<GroupId>, HostError> {
+        let mut dropped = Vec::new();
+        let mut created = BTreeMap::<GroupId, NewReplica>::new();
+        for group in touched {
+            let hosted = host.replica_of(*group);
+            let may_create = |replica| host.node_file.may_create(*group, replica);
+            let step = hosting_step(&self.catalog, self.me, *group, hosted, may_create);
+            if step.drop.is_some() {
+                host.drop_replica(*group, groups, sinks)?;
+                self.policy.forget(*group);
+                self.facts.remove(group);
+                host.withdraw(*group);
+                dropped.push(*group);
+            }
+            created.extend(step.create.map(|new| (*group, new)));
+        }
+        host.create(&created, groups, sinks)?;
+        for group in touched {
+            match (self.catalog.log(*group), groups.get_mut(group)) {
+                (Some(log), Some(replica)) => {
+                    replica.group.nodes_mut().clone_from(&nodes_of(log));
+                    host.serve(&self.catalog, log, replica);
+                }
+                (Some(_) | None, None) => host.withdraw(*group),
+                // This node has created the replica, and the catalog is replayed.
+                (None, Some(_)) => {}
+            }
+        }
+        Ok(dropped)
+    }
+
+    fn publish(&self) -> Result<(), HostError> {
         let (level, range) = (self.catalog.feature_level(), self.supported());
         // While the catalog is replayed, the level may still be lower than it is: `check_level` checks the other end.
         if level > range.max() {
@@ -94,6 +206,15 @@ impl Governor {
         Ok(())
     }
 
+    /// Returns the snapshot of the catalog that should be stored now, if one is due.
+    pub fn due_snapshot(&mut self) -> Option<CatalogState> {
+        if self.commands < SNAPSHOT_COMMANDS || !self.view.level().allows(Feature::ManyLogs) {
+            return None;
+        }
+        self.commands = 0;
+        Some(CatalogState { index: self.applied, bytes: self.catalog.encode().into() })
+    }
+
     /// Refuses a cluster at a feature level that this version no longer supports. Only a leader that has applied all
     /// entries knows it; a follower is refused by its leader.
     fn check_level(&self, replicas: &Replicas) -> Result<(), HostError> {
@@ -102,25 +223,37 @@ impl Governor {
         if knows && !range.contains(level) { Err(HostError::FeatureLevel { level, range }) } else { Ok(()) }
     }
 
-    /// Performs the actions that the policy requests on a tick.
-    pub fn tick(&mut self, groups: &mut Groups, replicas: &Replicas, sinks: &Sinks, now: Now) -> Result<(), HostError> {
-        self.check_level(replicas)?;
-        for action in self.policy.tick(&self.catalog, replicas, now) {
+    /// Performs the actions that the policy requests on a tick, for the groups that are due.
+    pub fn tick(
+        &mut self,
+        groups: &mut Groups,
+        due: &BTreeSet<GroupId>,
+        sinks: &Sinks,
+        now: Now,
+    ) -> Result<(), HostError> {
+        self.check_level(&self.facts)?;
+        for action in self.policy.tick(&self.catalog, &self.facts, due, now) {
             match action {
                 Action::Propose(command) => {
                     let (unread, _) = reply();
-                    propose(groups, &command, now.at, now.wall_us, unread);
+                    let leader = groups.get(&GroupId::CATALOG).and_then(|catalog| catalog.status().leader);
+                    match leader {
+                        Some(leader) if leader != self.me => sinks.outbound.propose(leader, command_proposal(&command)),
+                        Some(_) | None => propose(groups, &command, now.at, now.wall_us, unread),
+                    }
                 }
                 Action::ChangeMembership(group, change) => {
-                    groups.entry(group).and_modify(|replica| replica.group.change_membership(change));
+                    if let Some(replica) = groups.get_mut(&group) {
+                        replica.group.change_membership(change);
+                    }
                 }
                 Action::HandOver(group) => {
-                    groups.entry(group).and_modify(|replica| {
+                    if let Some(replica) = groups.get_mut(&group) {
                         replica.group.hand_over();
-                    });
+                    }
                 }
                 Action::KeepTime { group, local_us, seal } => {
-                    if let Some(replica) = groups.get(&group) {
+                    if let Some(replica) = groups.get_mut(&group) {
                         replica.keep_time(local_us, seal, sinks)?;
                     }
                 }
@@ -138,7 +271,7 @@ impl Governor {
     /// Proposes a requested change of the catalog. A command that would change nothing is not appended: the catalog already
     /// shows the result. `supported` are the feature levels of the node that asks for it.
     pub fn command(
-        &self,
+        &mut self,
         groups: &mut Groups,
         command: &Command,
         supported: FeatureRange,
@@ -155,7 +288,8 @@ impl Governor {
         {
             return answer.send(Err(ProposeError::LevelUnsupported { member: member.id }));
         }
-        match self.policy.decide(&self.catalog, &self.facts(groups), command) {
+        self.observe(groups, [GroupId::CATALOG]);
+        match self.policy.decide(&self.catalog, &self.facts, command) {
             Decision::Propose => propose(groups, command, now, time_us, answer),
             Decision::Drop => answer.send(Err(ProposeError::Dropped)),
             Decision::Replace(abandoned) => {
@@ -168,39 +302,59 @@ impl Governor {
     }
 
     /// Whether this node, if it leads the group, appends a proposal. It may come from a peer, so it was perhaps not checked
-    /// before. (`replication/proposal.rs` checks those to logs, on the thread that receives them.)
+    /// before. (`replication/proposal.rs` checks those to logs, on the thread that receives them.) Chooses the nodes of a
+    /// new log.
     ///
     /// # Errors
     /// The answer to a proposal that is not appended.
-    pub fn check(&self, proposal: &Proposal, groups: &Groups, sinks: &Sinks) -> Result<(), ProposeError> {
-        let Some(catalog) = groups.get(&proposal.group).filter(|_| proposal.group == GroupId::CATALOG) else {
+    pub fn check(&mut self, proposal: &mut Proposal, groups: &Groups, sinks: &Sinks) -> Result<(), ProposeError> {
+        if proposal.group != GroupId::CATALOG || !groups.contains_key(&GroupId::CATALOG) {
             return Ok(());
-        };
+        }
         if proposal.kind != EntryKind::Records {
             return Err(ProposeError::Dropped);
         }
-        let facts = catalog.facts(false);
-        if !facts.leads {
+        self.observe(groups, [GroupId::CATALOG]);
+        let Some(facts) = self.facts.get(&GroupId::CATALOG).filter(|facts| facts.leads) else {
             // The group answers with its leader.
             return Ok(());
-        }
+        };
         let records = proposal.payload.payload();
         let levels_of = |member| sinks.outbound.levels_of(member);
-        match decide_for_peer(&self.catalog, &records, proposal.count, &facts, levels_of) {
+        match decide_for_peer(&self.catalog, &records, proposal.count, facts, levels_of) {
             PeerDecision::Accept => Ok(()),
+            PeerDecision::Place(new) => {
+                let command = Command::CreateLog(self.policy.place(&self.catalog, &self.facts, new));
+                if self.catalog.would_change(&command) != Ok(true) {
+                    return Err(ProposeError::Dropped);
+                }
+                proposal.payload = command.payload();
+                Ok(())
+            }
             PeerDecision::Drop => Err(ProposeError::Dropped),
             PeerDecision::LevelUnsupported(member) => Err(ProposeError::LevelUnsupported { member }),
             PeerDecision::MemberSilent(member) => Err(ProposeError::MemberSilent { member }),
         }
     }
 
-    /// Returns the facts that the policy needs about all replicas.
-    pub fn facts(&self, groups: &Groups) -> Replicas {
-        let facts = |(group, replica): (&GroupId, &Replica)| {
-            let is_searched = self.searches.is_running(*group);
-            (*group, replica.facts(is_searched))
-        };
-        groups.iter().map(facts).collect()
+    /// Collects the facts about replicas that the policy needs.
+    pub fn observe(&mut self, groups: &Groups, observed: impl IntoIterator<Item = GroupId>) {
+        for group in observed {
+            if let Some(replica) = groups.get(&group) {
+                let is_searched = self.searches.is_running(group);
+                self.facts.insert(group, replica.facts(is_searched));
+            }
+        }
+    }
+
+    /// The facts about this node's replicas, as last observed.
+    pub fn facts(&self) -> &Replicas {
+        &self.facts
+    }
+
+    /// The same, to correct them.
+    pub fn facts_mut(&mut self) -> &mut Replicas {
+        &mut self.facts
     }
 
     /// The policy, for tests that need a state which takes long to reach.

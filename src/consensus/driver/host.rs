@@ -1,24 +1,28 @@
-//! Creates and opens this node's replicas, and opens their logs for clients.
+//! Creates, opens and drops this node's replicas, and opens their logs for clients.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::catalog::LogMeta;
+use crate::catalog::policy::hosting::NewReplica;
+use crate::catalog::{Catalog, LogMeta};
+use crate::consensus::completions::ReplicaEpoch;
 use crate::consensus::error::HostError;
-use crate::consensus::group::{GroupConfig, Rules};
-use crate::consensus::replica::{Groups, Replica};
+use crate::consensus::group::{GroupConfig, ReplicaNodes, Rules};
+use crate::consensus::groups::Groups;
+use crate::consensus::replica::{Replica, ReplicaOrigin};
 use crate::consensus::sinks::Sinks;
-use crate::logs::{Logs, OpenLog};
+use crate::logs::{Logs, OpenLog, Removal};
 use crate::storage::disk::Disk;
-use crate::storage::log::{Genesis, GroupLog, LogOptions};
+use crate::storage::log::{CatalogState, GroupLog, LogOptions, Recovered};
 use crate::storage::node::{DataDir, NodeFile};
+use crate::storage::replicas::{give_up, take_up};
 use crate::storage::scrub::ScrubHandle;
-use crate::types::{GroupId, NodeId};
+use crate::types::{GroupId, ReplicaId};
 use crate::watermark::HighWatermark;
 
 /// The data directory, and the resources of the process that a replica needs.
 pub struct Host {
-    pub me: NodeId,
     pub disk: Disk,
     pub data_dir: Arc<DataDir>,
     pub groups_dir: PathBuf,
@@ -27,54 +31,119 @@ pub struct Host {
     pub scrub: ScrubHandle,
     pub catalog_watermark: HighWatermark,
     pub logs: Logs,
+    /// The epoch of the newest replica.
+    pub epoch: ReplicaEpoch,
+}
+
+/// A replica that is recovered and not started yet.
+pub struct StoredReplica {
+    pub group: GroupId,
+    pub me: ReplicaId,
+    pub leads_at_first: bool,
+    pub opened: (GroupLog, Recovered),
+    /// The newest snapshot, for the catalog's group.
+    pub catalog: Option<CatalogState>,
 }
 
 impl Host {
-    /// Creates a replica. The order matters: first its directory is written and synced, then it is added to
-    /// `node.toml`, and only then can its first message be sent.
+    /// Returns this node's replica of a group.
+    pub fn replica_of(&self, group: GroupId) -> Option<ReplicaId> {
+        self.node_file.groups.get(&group).copied()
+    }
+
+    /// Creates replicas. The order matters: first their directories are written and synced, then they are added to
+    /// `node.toml`, and only then can their first messages be sent.
     pub fn create(
         &mut self,
-        group: GroupId,
-        genesis: Genesis,
+        replicas: &BTreeMap<GroupId, NewReplica>,
         groups: &mut Groups,
         sinks: &Sinks,
     ) -> Result<(), HostError> {
-        if !self.node_file.groups.contains(&group) {
-            GroupLog::create(&self.disk, &self.groups_dir, group, &self.log_options, genesis)?;
-            self.node_file.groups.push(group);
-            self.data_dir.store(&self.node_file)?;
+        let new = replicas.iter().map(|(group, new)| (*group, new.replica, new.genesis.clone()));
+        take_up(&self.data_dir, &mut self.node_file, new, &self.log_options)?;
+        for (group, new) in replicas {
+            let opened = GroupLog::open(&self.disk, &self.groups_dir, *group, &self.log_options)?;
+            let stored =
+                StoredReplica { group: *group, me: new.replica, leads_at_first: new.leads, opened, catalog: None };
+            self.start(stored, groups, sinks)?;
         }
-        self.open(group, groups, sinks)
+        Ok(())
     }
 
-    /// Opens and starts an existing replica.
-    pub fn open(&self, group: GroupId, groups: &mut Groups, sinks: &Sinks) -> Result<(), HostError> {
-        let (log, recovered) = GroupLog::open(&self.disk, &self.groups_dir, group, &self.log_options)?;
-        let watermark = match group {
-            GroupId::CATALOG => self.catalog_watermark.clone(),
-            _ => HighWatermark::default(),
+    /// Starts a replica.
+    pub fn start(&mut self, stored: StoredReplica, groups: &mut Groups, sinks: &Sinks) -> Result<(), HostError> {
+        let StoredReplica { group, me, leads_at_first, opened: (log, recovered), catalog } = stored;
+        if group == GroupId::CATALOG {
+            self.data_dir.check_catalog(catalog.as_ref(), &recovered.base)?;
+        }
+        let (watermark, data_dir) = match group {
+            GroupId::CATALOG => (self.catalog_watermark.clone(), Some(self.data_dir.clone())),
+            _ => (HighWatermark::default(), None),
         };
-        let config = GroupConfig { id: group, me: self.me, election_ticks: None, rules: Rules::default() };
-        let mut replica = Replica::start(config, log, recovered, watermark, sinks)?;
+        let config = GroupConfig { id: group, me, leads_at_first, election_ticks: None, rules: Rules::default() };
+        self.epoch = self.epoch.next();
+        let origin = ReplicaOrigin { epoch: self.epoch, data_dir, catalog };
+        let mut replica = Replica::start(config, log, recovered, watermark, sinks, origin)?;
         replica.group.set_space(self.disk.space().clone());
         self.scrub.add(group, replica.reader.clone());
         groups.insert(group, replica);
         Ok(())
     }
 
-    /// Makes a log available to clients, with its present limits.
-    pub fn serve(&self, log: &LogMeta, replica: &Replica) {
-        let limits = (log.record_bytes_max, log.request_bytes_max);
-        if self.logs.get(&log.name).is_none_or(|open| (open.record_bytes_max, open.request_bytes_max) != limits) {
-            self.logs.insert(OpenLog {
-                name: log.name.clone(),
-                group: log.group,
-                log_id: log.log_id,
-                record_bytes_max: log.record_bytes_max,
-                request_bytes_max: log.request_bytes_max,
-                watermark: replica.watermark.clone(),
-                reader: replica.reader.clone(),
-            });
+    /// Drops a replica. Requests that wait for it fail, and its files are deleted later.
+    pub fn drop_replica(&mut self, group: GroupId, groups: &mut Groups, sinks: &Sinks) -> Result<(), HostError> {
+        let Some(replica) = self.replica_of(group) else { return Ok(()) };
+        log::info!("group {group}: dropping replica {replica}, which has left the group");
+        if let Some(mut dropped) = groups.remove(group) {
+            dropped.reader.give_up();
+            dropped.group.stop();
+            dropped.perform_ready(sinks)?;
+            dropped.release();
+            dropped.watermark.withdraw();
+        }
+        sinks.writer.unregister(group);
+        self.scrub.remove(group);
+        if let Some(retired) = give_up(&self.data_dir, &mut self.node_file, group)? {
+            sinks.writer.remove_directory(retired);
+        }
+        Ok(())
+    }
+
+    /// Makes a log available to clients with its present limits, or no longer.
+    pub fn serve(&self, catalog: &Catalog, log: &LogMeta, replica: &mut Replica) {
+        let open = self.logs.get(&log.name).filter(|open| open.group == log.group);
+        let settings = catalog.settings_of(log);
+        let opened = |replica: &Replica| OpenLog {
+            name: log.name.clone(),
+            group: log.group,
+            log_id: log.log_id,
+            record_bytes_max: settings.record_bytes_max,
+            request_bytes_max: settings.request_bytes_max,
+            watermark: replica.watermark.clone(),
+            reader: replica.reader.clone(),
+            removal: Removal::default(),
+        };
+        if log.deletion.is_some() {
+            match open {
+                Some(_) => self.logs.remove(&log.name),
+                None => self.logs.insert_deleted(opened(replica)),
+            }
+            return replica.end_reads();
+        }
+        let limits = (settings.record_bytes_max, settings.request_bytes_max);
+        replica.allow_reads();
+        if open.is_none_or(|open| (open.record_bytes_max, open.request_bytes_max) != limits) {
+            self.logs.insert(opened(replica));
         }
     }
+
+    /// Stops serving the log of a group that this node has no replica of.
+    pub fn withdraw(&self, group: GroupId) {
+        self.logs.remove_group(group);
+    }
+}
+
+/// Returns the nodes of a log's replicas.
+pub fn nodes_of(log: &LogMeta) -> ReplicaNodes {
+    ReplicaNodes::Listed(log.placements().map(|placement| (placement.replica, placement.node)).collect())
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::catalog::{Catalog, Member};
+use crate::consensus::groups::Groups;
 use crate::consensus::leadership::{Heard, LeadershipLines};
-use crate::consensus::replica::Groups;
 use crate::consensus::status::GroupStatus;
-use crate::types::{GroupId, NodeId};
+use crate::types::{GroupId, NodeId, ReplicaId};
 
 /// When each peer was last heard, and what was logged about each group's leadership.
 #[derive(Debug, Default)]
@@ -18,11 +18,12 @@ pub struct GroupLines {
 }
 
 impl GroupLines {
-    /// Records that a node sent a raft message. Only members and nodes in a conf state are remembered: the number of
-    /// other ids is not bounded, because each node chooses its own.
+    /// Records that a node sent a raft message. Only members and nodes in the catalog's conf state are remembered: the
+    /// number of other ids is not bounded, because each node chooses its own.
     pub fn record_heard(&mut self, from: NodeId, groups: &Groups, catalog: &Catalog) {
-        let known = || groups.values().any(|replica| replica.group.conf_contains(from));
-        if catalog.member(from).is_some() || known() {
+        let of_catalog =
+            || groups.get(&GroupId::CATALOG).is_some_and(|c| c.group.conf_contains(ReplicaId::of_node(from)));
+        if catalog.member(from).is_some() || of_catalog() {
             self.heard.insert(from, Instant::now());
         }
     }
@@ -48,7 +49,7 @@ impl GroupLines {
 /// Logs the position of each group after recovery.
 pub fn log_recovery(groups: &Groups, catalog: &Catalog, took: Duration) {
     for (id, replica) in groups.iter().filter(|(_, replica)| !replica.group.is_blank()) {
-        let status = replica.group.status();
+        let status = replica.status();
         log::info!(
             "{}: recovered last_index={} commit_index={} term={}",
             label(*id, catalog),

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::catalog::Command;
 use crate::catalog::policy::facts::Replicas;
+use crate::catalog::{Command, LogSettings, NewLog};
 use crate::consensus::driver::governor::SILENT_TICKS_MAX;
 use crate::consensus::handle::{Appended, Proposal};
 use crate::feature_level::FeatureRange;
+use crate::pb::peer::RaftMessage;
 use crate::reply::reply;
 use crate::storage::entry::{EntryKind, Unstamped};
 use crate::storage::log::{Genesis, GroupLog};
@@ -22,6 +23,8 @@ struct Nobody;
 
 impl Outbound for Nobody {
     fn send(&self, _to: NodeId, _message: RaftMessage) {}
+
+    fn propose(&self, _to: NodeId, _proposal: Proposal) {}
 
     fn levels_of(&self, _node: NodeId) -> Option<FeatureRange> {
         Some(FeatureRange::SUPPORTED)
@@ -59,17 +62,10 @@ impl Founder {
         let data_dir = Arc::new(DataDir::open(&disk, dir).expect("a data directory"));
         let log_options = LogOptions::default();
         let node_file = data_dir.load().expect("read").unwrap_or_else(|| {
-            let groups = vec![GroupId::CATALOG];
-            GroupLog::create(&disk, &data_dir.groups_dir(), GroupId::CATALOG, &log_options, Genesis::Founder(ME))
-                .expect("created");
-            let node_name = NodeName::new(name).expect("a name");
-            NodeFile {
-                node_id: ME,
-                node_name,
-                cluster_name: None,
-                cluster_id: Some(crate::types::ClusterId(7)),
-                groups,
-            }
+            let genesis = Genesis::founder(ReplicaId::of_node(ME));
+            GroupLog::create(&disk, &data_dir.groups_dir(), GroupId::CATALOG, &log_options, genesis).expect("created");
+            let node_file = NodeFile::new(ME, NodeName::new(name).expect("a name")).with_group(GroupId::CATALOG);
+            NodeFile { cluster_id: Some(crate::types::ClusterId(7)), ..node_file }
         });
         data_dir.store(&node_file).expect("stored");
         let consensus = Consensus::default();
@@ -108,11 +104,17 @@ impl Founder {
         loop {
             self.driver.take_completions();
             self.driver.perform().expect("performed");
-            if self.driver.groups.values().all(|replica| replica.group.leads() && replica.group.is_idle()) {
+            if self
+                .driver
+                .groups
+                .iter()
+                .map(|(_, replica)| replica)
+                .all(|replica| replica.group.leads() && replica.group.is_idle())
+            {
                 return;
             }
             assert!(Instant::now() < until, "not applied in time");
-            if self.driver.groups.values().all(|replica| replica.group.leads()) {
+            if self.driver.groups.iter().map(|(_, replica)| replica).all(|replica| replica.group.leads()) {
                 self.driver.bell.wait_until(until);
             } else {
                 // While a conf change is applied again, the node can't campaign at once: an election timeout must pass.
@@ -191,7 +193,7 @@ fn a_command_that_changes_nothing_is_not_appended() {
     let mut founder = Founder::start(dir.path(), "n1");
     founder.settle();
     let log = founder.driver.governor.catalog().logs().next().expect("the first log").clone();
-    assert!(log.founded && log.name == LogName::new("").expect("a name"));
+    assert!(log.name == LogName::new("").expect("a name"));
     founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
     founder.command(Command::RemoveNode(OTHER)).expect("removed");
     founder.settle();
@@ -201,7 +203,7 @@ fn a_command_that_changes_nothing_is_not_appended() {
         Command::AddNode(member(NodeId(3), "n1")),
         Command::AddNode(member(OTHER, "n2")),
         Command::RemoveNode(OTHER),
-        Command::CreateLog(log.clone()),
+        Command::CreateLog(NewLog::of_level_1(ME, LogSettings::default())),
         Command::Founded(log.group),
     ] {
         assert_eq!(founder.command(command.clone()), Err(ProposeError::Dropped), "{command:?}");
@@ -279,10 +281,11 @@ fn an_abandoned_join_is_replaced() {
     assert_eq!(founder.command(again.clone()), Err(ProposeError::Dropped));
     let mut facts: Replicas = founder.driver.groups.iter().map(|(id, replica)| (*id, replica.facts(false))).collect();
     let replicas = facts.values_mut().flat_map(|facts| &mut facts.progress);
-    replicas.filter(|replica| replica.node == OTHER).for_each(|replica| replica.active = false);
+    replicas.filter(|replica| replica.replica == ReplicaId::of_node(OTHER)).for_each(|replica| replica.active = false);
+    let due = facts.keys().copied().collect();
     let (policy, catalog) = founder.driver.governor.policy();
     for tick in 0..u64::from(SILENT_TICKS_MAX) {
-        policy.tick(catalog, &facts, Now { tick, at: Instant::now(), wall_us: 0 });
+        policy.tick(catalog, &facts, &due, Now { tick, at: Instant::now(), wall_us: 0 });
     }
     assert_eq!(founder.command(again.clone()), Err(ProposeError::Dropped), "its removal comes first");
     founder.settle();

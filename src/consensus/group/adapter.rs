@@ -16,11 +16,19 @@ use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 use crate::consensus::wire;
 use crate::log_state::LogState;
 use crate::storage::entry::Stamp;
-use crate::storage::log::{Base, ConfState, HardState, LogSnapshot, Recovered};
-use crate::types::{LogIndex, NodeId, Offset, Term};
+use crate::storage::log::{Base, CatalogState, ConfState, HardState, LogSnapshot, Recovered};
+use crate::types::{LogIndex, Offset, ReplicaId, Term};
 
-/// Applied entries stay in memory up to this many bytes, for followers and tails that are nearly up to date.
+/// Applied entries stay in memory up to this many bytes, for followers and tails that are nearly up to date. A node with
+/// many busy groups keeps fewer of each, and none of quiet groups.
 pub const CACHE_BYTES_MAX: usize = 8 << 20;
+/// The maximum size of the applied entries of all groups together.
+const CACHES_BYTES_MAX: usize = 64 << 20;
+
+/// Returns the maximum size of the applied entries of each group, if so many are not quiet.
+pub fn cache_bytes_max(awake_groups: usize) -> usize {
+    (CACHES_BYTES_MAX / awake_groups.max(1)).min(CACHE_BYTES_MAX)
+}
 /// A `reader` fetches this many bytes at once for a follower that lags behind the cache.
 pub const FETCH_BYTES: u64 = 1 << 20;
 /// The number of fetched ranges that are kept. A new one replaces the oldest.
@@ -65,6 +73,8 @@ pub struct Adapter {
     conf_index: LogIndex,
     log_state: LogState,
     log_state_index: LogIndex,
+    /// The newest snapshot of the catalog, in the catalog's group.
+    catalog: Option<CatalogState>,
     /// The runs of entries with the same term: first index and term, starting at the base.
     terms: Vec<(LogIndex, Term)>,
     last_index: LogIndex,
@@ -122,6 +132,7 @@ impl Adapter {
             conf_index: recovered.conf_index,
             log_state: recovered.log_state,
             log_state_index: recovered.log_state_index,
+            catalog: None,
             terms: recovered.terms.clone(),
             last_index: start.index,
             cache_start: start,
@@ -205,9 +216,9 @@ impl Adapter {
         first_of_term.map_or(self.last_index, |(first, _)| LogIndex(first.0.saturating_sub(1)))
     }
 
-    /// Evicts applied entries until the cache fits its limit. The last applied entry stays, so that its end is known.
-    pub fn evict(&mut self, applied: LogIndex) {
-        while self.cache_bytes > CACHE_BYTES_MAX && self.cache.front().is_some_and(|c| c.end.index < applied) {
+    /// Evicts applied entries until the cache has at most `bytes_max`. The last applied entry stays, so that its end is known.
+    pub fn evict(&mut self, applied: LogIndex, bytes_max: usize) {
+        while self.cache_bytes > bytes_max && self.cache.front().is_some_and(|c| c.end.index < applied) {
             if let Some(dropped) = self.cache.pop_front() {
                 self.cache_bytes -= entry_bytes(&dropped.entry);
                 self.sizes.remove(&dropped.entry);
@@ -223,6 +234,7 @@ impl Adapter {
         self.conf_index = snapshot.conf_index;
         self.log_state = snapshot.log_state;
         self.log_state_index = snapshot.log_state_index;
+        self.catalog = snapshot.catalog.clone();
         self.terms = vec![(snapshot.base.index, snapshot.base.term)];
         self.last_index = snapshot.base.index;
         let append_time_us = snapshot.log_state.last_append_time_us;
@@ -263,7 +275,7 @@ impl Adapter {
     pub fn hard_state(&self) -> HardState {
         HardState {
             term: Term(self.hard_state.term),
-            vote: Some(NodeId(self.hard_state.vote)).filter(|n| n.0 != 0),
+            vote: Some(ReplicaId(self.hard_state.vote)).filter(|n| n.0 != 0),
             commit: LogIndex(self.hard_state.commit),
         }
     }
@@ -288,6 +300,11 @@ impl Adapter {
     /// Returns the log state, and the index of the last entry that it includes.
     pub fn log_state(&self) -> (&LogState, LogIndex) {
         (&self.log_state, self.log_state_index)
+    }
+
+    /// Remembers the newest snapshot of the catalog, for followers that lack entries before the base.
+    pub fn set_catalog(&mut self, catalog: CatalogState) {
+        self.catalog = Some(catalog);
     }
 
     /// Where the log begins.
@@ -408,7 +425,7 @@ impl Storage for Adapter {
     }
 
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
-        let to = NodeId(to);
+        let to = ReplicaId(to);
         let known = self.conf_state.voters.contains(&to) || self.conf_state.learners.contains(&to);
         if !known || self.base.index.0 < request_index {
             return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
@@ -419,6 +436,7 @@ impl Storage for Adapter {
             conf_index: self.conf_index,
             log_state: self.log_state,
             log_state_index: self.log_state_index,
+            catalog: self.catalog.clone(),
         }))
     }
 }

@@ -10,10 +10,10 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use raft::eraftpb::Entry as RaftEntry;
 
-use super::effects::Effects;
+use super::adapter::CACHE_BYTES_MAX;
+use super::effects::{CommittedCommand, Effects};
 use super::node::RaftNode;
 use super::pending::Pending;
 use crate::consensus::conf_change::{ConfChange, ConfChangeKind};
@@ -22,7 +22,7 @@ use crate::consensus::wire::{conf_from_raft, is_conf_change, is_noop};
 use crate::log_state::{Applied, Outcome, StateChange, Visible};
 use crate::storage::entry::{BadEntry, Stamp};
 use crate::storage::payload;
-use crate::types::{GroupId, LogIndex, Term};
+use crate::types::{GroupId, LogIndex, ReplicaId, Term};
 
 /// A committed entry that is not applied yet, and the Ready whose hard state covers its commit.
 struct Committed {
@@ -36,11 +36,19 @@ pub struct Applier {
     applied: Applied,
     /// A snapshot that is being persisted: its Ready, and the applied state after it.
     installing: Option<(u64, Applied)>,
+    /// The maximum size of the applied entries in memory.
+    cache_bytes_max: usize,
 }
 
 impl Applier {
     pub fn new(applied: Applied) -> Applier {
-        Applier { queue: VecDeque::new(), applied, installing: None }
+        Applier { queue: VecDeque::new(), applied, installing: None, cache_bytes_max: CACHE_BYTES_MAX }
+    }
+
+    /// Sets the maximum size of the applied entries in memory.
+    pub fn bound_cache(&mut self, node: &mut RaftNode, bytes_max: usize) {
+        self.cache_bytes_max = bytes_max;
+        node.mut_store().evict(self.applied.index(), bytes_max);
     }
 
     /// What readers may see.
@@ -109,7 +117,7 @@ impl Applier {
         if as_of > store.log_state().1 {
             store.set_log_state(log_state, as_of);
         }
-        store.evict(applied);
+        store.evict(applied, self.cache_bytes_max);
         out.visible = Some(self.applied.visible());
     }
 
@@ -155,7 +163,7 @@ fn is_new_conf_change(node: &RaftNode, entry: &RaftEntry) -> bool {
 
 fn apply_conf_change(node: &mut RaftNode, entry: &RaftEntry, out: &mut Effects) -> Result<(), String> {
     let change = ConfChange::decode(&entry.context).map_err(|e| e.to_string())?;
-    let loses_own_vote = change.node == node.me() && change.kind != ConfChangeKind::AddVoter;
+    let loses_own_vote = change.replica == node.me() && change.kind != ConfChangeKind::AddVoter;
     if loses_own_vote && node.is_leader() {
         // raft panics when a leader applies its own removal.
         node.step_down();
@@ -163,12 +171,12 @@ fn apply_conf_change(node: &mut RaftNode, entry: &RaftEntry, out: &mut Effects) 
     let conf = node.apply_conf_change(&change.to_raft()).map_err(|e| e.to_string())?;
     let conf = conf_from_raft(&conf);
     let index = LogIndex(entry.index);
-    let ids = |nodes: &[crate::types::NodeId]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let ids = |replicas: &[ReplicaId]| replicas.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     log::info!(
-        "group {}: {:?} node={} index={index} voters={} learners={}",
+        "group {}: {:?} replica={} index={index} voters={} learners={}",
         node.group(),
         change.kind,
-        change.node,
+        change.replica,
         ids(&conf.voters),
         ids(&conf.learners)
     );
@@ -186,8 +194,10 @@ fn change(group: GroupId, entry: &RaftEntry) -> Result<StateChange, BadEntry> {
 }
 
 /// Returns the catalog's commands: the values of an entry's records.
-fn commands(entry: &RaftEntry) -> Result<Vec<Bytes>, String> {
+fn commands(entry: &RaftEntry) -> Result<Vec<CommittedCommand>, String> {
+    let append_time_us = Stamp::decode(&entry.data).map_err(|e| e.to_string())?.append_time_us;
+    let command = |bytes| CommittedCommand { index: LogIndex(entry.index), append_time_us, bytes };
     let value = |record: Result<_, _>| record.and_then(payload::record_value).map_err(|e| e.to_string());
     let records = payload::records(&entry.data[Stamp::BYTES..]);
-    records.map(|record| value(record).map(|value| entry.data.slice_ref(value))).collect()
+    records.map(|record| value(record).map(|value| command(entry.data.slice_ref(value)))).collect()
 }

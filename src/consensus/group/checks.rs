@@ -32,7 +32,21 @@ use crate::consensus::compare::Compared;
 use crate::consensus::wire;
 use crate::storage::digest::Digest;
 use crate::storage::log::Base;
-use crate::types::{LogIndex, NodeId, Term};
+use crate::types::{LogIndex, ReplicaId, Term};
+
+/// Why a peer's message is rejected. No correct node sends such messages.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadStep {
+    /// [`TermJumps`] rejects it.
+    #[error("term {0}, far beyond term {1} here")]
+    FarTerm(u64, Term),
+    /// Another node already leads the term, and a term has one leader.
+    #[error("a leader's message in term {0}, which another node leads")]
+    OtherLeader(u64),
+    /// Counting it would commit entries that are on no disk.
+    #[error("an acknowledgement of entry {0}, but the last index here is {1}")]
+    AcknowledgesTooMuch(u64, LogIndex),
+}
 
 /// Returns true if only a leader sends such a message, and the sender is not the leader of the message's term. A term
 /// has one leader, but raft would follow any node that claims to be it.
@@ -43,7 +57,7 @@ pub fn leads_another(node: &RaftNode, message: &Message) -> bool {
     let from_leader = match message.get_msg_type() {
         MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot => true,
         // Also rejected if no leader is known, because it makes this node campaign.
-        MessageType::MsgTimeoutNow => return node.leader() != Some(NodeId(message.from)),
+        MessageType::MsgTimeoutNow => return node.leader() != Some(ReplicaId(message.from)),
         _ => false,
     };
     from_leader
@@ -68,7 +82,7 @@ pub fn contradiction(node: &RaftNode, message: &Message, claimed_last: Option<Lo
 /// Checks a heartbeat's commit index. It never exceeds what this node has acknowledged, unless this node has lost
 /// entries.
 fn lost_acknowledged(node: &RaftNode, message: &Message) -> Option<String> {
-    let (leader, commit, last_index) = (NodeId(message.from), message.commit, node.last_index());
+    let (leader, commit, last_index) = (node.node_text(ReplicaId(message.from)), message.commit, node.last_index());
     let lost = message.get_msg_type() == MessageType::MsgHeartbeat && commit > last_index.0;
     lost.then(|| {
         format!(
@@ -85,7 +99,7 @@ fn missing_at_leader(node: &RaftNode, message: &Message, claimed_last: Option<Lo
     Some(format!(
         "this replica differs from that of node {}, the leader: entry {earlier} is committed here, but the leader's log \
          ends with entry {last}",
-        NodeId(message.from)
+        node.node_text(ReplicaId(message.from))
     ))
 }
 
@@ -108,7 +122,7 @@ fn other_term(node: &RaftNode, message: &Message) -> Option<String> {
         Some(format!(
             "this replica differs from that of node {}, the leader: entry {index} is committed here with term {ours}, but \
              has term {term} there",
-            NodeId(message.from)
+            node.node_text(ReplicaId(message.from))
         ))
     })
 }

@@ -21,6 +21,17 @@ pub struct LogWrite {
     pub hard_state: Option<HardState>,
 }
 
+/// A command of the catalog that is committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommittedCommand {
+    /// The entry that contains it.
+    pub index: LogIndex,
+    /// When the entry was appended, Unix microseconds.
+    pub append_time_us: u64,
+    /// The value of its record.
+    pub bytes: bytes::Bytes,
+}
+
 /// What a step of the state machine asks for. `write` is performed first; the sync is requested after the conf state
 /// and the trim; messages, commands, the new watermark and the answers follow.
 #[derive(Debug, Default)]
@@ -34,8 +45,8 @@ pub struct Effects {
     /// The applied entry at this index trims the records below this offset.
     pub trim: Option<(Offset, LogIndex)>,
     pub messages: Vec<Message>,
-    /// Values of records, applied in this order: the catalog's commands. Empty for other groups.
-    pub commands: Vec<bytes::Bytes>,
+    /// The catalog's commands, applied in this order. Empty for other groups.
+    pub commands: Vec<CommittedCommand>,
     /// What readers may see now.
     pub visible: Option<Visible>,
     /// Answers. They are sent after everything above is done.

@@ -33,10 +33,12 @@ mod health;
 mod in_flight;
 mod late;
 mod node;
+mod nodes;
 mod own_disk;
 mod pending;
 mod persistence;
 mod propose;
+pub mod quiet;
 mod raft_logger;
 mod reads;
 mod ready;
@@ -65,8 +67,10 @@ use self::reads::LeaderReads;
 use self::term_jumps::TermJumps;
 use self::unreadable::UnreadableEntries;
 
-pub use self::adapter::{EntryEnd, FETCH_BYTES, FetchRange};
-pub use self::effects::{Effects, LogWrite};
+pub use self::adapter::{EntryEnd, FETCH_BYTES, FetchRange, cache_bytes_max};
+pub use self::checks::BadStep;
+pub use self::effects::{CommittedCommand, Effects, LogWrite};
+pub use self::nodes::ReplicaNodes;
 pub use self::pending::Answer;
 #[cfg(test)]
 pub use self::sequences::StreamSequences;
@@ -81,9 +85,9 @@ use crate::log_state::Applied;
 use crate::reply::ReplySender;
 use crate::storage::digest::Digest;
 use crate::storage::entry::Entry;
-use crate::storage::log::{Base, Recovered};
+use crate::storage::log::{Base, CatalogState, Recovered};
 use crate::storage::space::Space;
-use crate::types::{LogIndex, NodeId, Term};
+use crate::types::{LogIndex, NodeId, ReplicaId, Term};
 
 /// How long a former leader's pending proposals wait after it has learned of its successor. Once the successor's
 /// entries are applied here, they show which proposals were appended. If that takes longer (a hung disk), the outcome
@@ -113,21 +117,7 @@ pub struct Group {
     /// The term of the last other leader that was known at a tick.
     successor: u64,
     /// The leader, and the entry that this node lacks and that leader can't read.
-    stalled: Option<(NodeId, LogIndex)>,
-}
-
-/// Why a peer's message is rejected. No correct node sends such messages.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadStep {
-    /// [`TermJumps`] rejects it.
-    #[error("term {0}, far beyond term {1} here")]
-    FarTerm(u64, Term),
-    /// Another node already leads the term, and a term has one leader.
-    #[error("a leader's message in term {0}, which another node leads")]
-    OtherLeader(u64),
-    /// Counting it would commit entries that are on no disk.
-    #[error("an acknowledgement of entry {0}, but the last index here is {1}")]
-    AcknowledgesTooMuch(u64, LogIndex),
+    stalled: Option<(ReplicaId, LogIndex)>,
 }
 
 impl Group {
@@ -213,7 +203,7 @@ impl Group {
         if self.health.is_damaged() {
             self.out.answers.push(Answer::Read(reply, Err(ReadIndexError::Damaged)));
         } else if !self.node.is_leader() {
-            let leader = self.node.leader();
+            let leader = self.node.leader_node();
             self.out.answers.push(Answer::Read(reply, Err(ReadIndexError::NotLeader { leader })));
         } else {
             self.reads.insert(deadline.unwrap_or(now + WAIT_MAX), reply);
@@ -361,15 +351,34 @@ impl Group {
 
     // What the disk and the network report.
 
-    /// Reports that messages to a peer were lost.
+    /// The same, to set or to extend it.
+    pub fn nodes_mut(&mut self) -> &mut ReplicaNodes {
+        &mut self.node.nodes
+    }
+
+    /// Returns the node of a replica; 0 if it is not known.
+    pub fn node_of(&self, replica: ReplicaId) -> NodeId {
+        self.node.nodes.node_of(replica).unwrap_or_default()
+    }
+
+    /// The nodes of the replicas, as far as this node knows.
+    pub fn nodes(&self) -> &ReplicaNodes {
+        &self.node.nodes
+    }
+
+    /// Reports that messages to a node were lost.
     pub fn unreachable(&mut self, node: NodeId) {
-        self.node.unreachable(node);
+        for replica in self.node.nodes.replicas_of(node) {
+            self.node.unreachable(replica);
+        }
     }
 
     /// Reports that a snapshot was handed to the network, or was lost.
     pub fn snapshot_sent(&mut self, node: NodeId, arrived: bool) {
         let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
-        self.node.report_snapshot(node.0, status);
+        for replica in self.node.nodes.replicas_of(node) {
+            self.node.report_snapshot(replica.0, status);
+        }
     }
 
     /// Passes on a range that a `reader` has read. `entries` is empty if the read failed; raft then asks again later.
@@ -389,13 +398,18 @@ impl Group {
     }
 
     /// The first entry that `follower` lacks and this leader can't read.
-    pub fn unreadable_for(&self, follower: NodeId) -> Option<LogIndex> {
+    pub fn unreadable_for(&self, follower: ReplicaId) -> Option<LogIndex> {
         self.unreadable.first_for(&self.node, follower)
     }
 
     /// Records the entry that the leader says it can't send to this node.
-    pub fn set_stalled(&mut self, by: Option<(NodeId, LogIndex)>) {
+    pub fn set_stalled(&mut self, by: Option<(ReplicaId, LogIndex)>) {
         self.stalled = by;
+    }
+
+    /// Remembers the newest snapshot of the catalog, in the catalog's group.
+    pub fn set_catalog(&mut self, catalog: CatalogState) {
+        self.node.mut_store().set_catalog(catalog);
     }
 
     /// Records that the front of the log was dropped, up to `base`.
@@ -421,9 +435,9 @@ impl Group {
     /// Proposes a change of the membership, as the leader.
     pub fn change_membership(&mut self, change: MembershipChange) {
         self.node.propose_change(match change {
-            MembershipChange::AddLearner(node) => ConfChange { kind: ConfChangeKind::AddLearner, node },
-            MembershipChange::AddVoter(node) => ConfChange { kind: ConfChangeKind::AddVoter, node },
-            MembershipChange::Remove(node) => ConfChange { kind: ConfChangeKind::Remove, node },
+            MembershipChange::AddLearner(replica) => ConfChange { kind: ConfChangeKind::AddLearner, replica },
+            MembershipChange::AddVoter(replica) => ConfChange { kind: ConfChangeKind::AddVoter, replica },
+            MembershipChange::Remove(replica) => ConfChange { kind: ConfChangeKind::Remove, replica },
         });
     }
 
@@ -431,7 +445,7 @@ impl Group {
     pub fn hand_over(&mut self) -> bool {
         match self.node.other_voters().max_by_key(|r| r.matched) {
             Some(next) if self.leads() => {
-                self.node.transfer_leader(next.node.0);
+                self.node.transfer_leader(next.replica.0);
                 true
             }
             Some(_) | None => false,

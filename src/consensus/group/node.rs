@@ -1,5 +1,6 @@
 //! raft's node of one group, and the queries that the other parts of the group need.
 
+use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 
 use raft::eraftpb::Entry as RaftEntry;
@@ -7,6 +8,7 @@ use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
 
 use super::adapter::{Adapter, EntryEnd};
 use super::in_flight::{MESSAGE_BYTES, MESSAGES_MAX};
+use super::nodes::ReplicaNodes;
 use super::raft_logger;
 use super::settings::{ELECTION_TICKS, GroupConfig, HEARTBEAT_TICKS, UNCOMMITTED_BYTES_MAX};
 use crate::catalog::policy::facts::ReplicaProgress;
@@ -15,13 +17,15 @@ use crate::consensus::handle::Role;
 use crate::consensus::wire::{self, is_conf_change};
 use crate::storage::entry::Entry;
 use crate::storage::log::Recovered;
-use crate::types::{GroupId, LogIndex, NodeId, Term};
+use crate::types::{GroupId, LogIndex, NodeId, ReplicaId, Term};
 
 /// A wrapper of raft's node. It derefs to raft's own type, so that raft's methods keep their names.
 pub struct RaftNode {
     raw: RawNode<Adapter>,
     group: GroupId,
-    me: NodeId,
+    me: ReplicaId,
+    /// The nodes of the replicas.
+    pub nodes: ReplicaNodes,
 }
 
 impl Deref for RaftNode {
@@ -77,14 +81,22 @@ impl RaftNode {
             // No other node can lead, so waiting for an election timeout is unnecessary.
             raw.campaign().map_err(|e| e.to_string())?;
         }
-        Ok(RaftNode { raw, group: config.id, me: config.me })
+        if config.leads_at_first && recovered.conf_state.voters != [config.me] {
+            lead_at_first(&mut raw);
+        }
+        // The catalog lists the replicas of other groups.
+        let nodes = match config.id {
+            GroupId::CATALOG => ReplicaNodes::SameIds,
+            _ => ReplicaNodes::Listed(BTreeMap::new()),
+        };
+        Ok(RaftNode { raw, group: config.id, me: config.me, nodes })
     }
 
     pub fn group(&self) -> GroupId {
         self.group
     }
 
-    pub fn me(&self) -> NodeId {
+    pub fn me(&self) -> ReplicaId {
         self.me
     }
 
@@ -93,8 +105,18 @@ impl RaftNode {
     }
 
     /// Returns the leader of the current term, as far as this node knows.
-    pub fn leader(&self) -> Option<NodeId> {
-        Some(NodeId(self.raft.leader_id)).filter(|id| id.0 != 0)
+    pub fn leader(&self) -> Option<ReplicaId> {
+        Some(ReplicaId(self.raft.leader_id)).filter(|id| id.0 != 0)
+    }
+
+    /// Returns the node of that leader.
+    pub fn leader_node(&self) -> Option<NodeId> {
+        self.leader().and_then(|leader| self.nodes.node_of(leader))
+    }
+
+    /// Returns the node of a replica for a text, or the replica if its node is not known.
+    pub fn node_text(&self, replica: ReplicaId) -> String {
+        self.nodes.node_of(replica).map_or_else(|| format!("of replica {replica}"), |node| node.to_string())
     }
 
     pub fn role(&self) -> Role {
@@ -137,25 +159,25 @@ impl RaftNode {
         let prs = self.raft.prs();
         let voters = prs.conf().voters().ids();
         let replica = |(id, progress): (&u64, &raft::Progress)| ReplicaProgress {
-            node: NodeId(*id),
+            replica: ReplicaId(*id),
             voter: voters.contains(*id),
             matched: LogIndex(progress.matched),
             active: progress.recent_active || *id == self.me.0,
         };
         let mut replicas: Vec<ReplicaProgress> = prs.iter().map(replica).collect();
-        replicas.sort_unstable_by_key(|r| r.node);
+        replicas.sort_unstable_by_key(|r| r.replica);
         replicas
     }
 
     /// Returns the other voters that were heard recently.
     pub fn other_voters(&self) -> impl Iterator<Item = ReplicaProgress> {
         let me = self.me;
-        self.replicas().into_iter().filter(move |r| r.voter && r.active && r.node != me)
+        self.replicas().into_iter().filter(move |r| r.voter && r.active && r.replica != me)
     }
 
     pub fn propose_change(&mut self, change: ConfChange) {
         match self.raw.propose_conf_change(change.encode().to_vec(), change.to_raft()) {
-            Ok(()) => log::info!("group {}: proposed {:?} of node {}", self.group, change.kind, change.node),
+            Ok(()) => log::info!("group {}: proposed {:?} of replica {}", self.group, change.kind, change.replica),
             Err(error) => log::debug!("group {}: a conf change was not taken: {error}", self.group),
         }
     }
@@ -170,11 +192,11 @@ impl RaftNode {
         }
     }
 
-    /// Reports that messages to a peer were lost.
-    pub fn unreachable(&mut self, node: NodeId) {
-        self.raw.report_unreachable(node.0);
-        if self.raft.prs().get(node.0).is_some_and(|p| p.state == ProgressState::Snapshot) {
-            self.raw.report_snapshot(node.0, SnapshotStatus::Failure);
+    /// Reports that messages to a replica were lost.
+    pub fn unreachable(&mut self, replica: ReplicaId) {
+        self.raw.report_unreachable(replica.0);
+        if self.raft.prs().get(replica.0).is_some_and(|p| p.state == ProgressState::Snapshot) {
+            self.raw.report_snapshot(replica.0, SnapshotStatus::Failure);
         }
     }
 
@@ -224,6 +246,15 @@ impl RaftNode {
             None => self.store().last_before_term(term).min(LogIndex(log.unstable.offset.saturating_sub(1))),
         }
     }
+}
+
+/// Makes a replica that was just created the leader, in the term of the genesis. No replica has a vote left to give in
+/// that term: all first replicas begin in it, and a candidate requests votes in the next one. raft refuses to make a
+/// leader of a follower, and a pre-candidate keeps the term.
+fn lead_at_first(raw: &mut RawNode<Adapter>) {
+    raw.raft.become_pre_candidate();
+    raw.raft.become_leader();
+    raw.raft.bcast_append();
 }
 
 /// The highest commit index that the recovered log proves, independent of the recovered hard state.

@@ -81,6 +81,11 @@ pub struct Pending {
 }
 
 impl Pending {
+    /// Returns true if nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.by_index.is_empty() && self.refusals.is_empty()
+    }
+
     /// Adds a proposal that raft has accepted.
     pub fn insert(&mut self, appended: Appended, deadline: Instant, reply: AppendReply, out: &mut Vec<Answer>) {
         let proposed = PendingProposal { appended, deadline, reply };

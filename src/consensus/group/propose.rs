@@ -76,7 +76,7 @@ impl Proposer {
         now: Instant,
         time_us: u64,
     ) -> Result<Appended, Rejected> {
-        let (group, leader, term) = (node.group(), node.leader(), node.term());
+        let (group, leader, term) = (node.group(), node.leader_node(), node.term());
         if !node.is_leader() || proposal.term.is_some_and(|wanted| wanted != term) {
             return Err(ProposeError::NotLeader { leader }.into());
         }

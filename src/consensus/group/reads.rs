@@ -43,6 +43,11 @@ pub struct LeaderReads {
 }
 
 impl LeaderReads {
+    /// Returns true if nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     pub fn insert(&mut self, deadline: Instant, reply: ReadReply) {
         self.waiting.push(WaitingRead { waiter: ReadWaiter::Read(reply), deadline, round: None });
     }

@@ -37,7 +37,7 @@ impl Group {
     fn lead_or_follow(&mut self) {
         let leading = self.node.is_leader().then_some(self.node.raft.term);
         if leading != self.leading {
-            let leader = self.node.leader();
+            let leader = self.node.leader_node();
             self.reads.fail_all(ReadIndexError::NotLeader { leader }, &mut self.out.answers);
             self.pending.withdraw_refusals(ProposeError::NotLeader { leader }, &mut self.out.answers);
             self.stalled = None;
@@ -132,7 +132,7 @@ impl Group {
                  at offset {} (after entry {index})",
                 visible.first_offset,
                 visible.next_offset.0 - 1,
-                self.node.leader().map_or_else(|| "unknown".to_owned(), |leader| leader.to_string()),
+                self.node.leader_node().map_or_else(|| "unknown".to_owned(), |leader| leader.to_string()),
                 snapshot.base.offset
             );
         } else {

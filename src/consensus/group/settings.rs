@@ -1,6 +1,6 @@
 //! The configuration of a group, and the safety rules without which data can be lost.
 
-use crate::types::{GroupId, NodeId};
+use crate::types::{GroupId, ReplicaId};
 
 /// The length of a tick, the unit of raft's timeouts, in milliseconds.
 pub const TICK_MS: u64 = 50;
@@ -15,7 +15,9 @@ pub const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 #[derive(Clone, Debug)]
 pub struct GroupConfig {
     pub id: GroupId,
-    pub me: NodeId,
+    pub me: ReplicaId,
+    /// True for a replica that was created in this process to lead its group at first, in the term of the genesis.
+    pub leads_at_first: bool,
     /// A fixed election timeout in ticks, for simulations. raft's own timeout is random.
     pub election_ticks: Option<usize>,
     /// All on, except in tests that show what happens without a rule.

@@ -4,10 +4,10 @@ use super::Group;
 use super::adapter::CACHE_BYTES_MAX;
 use super::settings::UNCOMMITTED_BYTES_MAX;
 use crate::catalog::policy::facts::ReplicaFacts;
-use crate::consensus::handle::GroupStatus;
+use crate::consensus::status::GroupStatus;
 use crate::log_state::LogState;
 use crate::storage::log::HardState;
-use crate::types::{LogIndex, NodeId, Term};
+use crate::types::{LogIndex, ReplicaId, Term};
 use crate::watermark::Visible;
 
 impl Group {
@@ -27,8 +27,13 @@ impl Group {
         self.applier.visible()
     }
 
+    /// This replica.
+    pub fn me(&self) -> ReplicaId {
+        self.config.me
+    }
+
     /// The leader of the current term, as far as this node knows.
-    pub fn leader(&self) -> Option<NodeId> {
+    pub fn leader(&self) -> Option<ReplicaId> {
         self.node.leader()
     }
 
@@ -84,20 +89,26 @@ impl Group {
         self.node.is_stored(index)
     }
 
-    /// True if the node is a voter or a learner here.
-    pub fn conf_contains(&self, node: NodeId) -> bool {
+    /// True for a voter or a learner of the group.
+    pub fn conf_contains(&self, replica: ReplicaId) -> bool {
         let (conf, _) = self.node.store().conf();
-        conf.voters.contains(&node) || conf.learners.contains(&node)
+        conf.voters.contains(&replica) || conf.learners.contains(&replica)
     }
 
-    /// True if the node votes here.
-    pub fn votes(&self, node: NodeId) -> bool {
-        self.node.store().conf().0.voters.contains(&node)
+    /// True for a voter of the group.
+    pub fn votes(&self, replica: ReplicaId) -> bool {
+        self.node.store().conf().0.voters.contains(&replica)
     }
 
     /// True if the group has no voters yet: it waits for a snapshot.
     pub fn is_blank(&self) -> bool {
         self.node.store().conf().0.voters.is_empty()
+    }
+
+    /// Returns the other voters.
+    pub fn other_voters(&self) -> impl Iterator<Item = ReplicaId> {
+        let (conf, _) = self.node.store().conf();
+        conf.voters.iter().copied().filter(|replica| *replica != self.config.me)
     }
 
     /// True if another node could lead.
@@ -107,7 +118,7 @@ impl Group {
 
     /// Returns true if this node leads and the group has no other replica.
     pub fn leads_alone(&self) -> bool {
-        self.leads() && self.node.replicas().iter().all(|r| r.node == self.config.me)
+        self.leads() && self.node.replicas().iter().all(|r| r.replica == self.config.me)
     }
 
     /// Returns true if every entry of this replica is applied.
@@ -127,6 +138,7 @@ impl Group {
     pub fn facts(&self) -> ReplicaFacts {
         let raft = &self.node.raft;
         ReplicaFacts {
+            replica: self.config.me,
             leads: self.leads(),
             is_damaged: self.is_damaged(),
             is_idle: self.is_idle(),
@@ -141,7 +153,7 @@ impl Group {
     }
 
     /// Returns the group's status, as far as this node knows.
-    pub fn status(&self) -> GroupStatus {
+    pub fn status(&self) -> GroupStatus<ReplicaId> {
         let (conf, _) = self.node.store().conf();
         let applied_index = self.applier.index();
         let leader = self.node.leader();

@@ -13,7 +13,7 @@ use crate::consensus::group::Group;
 use crate::consensus::sinks::Sinks;
 use crate::storage::log::{Base, GroupLog};
 use crate::storage::reader::GroupReader;
-use crate::types::{GroupId, LogIndex, NodeId};
+use crate::types::{GroupId, LogIndex, NodeId, ReplicaId};
 
 /// The comparison of one replica with its leader's.
 pub struct Comparing {
@@ -97,7 +97,7 @@ impl Comparing {
     /// Compares this node's entries with the entries that a leader's append contains or follows, or with its snapshot.
     pub fn compare_entries(&mut self, group: &mut Group, message: &Message, before: Option<&Checkpoint>) -> Compared {
         let Some(theirs) = group.leader_end(message, before) else { return Compared::Unknown };
-        let leader = NodeId(message.from);
+        let leader = group.node_of(ReplicaId(message.from));
         if !group.is_stored(theirs.index) {
             self.unwritten.push((leader, theirs));
             return Compared::Equal;
@@ -142,7 +142,7 @@ impl Comparing {
         if !of_leader || !group.leads() || message.term != group.term().0 {
             return None;
         }
-        let unreadable = group.unreadable_for(NodeId(message.to));
+        let unreadable = group.unreadable_for(ReplicaId(message.to));
         let (checkpoints, before) = if heartbeat {
             (self.claimed_checkpoints(group), None)
         } else {
@@ -171,9 +171,9 @@ impl Comparing {
     }
 
     /// Compares the committed log with a leader's checkpoints.
-    pub fn compare(&mut self, group: &mut Group, leader: NodeId, claim: &Claim) {
+    pub fn compare(&mut self, group: &mut Group, leader: ReplicaId, claim: &Claim) {
         group.set_stalled(claim.unreadable.map(|index| (leader, index)));
-        let committed = group.commit_index();
+        let (committed, leader) = (group.commit_index(), group.node_of(leader));
         let mut news = false;
         for theirs in claim.checkpoints.iter().filter(|at| at.index <= committed) {
             // The stored log may still contain entries that raft has truncated since the last Ready.

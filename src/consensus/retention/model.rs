@@ -6,16 +6,16 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::catalog::LogMeta;
 use crate::catalog::policy::ages::as_us;
 use crate::catalog::policy::facts::{Now, ReplicaFacts};
 use crate::catalog::policy::retention::Retention;
+use crate::catalog::{EffectiveSettings, LogMeta};
 use crate::log_state::LogState;
 use crate::storage::disk::sim::{Rng, Sim};
 use crate::storage::entry::{Entry, EntryKind, Stamp};
 use crate::storage::log::{Genesis, GroupLog, HardState, LogOptions};
 use crate::storage::payload::{RecordFields, encode_record, stamp_records};
-use crate::types::{GroupId, NodeId, Offset, Term};
+use crate::types::{GroupId, Offset, ReplicaId, Term};
 use crate::watermark::Visible;
 
 const GROUPS: &str = "/data/groups";
@@ -74,8 +74,8 @@ struct World {
     removed: u64,
 }
 
-fn meta() -> LogMeta {
-    LogMeta { retention_ms: RETENTION.as_millis() as u64, ..LogMeta::first(NodeId(1)).expect("a log") }
+fn settings() -> EffectiveSettings {
+    EffectiveSettings { retention_ms: RETENTION.as_millis() as u64, ..EffectiveSettings::default() }
 }
 
 impl Node {
@@ -88,7 +88,8 @@ impl Node {
         // The node does not lead yet.
         let visible = Visible { next_offset: visible, ..Visible::default() };
         node.retention.update(
-            &meta(),
+            &LogMeta::of_group_1(),
+            &settings(),
             &ReplicaFacts { visible, begun_us, ..ReplicaFacts::default() },
             at(wall_us, now),
         );
@@ -98,7 +99,7 @@ impl Node {
     /// Does what the driver does on a tick. Returns the first record to keep.
     fn tick(&mut self, visible: Visible, wall_us: u64, now: Instant) -> Option<Offset> {
         let facts = ReplicaFacts { leads: true, visible, begun_us: self.begun_us, ..ReplicaFacts::default() };
-        let step = self.retention.update(&meta(), &facts, at(wall_us, now));
+        let step = self.retention.update(&LogMeta::of_group_1(), &settings(), &facts, at(wall_us, now));
         self.log.set_local_time(step.local_us);
         if let Some(age) = step.seal {
             self.log.end_old_segment(age).expect("sealed");
@@ -116,7 +117,7 @@ impl World {
     fn new(kind: Clock) -> World {
         let (sim, epoch) = (Sim::default(), Instant::now());
         let options = LogOptions { segment_bytes: 4096 };
-        let genesis = Genesis::Founder(NodeId(9));
+        let genesis = Genesis::founder(ReplicaId(9));
         GroupLog::create(&sim.disk(), Path::new(GROUPS), GROUP, &options, genesis).expect("made");
         let node = Node::start(&sim, None, 50 * 365 * DAY.unsigned_abs(), epoch);
         World {
@@ -160,7 +161,7 @@ impl World {
         };
         let entry = Entry::new(bounds.last_index.next(), TERM, stamp, &payload);
         let log = &mut self.node.log;
-        let hard_state = HardState { term: TERM, vote: Some(NodeId(9)), commit: entry.index };
+        let hard_state = HardState { term: TERM, vote: Some(ReplicaId(9)), commit: entry.index };
         log.append_ready(&[entry], Some(&hard_state)).expect("appended");
         self.sync();
         self.last_stamp_us = time;

@@ -22,9 +22,9 @@ use parking_lot::Mutex;
 use super::sim::Fate;
 use crate::consensus::Outbound;
 use crate::consensus::completions::Completions;
-use crate::consensus::group::{GroupConfig, Rules};
+use crate::consensus::group::{GroupConfig, ReplicaNodes, Rules};
 use crate::consensus::handle::{Appended, Proposal, ProposeError, ReadIndexError};
-use crate::consensus::replica::Replica;
+use crate::consensus::replica::{Replica, ReplicaOrigin};
 use crate::consensus::sinks::Sinks;
 use crate::consensus::tests::voters::VoterMover;
 use crate::feature_level::FeatureRange;
@@ -35,7 +35,7 @@ use crate::storage::entry::{Entry, EntryKind};
 use crate::storage::log::{Genesis, GroupLog, LogOptions};
 use crate::storage::payload::{self, RecordFields, encode_record};
 use crate::storage::reader::{Access, ReadersByHand};
-use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
+use crate::types::{GroupId, LogIndex, NodeId, Offset, ReplicaId, Term};
 use crate::watermark::HighWatermark;
 use crate::writer::WriterByHand;
 
@@ -49,6 +49,8 @@ impl Outbound for Outbox {
     fn send(&self, _to: NodeId, message: RaftMessage) {
         self.0.lock().push(message);
     }
+
+    fn propose(&self, _to: NodeId, _proposal: Proposal) {}
 
     fn levels_of(&self, _node: NodeId) -> Option<FeatureRange> {
         Some(FeatureRange::SUPPORTED)
@@ -67,14 +69,14 @@ struct Process {
 }
 
 struct Node {
-    id: NodeId,
+    id: ReplicaId,
     sim: Sim,
     process: Option<Process>,
     /// The disk hangs until this step.
     hangs_until: usize,
     /// The members that should replicate the group, as far as this node knows.
-    wanted: Vec<NodeId>,
-    removed: BTreeSet<NodeId>,
+    wanted: Vec<ReplicaId>,
+    removed: BTreeSet<ReplicaId>,
 }
 
 struct World {
@@ -84,10 +86,10 @@ struct World {
     nodes: Vec<Node>,
     network: Vec<RaftMessage>,
     cut: BTreeSet<(u64, u64)>,
-    wanted: Vec<NodeId>,
-    removed: BTreeSet<NodeId>,
+    wanted: Vec<ReplicaId>,
+    removed: BTreeSet<ReplicaId>,
     committed: BTreeMap<LogIndex, (Term, Bytes)>,
-    leaders: BTreeMap<Term, NodeId>,
+    leaders: BTreeMap<Term, ReplicaId>,
     asked: Vec<(u64, ReplyReceiver<Result<Appended, ProposeError>>)>,
     reads: Vec<(LogIndex, ReplyReceiver<Result<LogIndex, ReadIndexError>>)>,
     fates: BTreeMap<u64, Fate>,
@@ -142,10 +144,10 @@ impl World {
 
     /// Adds a node. The first one founds the group.
     fn add(&mut self) {
-        let id = NodeId(self.nodes.len() as u64 + 1);
+        let id = ReplicaId(self.nodes.len() as u64 + 1);
         let sim = Sim::default();
         let disk = sim.disk();
-        let genesis = if id.0 == 1 { Genesis::Founder(id) } else { Genesis::Blank };
+        let genesis = if id.0 == 1 { Genesis::founder(id) } else { Genesis::Blank };
         GroupLog::create(&disk, Path::new(GROUPS_DIR), GROUP, &options(), genesis).expect("made");
         self.nodes.push(Node { id, sim, process: None, hangs_until: 0, wanted: Vec::new(), removed: BTreeSet::new() });
         self.wanted.push(id);
@@ -165,10 +167,12 @@ impl World {
         let outbox = Arc::new(Outbox::default());
         let sinks = Sinks { writer: writer.handle(), readers: readers.handle(), outbound: outbox.clone(), completions };
         let election_ticks = Some(12 + self.rng.below(12) as usize);
-        let config = GroupConfig { id: GROUP, me: node.id, election_ticks, rules: self.rules };
+        let config = GroupConfig { id: GROUP, me: node.id, leads_at_first: false, election_ticks, rules: self.rules };
         let seen = recovered.applied;
-        let replica =
-            Replica::start(config, log, recovered, HighWatermark::default(), &sinks).expect("a possible state");
+        let origin = ReplicaOrigin::default();
+        let watermark = HighWatermark::default();
+        let mut replica = Replica::start(config, log, recovered, watermark, &sinks, origin).expect("a possible state");
+        replica.group.nodes_mut().clone_from(&ReplicaNodes::SameIds);
         node.process = Some(Process { replica, voters: VoterMover::default(), sinks, writer, readers, outbox, seen });
         self.perform(i);
     }
@@ -186,9 +190,9 @@ impl World {
         let step = self.step;
         let Some(process) = &mut self.nodes[i].process else { return };
         let (persisted, fetched) = process.sinks.completions.take();
-        persisted.into_values().for_each(|ready| process.replica.group.persisted(ready));
-        for (_, low, entries) in fetched {
-            process.replica.fetched(low, entries);
+        persisted.into_values().for_each(|ticket| process.replica.synced(ticket));
+        for fetched in fetched {
+            process.replica.fetched(fetched);
         }
         if process.replica.perform_ready(&process.sinks).is_err() {
             let power = self.rng.once_in(2);
@@ -206,7 +210,7 @@ impl World {
             panic!("step {step}: node {i} reports damage: {damage}");
         }
         if process.replica.group.leads() && !self.rolls_back {
-            let leader = *self.leaders.entry(status.term).or_insert(NodeId(i as u64 + 1));
+            let leader = *self.leaders.entry(status.term).or_insert(ReplicaId(i as u64 + 1));
             assert_eq!(leader.0, i as u64 + 1, "two leaders in term {}", status.term);
         }
         if !self.rolls_back {

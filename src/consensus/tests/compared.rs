@@ -14,7 +14,7 @@ use crate::consensus::handle::Role;
 use crate::consensus::wire;
 use crate::storage::entry::{Entry, EntryKind, Stamp};
 use crate::storage::log::{Base, ConfState, Genesis, LogSnapshot};
-use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
+use crate::types::{GroupId, LogIndex, Offset, ReplicaId, Term};
 
 pub fn message(kind: MessageType, from: u64, term: u64) -> Message {
     let mut message = Message { from, to: 2, term, ..Message::default() };
@@ -27,7 +27,7 @@ pub fn snapshot(from: u64, term: u64, index: u64, index_term: u64) -> Message {
     let mut message = message(MessageType::MsgSnapshot, from, term);
     message.set_snapshot(wire::snapshot_to_raft(&LogSnapshot {
         base: Base { index: LogIndex(index), term: Term(index_term), offset: Offset(0), ..Base::default() },
-        conf_state: ConfState { voters: (1..=3).map(NodeId).collect(), learners: Vec::new() },
+        conf_state: ConfState { voters: (1..=3).map(ReplicaId).collect(), learners: Vec::new() },
         conf_index: LogIndex(index),
         log_state_index: LogIndex(index),
         ..LogSnapshot::default()
@@ -55,8 +55,14 @@ struct Follower {
 impl Follower {
     fn new() -> Follower {
         let disk = Disk::new(Genesis::Blank);
-        let config = GroupConfig { id: GroupId(1), me: NodeId(2), election_ticks: Some(12), rules: Rules::default() };
-        Follower { group: disk.open(NodeId(2), &config), disk }
+        let config = GroupConfig {
+            id: GroupId(1),
+            me: ReplicaId(2),
+            leads_at_first: false,
+            election_ticks: Some(12),
+            rules: Rules::default(),
+        };
+        Follower { group: disk.open(ReplicaId(2), &config), disk }
     }
 
     /// Steps a message that must not be rejected.
@@ -142,7 +148,7 @@ fn a_term_has_one_leader() {
 fn learners_snapshot() -> Message {
     let mut message = snapshot(1, 2, 1, 1);
     let mut begin = wire::snapshot_from_raft(message.get_snapshot()).expect("a snapshot");
-    begin.conf_state = ConfState { voters: vec![NodeId(1), NodeId(3)], learners: vec![NodeId(2)] };
+    begin.conf_state = ConfState { voters: vec![ReplicaId(1), ReplicaId(3)], learners: vec![ReplicaId(2)] };
     message.set_snapshot(wire::snapshot_to_raft(&begin));
     message
 }
@@ -165,7 +171,11 @@ fn a_learner_accepts_the_leader_again_when_the_other_node_is_silent() {
         follower.perform();
     }
     let status = follower.group.status();
-    assert_eq!((status.leader, status.applied_index), (Some(NodeId(1)), LogIndex(9)), "{refused} of 1000 were refused");
+    assert_eq!(
+        (status.leader, status.applied_index),
+        (Some(ReplicaId(1)), LogIndex(9)),
+        "{refused} of 1000 were refused"
+    );
     assert!(refused < 30, "{refused} were refused");
 }
 
@@ -253,7 +263,7 @@ fn nothing_is_applied_after_an_entry_that_cannot_be() {
         follower.step(snapshot(1, 2, 1, 1), None, EQUAL);
         follower.perform();
         let mut bad = append(1, 2, (1, 1), 4, 4);
-        let change = ConfChange { kind: ConfChangeKind::AddLearner, node: NodeId(9) };
+        let change = ConfChange { kind: ConfChangeKind::AddLearner, replica: ReplicaId(9) };
         bad.entries[0].set_entry_type(EntryType::EntryConfChange);
         bad.entries[0].context = change.encode().to_vec().into();
         let stamp = Stamp {

@@ -2,11 +2,11 @@
 
 use crate::consensus::group::EntryEnd;
 use crate::consensus::group::LogWrite;
-use crate::consensus::group::{Group, GroupConfig};
+use crate::consensus::group::{Group, GroupConfig, ReplicaNodes};
 use crate::log_state::LogState;
 use crate::storage::entry::Entry;
 use crate::storage::log::{Base, ConfState, Genesis, HardState, Recovered};
-use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
+use crate::types::{GroupId, LogIndex, Offset, ReplicaId, Term};
 
 /// One change of a log's files.
 #[derive(Clone, Debug)]
@@ -33,16 +33,16 @@ pub struct Files {
 
 impl Files {
     fn new(genesis: Genesis) -> Files {
-        let founder = match genesis {
-            Genesis::Founder(node) => Some(node),
-            Genesis::Blank => None,
+        let voters = match genesis {
+            Genesis::Voters(voters) => voters,
+            Genesis::Blank => Vec::new(),
         };
-        let first = u64::from(founder.is_some());
+        let first = u64::from(!voters.is_empty());
         let base = Base { index: LogIndex(first), term: Term(first), ..Base::default() };
         Files {
             hard_state: HardState { term: Term(first), vote: None, commit: LogIndex(first) },
             base,
-            conf_state: ConfState { voters: founder.into_iter().collect(), learners: Vec::new() },
+            conf_state: ConfState { voters, learners: Vec::new() },
             conf_index: base.index,
             log_state: LogState { first_offset: Offset(0), last_append_time_us: 0 },
             log_state_index: base.index,
@@ -152,12 +152,24 @@ impl Disk {
         self.ready = 0;
     }
 
+    /// Returns true if nothing was written yet.
+    pub fn is_new(&self) -> bool {
+        self.files.last_index().0 <= 1 && self.files.hard_state.term.0 <= 1 && self.files.hard_state.vote.is_none()
+    }
+
     pub fn unsynced(&self) -> usize {
         self.unsynced.len()
     }
 
+    /// Starts a group, whose replicas have the ids of their nodes, from the files.
+    pub fn open(&self, me: ReplicaId, config: &GroupConfig) -> Group {
+        let mut group = self.open_group(GroupConfig { id: GroupId(1), me, ..config.clone() });
+        group.nodes_mut().clone_from(&ReplicaNodes::SameIds);
+        group
+    }
+
     /// Starts a group from the files.
-    pub fn open(&self, me: NodeId, config: &GroupConfig) -> Group {
+    pub fn open_group(&self, config: GroupConfig) -> Group {
         let files = &self.files;
         let mut terms = vec![(files.base.index, files.base.term)];
         for entry in &files.entries {
@@ -186,7 +198,6 @@ impl Disk {
         let tail: Vec<Entry> = files.entries.iter().filter(|e| e.index > files.applied).cloned().collect();
         let offset = files.entry(files.applied).map_or(files.base.offset, end);
         let start = EntryEnd { index: files.applied, offset, append_time_us: files.log_state.last_append_time_us };
-        let config = GroupConfig { id: GroupId(1), me, ..config.clone() };
         Group::new(config, &recovered, start, &tail).expect("a possible state")
     }
 }

@@ -12,7 +12,7 @@ use crate::consensus::group::Rules;
 use crate::consensus::handle::{Proposal, ProposeError, StreamPosition};
 use crate::storage::entry::EntryKind;
 use crate::storage::payload::{RecordFields, encode_record};
-use crate::types::{GroupId, NodeId, Offset, StreamId};
+use crate::types::{GroupId, Offset, ReplicaId, StreamId};
 
 const NODES: u64 = 5;
 
@@ -246,7 +246,7 @@ impl History {
 
     /// Tries for some rounds to make all nodes voters.
     fn grow(&mut self) {
-        self.world.wanted = (1..=NODES).map(NodeId).collect();
+        self.world.wanted = (1..=NODES).map(ReplicaId).collect();
         self.quiet = self.below(4) > 0;
         for _ in 0..150 {
             self.round();
@@ -293,7 +293,7 @@ fn history(seed: u64, without: Without) {
     for _ in 0..8 {
         history.episode();
     }
-    history.world.wanted = (1..=NODES).map(NodeId).collect();
+    history.world.wanted = (1..=NODES).map(ReplicaId).collect();
     assert!(history.world.settle(4000), "the nodes do not converge");
     history.take_answers();
     history.world.check_fates();

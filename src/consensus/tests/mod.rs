@@ -1,12 +1,14 @@
 //! Deterministic simulations of groups on a faulty disk and a lossy network: one thread, one seed. Scenarios are
 //! golden scripts (`scripts/`).
 
+mod catalog_snapshot;
 mod cluster;
 pub(super) mod compared;
 mod disk;
 mod full_disk;
 mod histories;
 mod learners;
+mod placements;
 mod safety;
 mod script;
 mod show;

@@ -6,7 +6,7 @@ use crate::consensus::group::Rules;
 use crate::consensus::handle::{Proposal, ProposeError};
 use crate::storage::entry::EntryKind;
 use crate::storage::payload::{RecordFields, encode_record};
-use crate::types::{GroupId, NodeId, Offset};
+use crate::types::{GroupId, Offset, ReplicaId};
 
 /// One round: every node ticks and syncs, and the network delivers its messages.
 fn round(world: &mut World) {
@@ -41,7 +41,7 @@ fn isolate(world: &mut World, i: usize) {
 /// continue with a majority of the five.
 fn two_conf_changes_and_a_torn_commit(seed: u64, rules: Rules) {
     let mut world = World::new(seed, 5, rules);
-    world.wanted = (1..=3).map(NodeId).collect();
+    world.wanted = (1..=3).map(ReplicaId).collect();
     let grown = |world: &World| world.leader().is_some() && (0..3).all(|i| voters(world, i) == 3);
     while !grown(&world) {
         round(&mut world);
@@ -50,7 +50,7 @@ fn two_conf_changes_and_a_torn_commit(seed: u64, rules: Rules) {
     let others: Vec<usize> = (0..3).filter(|i| *i != leader).collect();
     let (x, y) = (others[0], others[1]);
     isolate(&mut world, x);
-    world.wanted = (1..=5).map(NodeId).collect();
+    world.wanted = (1..=5).map(ReplicaId).collect();
     for rounds in 0.. {
         round(&mut world);
         if world.leader() == Some(leader) && voters(&world, leader) == 5 && voters(&world, y) == 5 {

@@ -20,7 +20,7 @@ use crate::consensus::wire;
 use crate::storage::entry::EntryKind;
 use crate::storage::log::{Base, ConfState, Genesis, LogSnapshot};
 use crate::storage::payload::{RecordFields, encode_record};
-use crate::types::{GroupId, LogIndex, NodeId, Offset, StreamId, Term};
+use crate::types::{GroupId, LogIndex, Offset, ReplicaId, StreamId, Term};
 
 #[test]
 fn scripts() {
@@ -202,13 +202,13 @@ impl FromStr for Pair {
 }
 
 /// Numbers of nodes like `1,2,3`.
-pub struct Nodes(Vec<NodeId>);
+pub struct Nodes(Vec<ReplicaId>);
 
 impl FromStr for Nodes {
     type Err = std::num::ParseIntError;
 
     fn from_str(text: &str) -> Result<Nodes, Self::Err> {
-        text.split(',').map(|id| id.parse().map(NodeId)).collect::<Result<_, _>>().map(Nodes)
+        text.split(',').map(|id| id.parse().map(ReplicaId)).collect::<Result<_, _>>().map(Nodes)
     }
 }
 
@@ -333,7 +333,7 @@ impl Script {
                 if let Some(learner) = learner {
                     let mut entry = RaftEntry { term: *term, index: after.0 + 1, ..RaftEntry::default() };
                     entry.set_entry_type(EntryType::EntryConfChange);
-                    let change = ConfChange { kind: ConfChangeKind::AddLearner, node: NodeId(*learner) };
+                    let change = ConfChange { kind: ConfChangeKind::AddLearner, replica: ReplicaId(*learner) };
                     entry.context = change.encode().to_vec().into();
                     append.set_entries(vec![entry].into());
                 }
@@ -382,12 +382,12 @@ impl goldenscript::Runner for Script {
             }
             Line::Restart { node, founder, voters } => {
                 let at = self.at(*node)?;
-                let mut disk = Disk::new(Genesis::Founder(NodeId(*founder)));
+                let mut disk = Disk::new(Genesis::founder(ReplicaId(*founder)));
                 disk.files.conf_state.voters = voters.0.clone();
                 self.world.nodes[at].disk = disk;
                 self.world.start(at);
             }
-            Line::Want { nodes } => self.world.wanted = nodes.iter().copied().map(NodeId).collect(),
+            Line::Want { nodes } => self.world.wanted = nodes.iter().copied().map(ReplicaId).collect(),
             Line::Settle { rounds } => {
                 let settled = self.world.settle(rounds.unwrap_or(2000));
                 self.world.take_trace();

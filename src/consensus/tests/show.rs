@@ -10,18 +10,18 @@ use crate::consensus::handle::{Appended, GroupStatus, ProposeError, Role};
 use crate::consensus::wire;
 use crate::storage::entry::{Entry, EntryKind, Stamp};
 use crate::storage::log::{ConfState, HardState};
-use crate::types::{NodeId, Offset};
+use crate::types::{Offset, ReplicaId};
 
 /// A node in a script, by its number.
-pub fn node(id: NodeId) -> String {
+pub fn node(id: ReplicaId) -> String {
     format!("n{}", id.0)
 }
 
-fn node_or_none(id: Option<NodeId>) -> String {
+fn node_or_none(id: Option<ReplicaId>) -> String {
     id.map_or_else(|| "-".to_owned(), node)
 }
 
-fn nodes(ids: &[NodeId]) -> String {
+fn nodes(ids: &[ReplicaId]) -> String {
     ids.iter().map(|id| node(*id)).collect::<Vec<_>>().join(",")
 }
 
@@ -50,7 +50,7 @@ fn records(stamp: &Stamp) -> String {
 
 fn conf_change(bytes: &[u8]) -> String {
     ConfChange::decode(bytes)
-        .map_or_else(|bad| bad.to_string(), |change| format!("{:?} {}", change.kind, node(change.node)))
+        .map_or_else(|bad| bad.to_string(), |change| format!("{:?} {}", change.kind, node(change.replica)))
 }
 
 fn raft_entry(entry: &RaftEntry) -> String {
@@ -112,7 +112,7 @@ fn write(write: &LogWrite) -> String {
 }
 
 /// Returns one line for each effect except answers, in the order in which they are performed.
-pub fn effects(of: NodeId, effects: &Effects) -> Vec<String> {
+pub fn effects(of: ReplicaId, effects: &Effects) -> Vec<String> {
     let of = node(of);
     let mut lines = Vec::new();
     lines.extend(effects.write.as_ref().map(|w| format!("{of} writes {}", write(w))));
@@ -156,7 +156,9 @@ pub fn answer(answer: &Result<Appended, ProposeError>) -> String {
     match answer {
         Ok(Appended { offset, count: 0, index, .. }) => format!("applied as entry {index} at offset {offset}"),
         Ok(Appended { offset, index, .. }) => format!("appended at offset {offset} as entry {index}"),
-        Err(ProposeError::NotLeader { leader }) => format!("NotLeader, the leader is {}", node_or_none(*leader)),
+        Err(ProposeError::NotLeader { leader }) => {
+            format!("NotLeader, the leader is {}", node_or_none(leader.map(ReplicaId::of_node)))
+        }
         Err(ProposeError::ExpectedOffset { next_offset }) => format!("ExpectedOffset, {}", next(*next_offset)),
         Err(ProposeError::PastEnd { next_offset }) => format!("PastEnd, {}", next(*next_offset)),
         Err(other) => format!("{other:?}"),

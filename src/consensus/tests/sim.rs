@@ -16,7 +16,7 @@ use crate::reply::{ReplyReceiver, reply};
 use crate::storage::entry::{Entry, EntryKind};
 use crate::storage::log::Genesis;
 use crate::storage::payload::{RecordFields, encode_record};
-use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
+use crate::types::{GroupId, LogIndex, Offset, ReplicaId, Term};
 
 /// xorshift64*. The same seed yields the same history.
 pub struct Rng(pub u64);
@@ -31,7 +31,7 @@ impl Rng {
 }
 
 pub struct Node {
-    pub id: NodeId,
+    pub id: ReplicaId,
     pub group: Option<Group>,
     pub voters: VoterMover,
     pub disk: Disk,
@@ -71,12 +71,12 @@ pub struct World {
     pub reliable: bool,
     /// If true, started nodes use raft's random election timeouts.
     pub random_timeouts: bool,
-    pub wanted: Vec<NodeId>,
+    pub wanted: Vec<ReplicaId>,
     pub rules: Rules,
     pub fates: BTreeMap<u64, Fate>,
     /// Every committed entry that any node ever applied.
     pub committed: BTreeMap<LogIndex, (Term, Bytes)>,
-    pub leaders: BTreeMap<u64, NodeId>,
+    pub leaders: BTreeMap<u64, ReplicaId>,
     asked: Vec<Asked>,
     now: Instant,
     /// The trace of the nodes' actions, for scripts.
@@ -93,7 +93,7 @@ impl World {
             cut: BTreeSet::new(),
             reliable: false,
             random_timeouts: false,
-            wanted: (1..=nodes).map(NodeId).collect(),
+            wanted: (1..=nodes).map(ReplicaId).collect(),
             rules,
             fates: BTreeMap::new(),
             committed: BTreeMap::new(),
@@ -102,8 +102,8 @@ impl World {
             now: Instant::now(),
             trace: None,
         };
-        for id in (1..=nodes).map(NodeId) {
-            let genesis = if id.0 == 1 { Genesis::Founder(id) } else { Genesis::Blank };
+        for id in (1..=nodes).map(ReplicaId) {
+            let genesis = if id.0 == 1 { Genesis::founder(id) } else { Genesis::Blank };
             world.nodes.push(Node {
                 id,
                 group: None,
@@ -132,7 +132,13 @@ impl World {
 
     pub fn start(&mut self, i: usize) {
         let election_ticks = (!self.random_timeouts).then(|| 12 + self.rng.below(12));
-        let config = GroupConfig { id: GroupId(1), me: self.nodes[i].id, election_ticks, rules: self.rules };
+        let config = GroupConfig {
+            id: GroupId(1),
+            me: self.nodes[i].id,
+            leads_at_first: false,
+            election_ticks,
+            rules: self.rules,
+        };
         let node = &mut self.nodes[i];
         let group = node.disk.open(node.id, &config);
         node.applied = group.visible().applied;

@@ -2,7 +2,7 @@
 
 use crate::catalog::policy::voters::{GroupVoters, Step, Target};
 use crate::consensus::group::{ELECTION_TICKS, Group};
-use crate::types::NodeId;
+use crate::types::ReplicaId;
 
 /// Does what the driver does on each tick for a group that is not the catalog.
 #[derive(Default)]
@@ -12,7 +12,7 @@ pub struct VoterMover {
 }
 
 impl VoterMover {
-    pub fn tick(&mut self, group: &mut Group, wanted: &[NodeId], removed: impl Fn(NodeId) -> bool) {
+    pub fn tick(&mut self, group: &mut Group, wanted: &[ReplicaId], removed: impl Fn(ReplicaId) -> bool) {
         self.ticks += 1;
         let facts = group.facts();
         if !facts.leads {

@@ -6,7 +6,7 @@ use super::{LONG, Setup, TestNode, pair};
 use crate::consensus::handle::{
     Appended, ConsensusMsg, GroupStatus, Proposal, ProposeError, ReadIndexError, StreamPosition,
 };
-use crate::logs::OpenLog;
+use crate::logs::{OpenLog, Removal};
 use crate::replication::wait::block_until;
 use crate::reply::{ReplyReceiver, ReplySender};
 use crate::storage::disk::Disk;
@@ -96,7 +96,8 @@ fn thousands_at_once_are_batched_and_all_answered() {
 fn a_refusal_of_the_leader_means_not_appended() {
     let (a, b) = pair();
     for (theirs, ours) in [
-        (ProposeError::NotLeader { leader: Some(NodeId(9)) }, ProposeError::Dropped),
+        (ProposeError::NotLeader { leader: Some(NodeId(9)) }, ProposeError::NotLeader { leader: Some(NodeId(9)) }),
+        (ProposeError::NotLeader { leader: None }, ProposeError::NotLeader { leader: None }),
         (ProposeError::Stopping, ProposeError::Dropped),
         (ProposeError::QueueFull, ProposeError::QueueFull),
         (
@@ -115,7 +116,7 @@ fn a_refusal_of_the_leader_means_not_appended() {
     let reply = a.peers.handle().read_index(b.id, GroupId(1), None);
     let ConsensusMsg::ReadIndex(_, _, theirs) = b.next() else { panic!("a read index") };
     theirs.send(Err(ReadIndexError::NotLeader { leader: Some(NodeId(9)) }));
-    assert_eq!(wait(reply), Err(ReadIndexError::NotLeader { leader: None }));
+    assert_eq!(wait(reply), Err(ReadIndexError::NotLeader { leader: Some(NodeId(9)) }));
 }
 
 /// While another cluster of the same name answered, a leader refused the appends of its own clients, but still
@@ -183,7 +184,7 @@ fn stopping_answers_every_caller() {
 /// Creates a log in a directory, with entries of these terms, values and producers. An empty value stands for a no-op.
 fn log_of(dir: &std::path::Path, entries: &[(u64, &str, (u64, u64))]) -> (OpenLog, LogIndex) {
     let (disk, options) = (Disk::real(), LogOptions::default());
-    GroupLog::create(&disk, dir, GroupId(1), &options, Genesis::Founder(NodeId(1))).expect("made");
+    GroupLog::create(&disk, dir, GroupId(1), &options, Genesis::founder(crate::types::ReplicaId(1))).expect("made");
     let (mut log, recovered) = GroupLog::open(&disk, dir, GroupId(1), &options).expect("opened");
     let (mut index, mut offset) = (recovered.last_index, recovered.next_offset);
     let mut written = Vec::new();
@@ -212,6 +213,7 @@ fn log_of(dir: &std::path::Path, entries: &[(u64, &str, (u64, u64))]) -> (OpenLo
         request_bytes_max: 1 << 20,
         watermark: HighWatermark::default(),
         reader: log.reader(),
+        removal: Removal::default(),
     };
     (open, index)
 }

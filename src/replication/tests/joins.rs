@@ -20,7 +20,7 @@ pub(crate) fn consensus_of(node: &TestNode, leader: NodeId, commands: usize) -> 
             match inbox.recv_timeout(super::LONG).expect("a message for consensus") {
                 ConsensusMsg::Command(command, _, reply) if leader == own => {
                     let mut new = Catalog::clone(&catalog.get());
-                    new.apply(command);
+                    new.apply(&command, 1);
                     catalog.publish(new);
                     let index = LogIndex(2);
                     let offset = Offset(0);

@@ -5,6 +5,7 @@ mod forwards;
 mod joins;
 mod levels;
 mod refusals;
+mod relays;
 mod replicates;
 mod tls;
 
@@ -232,14 +233,14 @@ impl TestNode {
     pub(crate) fn knows(&self, members: &[Member]) {
         let mut catalog = Catalog::clone(&self.catalog.get());
         for member in members {
-            catalog.apply(Command::AddNode(member.clone()));
+            catalog.apply(&Command::AddNode(member.clone()), 1);
         }
         self.catalog.publish(catalog);
     }
 
     pub(crate) fn removes(&self, node: NodeId) {
         let mut catalog = Catalog::clone(&self.catalog.get());
-        catalog.apply(Command::RemoveNode(node));
+        catalog.apply(&Command::RemoveNode(node), 1);
         self.catalog.publish(catalog);
     }
 }

@@ -62,9 +62,10 @@ fn an_invalid_hello_is_refused_with_its_reason_before_consensus() {
     assert_eq!(open(&b, &a, newer, vec![]), Reason::ProtocolVersion);
     assert!(b.is_quiet());
 
-    // A message whose sender is another node.
-    assert_eq!(open(&b, &a, hello(1, 2), vec![message(NodeId(4), b.id, 1, 1)]), Reason::Malformed);
-    assert_eq!(open(&b, &a, hello(1, 2), vec![message(a.id, NodeId(4), 1, 1)]), Reason::Malformed);
+    // A message whose sender is another node. In the catalog's group, replicas have the ids of their nodes.
+    let of_catalog = |from, to| RaftMessage { group: 0, ..message(from, to, 1, 1) };
+    assert_eq!(open(&b, &a, hello(1, 2), vec![of_catalog(NodeId(4), b.id)]), Reason::Malformed);
+    assert_eq!(open(&b, &a, hello(1, 2), vec![of_catalog(a.id, NodeId(4))]), Reason::Malformed);
     assert!(b.is_quiet());
 }
 

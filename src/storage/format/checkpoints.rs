@@ -61,6 +61,8 @@ pub struct RecentEnds(VecDeque<Base>);
 impl RecentEnds {
     /// The number of applied entries to keep, for messages that arrive late.
     const APPLIED_ENTRIES: usize = 1024;
+    /// The number of applied entries to keep of a log that is idle. Messages about earlier ones do not arrive any more.
+    const IDLE_ENTRIES: u64 = 16;
 
     /// Notes the end of the log after one more entry. Entries up to `applied` are applied.
     pub fn note(&mut self, at: Base, applied: LogIndex) {
@@ -68,6 +70,14 @@ impl RecentEnds {
         while self.0.len() > Self::APPLIED_ENTRIES && self.0.front().is_some_and(|first| first.index < applied) {
             self.0.pop_front();
         }
+    }
+
+    /// Frees memory of a log that is idle.
+    pub fn rest(&mut self, applied: LogIndex) {
+        while self.0.front().is_some_and(|first| first.index.0 + Self::IDLE_ENTRIES <= applied.0) {
+            self.0.pop_front();
+        }
+        self.0.shrink_to_fit();
     }
 
     /// Drops the ends of truncated entries, from `from` on.
@@ -99,6 +109,8 @@ mod tests {
         assert_eq!(recent.0.len(), RecentEnds::APPLIED_ENTRIES);
         recent.truncate_suffix(LogIndex(2500));
         assert_eq!((recent.at(LogIndex(2499)), recent.at(LogIndex(2500))), (Some(&at(2499)), None));
+        recent.rest(LogIndex(2480));
+        assert_eq!((recent.0.len(), recent.at(LogIndex(2464)), recent.at(LogIndex(2465))), (35, None, Some(&at(2465))));
         recent.truncate_suffix(LogIndex(1));
         assert_eq!(recent.at(LogIndex(2499)), None);
         recent.note(at(7), LogIndex(7));

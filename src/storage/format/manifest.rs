@@ -38,7 +38,7 @@ use crate::storage::format::entry::{OFFSET_TOO_LARGE, TERM_TOO_LARGE, u32_at, u6
 use crate::storage::format::frame::Position;
 use crate::storage::format::state::{Base, ConfState};
 use crate::storage::format::versioned::{self, BadPrefix, are_countable, check_prefix, prefix};
-use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
+use crate::types::{GroupId, LogIndex, Offset, ReplicaId, Term};
 
 /// The manifest's name in the group's directory.
 pub const MANIFEST: &str = "manifest";
@@ -157,7 +157,7 @@ impl Manifest {
         if bytes.len() != log_state_at + log_state || runs == 0 || u32_at(bytes, 156) != 0 {
             return damaged(136, "the lengths do not add up");
         }
-        let id = |i: usize| NodeId(u64_at(bytes, HEADER_BYTES + 8 * i));
+        let id = |i: usize| ReplicaId(u64_at(bytes, HEADER_BYTES + 8 * i));
         let run = |i: usize| {
             let at = HEADER_BYTES + 8 * (voters + learners) + 16 * i;
             (LogIndex(u64_at(bytes, at)), Term(u64_at(bytes, at + 8)))
@@ -243,7 +243,7 @@ mod tests {
             durable_end: (LogIndex(19), Offset(20)),
             applied: LogIndex(9),
             differing: Some(LogIndex(24)),
-            conf_state: ConfState { voters: vec![NodeId(10), NodeId(11)], learners: vec![NodeId(12)] },
+            conf_state: ConfState { voters: vec![ReplicaId(10), ReplicaId(11)], learners: vec![ReplicaId(12)] },
             conf_index: LogIndex(13),
             log_state: LogState { first_offset: Offset(14), last_append_time_us: 15 },
             log_state_index: LogIndex(16),

@@ -5,6 +5,7 @@
 //! - [`segment_header`], [`manifest`], [`index`]: the files; [`versioned`]: what the first two have in common.
 //! - [`state`], [`checkpoints`]: what a log stores besides its entries.
 
+pub mod catalog_file;
 pub mod checkpoints;
 pub mod digest;
 pub mod entry;

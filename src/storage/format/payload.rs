@@ -1,8 +1,8 @@
 //! The payload of a records entry: its records in the exact wire form of field `records` = 3 of `log.v1`.
 //!
 //! Request and response share that field, so the bytes that a leader stores are replicated and sent to readers without
-//! being decoded. The server encodes them; only value, key, type and headers come from a client, so nothing else can be
-//! forged:
+//! being decoded. The server encodes them; only value, key, type, headers and event time come from a client, so nothing
+//! else can be forged:
 //!
 //! ```text
 //! 1a length                the record, one of `records`
@@ -15,6 +15,7 @@
 //!    3a length             header, in their order
 //!       0a length bytes       name          absent when empty
 //!       12 length bytes       value         absent when empty
+//!    41 eight bytes        client_time_us   absent if the record has none
 //! ```
 //!
 //! Varints are as short as possible, except for the padded ones: eight bytes with the continuation bit and a ninth.
@@ -34,6 +35,7 @@ const TYPE: u8 = 0x20;
 const TIME: u8 = 0x29;
 const KEY: u8 = 0x32;
 const HEADER: u8 = 0x3a;
+const CLIENT_TIME: u8 = 0x41;
 const NAME: u8 = 0x0a;
 const HEADER_VALUE: u8 = 0x12;
 
@@ -50,6 +52,8 @@ pub struct RecordFields<'a> {
     pub key: Option<&'a [u8]>,
     /// Names and values, in their order.
     pub headers: &'a [(&'a str, &'a [u8])],
+    /// The event time, as the producer gave it.
+    pub client_time_us: Option<u64>,
 }
 
 /// Appends a record in canonical form, unstamped; returns its length with tag and length field.
@@ -61,7 +65,8 @@ pub fn encode_record(out: &mut Vec<u8>, record: &RecordFields<'_>) -> usize {
         + 1
         + TIME_BYTES
         + record.key.map_or(0, |key| 1 + varint::bytes(key.len() as u64) + key.len())
-        + record.headers.iter().map(header_bytes).map(|n| 1 + varint::bytes(n as u64) + n).sum::<usize>();
+        + record.headers.iter().map(header_bytes).map(|n| 1 + varint::bytes(n as u64) + n).sum::<usize>()
+        + record.client_time_us.map_or(0, |_| 1 + TIME_BYTES);
     let start = out.len();
     out.push(RECORDS);
     varint::put(out, body as u64);
@@ -87,6 +92,10 @@ pub fn encode_record(out: &mut Vec<u8>, record: &RecordFields<'_>) -> usize {
         varint::put(out, header_bytes(header) as u64);
         put_bytes(out, NAME, header.0.as_bytes());
         put_bytes(out, HEADER_VALUE, header.1);
+    }
+    if let Some(time_us) = record.client_time_us {
+        out.push(CLIENT_TIME);
+        out.extend_from_slice(&time_us.to_le_bytes());
     }
     assert_eq!(out.len() - body_start, body);
     out.len() - start
@@ -224,6 +233,9 @@ impl Fields {
                 inner.bytes_of_length(1)?;
             }
             inner.end()?;
+        }
+        if walk.take(CLIENT_TIME) {
+            walk.skip(TIME_BYTES)?;
         }
         walk.end()?;
         Ok(Fields { value, offset, term, time, bytes })

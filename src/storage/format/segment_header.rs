@@ -34,7 +34,7 @@ use super::entry::u64_at;
 use super::frame::Position;
 use super::state::{Base, HardState};
 use super::versioned::{self, BadPrefix, NUMBERS_MAX, PREFIX_BYTES, are_countable, check_prefix, prefix};
-use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
+use crate::types::{GroupId, LogIndex, Offset, ReplicaId, Term};
 
 /// Bytes before the first frame.
 pub const SEGMENT_HEADER_BYTES: u64 = 128;
@@ -134,7 +134,7 @@ impl SegmentHeader {
             time_before_us: u64_at(bytes, 80),
             hard_state: HardState {
                 term: Term(u64_at(bytes, 88)),
-                vote: Some(NodeId(u64_at(bytes, 96))).filter(|v| v.0 != 0),
+                vote: Some(ReplicaId(u64_at(bytes, 96))).filter(|v| v.0 != 0),
                 commit: LogIndex(u64_at(bytes, 104)),
             },
             begun_us: u64_at(bytes, 120),
@@ -177,7 +177,7 @@ mod tests {
             predecessor: Position { file: 4, at: 5 },
             base: Base { index: LogIndex(5), term: Term(7), offset: Offset(8), digest: Digest(13) },
             time_before_us: 9,
-            hard_state: HardState { term: Term(10), vote: Some(NodeId(11)), commit: LogIndex(12) },
+            hard_state: HardState { term: Term(10), vote: Some(ReplicaId(11)), commit: LogIndex(12) },
             begun_us: 14,
         }
     }

@@ -1,10 +1,12 @@
 //! The state that a log stores besides its entries, and what a restart finds.
 
+use bytes::Bytes;
+
 pub use crate::log_state::LogState;
 use crate::storage::format::digest::Digest;
 use crate::storage::format::entry::{BadEntry, Entry, OFFSET_TOO_LARGE, TERM_TOO_LARGE, u64_at};
 use crate::storage::format::frame::{Frame, Header, NoteKind, Position};
-use crate::types::{LogIndex, NodeId, Offset, Term};
+use crate::types::{LogIndex, Offset, ReplicaId, Term};
 
 /// Raft's hard state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,7 +14,7 @@ pub struct HardState {
     /// The newest term that this node has seen.
     pub term: Term,
     /// The candidate that it voted for in that term.
-    pub vote: Option<NodeId>,
+    pub vote: Option<ReplicaId>,
     /// The last entry that is known to be committed.
     pub commit: LogIndex,
 }
@@ -36,7 +38,7 @@ impl HardState {
         if frame.header.term > Term::MAX {
             return Err(TERM_TOO_LARGE);
         }
-        let vote = Some(NodeId(u64_at(frame.payload, 0))).filter(|v| v.0 != 0);
+        let vote = Some(ReplicaId(u64_at(frame.payload, 0))).filter(|v| v.0 != 0);
         Ok(HardState { term: frame.header.term, vote, commit: frame.header.index })
     }
 }
@@ -45,9 +47,9 @@ impl HardState {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfState {
     /// The nodes that vote.
-    pub voters: Vec<NodeId>,
+    pub voters: Vec<ReplicaId>,
     /// The nodes that receive entries and do not vote.
-    pub learners: Vec<NodeId>,
+    pub learners: Vec<ReplicaId>,
 }
 
 /// An end of the log: an entry, and the state after it. The base of a log is the end before its first stored entry:
@@ -65,6 +67,9 @@ pub struct Base {
 }
 
 impl Base {
+    /// The index of the base of a group that begins with voters.
+    pub const FIRST: LogIndex = LogIndex(1);
+
     /// The end of the log after one more entry.
     ///
     /// # Errors
@@ -97,6 +102,17 @@ pub struct LogSnapshot {
     pub log_state: LogState,
     /// The last entry that the log state includes.
     pub log_state_index: LogIndex,
+    /// The state of the catalog. Only in the catalog's group, and only if its log does not begin at its first entry.
+    pub catalog: Option<CatalogState>,
+}
+
+/// The catalog as bytes, after one of its commands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CatalogState {
+    /// The entry of the last command that it includes.
+    pub index: LogIndex,
+    /// The encoded catalog.
+    pub bytes: Bytes,
 }
 
 /// The age at which the newest segment is sealed, microseconds.
@@ -109,12 +125,19 @@ pub struct SealAge {
 }
 
 /// How a new group begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Genesis {
     /// Empty, until it receives a snapshot.
     Blank,
-    /// With a base entry that is not stored, and this founder as its only voter.
-    Founder(NodeId),
+    /// With a base entry that is not stored, and these voters. All first replicas of a group begin with the same ones.
+    Voters(Vec<ReplicaId>),
+}
+
+impl Genesis {
+    /// The genesis of a group whose first replica is its only voter.
+    pub fn founder(replica: ReplicaId) -> Genesis {
+        Genesis::Voters(vec![replica])
+    }
 }
 
 /// What a start found in a log's files.
@@ -156,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_hard_state_is_stored_in_a_frame() {
-        for (term, vote) in [(Term(4), None), (Term::MAX, Some(NodeId(9)))] {
+        for (term, vote) in [(Term(4), None), (Term::MAX, Some(ReplicaId(9)))] {
             let state = HardState { term, vote, commit: LogIndex(5) };
             let (header, payload) = state.to_frame(Position::default());
             assert_eq!(HardState::of_frame(&Frame { header, payload: &payload }), Ok(state));

@@ -21,6 +21,7 @@ use crate::storage::error::{StorageError, is_full, no_descriptor};
 use crate::storage::faults::{Fault, broken};
 use crate::storage::io::segment_cache::SegmentCache;
 use crate::storage::io::space::Space;
+use crate::thread::in_parallel;
 
 /// The number of bytes to read of a file that is too long: enough for its version.
 const BEGINNING_BYTES: usize = 4096;
@@ -228,6 +229,11 @@ impl Disk {
         })
     }
 
+    /// True unless the system says that nothing has this name.
+    pub(crate) fn is_there(&self, path: &Path) -> bool {
+        !self.file_bytes(path).is_err_and(|error| error.is_not_found())
+    }
+
     /// The length of a file, without opening it; `None` if it is not a plain file.
     pub(crate) fn file_bytes(&self, path: &Path) -> Result<Option<u64>, StorageError> {
         self.backend.file_bytes(path).map_err(|e| StorageError::io("look at", path, e))
@@ -270,6 +276,13 @@ impl Disk {
     pub(crate) fn sync_dir(&self, dir: &Path) -> Result<(), StorageError> {
         // This never repeats a failed sync: without a descriptor no sync was started.
         self.opening(|| self.backend.sync_dir(dir)).map_err(|e| StorageError::io("sync the directory", dir, e))
+    }
+
+    /// Syncs new files and the directory that contains their names. The order does not matter.
+    pub(crate) fn sync_new(&self, dir: &Path, files: &[&DiskFile]) -> Result<(), StorageError> {
+        let sync = |file: Option<&DiskFile>| file.map_or_else(|| self.sync_dir(dir), DiskFile::sync);
+        let threads = if self.backend.syncs_in_parallel() { files.len() + 1 } else { 1 };
+        in_parallel(threads, files.iter().copied().map(Some).chain([None]), sync).into_iter().collect()
     }
 
     pub(crate) fn free_bytes(&self, path: &Path) -> Result<u64, StorageError> {

@@ -12,7 +12,7 @@ use crate::storage::format::manifest::{MANIFEST, MANIFEST_BYTES_MAX, Manifest};
 use crate::storage::format::segment_header::{
     BadHeader, SEGMENT_FORMAT, SEGMENT_HEADER_BYTES, SegmentHeader, segment_number, segment_path,
 };
-use crate::types::GroupId;
+use crate::types::{GroupId, ReplicaId};
 
 /// The directory of a group.
 pub(crate) fn group_dir(groups_dir: &Path, group: GroupId) -> PathBuf {
@@ -23,6 +23,20 @@ pub(crate) fn group_dir(groups_dir: &Path, group: GroupId) -> PathBuf {
 /// complete.
 pub(crate) fn unfinished_dir(groups_dir: &Path, group: GroupId) -> PathBuf {
     groups_dir.join(format!(".new-{group}"))
+}
+
+/// The directory of a replica that this node gave up, until it is deleted.
+pub(crate) fn retired_dir(groups_dir: &Path, group: GroupId, replica: ReplicaId) -> PathBuf {
+    groups_dir.join(format!("{group}.removed-{replica}"))
+}
+
+/// The replica whose [`retired_dir`] has this name; `None` if the name is another one.
+pub(crate) fn retired_of(name: &str) -> Option<(GroupId, ReplicaId)> {
+    let (group, replica) = name.split_once(".removed-")?;
+    let replica: ReplicaId = ReplicaId(replica.parse().ok()?);
+    group_of(group)
+        .map(|group| (group, replica))
+        .filter(|(group, replica)| name == format!("{group}.removed-{replica}"))
 }
 
 /// The group whose directory has this name; `None` if the name is not that of a group.

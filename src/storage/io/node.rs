@@ -1,164 +1,27 @@
-//! A node's data directory: its lock, and `node.toml`, which contains the node's identity and its groups.
+//! A node's data directory: its lock, its `node.toml`, and the newest snapshot of the catalog.
 //!
-//! ```text
-//! format = 1
-//! node_id = "0123456789abcdef"
-//! node_name = "a"
-//! cluster_name = "seriatim"           absent: not admitted yet, or written by an older version
-//! cluster_id = "fedcba9876543210"     zeros: not admitted yet
-//! groups = [0, 1]
-//! crc32c = "89abcdef"                 of all earlier lines
-//! ```
-//!
-//! The file is always replaced as a whole. It is written before the first group is created, so a directory with groups
-//! but without this file is damaged. A group is listed once its directory is complete, and sends its first message only
-//! after that.
+//! Both files are always replaced as a whole. `node.toml` is written before the first group is created, so a directory
+//! with groups but without this file is damaged.
 
 use std::any::Any;
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
-use crate::config::check_cluster_name;
 use crate::storage::error::StorageError;
+use crate::storage::faults::{Fault, broken};
+use crate::storage::format::catalog_file::{self, CATALOG_FILE, CATALOG_FILE_BYTES_MAX};
+use crate::storage::format::state::{Base, CatalogState};
 use crate::storage::io::disk::{Access, Disk};
+pub use crate::storage::io::node_file::NodeFile;
 use crate::storage::io::space::RESERVE_FILE;
-use crate::types::{ClusterId, GroupId, NodeId, NodeName};
-
-/// The newest format of `node.toml` that this version reads, and the one that it writes.
-pub const NODE_FORMAT: u32 = 1;
 
 pub(crate) const NODE_FILE: &str = "node.toml";
-/// The maximum size of `node.toml`: five lines, and the groups.
+/// The maximum size of `node.toml`: some lines, and the groups.
 pub(crate) const NODE_FILE_BYTES_MAX: usize = 16 << 20;
 const LOCK_FILE: &str = "lock";
 const GROUPS_DIR: &str = "groups";
 /// Names that may be in a directory that is not a data directory yet: what a first start leaves if it is stopped early,
 /// and what a new file system contains.
 const HARMLESS: [&str; 5] = [LOCK_FILE, GROUPS_DIR, RESERVE_FILE, "node.tmp", "lost+found"];
-
-/// The contents of `node.toml`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeFile {
-    pub node_id: NodeId,
-    pub node_name: NodeName,
-    /// The name of the cluster that it is a member of. Older files lack it.
-    pub cluster_name: Option<String>,
-    /// The cluster that it is a member of; `None` until it is admitted to one or founds one.
-    pub cluster_id: Option<ClusterId>,
-    /// The groups that it has replicas of.
-    pub groups: Vec<GroupId>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NodeLines {
-    format: u32,
-    node_id: String,
-    node_name: String,
-    #[serde(default)]
-    cluster_name: Option<String>,
-    cluster_id: String,
-    groups: Vec<u64>,
-}
-
-impl NodeFile {
-    pub fn encode(&self) -> String {
-        let lines = NodeLines {
-            format: NODE_FORMAT,
-            node_id: self.node_id.to_string(),
-            node_name: self.node_name.to_string(),
-            cluster_name: self.cluster_name.clone(),
-            cluster_id: self.cluster_id.unwrap_or_default().to_string(),
-            groups: self.groups.iter().map(|g| g.0).collect(),
-        };
-        let groups: Vec<String> = lines.groups.iter().map(u64::to_string).collect();
-        let cluster_name = lines.cluster_name.map_or_else(String::new, |name| format!("cluster_name = \"{name}\"\n"));
-        let text = format!(
-            "format = {}\nnode_id = \"{}\"\nnode_name = \"{}\"\n{cluster_name}cluster_id = \"{}\"\ngroups = [{}]\n",
-            lines.format,
-            lines.node_id,
-            lines.node_name,
-            lines.cluster_id,
-            groups.join(", ")
-        );
-        let crc = crc32c::crc32c(text.as_bytes());
-        format!("{text}crc32c = \"{crc:08x}\"\n")
-    }
-
-    /// Decodes what [`NodeFile::encode`] returned; `file` is its name, for the error.
-    ///
-    /// # Errors
-    /// [`StorageError::OtherFormat`] or [`StorageError::Damaged`].
-    pub fn decode(bytes: &[u8], file: &Path) -> Result<NodeFile, StorageError> {
-        let damaged = |at: usize, what: String| StorageError::damaged(file, at as u64, what);
-        let text = std::str::from_utf8(bytes);
-        let format = format_of(bytes).ok_or_else(|| damaged(0, "the first line does not say the format".to_owned()))?;
-        if format > NODE_FORMAT {
-            if text.is_ok_and(|text| format_is_damaged(text, format)) {
-                return Err(damaged(
-                    9,
-                    format!("format {format}, but the checksum is the one of format {NODE_FORMAT}"),
-                ));
-            }
-            return Err(other_format(file, format));
-        }
-        let text = text.map_err(|e| damaged(e.valid_up_to(), "this is not UTF-8".to_owned()))?;
-        let end = text.rfind("crc32c = ").ok_or_else(|| damaged(bytes.len(), "the last line is missing".to_owned()))?;
-        let (lines, last) = text.split_at(end);
-        if last != format!("crc32c = \"{:08x}\"\n", crc32c::crc32c(lines.as_bytes())) {
-            return Err(damaged(end, "the checksum does not match; if it was edited, undo that".to_owned()));
-        }
-        if format < NODE_FORMAT {
-            return Err(other_format(file, format));
-        }
-        let lines: NodeLines = toml::from_str(lines).map_err(|e| damaged(0, e.to_string()))?;
-        let groups: BTreeSet<u64> = lines.groups.iter().copied().collect();
-        if groups.len() != lines.groups.len() {
-            return Err(damaged(0, "a group is listed twice".to_owned()));
-        }
-        if let Some(Err(error)) = lines.cluster_name.as_deref().map(check_cluster_name) {
-            return Err(damaged(0, error));
-        }
-        let id = |text: &str| text.parse::<NodeId>().map_err(|e| damaged(0, format!("{text} is not an id: {e}")));
-        Ok(NodeFile {
-            node_id: id(&lines.node_id)?,
-            node_name: NodeName::new(&lines.node_name).map_err(|e| damaged(0, e.to_string()))?,
-            cluster_name: lines.cluster_name,
-            cluster_id: Some(ClusterId(id(&lines.cluster_id)?.0)).filter(|id| id.0 != 0),
-            groups: lines.groups.into_iter().map(GroupId).collect(),
-        })
-    }
-
-    /// Checks that a member of a cluster lists the catalog. Both become part of the file at the same time.
-    fn check(&self, file: &Path) -> Result<(), StorageError> {
-        match self.cluster_id {
-            Some(_) if !self.groups.contains(&GroupId::CATALOG) => {
-                let what = "the node is a member of a cluster, but its groups do not contain the catalog (group 0)";
-                Err(StorageError::damaged(file, 0, what))
-            }
-            Some(_) | None => Ok(()),
-        }
-    }
-}
-
-fn other_format(file: &Path, version: u32) -> StorageError {
-    StorageError::OtherFormat { file: file.to_owned(), part: "", version, known: NODE_FORMAT }
-}
-
-/// The format in the first line. About a newer version's file, nothing else is known.
-fn format_of(bytes: &[u8]) -> Option<u32> {
-    let line = bytes.split(|byte| *byte == b'\n').next()?;
-    std::str::from_utf8(line.strip_prefix(b"format = ")?).ok()?.trim_end().parse().ok()
-}
-
-/// True if only the format of these lines is damaged: with the known format their checksum matches.
-fn format_is_damaged(text: &str, format: u32) -> bool {
-    let known = text.replacen(&format!("format = {format}\n"), &format!("format = {NODE_FORMAT}\n"), 1);
-    let (lines, last) = known.split_at(known.rfind("crc32c = ").unwrap_or(known.len()));
-    last == format!("crc32c = \"{:08x}\"\n", crc32c::crc32c(lines.as_bytes()))
-}
 
 /// A data directory, locked for this process until this is dropped.
 pub struct DataDir {
@@ -233,6 +96,53 @@ impl DataDir {
         }
     }
 
+    /// Reads the newest snapshot of the catalog; `None` if there is none yet.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn load_catalog(&self) -> Result<Option<CatalogState>, StorageError> {
+        self.disk.load(&self.catalog_path(), CATALOG_FILE_BYTES_MAX, Access::Blocking, catalog_file::decode)
+    }
+
+    /// Replaces the snapshot of the catalog. It is durable when this returns, and only then may the catalog's log be
+    /// trimmed up to its index.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn store_catalog(&self, catalog: &CatalogState) -> Result<(), StorageError> {
+        if broken(Fault::CatalogNotStored) {
+            return Ok(());
+        }
+        self.disk.replace(&self.catalog_path(), &catalog_file::encode(catalog))
+    }
+
+    /// Checks that the catalog's log, which begins after `base`, continues its snapshot. The snapshot may be ahead of
+    /// the log, because a node that receives one stores it first.
+    ///
+    /// # Errors
+    /// Damage if entries are missing between the two.
+    pub fn check_catalog(&self, catalog: Option<&CatalogState>, base: &Base) -> Result<(), StorageError> {
+        let (path, begins) = (self.catalog_path(), base.index);
+        match catalog {
+            Some(catalog) if catalog.index < begins => {
+                let includes = catalog.index;
+                let what = format!(
+                    "it includes the entries up to {includes}, but the catalog's log begins after {begins}: this is an older copy"
+                );
+                Err(StorageError::damaged(&path, 16, what))
+            }
+            None if begins > Base::FIRST => {
+                let what = format!("the file is missing, but the catalog's log begins after entry {begins}");
+                Err(StorageError::damaged(&path, 0, what))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    pub(crate) fn catalog_path(&self) -> PathBuf {
+        self.path.join(CATALOG_FILE)
+    }
+
     /// Replaces `node.toml`. The new contents are durable when this returns.
     ///
     /// # Errors
@@ -289,64 +199,29 @@ fn check_ours(disk: &Disk, path: &Path) -> Result<(), StorageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::golden::assert_golden;
+    use crate::types::{LogIndex, NodeId, NodeName};
 
     fn node() -> NodeFile {
-        NodeFile {
-            node_id: NodeId(0x0123_4567_89ab_cdef),
-            node_name: NodeName::new("a").expect("a name"),
-            cluster_name: None,
-            cluster_id: None,
-            groups: vec![GroupId(0), GroupId(1)],
-        }
+        NodeFile::new(NodeId(7), NodeName::new("a").expect("a name"))
     }
 
     #[test]
-    fn the_text_of_a_node_file_never_changes() {
-        let text = node().encode();
-        let golden = "format = 1\nnode_id = \"0123456789abcdef\"\nnode_name = \"a\"\ncluster_id = \"0000000000000000\"\n\
-                      groups = [0, 1]\ncrc32c = \"571b7cc7\"\n";
-        assert_eq!(text, golden);
-        assert_eq!(NodeFile::decode(text.as_bytes(), Path::new("n")).expect("a node file"), node());
-        let member = NodeFile { cluster_id: Some(ClusterId(5)), groups: Vec::new(), ..node() };
-        assert_eq!(NodeFile::decode(member.encode().as_bytes(), Path::new("n")).expect("a node file"), member);
-        // With the cluster's name, which older files lack.
-        let named = NodeFile { cluster_name: Some("demo".to_owned()), ..node() };
-        let text = named.encode();
-        assert_golden("node-v1.toml", text.as_bytes());
-        assert_eq!(NodeFile::decode(text.as_bytes(), Path::new("n")).expect("a node file"), named);
-        let unsound = NodeFile { cluster_name: Some("Demo\"".to_owned()), ..node() };
-        assert!(NodeFile::decode(unsound.encode().as_bytes(), Path::new("n")).expect_err("no name").is_damage());
-    }
-
-    #[test]
-    fn refuses_other_text() {
-        let good = node().encode();
-        for at in 9..good.len() {
-            let mut bytes = good.clone().into_bytes();
-            bytes[at] ^= 1;
-            assert!(NodeFile::decode(&bytes, Path::new("n")).is_err(), "byte {at}");
-            assert!(NodeFile::decode(&good.as_bytes()[..at], Path::new("n")).is_err(), "cut to {at}");
-        }
-        let twice = NodeFile { groups: vec![GroupId(1), GroupId(1)], ..node() };
-        let error = NodeFile::decode(twice.encode().as_bytes(), Path::new("n")).expect_err("one log, opened twice");
-        assert!(error.is_damage(), "{error}");
-        let newer = good.replace("format = 1\n", "format = 2\nnew = 1\n");
-        let error = NodeFile::decode(newer.as_bytes(), Path::new("n")).expect_err("newer");
-        assert!(error.is_config() && error.to_string().contains("format 2, newer than"), "{error}");
-        // Once, a flipped bit in the format was mistaken for a newer format (exit code 78).
-        for bit in 0..8 {
-            let mut bytes = good.clone().into_bytes();
-            bytes["format = ".len()] ^= 1 << bit;
-            let error = NodeFile::decode(&bytes, Path::new("n")).expect_err("damaged");
-            assert!(error.is_damage(), "bit {bit}: {error}");
-        }
-        let older = good.replace("format = 1", "format = 0");
-        let (lines, _) = older.split_at(older.rfind("crc32c").expect("the last line"));
-        let sealed = format!("{lines}crc32c = \"{:08x}\"\n", crc32c::crc32c(lines.as_bytes()));
-        let error = NodeFile::decode(sealed.as_bytes(), Path::new("n")).expect_err("older");
-        assert!(error.is_config() && error.to_string().contains("format 0, older than"), "{error}");
-        assert!(NodeFile::decode(older.as_bytes(), Path::new("n")).expect_err("damaged").is_damage());
+    fn the_snapshot_of_the_catalog_must_reach_the_beginning_of_its_log() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let data = DataDir::open(&Disk::real(), dir.path()).expect("a data directory");
+        let check = |base| {
+            let catalog = data.load_catalog().expect("loaded");
+            data.check_catalog(catalog.as_ref(), &Base { index: LogIndex(base), ..Base::default() })
+        };
+        check(0).expect("a blank replica");
+        check(1).expect("a founder");
+        let missing = check(2).expect_err("trimmed");
+        assert!(missing.is_damage() && missing.to_string().contains("begins after entry 2"), "{missing}");
+        data.store_catalog(&CatalogState { index: LogIndex(300), ..CatalogState::default() }).expect("stored");
+        check(1).expect("ahead");
+        check(300).expect("continues");
+        let old = check(301).expect_err("a gap");
+        assert!(old.is_damage() && old.to_string().contains("an older copy"), "{old}");
     }
 
     #[test]

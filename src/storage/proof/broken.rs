@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use super::{forged, histories, holes, story, sweep};
+use super::{forged, histories, holes, replicas, story, sweep};
 use crate::storage::faults::{self, Fault};
 
 /// The proof that finds a fault.
@@ -12,6 +12,7 @@ enum Proof {
     Histories,
     TornEnds,
     Story,
+    Replicas,
     Sweep(sweep::End),
     Forged,
     Holes,
@@ -23,7 +24,7 @@ const HISTORIES_MAX: u64 = 1500;
 /// One in this many bytes is damaged.
 const STRIDE: usize = 40;
 
-const FOUND_BY: [(Fault, Proof); 43] = [
+const FOUND_BY: [(Fault, Proof); 49] = [
     (Fault::NoDirSyncAfterRename, Proof::Story),
     (Fault::NoDirSyncAfterNewSegment, Proof::Histories),
     (Fault::NoDirSyncAfterRejected, Proof::TornEnds),
@@ -61,6 +62,12 @@ const FOUND_BY: [(Fault, Proof); 43] = [
     (Fault::TrimBeyondApplied, Proof::Histories),
     (Fault::GroupNotSynced, Proof::Story),
     (Fault::GroupNameNotSynced, Proof::Story),
+    (Fault::ListedBeforeCreated, Proof::Replicas),
+    (Fault::UnlistedBeforeRetired, Proof::Replicas),
+    (Fault::DeletedBeforeUnlisted, Proof::Replicas),
+    (Fault::RetiredNameNotSynced, Proof::Replicas),
+    (Fault::TombstoneForgotten, Proof::Replicas),
+    (Fault::CatalogNotStored, Proof::Replicas),
     (Fault::IndexMustBeRead, Proof::Forged),
     (Fault::NothingAfterDamage, Proof::Holes),
     (Fault::SoundWithheld, Proof::Holes),
@@ -82,6 +89,10 @@ impl Proof {
                 story::told(0, 2);
             })
             .then_some(1),
+            Proof::Replicas => panics(|| {
+                replicas::told(3);
+            })
+            .then_some(1),
             Proof::Sweep(end) => {
                 let found = catch_unwind(|| sweep::sweep(end, STRIDE, 1).1.len() as u64);
                 Some(found.unwrap_or(1)).filter(|wrong| *wrong > 0)
@@ -101,6 +112,7 @@ fn every_fault_is_found() {
         Proof::Histories,
         Proof::TornEnds,
         Proof::Story,
+        Proof::Replicas,
         Proof::Sweep(sweep::End::Busy),
         Proof::Forged,
         Proof::Holes,

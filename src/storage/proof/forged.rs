@@ -14,7 +14,7 @@ use crate::storage::io::disk::sim::{Rng, Sim};
 use crate::storage::read::index_file::index_path;
 use crate::storage::write::log::GroupLog;
 use crate::storage::write::options::LogOptions;
-use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
+use crate::types::{GroupId, LogIndex, Offset, ReplicaId, Term};
 
 const GROUPS: &str = "/data/groups";
 const GROUP: GroupId = GroupId(7);
@@ -27,7 +27,7 @@ fn open(sim: &Sim) -> Result<(GroupLog, Recovered), StorageError> {
 fn filled() -> (Sim, GroupLog) {
     let sim = Sim::default();
     let options = LogOptions { segment_bytes: 4096 };
-    let genesis = Genesis::Founder(NodeId(1));
+    let genesis = Genesis::founder(ReplicaId(1));
     GroupLog::create(&sim.disk(), Path::new(GROUPS), GROUP, &options, genesis).expect("made");
     let (mut log, _) = open(&sim).expect("opened");
     for time in 1..=2 {

@@ -22,7 +22,7 @@ use crate::storage::read::walk::Walk;
 use crate::storage::verify::{Finding, Severity, verify};
 use crate::storage::write::log::GroupLog;
 use crate::storage::write::options::LogOptions;
-use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
+use crate::types::{GroupId, LogIndex, Offset, ReplicaId, Term};
 
 const GROUPS: &str = "/data/groups";
 const GROUP: GroupId = GroupId(7);
@@ -68,7 +68,8 @@ impl Holes {
         let mut rng = Rng(seed);
         let sim = Sim::default();
         let options = LogOptions { segment_bytes: [1500, 4096, 20_000, 100_000][rng.below(4) as usize] };
-        GroupLog::create(&sim.disk(), Path::new(GROUPS), GROUP, &options, Genesis::Founder(NodeId(1))).expect("made");
+        GroupLog::create(&sim.disk(), Path::new(GROUPS), GROUP, &options, Genesis::founder(ReplicaId(1)))
+            .expect("made");
         let (log, _) = GroupLog::open(&sim.disk(), Path::new(GROUPS), GROUP, &options).expect("opened");
         let (entries, frames, unreadable) = (Vec::new(), Vec::new(), Vec::new());
         let notes = Vec::new();

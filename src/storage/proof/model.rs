@@ -12,7 +12,7 @@ use crate::storage::io::disk::Access;
 use crate::storage::io::disk::sim::{Rng, Sim};
 use crate::storage::write::log::GroupLog;
 use crate::storage::write::options::LogOptions;
-use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
+use crate::types::{GroupId, LogIndex, Offset, ReplicaId, Term};
 
 /// The contents of a log, including what a trim has dropped.
 #[derive(Clone, Debug, PartialEq)]
@@ -139,7 +139,7 @@ impl Model {
         let groups_dir = Path::new("/data/groups");
         let options = LogOptions { segment_bytes: if seed.is_multiple_of(3) { 1500 } else { 4096 } };
         let (disk, group) = (sim.disk(), GroupId(7));
-        GroupLog::create(&disk, groups_dir, group, &options, Genesis::Founder(NodeId(1))).expect("made");
+        GroupLog::create(&disk, groups_dir, group, &options, Genesis::founder(ReplicaId(1))).expect("made");
         let mut model = Model::open(&sim, groups_dir, group, options, seed).expect("opened");
         model.even = seed.is_multiple_of(2);
         if seed % 4 < 2 {
@@ -255,7 +255,7 @@ impl Model {
         let commit = state.hard_state.commit.0;
         state.hard_state = HardState {
             term: Term(self.term.max(last.term.0)),
-            vote: Some(NodeId(1 + self.rng.below(3))).filter(|v| v.0 < 3),
+            vote: Some(ReplicaId(1 + self.rng.below(3))).filter(|v| v.0 < 3),
             commit: LogIndex(commit + self.rng.below(last.index.0 - commit + 1)),
         };
         self.states.push(state.clone());
@@ -306,7 +306,8 @@ impl Model {
         };
         let snapshot = LogSnapshot {
             base,
-            conf_state: ConfState { voters: vec![NodeId(index.0)], learners: Vec::new() },
+            catalog: None,
+            conf_state: ConfState { voters: vec![ReplicaId(index.0)], learners: Vec::new() },
             conf_index: index,
             log_state: LogState::default(),
             log_state_index: index,
@@ -334,7 +335,7 @@ impl Model {
             if self.now().hard_state.commit < commit || self.now().conf_index >= commit {
                 return Ok(()); // a snapshot came between
             }
-            let voters = vec![NodeId(commit.0)];
+            let voters = vec![ReplicaId(commit.0)];
             self.log.set_conf_state(ConfState { voters, learners: Vec::new() }, commit);
             let mut state = self.now();
             state.conf_index = commit;
@@ -424,7 +425,7 @@ impl Model {
         assert!((found.base.index..=found.hard_state.commit).contains(&found.applied), "{found:?}");
         assert!(found.log_state_index >= found.base.index, "nothing else knows of what was dropped: {found:?}");
         if found.conf_index > LogIndex(1) {
-            assert_eq!(found.conf_state.voters, [NodeId(found.conf_index.0)]);
+            assert_eq!(found.conf_state.voters, [ReplicaId(found.conf_index.0)]);
         }
         let records = reader.records(found.base.offset, found.next_offset, u32::MAX, usize::MAX, Access::Blocking);
         let payloads: Vec<u8> =

@@ -15,7 +15,7 @@ use crate::storage::read::error::ReadError;
 use crate::storage::read::reader::GroupReader;
 use crate::storage::write::log::GroupLog;
 use crate::storage::write::options::LogOptions;
-use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
+use crate::types::{GroupId, LogIndex, Offset, ReplicaId, Term};
 
 const GROUPS: &str = "/data/groups";
 const GROUP: GroupId = GroupId(7);
@@ -44,7 +44,7 @@ impl Plain {
         let mut rng = Rng(seed);
         let sim = Sim::default();
         let options = LogOptions { segment_bytes: [300, 1000, 4096, 20_000][rng.below(4) as usize] };
-        let genesis = Genesis::Founder(NodeId(1));
+        let genesis = Genesis::founder(ReplicaId(1));
         GroupLog::create(&sim.disk(), Path::new(GROUPS), GROUP, &options, genesis).expect("made");
         let (log, found) = GroupLog::open(&sim.disk(), Path::new(GROUPS), GROUP, &options).expect("opened");
         Plain {
@@ -84,7 +84,7 @@ impl Plain {
             10..=12 => {
                 let commit = self.hard_state.commit.max(self.base.index).0;
                 let commit = LogIndex(commit + self.rng.below(last.index.0 - commit + 1));
-                self.hard_state = HardState { term: Term(self.term), vote: Some(NodeId(2)), commit };
+                self.hard_state = HardState { term: Term(self.term), vote: Some(ReplicaId(2)), commit };
                 self.log.append_hard_state(&self.hard_state).expect("appended");
                 self.log.set_applied(commit);
             }
@@ -154,9 +154,10 @@ impl Plain {
             offset: Offset(last.offset.0 + self.rng.below(9)),
             digest: Digest(index.0),
         };
-        let conf_state = ConfState { voters: vec![NodeId(3)], learners: vec![NodeId(4)] };
+        let conf_state = ConfState { voters: vec![ReplicaId(3)], learners: vec![ReplicaId(4)] };
         let log_state = LogState { first_offset: base.offset, last_append_time_us: self.clock };
-        let snapshot = LogSnapshot { base, conf_state, conf_index: index, log_state, log_state_index: index };
+        let snapshot =
+            LogSnapshot { base, conf_state, conf_index: index, log_state, log_state_index: index, catalog: None };
         self.hard_state = HardState { term: base.term, vote: None, commit: index };
         self.log.install_snapshot(&snapshot, &self.hard_state).expect("installed");
         self.base = base;

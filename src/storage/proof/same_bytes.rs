@@ -8,7 +8,7 @@ use crate::storage::io::disk::sim::Sim;
 use crate::storage::write::log::GroupLog;
 use crate::storage::write::log::tests::append;
 use crate::storage::write::options::LogOptions;
-use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
+use crate::types::{GroupId, LogIndex, Offset, ReplicaId, Term};
 
 const GROUPS: &str = "/data/groups";
 const GROUP: GroupId = GroupId(7);
@@ -27,7 +27,7 @@ fn sync(sim: &Sim, log: &mut GroupLog) {
 
 fn commit(log: &mut GroupLog, term: u64) {
     let commit = log.bounds().last_index;
-    log.append_hard_state(&HardState { term: Term(term), vote: Some(NodeId(9)), commit }).expect("appended");
+    log.append_hard_state(&HardState { term: Term(term), vote: Some(ReplicaId(9)), commit }).expect("appended");
 }
 
 /// Adds the name, the length and the bytes of every file, without the zeros at its end.
@@ -43,7 +43,7 @@ fn add_files(sim: &Sim, out: &mut Vec<u8>) {
 /// The files after several stages of a log's life. The test sets identifiers, times and salts.
 fn life() -> Vec<u8> {
     let (sim, mut out) = (Sim::default(), Vec::new());
-    let genesis = Genesis::Founder(NodeId(5));
+    let genesis = Genesis::founder(ReplicaId(5));
     GroupLog::create(&sim.disk(), Path::new(GROUPS), GROUP, &OPTIONS, genesis).expect("created");
     add_files(&sim, &mut out);
     let mut log = open(&sim);
@@ -59,7 +59,7 @@ fn life() -> Vec<u8> {
     log.truncate_suffix(LogIndex(log.bounds().last_index.0)).expect("truncated");
     append(&mut log, 3, &[&[3; 10]]);
     log.set_conf_state(
-        ConfState { voters: vec![NodeId(5), NodeId(6)], learners: vec![NodeId(7)] },
+        ConfState { voters: vec![ReplicaId(5), ReplicaId(6)], learners: vec![ReplicaId(7)] },
         log.bounds().last_index,
     );
     log.set_differing(Some(LogIndex(4)));

@@ -13,7 +13,7 @@ use crate::storage::io::disk::sim::{Rng, Sim};
 use crate::storage::io::node::{DataDir, NodeFile};
 use crate::storage::write::log::GroupLog;
 use crate::storage::write::options::LogOptions;
-use crate::types::{ClusterId, GroupId, NodeId, NodeName};
+use crate::types::{ClusterId, GroupId, NodeId, NodeName, ReplicaId};
 
 const HOME: &str = "/mnt/data";
 const GROUPS: &str = "/mnt/data/groups";
@@ -36,7 +36,7 @@ fn options() -> LogOptions {
 }
 
 fn genesis(group: GroupId) -> Genesis {
-    if group == GroupId::CATALOG { Genesis::Founder(NodeId(1)) } else { Genesis::Blank }
+    if group == GroupId::CATALOG { Genesis::founder(ReplicaId(1)) } else { Genesis::Blank }
 }
 
 impl Story {
@@ -47,15 +47,13 @@ impl Story {
     fn tell(&mut self) -> Result<(), StorageError> {
         let data = DataDir::open(&self.sim.disk(), Path::new(HOME))?;
         assert_eq!(data.load()?, None, "a blank directory");
-        let node_name = NodeName::new("a").expect("a name");
-        let mut node =
-            NodeFile { node_id: NodeId(1), node_name, cluster_name: None, cluster_id: None, groups: Vec::new() };
+        let mut node = NodeFile::new(NodeId(1), NodeName::new("a").expect("a name"));
         self.store(&data, &node)?;
         node.cluster_id = Some(ClusterId(5));
         for group in [GroupId::CATALOG, GroupId(1)] {
             self.making = Some(group);
             GroupLog::create(&self.sim.disk(), Path::new(GROUPS), group, &options(), genesis(group))?;
-            node.groups.push(group);
+            node = node.with_group(group);
             self.store(&data, &node)?;
             self.making = None;
             self.models.push(Model::open(&self.sim, Path::new(GROUPS), group, options(), self.seed)?);
@@ -130,7 +128,7 @@ impl Story {
         assert!(node == self.stored || node.is_some() && node == self.storing, "{node:?} was never written");
         let groups = node.map(|node| node.groups).unwrap_or_default();
         let mut models = self.models.iter();
-        for group in &groups {
+        for group in groups.keys() {
             match models.next() {
                 Some(model) => {
                     if model.look(sim).is_none() {
@@ -141,7 +139,7 @@ impl Story {
             }
         }
         assert!(models.next().is_none(), "a group is not listed any more");
-        if let Some(group) = self.making.filter(|group| !groups.contains(group)) {
+        if let Some(group) = self.making.filter(|group| !groups.contains_key(group)) {
             GroupLog::create(&sim.disk(), Path::new(GROUPS), group, &options(), genesis(group))?;
             Model::open(sim, Path::new(GROUPS), group, options(), 0)?;
         }

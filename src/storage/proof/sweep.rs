@@ -16,7 +16,7 @@ use crate::storage::io::disk::sim::{Rng, Sim};
 use crate::storage::io::node::{DataDir, NodeFile};
 use crate::storage::write::log::GroupLog;
 use crate::storage::write::options::LogOptions;
-use crate::types::{GroupId, LogIndex, NodeId, NodeName, Offset, Term};
+use crate::types::{GroupId, LogIndex, NodeId, NodeName, Offset, ReplicaId, Term};
 
 const HOME: &str = "/mnt/data";
 /// The bytes by which a file is extended.
@@ -88,7 +88,7 @@ fn directory(end: End) -> Sim {
     let groups = vec![GroupId::CATALOG, GroupId(1)];
     let mut rng = Rng(3);
     for group in &groups {
-        let genesis = Genesis::Founder(NodeId(1));
+        let genesis = Genesis::founder(ReplicaId(1));
         GroupLog::create(&disk, &groups_dir(), *group, &options(), genesis).expect("made");
         let (mut log, _) = GroupLog::open(&disk, &groups_dir(), *group, &options()).expect("opened");
         for time in 0..if group.0 == 0 { 6 } else { 26 } {
@@ -104,7 +104,7 @@ fn directory(end: End) -> Sim {
                 }
                 log.truncate_suffix(commit.next()).expect("cut");
             }
-            let hard_state = HardState { term: log.bounds().last_term, vote: Some(NodeId(1)), commit };
+            let hard_state = HardState { term: log.bounds().last_term, vote: Some(ReplicaId(1)), commit };
             log.append_hard_state(&hard_state).expect("appended");
             log.set_applied(commit);
             if time == 16 {
@@ -151,15 +151,9 @@ fn directory(end: End) -> Sim {
             }
         }
     }
-    let node_name = NodeName::new("a").expect("a name");
-    data.store(&NodeFile {
-        node_id: NodeId(1),
-        node_name,
-        cluster_name: Some("demo".to_owned()),
-        cluster_id: None,
-        groups,
-    })
-    .expect("stored");
+    let blank = NodeFile::new(NodeId(1), NodeName::new("a").expect("a name"));
+    let node = groups.into_iter().fold(blank, NodeFile::with_group);
+    data.store(&NodeFile { cluster_name: Some("demo".to_owned()), ..node }).expect("stored");
     drop(data);
     sim.kill();
     sim
@@ -173,7 +167,7 @@ fn read(sim: &Sim, only: Option<&Path>) -> Result<Held, (String, bool)> {
     let data = DataDir::open(&disk, Path::new(HOME)).map_err(|e| refused(&e))?;
     let node = data.load().map_err(|e| refused(&e))?;
     let mut groups = Vec::new();
-    for group in node.iter().flat_map(|node| &node.groups) {
+    for group in node.iter().flat_map(|node| node.groups.keys()) {
         let (log, mut found) = GroupLog::open(&disk, &groups_dir(), *group, &options()).map_err(|e| refused(&e))?;
         found.torn_bytes = 0;
         let (reader, failed) =

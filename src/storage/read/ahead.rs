@@ -73,13 +73,13 @@ mod tests {
     use crate::storage::write::log::GroupLog;
     use crate::storage::write::log::tests::{GROUP, Home, append};
     use crate::storage::write::options::LogOptions;
-    use crate::types::{NodeId, Offset};
+    use crate::types::{Offset, ReplicaId};
 
     /// While a stream reads a log of several segments, everything after its first read is requested once and in order,
     /// and never more than 8 MiB before the stream needs it. Bytes that are still being written are not requested.
     #[test]
     fn fetches_everything_once_and_in_time() {
-        let home = Home::new(Genesis::Founder(NodeId(5)));
+        let home = Home::new(Genesis::founder(ReplicaId(5)));
         let options = LogOptions { segment_bytes: 20 << 20 };
         let (mut log, _) = GroupLog::open(&home.disk, home.dir.path(), GROUP, &options).expect("opened");
         let value = vec![7; 1 << 20];

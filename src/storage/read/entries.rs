@@ -130,7 +130,7 @@ pub(crate) fn locate(
         ReadError::Damaged(DamagedRange { position, what, .. }) => {
             StorageError::damaged(&path, position, format!("entry {index} can't be read: {what}"))
         }
-        error @ (ReadError::NotCached | ReadError::Trimmed { .. }) => {
+        error @ (ReadError::NotCached | ReadError::Trimmed { .. } | ReadError::Gone) => {
             StorageError::damaged(&path, 0, format!("entry {index} can't be read: {error}"))
         }
     })

@@ -27,6 +27,9 @@ pub enum ReadError {
     /// The requested records or entries are in frames that a newer version wrote; nothing is damaged.
     #[error(transparent)]
     NewerFrame(NewerRecords),
+    /// This node has given up its replica, and deletes the files.
+    #[error("this node does not have a replica of the log any more")]
+    Gone,
     /// The system refused to read; names the file.
     #[error("{0}")]
     Io(String),

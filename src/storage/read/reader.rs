@@ -153,6 +153,12 @@ impl GroupReader {
         self.view().first_within(bytes)
     }
 
+    /// Notes that this node drops its replica, and deletes the files. From now on a read that fails does so with
+    /// [`ReadError::Gone`].
+    pub fn give_up(&self) {
+        self.0.give_up();
+    }
+
     /// Bytes of the log's frames on this node.
     pub fn stored_bytes(&self) -> u64 {
         self.view().stored_bytes()

@@ -2,6 +2,7 @@
 //! during I/O.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -117,6 +118,7 @@ pub struct Published {
     durable: Mutex<Position>,
     noted: Mutex<Position>,
     damages: Damages,
+    given_up: AtomicBool,
 }
 
 impl Published {
@@ -126,7 +128,17 @@ impl Published {
             durable: Mutex::new(durable),
             noted: Mutex::new(noted),
             damages: Damages::default(),
+            given_up: AtomicBool::new(false),
         }
+    }
+
+    /// Notes that the files will be deleted: from now on a read that fails has found no damage.
+    pub fn give_up(&self) {
+        self.given_up.store(true, Ordering::Release);
+    }
+
+    pub fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
     }
 
     pub fn damages(&self) -> &Damages {
@@ -176,7 +188,7 @@ impl Published {
                 Err(error @ (ReadError::Io(_) | ReadError::Damaged(_) | ReadError::NewerFrame(_))) => {
                     let newer = self.view();
                     if Arc::ptr_eq(&view, &newer) {
-                        return Err(error);
+                        return Err(if self.is_given_up() { ReadError::Gone } else { error });
                     }
                     view = newer;
                 }
@@ -185,10 +197,11 @@ impl Published {
         }
     }
 
-    /// True if this position is still part of the log: it may have been trimmed or truncated since it was read.
+    /// True if this position is still part of the log: since it was read, it may have been trimmed or truncated, or this
+    /// node may have given up its replica.
     pub(crate) fn still_contains(&self, part: &Part, position: u64) -> bool {
         let view = self.view();
         let now = view.parts.iter().find(|now| Arc::ptr_eq(&now.segment, &part.segment));
-        now.is_some_and(|now| position < now.end())
+        now.is_some_and(|now| position < now.end()) && !self.is_given_up()
     }
 }

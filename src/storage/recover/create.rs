@@ -18,11 +18,14 @@ pub(super) fn create(
     options: &LogOptions,
     genesis: Genesis,
 ) -> Result<(), StorageError> {
-    let start = GroupStart::of(genesis);
+    let start = GroupStart::of(&genesis);
     let dir = group_dir(groups_dir, group);
     let unfinished = unfinished_dir(groups_dir, group);
-    disk.create_dir(groups_dir)?;
-    disk.sync_dir(groups_dir.parent().unwrap_or(Path::new("/")))?;
+    // `DataDir::open` has created it and synced its name.
+    if !disk.is_there(groups_dir) {
+        disk.create_dir(groups_dir)?;
+        disk.sync_dir(groups_dir.parent().unwrap_or(Path::new("/")))?;
+    }
     if disk.list(&unfinished)?.is_some() {
         disk.remove_dir(&unfinished)?;
     }
@@ -53,8 +56,8 @@ fn check_blank(
             && found.hard_state == start.hard_state
             && found.torn_bytes == 0
     };
-    let founder = found.conf_state.voters.first().map(|founder| GroupStart::of(Genesis::Founder(*founder)));
-    if !founder.is_some_and(|founder| began(&founder)) && !began(&GroupStart::of(Genesis::Blank)) {
+    let starts = [Genesis::Blank, Genesis::Voters(found.conf_state.voters.clone())];
+    if !starts.iter().any(|genesis| began(&GroupStart::of(genesis))) {
         return Err(StorageError::NotBlank { path: group_dir(groups_dir, group) });
     }
     Ok(began(start) && found.conf_state == start.conf_state)

@@ -4,20 +4,28 @@
 //! 2. [`chain`] reads the chain of segments back from one of them, and the frames that a start has to read.
 //! 3. [`recovery`] chooses the newest segment whose chain is complete, refuses damage, and builds the log.
 //! 4. [`create`] and [`unlisted`] handle groups that were created before a crash but not yet listed in `node.toml`.
+//! 5. [`replicas`]: the order in which a node takes up replicas and drops them.
 
 pub mod chain;
 mod create;
 pub mod recovery;
+pub mod replicas;
 pub mod unlisted;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::storage::error::StorageError;
+use crate::storage::faults::{Fault, broken};
 use crate::storage::format::state::{Genesis, Recovered};
 use crate::storage::io::disk::Disk;
+use crate::storage::io::group_files::{group_dir, retired_dir};
 use crate::storage::write::log::GroupLog;
 use crate::storage::write::options::LogOptions;
-use crate::types::GroupId;
+use crate::thread::in_parallel;
+use crate::types::{GroupId, ReplicaId};
+
+/// The number of groups that are recovered at the same time.
+const OPEN_AT_ONCE: usize = 4;
 
 impl GroupLog {
     /// Creates a group: its directory, first segment and manifest are complete and synced, and so is the parent
@@ -33,6 +41,33 @@ impl GroupLog {
         genesis: Genesis,
     ) -> Result<(), StorageError> {
         create::create(disk, groups_dir, group, options, genesis)
+    }
+
+    /// Renames the directory of a replica that this node drops, so that a new replica of the group can be created, and
+    /// returns the new path. Nothing uses the files any more, and they can be deleted.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn retire(disk: &Disk, groups_dir: &Path, group: GroupId, replica: ReplicaId) -> Result<PathBuf, StorageError> {
+        let retired = retired_dir(groups_dir, group, replica);
+        if disk.is_there(&retired) {
+            disk.remove_dir(&retired)?;
+        }
+        disk.rename(&group_dir(groups_dir, group), &retired)?;
+        if !broken(Fault::RetiredNameNotSynced) {
+            disk.sync_dir(groups_dir)?;
+        }
+        Ok(retired)
+    }
+
+    /// Recovers several groups at the same time, because each of them waits for two syncs. Returns them in their order.
+    pub fn open_all(
+        disk: &Disk,
+        groups_dir: &Path,
+        groups: impl Iterator<Item = GroupId>,
+        options: &LogOptions,
+    ) -> Vec<Result<(GroupLog, Recovered), StorageError>> {
+        in_parallel(OPEN_AT_ONCE, groups, |group| GroupLog::open(disk, groups_dir, group, options))
     }
 
     /// Recovers a group from its files, by the rules of `recovery`.

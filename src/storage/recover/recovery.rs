@@ -27,6 +27,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::chain::{Break, Chain, Ended};
+use crate::descriptors::LogDescriptor;
 use crate::storage::error::{NewerFrame, StorageError};
 use crate::storage::faults::{Fault, broken};
 use crate::storage::format::frame::Position;
@@ -319,6 +320,7 @@ fn build(
         unlinks: Vec::new(),
         frames: FrameBatch::default(),
         failed: false,
+        _descriptor: LogDescriptor::take(),
     })
 }
 

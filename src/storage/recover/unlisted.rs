@@ -9,7 +9,7 @@ use super::recovery::Survey;
 use crate::storage::error::StorageError;
 use crate::storage::io::disk::Disk;
 use crate::storage::io::group_files::{GroupFiles, Purpose, group_dir, group_of};
-use crate::storage::io::node::{DataDir, NODE_FILE};
+use crate::storage::io::node::{DataDir, NODE_FILE, NodeFile};
 use crate::storage::write::create::is_start;
 use crate::types::GroupId;
 
@@ -17,11 +17,12 @@ use crate::types::GroupId;
 ///
 /// # Errors
 /// Damage; or, if nothing is damaged, another version of the program if that wrote an unlisted group.
-pub fn check_groups(data_dir: &DataDir, listed: &[GroupId]) -> Result<(), StorageError> {
+pub fn check_groups(data_dir: &DataDir, node_file: Option<&NodeFile>) -> Result<(), StorageError> {
+    let is_listed = |group: &GroupId| node_file.is_some_and(|node_file| node_file.groups.contains_key(group));
     let (disk, groups_dir) = (data_dir.disk(), data_dir.groups_dir());
     let names = disk.list(&groups_dir)?.unwrap_or_default();
     let mut refused = None;
-    for group in names.iter().filter_map(|name| group_of(name)).filter(|group| !listed.contains(group)) {
+    for group in names.iter().filter_map(|name| group_of(name)).filter(|group| !is_listed(group)) {
         match holds(disk, &groups_dir, group) {
             Ok(None) => {}
             Ok(Some(what)) => {

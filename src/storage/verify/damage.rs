@@ -104,7 +104,7 @@ fn a_newer_format_is_named_and_the_rest_is_checked() {
     });
     let node = home.dir.path().join("node.toml");
     let text = fs::read_to_string(&node).expect("a file");
-    fs::write(&node, text.replace("format = 1\n", "format = 2\nnew = 1\n")).expect("written");
+    fs::write(&node, text.replace("format = 1\n", "format = 3\nnew = 1\n")).expect("written");
     let report = home.look();
     let found = told(&report, Severity::Format);
     assert!(found.len() == 2 && found[0].0 == "node.toml" && found[1].0 == MANIFEST, "{found:?}");

@@ -3,7 +3,7 @@
 //! A dump walks the frames as `data verify` does, so it finds the same end of the log and the same damage. It stops at
 //! the first damage, or skips all damage and returns what is missing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::finding::{Finding, Severity};
@@ -39,11 +39,11 @@ pub fn groups(disk: &Disk, path: &Path) -> Result<BTreeSet<GroupId>, StorageErro
     let data_dir = DataDir::look(disk, path)?;
     let listed = match data_dir.check().and_then(|()| data_dir.load()) {
         Ok(node) => node.map(|node| node.groups).unwrap_or_default(),
-        Err(error) if error.is_damage() => Vec::new(),
+        Err(error) if error.is_damage() => BTreeMap::new(),
         Err(error) => return Err(error),
     };
     let names = disk.list(&data_dir.groups_dir())?.unwrap_or_default();
-    Ok(listed.into_iter().chain(names.iter().filter_map(|name| group_of(name))).collect())
+    Ok(listed.into_keys().chain(names.iter().filter_map(|name| group_of(name))).collect())
 }
 
 /// Calls `sink` with the payload (`payload.rs`) of each committed entry with records, in order. Ends at the first

@@ -24,7 +24,7 @@ mod report;
 pub mod scrub;
 mod segment;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 pub use self::finding::{Finding, Severity, Unreadable};
@@ -32,12 +32,13 @@ use self::group::GroupCheck;
 pub use self::report::{GroupReport, Report};
 use self::segment::NoSink;
 use crate::storage::error::StorageError;
+use crate::storage::format::manifest::{MANIFEST, MANIFEST_BYTES_MAX, Manifest};
+use crate::storage::io::disk::Access;
 use crate::storage::io::disk::Disk;
-use crate::storage::io::group_files::group_dir;
-use crate::storage::io::group_files::group_of;
+use crate::storage::io::group_files::{group_dir, group_of, retired_dir, retired_of};
 use crate::storage::io::node::DataDir;
 use crate::storage::recover::unlisted::holds;
-use crate::types::GroupId;
+use crate::types::{GroupId, ReplicaId};
 
 /// Checks a data directory.
 ///
@@ -61,10 +62,17 @@ pub fn verify(disk: &Disk, path: &Path) -> Result<Report, StorageError> {
     };
     let there: BTreeSet<GroupId> = names.iter().filter_map(|name| group_of(name)).collect();
     let listed: BTreeSet<GroupId> = match &report.node {
-        Some(node) => node.groups.iter().copied().collect(),
+        Some(node) => node.groups.keys().copied().collect(),
         None => there.clone(),
     };
+    let retired: BTreeMap<GroupId, ReplicaId> = names.iter().filter_map(|name| retired_of(name)).collect();
     for group in &listed {
+        let replica = report.node.as_ref().and_then(|node| node.groups.get(group));
+        if !there.contains(group) && replica.is_some() && replica == retired.get(group) {
+            let what = "this replica was given up before a crash: the next start removes it from node.toml";
+            report.add(Finding::new(Severity::Note, &group_dir(&groups_dir, *group), 0, what));
+            continue;
+        }
         GroupCheck { disk, report: &mut report, group: *group, sink: &mut NoSink }
             .run(group_dir(&groups_dir, *group))?;
     }
@@ -88,7 +96,24 @@ pub fn verify(disk: &Disk, path: &Path) -> Result<Report, StorageError> {
         };
         report.add(Finding::new(severity, &dir, 0, what));
     }
+    for (group, replica) in retired {
+        let what = "a replica that this node gave up: the node deletes it after its next start";
+        report.add(Finding::new(Severity::Note, &retired_dir(&groups_dir, group, replica), 0, what));
+    }
+    check_catalog(&data_dir, &mut report)?;
     Ok(report)
+}
+
+/// Checks the snapshot of the catalog, and that the catalog's log continues it.
+fn check_catalog(data_dir: &DataDir, report: &mut Report) -> Result<(), StorageError> {
+    let manifest = group_dir(&data_dir.groups_dir(), GroupId::CATALOG).join(MANIFEST);
+    let loaded = data_dir.load_catalog().and_then(|catalog| {
+        // What is wrong with the manifest is a finding of its own.
+        let manifest = data_dir.disk().load(&manifest, MANIFEST_BYTES_MAX, Access::Blocking, Manifest::decode);
+        let base = manifest.ok().flatten().map(|manifest| manifest.base);
+        base.map_or(Ok(()), |base| data_dir.check_catalog(catalog.as_ref(), &base))
+    });
+    loaded.or_else(|error| report.add_error(error))
 }
 
 #[cfg(test)]

@@ -295,10 +295,10 @@ fn files_of_a_newer_format_are_refused_by_name_in_every_size() {
     }
     for more in [&b"\xff\xfe"[..], b"", &vec![b'x'; NODE_FILE_BYTES_MAX]] {
         let home = Home::new(true);
-        fs::write(home.dir.path().join("node.toml"), [b"format = 2\n", more].concat()).expect("written");
+        fs::write(home.dir.path().join("node.toml"), [b"format = 3\n", more].concat()).expect("written");
         let data = DataDir::open(&home.disk, home.dir.path()).expect("locked");
         let error = data.load().expect_err("newer");
-        assert!(error.is_config() && error.to_string().contains(&format!("format 2, {newer}")), "{error}");
+        assert!(error.is_config() && error.to_string().contains(&format!("format 3, {newer}")), "{error}");
         drop(data);
         assert_eq!(home.look().worst(), Some(Severity::Format));
         fs::write(home.dir.path().join("node.toml"), [b"format = 1\n", more].concat()).expect("written");

@@ -1,11 +1,12 @@
 //! The `scrub` thread slowly reads synced bytes from the disk and checks every frame, so that damage is found while
 //! other nodes still have the records, and not only when the records are needed.
 //!
-//! A pass checks `node.toml`, the manifests, and all segments of all groups up to their durable positions, headers
+//! A pass checks `node.toml`, the snapshot of the catalog, the manifests, and all segments of all groups up to their durable positions, headers
 //! first. It reads from the disk instead of the page cache, and leaves the page cache unchanged ([`Access::Disk`]).
 //! Between steps it waits on its inbox, for the next pass or for the rate limit. Damage is logged and listed, together
 //! with the damage that reads have found ([`ScrubHandle::damaged`]). The group continues, and a read of a damaged
-//! record returns DATA_LOSS, as without a scrub. A segment that is trimmed during a pass is not an error.
+//! record returns DATA_LOSS, as without a scrub. A segment that is trimmed during a pass is not an error, and neither is
+//! a replica that the node drops.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::storage::error::{OtherFormat, StorageError};
+use crate::storage::format::catalog_file::{self, CATALOG_FILE, CATALOG_FILE_BYTES_MAX};
 use crate::storage::format::manifest::{MANIFEST, MANIFEST_BYTES_MAX, Manifest};
 use crate::storage::format::segment_header::{
     BadHeader, SEGMENT_FORMAT, SEGMENT_HEADER_BYTES, SegmentHeader, segment_number,
@@ -76,6 +78,17 @@ impl ScrubHandle {
     /// Checks the group from now on.
     pub fn add(&self, group: GroupId, reader: GroupReader) {
         self.groups().insert(group, reader);
+    }
+
+    /// Does not check the group any more.
+    pub fn remove(&self, group: GroupId) {
+        self.groups().remove(&group);
+    }
+
+    /// True if the group is still checked, and has not been given up and created again. The files of a replica are
+    /// renamed and deleted only after it was removed here.
+    fn checks(&self, group: GroupId, reader: &GroupReader) -> bool {
+        self.groups().get(&group).is_some_and(|now| std::ptr::eq(now.published(), reader.published()))
     }
 
     /// The known damage of a group: found by the last pass, by the current one, or by reads since then. Damage in parts
@@ -216,6 +229,15 @@ impl Scrubber {
             let node_file = self
                 .small(&self.node_file, NODE_FILE_BYTES_MAX, |bytes, path| NodeFile::decode(bytes, path).map(drop))?;
             found.extend(node_file);
+            let catalog = self.node_file.with_file_name(CATALOG_FILE);
+            // Until the log is trimmed, there may be no snapshot.
+            if view.base.index > Base::FIRST || self.disk.is_there(&catalog) {
+                let decode = |bytes: &[u8], path: &Path| catalog_file::decode(bytes, path).map(drop);
+                found.extend(self.small(&catalog, CATALOG_FILE_BYTES_MAX, decode)?);
+            }
+        }
+        if !self.handle.checks(group, reader) {
+            return Ok(Vec::new());
         }
         found.iter().for_each(|range| reader.published().damages().report(group, range));
         let durable = reader.published().durable();
@@ -232,7 +254,7 @@ impl Scrubber {
             let next = view.parts.get(i + 1).map(Part::base).filter(|_| end == part.end());
             drop(view);
             for range in self.part(reader.published(), &part, end, next, pace)? {
-                if reader.published().still_contains(&part, range.position) {
+                if reader.published().still_contains(&part, range.position) && self.handle.checks(group, reader) {
                     reader.published().damages().report(group, &range);
                     found.push(range);
                 }

@@ -14,8 +14,8 @@ use crate::storage::read::walk::Walk;
 use crate::storage::write::log::GroupLog;
 use crate::storage::write::log::tests::batch;
 use crate::storage::write::options::LogOptions;
-use crate::types::{LogIndex, Offset};
-use crate::types::{NodeId, NodeName};
+use crate::types::{LogIndex, NodeId, Offset};
+use crate::types::{NodeName, ReplicaId};
 use std::path::PathBuf;
 
 pub(super) const SEGMENTS: usize = 4;
@@ -35,11 +35,9 @@ impl Home {
     pub(super) fn new(clean: bool) -> Home {
         let home = Home { dir: tempfile::tempdir().expect("a directory"), disk: Disk::real() };
         let data = DataDir::open(&home.disk, home.dir.path()).expect("a data directory");
-        let genesis = Genesis::Founder(NodeId(5));
+        let genesis = Genesis::founder(ReplicaId(5));
         GroupLog::create(&home.disk, &data.groups_dir(), GroupId(3), &options(), genesis).expect("made");
-        let node_name = NodeName::new("n1").expect("a name");
-        let node =
-            NodeFile { node_id: NodeId(5), node_name, cluster_name: None, cluster_id: None, groups: vec![GroupId(3)] };
+        let node = NodeFile::new(NodeId(5), NodeName::new("n1").expect("a name")).with_group(GroupId(3));
         data.store(&node).expect("stored");
         let mut log = home.log();
         while home.segments().len() < SEGMENTS {
@@ -445,21 +443,14 @@ fn reports_the_position_of_unreadable_bytes() {
         let sim = Sim::default();
         let disk = sim.disk();
         let data = DataDir::open(&disk, Path::new("/mnt/data")).expect("made");
-        GroupLog::create(&disk, groups, GroupId(3), &options(), Genesis::Founder(NodeId(5))).expect("made");
+        GroupLog::create(&disk, groups, GroupId(3), &options(), Genesis::founder(ReplicaId(5))).expect("made");
         let (mut log, _) = GroupLog::open(&disk, groups, GroupId(3), &options()).expect("opened");
         while log.active.position().file < 4 {
             log.append(&[batch(&log, 1, &[&[7; 1500], &[8; 1500]])]).expect("appended");
         }
         log.close().expect("closed");
-        let node_name = NodeName::new("n1").expect("a name");
-        data.store(&NodeFile {
-            node_id: NodeId(5),
-            node_name,
-            cluster_name: None,
-            cluster_id: None,
-            groups: vec![GroupId(3)],
-        })
-        .expect("stored");
+        let node = NodeFile::new(NodeId(5), NodeName::new("n1").expect("a name")).with_group(GroupId(3));
+        data.store(&node).expect("stored");
         drop((data, log));
         sim.kill();
         sim

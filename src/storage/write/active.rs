@@ -13,7 +13,7 @@ use crate::storage::read::segment::Segment;
 use crate::storage::write::frames::FrameBatch;
 
 /// Space is reserved in steps that double from this size to [`STEP_BYTES_MAX`].
-const STEP_BYTES_MIN: u64 = if cfg!(test) { 4 << 10 } else { 64 << 10 };
+const STEP_BYTES_MIN: u64 = 4 << 10;
 const STEP_BYTES_MAX: u64 = 8 << 20;
 /// A step is at most this fraction of the free space: one in `FREE_PART`.
 const FREE_PART: u64 = 64;

@@ -24,15 +24,15 @@ pub(crate) struct GroupStart {
 }
 
 impl GroupStart {
-    pub(crate) fn of(genesis: Genesis) -> GroupStart {
+    pub(crate) fn of(genesis: &Genesis) -> GroupStart {
         match genesis {
             Genesis::Blank => {
                 GroupStart { base: Base::default(), hard_state: HardState::default(), conf_state: ConfState::default() }
             }
-            Genesis::Founder(founder) => GroupStart {
-                base: Base { index: LogIndex(1), term: Term(1), ..Base::default() },
+            Genesis::Voters(voters) => GroupStart {
+                base: Base { index: Base::FIRST, term: Term(1), ..Base::default() },
                 hard_state: HardState { term: Term(1), vote: None, commit: LogIndex(1) },
-                conf_state: ConfState { voters: vec![founder], learners: Vec::new() },
+                conf_state: ConfState { voters: voters.clone(), learners: Vec::new() },
             },
         }
     }
@@ -60,9 +60,6 @@ pub(crate) fn make_group(
         begun_us: 0,
     };
     let active = Active::create(disk, &unfinished, &header, index::capacity(options.segment_bytes))?;
-    if !broken(Fault::GroupNotSynced) {
-        active.file.sync()?;
-    }
     let manifest = Manifest {
         group,
         base: start.base,
@@ -79,7 +76,13 @@ pub(crate) fn make_group(
         checkpoints: Vec::new(),
         differing: None,
     };
-    disk.replace(&unfinished.join(MANIFEST), &manifest.encode())?;
+    // The directory has another name until it is complete, so the manifest need not replace anything.
+    let manifest_file = disk.create(&unfinished.join(MANIFEST))?;
+    manifest_file.write_at(0, &manifest.encode())?;
+    match broken(Fault::GroupNotSynced) {
+        true => disk.sync_new(&unfinished, &[&manifest_file])?,
+        false => disk.sync_new(&unfinished, &[&active.file, &manifest_file])?,
+    }
     disk.rename(&unfinished, &dir)?;
     if broken(Fault::GroupNameNotSynced) {
         return Ok(());
@@ -89,8 +92,7 @@ pub(crate) fn make_group(
 
 /// True if a group with this manifest and this end of its log contains only what [`make_group`] wrote.
 pub(crate) fn is_start(manifest: &Manifest, last: LogIndex, hard_state: HardState) -> bool {
-    let founder = manifest.conf_state.voters.first().copied().unwrap_or_default();
-    [Genesis::Blank, Genesis::Founder(founder)].into_iter().any(|genesis| {
+    [Genesis::Blank, Genesis::Voters(manifest.conf_state.voters.clone())].iter().any(|genesis| {
         let start = GroupStart::of(genesis);
         manifest.base == start.base && last == start.base.index && hard_state == start.hard_state
     })

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::descriptors::LogDescriptor;
 use crate::storage::error::StorageError;
 use crate::storage::faults::{Fault, broken};
 use crate::storage::format::checkpoints::{Checkpoints, RecentEnds};
@@ -91,6 +92,7 @@ pub struct GroupLog {
     pub(crate) unlinks: Vec<u64>,
     pub(crate) frames: FrameBatch,
     pub(crate) failed: bool,
+    pub(crate) _descriptor: LogDescriptor,
 }
 
 impl GroupLog {

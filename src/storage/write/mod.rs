@@ -2,11 +2,12 @@
 //!
 //! - [`log`]: the log, with its [`options`]; [`active`]: its newest segment; [`frames`]: the frames of one write.
 //! - [`sync`]: the steps of a sync job, their order, and when a new durable position is written to the manifest.
-//! - [`create`]: a new group's files.
+//! - [`create`]: a new group's files. [`removal`]: how a dropped replica's files are deleted.
 
 pub mod active;
 pub mod create;
 pub mod frames;
 pub mod log;
 pub mod options;
+pub mod removal;
 pub mod sync;

@@ -23,6 +23,7 @@ use crate::storage::format::manifest::{MANIFEST, Manifest};
 use crate::storage::format::segment_header::segment_path;
 use crate::storage::io::disk::{Disk, DiskFile};
 use crate::storage::read::index_file::index_path;
+use crate::storage::write::frames::FrameBatch;
 use crate::storage::write::log::GroupLog;
 use crate::types::{LogIndex, Offset};
 
@@ -213,6 +214,12 @@ impl GroupLog {
             _ if self.vote_end > self.noted.durable && self.vote_end <= self.durable => Urgency::Vote,
             _ => Urgency::Quiet,
         }
+    }
+
+    /// Frees memory that only a busy log needs. Called when nothing was written for a second.
+    pub fn rest(&mut self) {
+        self.frames = FrameBatch::default();
+        self.recent.rest(self.applied);
     }
 
     /// True if everything is synced.

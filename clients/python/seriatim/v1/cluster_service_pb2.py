@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from seriatim.v1 import log_service_pb2 as seriatim_dot_v1_dot_log__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!seriatim/v1/cluster_service.proto\x12\x0bseriatim.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dseriatim/v1/log_service.proto\"\x13\n\x11GetClusterRequest\";\n\x12GetClusterResponse\x12%\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x14.seriatim.v1.Cluster\"B\n\x07\x43luster\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x15\n\rfeature_level\x18\x03 \x01(\r\")\n\x18RaiseFeatureLevelRequest\x12\r\n\x05level\x18\x01 \x01(\r\"Z\n\x19RaiseFeatureLevelResponse\x12%\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x14.seriatim.v1.Cluster\x12\x16\n\x0eprevious_level\x18\x02 \x01(\r\"\x0f\n\rWhoAmIRequest\"Q\n\x0eWhoAmIResponse\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12,\n\x0bpermissions\x18\x02 \x03(\x0b\x32\x17.seriatim.v1.Permission\")\n\nPermission\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\"\x10\n\x0eGetNodeRequest\"\xdd\x02\n\x0fGetNodeResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x14\n\x0c\x63luster_name\x18\x03 \x01(\t\x12\x12\n\ncluster_id\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x15\n\rfeature_level\x18\x06 \x01(\r\x12\x19\n\x11min_feature_level\x18\x07 \x01(\r\x12\x19\n\x11max_feature_level\x18\x08 \x01(\r\x12\x13\n\x0bwaiting_for\x18\t \x01(\t\x12\x17\n\x0f\x61nother_cluster\x18\n \x01(\t\x12%\n\x04\x64isk\x18\x0b \x01(\x0b\x32\x17.seriatim.v1.DiskStatus\x12(\n\x06groups\x18\x0c \x03(\x0b\x32\x18.seriatim.v1.GroupStatus\x12$\n\x07metrics\x18\r \x03(\x0b\x32\x13.seriatim.v1.Metric\"\xd0\x01\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x06labels\x18\x02 \x03(\x0b\x32\x1f.seriatim.v1.Metric.LabelsEntry\x12\x11\n\x07\x63ounter\x18\x03 \x01(\x04H\x00\x12\x0f\n\x05gauge\x18\x04 \x01(\x12H\x00\x12+\n\thistogram\x18\x05 \x01(\x0b\x32\x16.seriatim.v1.HistogramH\x00\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05value\"M\n\tHistogram\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x0b\n\x03sum\x18\x02 \x01(\x01\x12$\n\x07\x62uckets\x18\x03 \x03(\x0b\x32\x13.seriatim.v1.Bucket\",\n\x06\x42ucket\x12\x13\n\x0bupper_bound\x18\x01 \x01(\x01\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"\xa6\x01\n\nDiskStatus\x12%\n\x05state\x18\x01 \x01(\x0e\x32\x16.seriatim.v1.DiskState\x12\x12\n\nfree_bytes\x18\x02 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04\x12\x12\n\nsoft_bytes\x18\x04 \x01(\x04\x12\x12\n\nhard_bytes\x18\x05 \x01(\x04\x12\x0f\n\x07refused\x18\x06 \x01(\x04\x12\x0f\n\x07reserve\x18\x07 \x01(\x08\"\x86\x04\n\x0bGroupStatus\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x1f\n\x04role\x18\x02 \x01(\x0e\x32\x11.seriatim.v1.Role\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x0e\n\x06leader\x18\x04 \x01(\t\x12\x12\n\nlast_index\x18\x05 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x06 \x01(\x04\x12\x15\n\rapplied_index\x18\x07 \x01(\x04\x12&\n\x08replicas\x18\x08 \x03(\x0b\x32\x14.seriatim.v1.Replica\x12\x14\n\x0c\x66irst_offset\x18\t \x01(\x04\x12\x13\n\x0bnext_offset\x18\n \x01(\x04\x12\x0e\n\x06\x64\x61mage\x18\x0b \x01(\t\x12\x0f\n\x07stalled\x18\x0c \x01(\t\x12&\n\x06\x63onfig\x18\r \x01(\x0b\x32\x16.seriatim.v1.LogConfig\x12\x14\n\x0cstored_bytes\x18\x0e \x01(\x04\x12\x19\n\x11unprotected_bytes\x18\x0f \x01(\x04\x12\x31\n\x0e\x64\x61maged_ranges\x18\x10 \x03(\x0b\x32\x19.seriatim.v1.DamagedRange\x12\x34\n\x10last_append_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x11\x61ppend_time_ahead\x18\x12 \x01(\x0b\x32\x19.google.protobuf.Duration\":\n\x07Replica\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08is_voter\x18\x03 \x01(\x08\"\x8b\x01\n\x0c\x44\x61magedRange\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x04\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x14\n\x0c\x66irst_offset\x18\x04 \x01(\x04\x12\x18\n\x0bnext_offset\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x0c\n\x04what\x18\x06 \x01(\tB\x0e\n\x0c_next_offset*g\n\tDiskState\x12\x1a\n\x16\x44ISK_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44ISK_STATE_ENOUGH\x10\x01\x12\x12\n\x0e\x44ISK_STATE_LOW\x10\x02\x12\x13\n\x0f\x44ISK_STATE_FULL\x10\x03*f\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x11\n\rROLE_FOLLOWER\x10\x01\x12\x12\n\x0eROLE_CANDIDATE\x10\x02\x12\x0f\n\x0bROLE_LEADER\x10\x03\x12\x10\n\x0cROLE_LEARNER\x10\x04\x32\xcc\x02\n\x0e\x43lusterService\x12M\n\nGetCluster\x12\x1e.seriatim.v1.GetClusterRequest\x1a\x1f.seriatim.v1.GetClusterResponse\x12\x62\n\x11RaiseFeatureLevel\x12%.seriatim.v1.RaiseFeatureLevelRequest\x1a&.seriatim.v1.RaiseFeatureLevelResponse\x12\x41\n\x06WhoAmI\x12\x1a.seriatim.v1.WhoAmIRequest\x1a\x1b.seriatim.v1.WhoAmIResponse\x12\x44\n\x07GetNode\x12\x1b.seriatim.v1.GetNodeRequest\x1a\x1c.seriatim.v1.GetNodeResponseB\x95\x01\n\x0eio.seriatim.v1B\x13\x43lusterServiceProtoP\x01ZAgithub.com/seriatim-log/seriatim/clients/go/seriatimv1;seriatimv1\xaa\x02\x0bSeriatim.V1\xca\x02\x0bSeriatim\\V1\xea\x02\x0cSeriatim::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!seriatim/v1/cluster_service.proto\x12\x0bseriatim.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dseriatim/v1/log_service.proto\"\x13\n\x11GetClusterRequest\";\n\x12GetClusterResponse\x12%\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x14.seriatim.v1.Cluster\"\x84\x01\n\x07\x43luster\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x15\n\rfeature_level\x18\x03 \x01(\r\x12.\n\x08settings\x18\x04 \x01(\x0b\x32\x1c.seriatim.v1.ClusterSettings\x12\x10\n\x08revision\x18\x05 \x01(\x04\"\xad\x01\n\x0f\x43lusterSettings\x12,\n\x0clog_defaults\x18\x01 \x01(\x0b\x32\x16.seriatim.v1.LogConfig\x12\x1d\n\x10\x63reate_on_append\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x38\n\x15\x64\x65leted_log_retention\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x13\n\x11_create_on_append\"\xc4\x01\n\x14UpdateClusterRequest\x12.\n\x08settings\x18\x01 \x01(\x0b\x32\x1c.seriatim.v1.ClusterSettings\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1e\n\x11\x65xpected_revision\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x42\x14\n\x12_expected_revision\">\n\x15UpdateClusterResponse\x12%\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x14.seriatim.v1.Cluster\")\n\x18RaiseFeatureLevelRequest\x12\r\n\x05level\x18\x01 \x01(\r\"Z\n\x19RaiseFeatureLevelResponse\x12%\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x14.seriatim.v1.Cluster\x12\x16\n\x0eprevious_level\x18\x02 \x01(\r\"\x0f\n\rWhoAmIRequest\"Q\n\x0eWhoAmIResponse\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12,\n\x0bpermissions\x18\x02 \x03(\x0b\x32\x17.seriatim.v1.Permission\")\n\nPermission\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\"\x10\n\x0eGetNodeRequest\"\xa3\x03\n\x0fGetNodeResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x14\n\x0c\x63luster_name\x18\x03 \x01(\t\x12\x12\n\ncluster_id\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x15\n\rfeature_level\x18\x06 \x01(\r\x12\x19\n\x11min_feature_level\x18\x07 \x01(\r\x12\x19\n\x11max_feature_level\x18\x08 \x01(\r\x12\x13\n\x0bwaiting_for\x18\t \x01(\t\x12\x17\n\x0f\x61nother_cluster\x18\n \x01(\t\x12%\n\x04\x64isk\x18\x0b \x01(\x0b\x32\x17.seriatim.v1.DiskStatus\x12(\n\x06groups\x18\x0c \x03(\x0b\x32\x18.seriatim.v1.GroupStatus\x12$\n\x07metrics\x18\r \x03(\x0b\x32\x13.seriatim.v1.Metric\x12-\n\x0c\x64\x65leted_logs\x18\x0e \x03(\x0b\x32\x17.seriatim.v1.DeletedLog\x12\x15\n\rdeleted_bytes\x18\x0f \x01(\x04\"o\n\nDeletedLog\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x0e\n\x06log_id\x18\x02 \x01(\t\x12\x14\n\x0cstored_bytes\x18\x03 \x01(\x04\x12.\n\npurge_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd0\x01\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x06labels\x18\x02 \x03(\x0b\x32\x1f.seriatim.v1.Metric.LabelsEntry\x12\x11\n\x07\x63ounter\x18\x03 \x01(\x04H\x00\x12\x0f\n\x05gauge\x18\x04 \x01(\x12H\x00\x12+\n\thistogram\x18\x05 \x01(\x0b\x32\x16.seriatim.v1.HistogramH\x00\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05value\"M\n\tHistogram\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x0b\n\x03sum\x18\x02 \x01(\x01\x12$\n\x07\x62uckets\x18\x03 \x03(\x0b\x32\x13.seriatim.v1.Bucket\",\n\x06\x42ucket\x12\x13\n\x0bupper_bound\x18\x01 \x01(\x01\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"\xa6\x01\n\nDiskStatus\x12%\n\x05state\x18\x01 \x01(\x0e\x32\x16.seriatim.v1.DiskState\x12\x12\n\nfree_bytes\x18\x02 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04\x12\x12\n\nsoft_bytes\x18\x04 \x01(\x04\x12\x12\n\nhard_bytes\x18\x05 \x01(\x04\x12\x0f\n\x07refused\x18\x06 \x01(\x04\x12\x0f\n\x07reserve\x18\x07 \x01(\x08\"\x86\x04\n\x0bGroupStatus\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x1f\n\x04role\x18\x02 \x01(\x0e\x32\x11.seriatim.v1.Role\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x0e\n\x06leader\x18\x04 \x01(\t\x12\x12\n\nlast_index\x18\x05 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x06 \x01(\x04\x12\x15\n\rapplied_index\x18\x07 \x01(\x04\x12&\n\x08replicas\x18\x08 \x03(\x0b\x32\x14.seriatim.v1.Replica\x12\x14\n\x0c\x66irst_offset\x18\t \x01(\x04\x12\x13\n\x0bnext_offset\x18\n \x01(\x04\x12\x0e\n\x06\x64\x61mage\x18\x0b \x01(\t\x12\x0f\n\x07stalled\x18\x0c \x01(\t\x12&\n\x06\x63onfig\x18\r \x01(\x0b\x32\x16.seriatim.v1.LogConfig\x12\x14\n\x0cstored_bytes\x18\x0e \x01(\x04\x12\x19\n\x11unprotected_bytes\x18\x0f \x01(\x04\x12\x31\n\x0e\x64\x61maged_ranges\x18\x10 \x03(\x0b\x32\x19.seriatim.v1.DamagedRange\x12\x34\n\x10last_append_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x11\x61ppend_time_ahead\x18\x12 \x01(\x0b\x32\x19.google.protobuf.Duration\":\n\x07Replica\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08is_voter\x18\x03 \x01(\x08\"\x8b\x01\n\x0c\x44\x61magedRange\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x04\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x14\n\x0c\x66irst_offset\x18\x04 \x01(\x04\x12\x18\n\x0bnext_offset\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x0c\n\x04what\x18\x06 \x01(\tB\x0e\n\x0c_next_offset*g\n\tDiskState\x12\x1a\n\x16\x44ISK_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44ISK_STATE_ENOUGH\x10\x01\x12\x12\n\x0e\x44ISK_STATE_LOW\x10\x02\x12\x13\n\x0f\x44ISK_STATE_FULL\x10\x03*f\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x11\n\rROLE_FOLLOWER\x10\x01\x12\x12\n\x0eROLE_CANDIDATE\x10\x02\x12\x0f\n\x0bROLE_LEADER\x10\x03\x12\x10\n\x0cROLE_LEARNER\x10\x04\x32\xa4\x03\n\x0e\x43lusterService\x12M\n\nGetCluster\x12\x1e.seriatim.v1.GetClusterRequest\x1a\x1f.seriatim.v1.GetClusterResponse\x12V\n\rUpdateCluster\x12!.seriatim.v1.UpdateClusterRequest\x1a\".seriatim.v1.UpdateClusterResponse\x12\x62\n\x11RaiseFeatureLevel\x12%.seriatim.v1.RaiseFeatureLevelRequest\x1a&.seriatim.v1.RaiseFeatureLevelResponse\x12\x41\n\x06WhoAmI\x12\x1a.seriatim.v1.WhoAmIRequest\x1a\x1b.seriatim.v1.WhoAmIResponse\x12\x44\n\x07GetNode\x12\x1b.seriatim.v1.GetNodeRequest\x1a\x1c.seriatim.v1.GetNodeResponseB\x95\x01\n\x0eio.seriatim.v1B\x13\x43lusterServiceProtoP\x01ZAgithub.com/seriatim-log/seriatim/clients/go/seriatimv1;seriatimv1\xaa\x02\x0bSeriatim.V1\xca\x02\x0bSeriatim\\V1\xea\x02\x0cSeriatim::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,46 +38,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\016io.seriatim.v1B\023ClusterServiceProtoP\001ZAgithub.com/seriatim-log/seriatim/clients/go/seriatimv1;seriatimv1\252\002\013Seriatim.V1\312\002\013Seriatim\\V1\352\002\014Seriatim::V1'
   _globals['_METRIC_LABELSENTRY']._loaded_options = None
   _globals['_METRIC_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_DISKSTATE']._serialized_start=2172
-  _globals['_DISKSTATE']._serialized_end=2275
-  _globals['_ROLE']._serialized_start=2277
-  _globals['_ROLE']._serialized_end=2379
-  _globals['_GETCLUSTERREQUEST']._serialized_start=146
-  _globals['_GETCLUSTERREQUEST']._serialized_end=165
-  _globals['_GETCLUSTERRESPONSE']._serialized_start=167
-  _globals['_GETCLUSTERRESPONSE']._serialized_end=226
-  _globals['_CLUSTER']._serialized_start=228
-  _globals['_CLUSTER']._serialized_end=294
-  _globals['_RAISEFEATURELEVELREQUEST']._serialized_start=296
-  _globals['_RAISEFEATURELEVELREQUEST']._serialized_end=337
-  _globals['_RAISEFEATURELEVELRESPONSE']._serialized_start=339
-  _globals['_RAISEFEATURELEVELRESPONSE']._serialized_end=429
-  _globals['_WHOAMIREQUEST']._serialized_start=431
-  _globals['_WHOAMIREQUEST']._serialized_end=446
-  _globals['_WHOAMIRESPONSE']._serialized_start=448
-  _globals['_WHOAMIRESPONSE']._serialized_end=529
-  _globals['_PERMISSION']._serialized_start=531
-  _globals['_PERMISSION']._serialized_end=572
-  _globals['_GETNODEREQUEST']._serialized_start=574
-  _globals['_GETNODEREQUEST']._serialized_end=590
-  _globals['_GETNODERESPONSE']._serialized_start=593
-  _globals['_GETNODERESPONSE']._serialized_end=942
-  _globals['_METRIC']._serialized_start=945
-  _globals['_METRIC']._serialized_end=1153
-  _globals['_METRIC_LABELSENTRY']._serialized_start=1099
-  _globals['_METRIC_LABELSENTRY']._serialized_end=1144
-  _globals['_HISTOGRAM']._serialized_start=1155
-  _globals['_HISTOGRAM']._serialized_end=1232
-  _globals['_BUCKET']._serialized_start=1234
-  _globals['_BUCKET']._serialized_end=1278
-  _globals['_DISKSTATUS']._serialized_start=1281
-  _globals['_DISKSTATUS']._serialized_end=1447
-  _globals['_GROUPSTATUS']._serialized_start=1450
-  _globals['_GROUPSTATUS']._serialized_end=1968
-  _globals['_REPLICA']._serialized_start=1970
-  _globals['_REPLICA']._serialized_end=2028
-  _globals['_DAMAGEDRANGE']._serialized_start=2031
-  _globals['_DAMAGEDRANGE']._serialized_end=2170
-  _globals['_CLUSTERSERVICE']._serialized_start=2382
-  _globals['_CLUSTERSERVICE']._serialized_end=2714
+  _globals['_DISKSTATE']._serialized_start=2895
+  _globals['_DISKSTATE']._serialized_end=2998
+  _globals['_ROLE']._serialized_start=3000
+  _globals['_ROLE']._serialized_end=3102
+  _globals['_GETCLUSTERREQUEST']._serialized_start=180
+  _globals['_GETCLUSTERREQUEST']._serialized_end=199
+  _globals['_GETCLUSTERRESPONSE']._serialized_start=201
+  _globals['_GETCLUSTERRESPONSE']._serialized_end=260
+  _globals['_CLUSTER']._serialized_start=263
+  _globals['_CLUSTER']._serialized_end=395
+  _globals['_CLUSTERSETTINGS']._serialized_start=398
+  _globals['_CLUSTERSETTINGS']._serialized_end=571
+  _globals['_UPDATECLUSTERREQUEST']._serialized_start=574
+  _globals['_UPDATECLUSTERREQUEST']._serialized_end=770
+  _globals['_UPDATECLUSTERRESPONSE']._serialized_start=772
+  _globals['_UPDATECLUSTERRESPONSE']._serialized_end=834
+  _globals['_RAISEFEATURELEVELREQUEST']._serialized_start=836
+  _globals['_RAISEFEATURELEVELREQUEST']._serialized_end=877
+  _globals['_RAISEFEATURELEVELRESPONSE']._serialized_start=879
+  _globals['_RAISEFEATURELEVELRESPONSE']._serialized_end=969
+  _globals['_WHOAMIREQUEST']._serialized_start=971
+  _globals['_WHOAMIREQUEST']._serialized_end=986
+  _globals['_WHOAMIRESPONSE']._serialized_start=988
+  _globals['_WHOAMIRESPONSE']._serialized_end=1069
+  _globals['_PERMISSION']._serialized_start=1071
+  _globals['_PERMISSION']._serialized_end=1112
+  _globals['_GETNODEREQUEST']._serialized_start=1114
+  _globals['_GETNODEREQUEST']._serialized_end=1130
+  _globals['_GETNODERESPONSE']._serialized_start=1133
+  _globals['_GETNODERESPONSE']._serialized_end=1552
+  _globals['_DELETEDLOG']._serialized_start=1554
+  _globals['_DELETEDLOG']._serialized_end=1665
+  _globals['_METRIC']._serialized_start=1668
+  _globals['_METRIC']._serialized_end=1876
+  _globals['_METRIC_LABELSENTRY']._serialized_start=1822
+  _globals['_METRIC_LABELSENTRY']._serialized_end=1867
+  _globals['_HISTOGRAM']._serialized_start=1878
+  _globals['_HISTOGRAM']._serialized_end=1955
+  _globals['_BUCKET']._serialized_start=1957
+  _globals['_BUCKET']._serialized_end=2001
+  _globals['_DISKSTATUS']._serialized_start=2004
+  _globals['_DISKSTATUS']._serialized_end=2170
+  _globals['_GROUPSTATUS']._serialized_start=2173
+  _globals['_GROUPSTATUS']._serialized_end=2691
+  _globals['_REPLICA']._serialized_start=2693
+  _globals['_REPLICA']._serialized_end=2751
+  _globals['_DAMAGEDRANGE']._serialized_start=2754
+  _globals['_DAMAGEDRANGE']._serialized_end=2893
+  _globals['_CLUSTERSERVICE']._serialized_start=3105
+  _globals['_CLUSTERSERVICE']._serialized_end=3525
 # @@protoc_insertion_point(module_scope)

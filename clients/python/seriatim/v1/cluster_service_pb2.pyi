@@ -1,6 +1,7 @@
 import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from seriatim.v1 import log_service_pb2 as _log_service_pb2
 from google.protobuf.internal import containers as _containers
@@ -47,14 +48,46 @@ class GetClusterResponse(_message.Message):
     def __init__(self, cluster: _Optional[_Union[Cluster, _Mapping]] = ...) -> None: ...
 
 class Cluster(_message.Message):
-    __slots__ = ("name", "cluster_id", "feature_level")
+    __slots__ = ("name", "cluster_id", "feature_level", "settings", "revision")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     FEATURE_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
     name: str
     cluster_id: str
     feature_level: int
-    def __init__(self, name: _Optional[str] = ..., cluster_id: _Optional[str] = ..., feature_level: _Optional[int] = ...) -> None: ...
+    settings: ClusterSettings
+    revision: int
+    def __init__(self, name: _Optional[str] = ..., cluster_id: _Optional[str] = ..., feature_level: _Optional[int] = ..., settings: _Optional[_Union[ClusterSettings, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class ClusterSettings(_message.Message):
+    __slots__ = ("log_defaults", "create_on_append", "deleted_log_retention")
+    LOG_DEFAULTS_FIELD_NUMBER: _ClassVar[int]
+    CREATE_ON_APPEND_FIELD_NUMBER: _ClassVar[int]
+    DELETED_LOG_RETENTION_FIELD_NUMBER: _ClassVar[int]
+    log_defaults: _log_service_pb2.LogConfig
+    create_on_append: bool
+    deleted_log_retention: _duration_pb2.Duration
+    def __init__(self, log_defaults: _Optional[_Union[_log_service_pb2.LogConfig, _Mapping]] = ..., create_on_append: bool = ..., deleted_log_retention: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class UpdateClusterRequest(_message.Message):
+    __slots__ = ("settings", "update_mask", "expected_revision", "validate_only")
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_MASK_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    settings: ClusterSettings
+    update_mask: _field_mask_pb2.FieldMask
+    expected_revision: int
+    validate_only: bool
+    def __init__(self, settings: _Optional[_Union[ClusterSettings, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., expected_revision: _Optional[int] = ..., validate_only: bool = ...) -> None: ...
+
+class UpdateClusterResponse(_message.Message):
+    __slots__ = ("cluster",)
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    cluster: Cluster
+    def __init__(self, cluster: _Optional[_Union[Cluster, _Mapping]] = ...) -> None: ...
 
 class RaiseFeatureLevelRequest(_message.Message):
     __slots__ = ("level",)
@@ -95,7 +128,7 @@ class GetNodeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetNodeResponse(_message.Message):
-    __slots__ = ("name", "node_id", "cluster_name", "cluster_id", "version", "feature_level", "min_feature_level", "max_feature_level", "waiting_for", "another_cluster", "disk", "groups", "metrics")
+    __slots__ = ("name", "node_id", "cluster_name", "cluster_id", "version", "feature_level", "min_feature_level", "max_feature_level", "waiting_for", "another_cluster", "disk", "groups", "metrics", "deleted_logs", "deleted_bytes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -109,6 +142,8 @@ class GetNodeResponse(_message.Message):
     DISK_FIELD_NUMBER: _ClassVar[int]
     GROUPS_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
+    DELETED_LOGS_FIELD_NUMBER: _ClassVar[int]
+    DELETED_BYTES_FIELD_NUMBER: _ClassVar[int]
     name: str
     node_id: str
     cluster_name: str
@@ -122,7 +157,21 @@ class GetNodeResponse(_message.Message):
     disk: DiskStatus
     groups: _containers.RepeatedCompositeFieldContainer[GroupStatus]
     metrics: _containers.RepeatedCompositeFieldContainer[Metric]
-    def __init__(self, name: _Optional[str] = ..., node_id: _Optional[str] = ..., cluster_name: _Optional[str] = ..., cluster_id: _Optional[str] = ..., version: _Optional[str] = ..., feature_level: _Optional[int] = ..., min_feature_level: _Optional[int] = ..., max_feature_level: _Optional[int] = ..., waiting_for: _Optional[str] = ..., another_cluster: _Optional[str] = ..., disk: _Optional[_Union[DiskStatus, _Mapping]] = ..., groups: _Optional[_Iterable[_Union[GroupStatus, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ...) -> None: ...
+    deleted_logs: _containers.RepeatedCompositeFieldContainer[DeletedLog]
+    deleted_bytes: int
+    def __init__(self, name: _Optional[str] = ..., node_id: _Optional[str] = ..., cluster_name: _Optional[str] = ..., cluster_id: _Optional[str] = ..., version: _Optional[str] = ..., feature_level: _Optional[int] = ..., min_feature_level: _Optional[int] = ..., max_feature_level: _Optional[int] = ..., waiting_for: _Optional[str] = ..., another_cluster: _Optional[str] = ..., disk: _Optional[_Union[DiskStatus, _Mapping]] = ..., groups: _Optional[_Iterable[_Union[GroupStatus, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., deleted_logs: _Optional[_Iterable[_Union[DeletedLog, _Mapping]]] = ..., deleted_bytes: _Optional[int] = ...) -> None: ...
+
+class DeletedLog(_message.Message):
+    __slots__ = ("log", "log_id", "stored_bytes", "purge_time")
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PURGE_TIME_FIELD_NUMBER: _ClassVar[int]
+    log: str
+    log_id: str
+    stored_bytes: int
+    purge_time: _timestamp_pb2.Timestamp
+    def __init__(self, log: _Optional[str] = ..., log_id: _Optional[str] = ..., stored_bytes: _Optional[int] = ..., purge_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Metric(_message.Message):
     __slots__ = ("name", "labels", "counter", "gauge", "histogram")

@@ -42,6 +42,11 @@ class ClusterServiceStub(object):
                 request_serializer=seriatim_dot_v1_dot_cluster__service__pb2.GetClusterRequest.SerializeToString,
                 response_deserializer=seriatim_dot_v1_dot_cluster__service__pb2.GetClusterResponse.FromString,
                 _registered_method=True)
+        self.UpdateCluster = channel.unary_unary(
+                '/seriatim.v1.ClusterService/UpdateCluster',
+                request_serializer=seriatim_dot_v1_dot_cluster__service__pb2.UpdateClusterRequest.SerializeToString,
+                response_deserializer=seriatim_dot_v1_dot_cluster__service__pb2.UpdateClusterResponse.FromString,
+                _registered_method=True)
         self.RaiseFeatureLevel = channel.unary_unary(
                 '/seriatim.v1.ClusterService/RaiseFeatureLevel',
                 request_serializer=seriatim_dot_v1_dot_cluster__service__pb2.RaiseFeatureLevelRequest.SerializeToString,
@@ -66,7 +71,14 @@ class ClusterServiceServicer(object):
     """
 
     def GetCluster(self, request, context):
-        """Returns the cluster. Needs only a certificate.
+        """Returns the cluster and its settings. Needs only a certificate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateCluster(self, request, context):
+        """Changes the settings of the cluster. Needs `admin` on every log (`*` in the access policy).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,6 +116,11 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.GetCluster,
                     request_deserializer=seriatim_dot_v1_dot_cluster__service__pb2.GetClusterRequest.FromString,
                     response_serializer=seriatim_dot_v1_dot_cluster__service__pb2.GetClusterResponse.SerializeToString,
+            ),
+            'UpdateCluster': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCluster,
+                    request_deserializer=seriatim_dot_v1_dot_cluster__service__pb2.UpdateClusterRequest.FromString,
+                    response_serializer=seriatim_dot_v1_dot_cluster__service__pb2.UpdateClusterResponse.SerializeToString,
             ),
             'RaiseFeatureLevel': grpc.unary_unary_rpc_method_handler(
                     servicer.RaiseFeatureLevel,
@@ -151,6 +168,33 @@ class ClusterService(object):
             '/seriatim.v1.ClusterService/GetCluster',
             seriatim_dot_v1_dot_cluster__service__pb2.GetClusterRequest.SerializeToString,
             seriatim_dot_v1_dot_cluster__service__pb2.GetClusterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seriatim.v1.ClusterService/UpdateCluster',
+            seriatim_dot_v1_dot_cluster__service__pb2.UpdateClusterRequest.SerializeToString,
+            seriatim_dot_v1_dot_cluster__service__pb2.UpdateClusterResponse.FromString,
             options,
             channel_credentials,
             insecure,

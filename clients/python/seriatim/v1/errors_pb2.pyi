@@ -39,6 +39,12 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ANSWER_LOST: _ClassVar[Reason]
     INTERNAL_ERROR: _ClassVar[Reason]
     COMMITTED_NOT_APPLIED: _ClassVar[Reason]
+    LOG_EXISTS: _ClassVar[Reason]
+    LOG_DELETED: _ClassVar[Reason]
+    REVISION_MISMATCH: _ClassVar[Reason]
+    TOO_MANY_LOGS: _ClassVar[Reason]
+    FEATURE_LEVEL_TOO_LOW: _ClassVar[Reason]
+    REPLICA_UNREACHABLE: _ClassVar[Reason]
 REASON_UNSPECIFIED: Reason
 NO_IDENTITY: Reason
 NOT_ALLOWED: Reason
@@ -72,3 +78,9 @@ OUTCOME_UNKNOWN: Reason
 ANSWER_LOST: Reason
 INTERNAL_ERROR: Reason
 COMMITTED_NOT_APPLIED: Reason
+LOG_EXISTS: Reason
+LOG_DELETED: Reason
+REVISION_MISMATCH: Reason
+TOO_MANY_LOGS: Reason
+FEATURE_LEVEL_TOO_LOW: Reason
+REPLICA_UNREACHABLE: Reason

@@ -2,6 +2,7 @@ import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -18,14 +19,25 @@ class Start(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     START_LATEST: _ClassVar[Start]
     START_TIME: _ClassVar[Start]
     START_LAST: _ClassVar[Start]
+
+class LogState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LOG_STATE_UNSPECIFIED: _ClassVar[LogState]
+    LOG_STATE_CREATING: _ClassVar[LogState]
+    LOG_STATE_ACTIVE: _ClassVar[LogState]
+    LOG_STATE_DELETED: _ClassVar[LogState]
 START_OFFSET: Start
 START_EARLIEST: Start
 START_LATEST: Start
 START_TIME: Start
 START_LAST: Start
+LOG_STATE_UNSPECIFIED: LogState
+LOG_STATE_CREATING: LogState
+LOG_STATE_ACTIVE: LogState
+LOG_STATE_DELETED: LogState
 
 class Record(_message.Message):
-    __slots__ = ("value", "offset", "term", "type", "append_time_us", "key", "headers")
+    __slots__ = ("value", "offset", "term", "type", "append_time_us", "key", "headers", "client_time_us")
     VALUE_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +45,7 @@ class Record(_message.Message):
     APPEND_TIME_US_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     HEADERS_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_TIME_US_FIELD_NUMBER: _ClassVar[int]
     value: bytes
     offset: int
     term: int
@@ -40,7 +53,8 @@ class Record(_message.Message):
     append_time_us: int
     key: bytes
     headers: _containers.RepeatedCompositeFieldContainer[Header]
-    def __init__(self, value: _Optional[bytes] = ..., offset: _Optional[int] = ..., term: _Optional[int] = ..., type: _Optional[int] = ..., append_time_us: _Optional[int] = ..., key: _Optional[bytes] = ..., headers: _Optional[_Iterable[_Union[Header, _Mapping]]] = ...) -> None: ...
+    client_time_us: int
+    def __init__(self, value: _Optional[bytes] = ..., offset: _Optional[int] = ..., term: _Optional[int] = ..., type: _Optional[int] = ..., append_time_us: _Optional[int] = ..., key: _Optional[bytes] = ..., headers: _Optional[_Iterable[_Union[Header, _Mapping]]] = ..., client_time_us: _Optional[int] = ...) -> None: ...
 
 class Header(_message.Message):
     __slots__ = ("name", "value")
@@ -135,42 +149,67 @@ class GetServersResponse(_message.Message):
     def __init__(self, servers: _Optional[_Iterable[_Union[Server, _Mapping]]] = ..., cluster_id: _Optional[str] = ..., term: _Optional[int] = ..., feature_level: _Optional[int] = ..., version: _Optional[str] = ...) -> None: ...
 
 class Server(_message.Message):
-    __slots__ = ("id", "rpc_addr", "is_leader", "node_id", "is_voter")
+    __slots__ = ("id", "rpc_addr", "is_leader", "node_id", "is_voter", "is_replica")
     ID_FIELD_NUMBER: _ClassVar[int]
     RPC_ADDR_FIELD_NUMBER: _ClassVar[int]
     IS_LEADER_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     IS_VOTER_FIELD_NUMBER: _ClassVar[int]
+    IS_REPLICA_FIELD_NUMBER: _ClassVar[int]
     id: str
     rpc_addr: str
     is_leader: bool
     node_id: str
     is_voter: bool
-    def __init__(self, id: _Optional[str] = ..., rpc_addr: _Optional[str] = ..., is_leader: bool = ..., node_id: _Optional[str] = ..., is_voter: bool = ...) -> None: ...
+    is_replica: bool
+    def __init__(self, id: _Optional[str] = ..., rpc_addr: _Optional[str] = ..., is_leader: bool = ..., node_id: _Optional[str] = ..., is_voter: bool = ..., is_replica: bool = ...) -> None: ...
 
 class LogInfo(_message.Message):
-    __slots__ = ("name", "log_id", "config", "position")
+    __slots__ = ("name", "log_id", "config", "position", "state", "revision", "create_time", "delete_time", "purge_time", "own_config")
     NAME_FIELD_NUMBER: _ClassVar[int]
     LOG_ID_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    DELETE_TIME_FIELD_NUMBER: _ClassVar[int]
+    PURGE_TIME_FIELD_NUMBER: _ClassVar[int]
+    OWN_CONFIG_FIELD_NUMBER: _ClassVar[int]
     name: str
     log_id: str
     config: LogConfig
     position: LogPosition
-    def __init__(self, name: _Optional[str] = ..., log_id: _Optional[str] = ..., config: _Optional[_Union[LogConfig, _Mapping]] = ..., position: _Optional[_Union[LogPosition, _Mapping]] = ...) -> None: ...
+    state: LogState
+    revision: int
+    create_time: _timestamp_pb2.Timestamp
+    delete_time: _timestamp_pb2.Timestamp
+    purge_time: _timestamp_pb2.Timestamp
+    own_config: LogConfig
+    def __init__(self, name: _Optional[str] = ..., log_id: _Optional[str] = ..., config: _Optional[_Union[LogConfig, _Mapping]] = ..., position: _Optional[_Union[LogPosition, _Mapping]] = ..., state: _Optional[_Union[LogState, str]] = ..., revision: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delete_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., purge_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., own_config: _Optional[_Union[LogConfig, _Mapping]] = ...) -> None: ...
 
 class LogConfig(_message.Message):
-    __slots__ = ("retention_age", "min_retained_bytes", "max_record_bytes", "max_request_bytes")
+    __slots__ = ("retention_age", "min_retained_bytes", "max_record_bytes", "max_request_bytes", "replicas", "labels")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     RETENTION_AGE_FIELD_NUMBER: _ClassVar[int]
     MIN_RETAINED_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_RECORD_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
     retention_age: _duration_pb2.Duration
     min_retained_bytes: int
     max_record_bytes: int
     max_request_bytes: int
-    def __init__(self, retention_age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., min_retained_bytes: _Optional[int] = ..., max_record_bytes: _Optional[int] = ..., max_request_bytes: _Optional[int] = ...) -> None: ...
+    replicas: int
+    labels: _containers.ScalarMap[str, str]
+    def __init__(self, retention_age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., min_retained_bytes: _Optional[int] = ..., max_record_bytes: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., replicas: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class LogPosition(_message.Message):
     __slots__ = ("first_offset", "next_offset", "first_append_time_us", "last_append_time_us", "stored_bytes")
@@ -185,6 +224,24 @@ class LogPosition(_message.Message):
     last_append_time_us: int
     stored_bytes: int
     def __init__(self, first_offset: _Optional[int] = ..., next_offset: _Optional[int] = ..., first_append_time_us: _Optional[int] = ..., last_append_time_us: _Optional[int] = ..., stored_bytes: _Optional[int] = ...) -> None: ...
+
+class CreateLogRequest(_message.Message):
+    __slots__ = ("log", "config", "log_id", "validate_only")
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    log: str
+    config: LogConfig
+    log_id: str
+    validate_only: bool
+    def __init__(self, log: _Optional[str] = ..., config: _Optional[_Union[LogConfig, _Mapping]] = ..., log_id: _Optional[str] = ..., validate_only: bool = ...) -> None: ...
+
+class CreateLogResponse(_message.Message):
+    __slots__ = ("log",)
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    log: LogInfo
+    def __init__(self, log: _Optional[_Union[LogInfo, _Mapping]] = ...) -> None: ...
 
 class GetLogRequest(_message.Message):
     __slots__ = ("log", "log_id")
@@ -201,14 +258,18 @@ class GetLogResponse(_message.Message):
     def __init__(self, log: _Optional[_Union[LogInfo, _Mapping]] = ...) -> None: ...
 
 class ListLogsRequest(_message.Message):
-    __slots__ = ("page_size", "page_token", "prefix")
+    __slots__ = ("page_size", "page_token", "prefix", "show_deleted", "with_position")
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     PREFIX_FIELD_NUMBER: _ClassVar[int]
+    SHOW_DELETED_FIELD_NUMBER: _ClassVar[int]
+    WITH_POSITION_FIELD_NUMBER: _ClassVar[int]
     page_size: int
     page_token: str
     prefix: str
-    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., prefix: _Optional[str] = ...) -> None: ...
+    show_deleted: bool
+    with_position: bool
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., prefix: _Optional[str] = ..., show_deleted: bool = ..., with_position: bool = ...) -> None: ...
 
 class ListLogsResponse(_message.Message):
     __slots__ = ("logs", "next_page_token")
@@ -219,20 +280,54 @@ class ListLogsResponse(_message.Message):
     def __init__(self, logs: _Optional[_Iterable[_Union[LogInfo, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class UpdateLogRequest(_message.Message):
-    __slots__ = ("log", "config", "update_mask", "log_id", "validate_only")
+    __slots__ = ("log", "config", "update_mask", "log_id", "validate_only", "expected_revision")
     LOG_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     UPDATE_MASK_FIELD_NUMBER: _ClassVar[int]
     LOG_ID_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
     log: str
     config: LogConfig
     update_mask: _field_mask_pb2.FieldMask
     log_id: str
     validate_only: bool
-    def __init__(self, log: _Optional[str] = ..., config: _Optional[_Union[LogConfig, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., log_id: _Optional[str] = ..., validate_only: bool = ...) -> None: ...
+    expected_revision: int
+    def __init__(self, log: _Optional[str] = ..., config: _Optional[_Union[LogConfig, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., log_id: _Optional[str] = ..., validate_only: bool = ..., expected_revision: _Optional[int] = ...) -> None: ...
 
 class UpdateLogResponse(_message.Message):
+    __slots__ = ("log",)
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    log: LogInfo
+    def __init__(self, log: _Optional[_Union[LogInfo, _Mapping]] = ...) -> None: ...
+
+class DeleteLogRequest(_message.Message):
+    __slots__ = ("log", "log_id", "expected_revision", "purge_after")
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    PURGE_AFTER_FIELD_NUMBER: _ClassVar[int]
+    log: str
+    log_id: str
+    expected_revision: int
+    purge_after: _duration_pb2.Duration
+    def __init__(self, log: _Optional[str] = ..., log_id: _Optional[str] = ..., expected_revision: _Optional[int] = ..., purge_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class DeleteLogResponse(_message.Message):
+    __slots__ = ("log",)
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    log: LogInfo
+    def __init__(self, log: _Optional[_Union[LogInfo, _Mapping]] = ...) -> None: ...
+
+class UndeleteLogRequest(_message.Message):
+    __slots__ = ("log", "log_id")
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    log: str
+    log_id: str
+    def __init__(self, log: _Optional[str] = ..., log_id: _Optional[str] = ...) -> None: ...
+
+class UndeleteLogResponse(_message.Message):
     __slots__ = ("log",)
     LOG_FIELD_NUMBER: _ClassVar[int]
     log: LogInfo

@@ -38,6 +38,9 @@ class LogServiceStub(object):
     empty name means the log "default". Ids are opaque strings: compare them, and do nothing else
     with them. Offsets are below 2^63. Names that end in _us are microseconds since 1970-01-01 UTC.
 
+    A log that was deleted and not purged yet can be seen with GetLog and ListLogs, deleted, and
+    undeleted. Every other call for it fails with LOG_DELETED.
+
     Each call needs an action that the access policy allows to the common name of the client's
     certificate, on the log that the call names.
     """
@@ -73,6 +76,11 @@ class LogServiceStub(object):
                 request_serializer=seriatim_dot_v1_dot_log__service__pb2.GetServersRequest.SerializeToString,
                 response_deserializer=seriatim_dot_v1_dot_log__service__pb2.GetServersResponse.FromString,
                 _registered_method=True)
+        self.CreateLog = channel.unary_unary(
+                '/seriatim.v1.LogService/CreateLog',
+                request_serializer=seriatim_dot_v1_dot_log__service__pb2.CreateLogRequest.SerializeToString,
+                response_deserializer=seriatim_dot_v1_dot_log__service__pb2.CreateLogResponse.FromString,
+                _registered_method=True)
         self.GetLog = channel.unary_unary(
                 '/seriatim.v1.LogService/GetLog',
                 request_serializer=seriatim_dot_v1_dot_log__service__pb2.GetLogRequest.SerializeToString,
@@ -87,6 +95,16 @@ class LogServiceStub(object):
                 '/seriatim.v1.LogService/UpdateLog',
                 request_serializer=seriatim_dot_v1_dot_log__service__pb2.UpdateLogRequest.SerializeToString,
                 response_deserializer=seriatim_dot_v1_dot_log__service__pb2.UpdateLogResponse.FromString,
+                _registered_method=True)
+        self.DeleteLog = channel.unary_unary(
+                '/seriatim.v1.LogService/DeleteLog',
+                request_serializer=seriatim_dot_v1_dot_log__service__pb2.DeleteLogRequest.SerializeToString,
+                response_deserializer=seriatim_dot_v1_dot_log__service__pb2.DeleteLogResponse.FromString,
+                _registered_method=True)
+        self.UndeleteLog = channel.unary_unary(
+                '/seriatim.v1.LogService/UndeleteLog',
+                request_serializer=seriatim_dot_v1_dot_log__service__pb2.UndeleteLogRequest.SerializeToString,
+                response_deserializer=seriatim_dot_v1_dot_log__service__pb2.UndeleteLogResponse.FromString,
                 _registered_method=True)
         self.TrimLog = channel.unary_unary(
                 '/seriatim.v1.LogService/TrimLog',
@@ -107,6 +125,9 @@ class LogServiceServicer(object):
     Log names have 1 to 255 characters from a-z A-Z 0-9 . _ - and start with a letter or a digit. An
     empty name means the log "default". Ids are opaque strings: compare them, and do nothing else
     with them. Offsets are below 2^63. Names that end in _us are microseconds since 1970-01-01 UTC.
+
+    A log that was deleted and not purged yet can be seen with GetLog and ListLogs, deleted, and
+    undeleted. Every other call for it fails with LOG_DELETED.
 
     Each call needs an action that the access policy allows to the common name of the client's
     certificate, on the log that the call names.
@@ -154,8 +175,20 @@ class LogServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetServers(self, request, context):
-        """Returns the members of the cluster, and who leads a log. Needs `produce`, `consume` or
-        `admin` on the log, if the request names one, and otherwise only a certificate.
+        """Returns the members of the cluster, and which of them have replicas of a log and lead it. Needs
+        `produce`, `consume` or `admin` on the log, if the request names one, and otherwise only a
+        certificate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateLog(self, request, context):
+        """Creates a log. Needs `admin` on its name.
+
+        The response is sent once the log takes appends, or after a few seconds; its state is CREATING
+        then. A retry finds the log that it created, if both requests contain the same log_id; without
+        one, it fails with LOG_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,6 +212,24 @@ class LogServiceServicer(object):
 
     def UpdateLog(self, request, context):
         """Changes the settings of a log. Needs `admin`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteLog(self, request, context):
+        """Deletes a log. Needs `admin`.
+
+        Its records are unreadable at once, and open streams end with LOG_DELETED. Its name stays taken
+        and its files stay on the disks until its purge_time. Until then it can be undeleted. Then the
+        records are gone for good, and a log that is created under the same name is another one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteLog(self, request, context):
+        """Reverts DeleteLog, until the purge_time of the log. Needs `admin`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -219,6 +270,11 @@ def add_LogServiceServicer_to_server(servicer, server):
                     request_deserializer=seriatim_dot_v1_dot_log__service__pb2.GetServersRequest.FromString,
                     response_serializer=seriatim_dot_v1_dot_log__service__pb2.GetServersResponse.SerializeToString,
             ),
+            'CreateLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateLog,
+                    request_deserializer=seriatim_dot_v1_dot_log__service__pb2.CreateLogRequest.FromString,
+                    response_serializer=seriatim_dot_v1_dot_log__service__pb2.CreateLogResponse.SerializeToString,
+            ),
             'GetLog': grpc.unary_unary_rpc_method_handler(
                     servicer.GetLog,
                     request_deserializer=seriatim_dot_v1_dot_log__service__pb2.GetLogRequest.FromString,
@@ -233,6 +289,16 @@ def add_LogServiceServicer_to_server(servicer, server):
                     servicer.UpdateLog,
                     request_deserializer=seriatim_dot_v1_dot_log__service__pb2.UpdateLogRequest.FromString,
                     response_serializer=seriatim_dot_v1_dot_log__service__pb2.UpdateLogResponse.SerializeToString,
+            ),
+            'DeleteLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteLog,
+                    request_deserializer=seriatim_dot_v1_dot_log__service__pb2.DeleteLogRequest.FromString,
+                    response_serializer=seriatim_dot_v1_dot_log__service__pb2.DeleteLogResponse.SerializeToString,
+            ),
+            'UndeleteLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteLog,
+                    request_deserializer=seriatim_dot_v1_dot_log__service__pb2.UndeleteLogRequest.FromString,
+                    response_serializer=seriatim_dot_v1_dot_log__service__pb2.UndeleteLogResponse.SerializeToString,
             ),
             'TrimLog': grpc.unary_unary_rpc_method_handler(
                     servicer.TrimLog,
@@ -259,6 +325,9 @@ class LogService(object):
     Log names have 1 to 255 characters from a-z A-Z 0-9 . _ - and start with a letter or a digit. An
     empty name means the log "default". Ids are opaque strings: compare them, and do nothing else
     with them. Offsets are below 2^63. Names that end in _us are microseconds since 1970-01-01 UTC.
+
+    A log that was deleted and not purged yet can be seen with GetLog and ListLogs, deleted, and
+    undeleted. Every other call for it fails with LOG_DELETED.
 
     Each call needs an action that the access policy allows to the common name of the client's
     certificate, on the log that the call names.
@@ -400,6 +469,33 @@ class LogService(object):
             _registered_method=True)
 
     @staticmethod
+    def CreateLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seriatim.v1.LogService/CreateLog',
+            seriatim_dot_v1_dot_log__service__pb2.CreateLogRequest.SerializeToString,
+            seriatim_dot_v1_dot_log__service__pb2.CreateLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetLog(request,
             target,
             options=(),
@@ -470,6 +566,60 @@ class LogService(object):
             '/seriatim.v1.LogService/UpdateLog',
             seriatim_dot_v1_dot_log__service__pb2.UpdateLogRequest.SerializeToString,
             seriatim_dot_v1_dot_log__service__pb2.UpdateLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seriatim.v1.LogService/DeleteLog',
+            seriatim_dot_v1_dot_log__service__pb2.DeleteLogRequest.SerializeToString,
+            seriatim_dot_v1_dot_log__service__pb2.DeleteLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seriatim.v1.LogService/UndeleteLog',
+            seriatim_dot_v1_dot_log__service__pb2.UndeleteLogRequest.SerializeToString,
+            seriatim_dot_v1_dot_log__service__pb2.UndeleteLogResponse.FromString,
             options,
             channel_credentials,
             insecure,

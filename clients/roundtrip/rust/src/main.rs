@@ -62,10 +62,11 @@ fn again(type_name: &str, bytes: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
 fn check_record(extreme: &Record, without_key: &Record) {
     assert_eq!((extreme.offset, extreme.term), (i64::MAX as u64, (1 << 53) + 1));
     assert_eq!((extreme.append_time_us, extreme.r#type), (u64::MAX, u32::MAX));
-    assert_eq!(extreme.key.as_deref(), Some(&[][..]));
+    assert_eq!((extreme.key.as_deref(), extreme.client_time_us), (Some(&[][..]), Some(u64::MAX - 1)));
     let names: Vec<&str> = extreme.headers.iter().map(|header| header.name.as_str()).collect();
     assert_eq!(names, [UNICODE, UNICODE, ""]);
-    assert_eq!((&without_key.key, without_key.value.as_slice()), (&None, &b"v"[..]));
+    assert_eq!((&without_key.key, without_key.client_time_us), (&None, None));
+    assert_eq!(without_key.value.as_slice(), b"v");
 }
 
 fn check_node(node: &GetNodeResponse) {

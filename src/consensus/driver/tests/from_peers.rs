@@ -4,8 +4,13 @@ use super::*;
 use crate::consensus::command_proposal;
 use crate::storage::payload::{RecordFields, encode_record};
 
+/// The founder's replica of the first log. The id 1 is that of the node.
+const MINE: ReplicaId = ReplicaId(2);
+/// A replica on the other node. The founder's catalog does not list it yet.
+const THEIRS: ReplicaId = ReplicaId(1000);
+
 fn heartbeat(from: u64, term: u64) -> RaftMessage {
-    let mut message = raft::eraftpb::Message { from, to: ME.0, term, ..Default::default() };
+    let mut message = raft::eraftpb::Message { from, to: MINE.0, term, ..Default::default() };
     message.set_msg_type(raft::eraftpb::MessageType::MsgHeartbeat);
     crate::consensus::wire::message_to_pb(GroupId(1), message)
 }
@@ -22,20 +27,20 @@ fn a_stranger_is_not_followed_and_replaces_nothing() {
     let stranger = NodeId(4242);
     founder.driver.step(stranger, heartbeat(stranger.0, before.term.0 + 1));
     let mut snapshot = crate::consensus::tests::compared::snapshot(stranger.0, before.term.0 + 1, 1_000_000, 1);
-    snapshot.to = ME.0;
+    snapshot.to = MINE.0;
     founder.driver.step(stranger, crate::consensus::wire::message_to_pb(GroupId(1), snapshot));
     founder.driver.perform().expect("performed");
     assert_eq!(status(&founder), before);
     // A member is not followed either, if its term is further ahead than elections can have raised it.
     founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
     let before = status(&founder);
-    founder.driver.step(OTHER, heartbeat(OTHER.0, 1 << 40));
+    founder.driver.step(OTHER, heartbeat(THEIRS.0, 1 << 40));
     founder.driver.perform().expect("performed");
     assert_eq!(status(&founder).term, before.term);
     // A term that is one election ahead is accepted.
-    founder.driver.step(OTHER, heartbeat(OTHER.0, before.term.0 + 1));
+    founder.driver.step(OTHER, heartbeat(THEIRS.0, before.term.0 + 1));
     founder.driver.perform().expect("performed");
-    assert_eq!(status(&founder).leader, Some(OTHER));
+    assert_eq!(status(&founder).leader, Some(THEIRS));
 }
 
 /// Each message of a member could raise the term by 2^32. So 2^29 messages, sent within an hour, reached the largest
@@ -52,17 +57,17 @@ fn terms_do_not_jump_again_and_again() {
     let (before, begun) = (term(&founder), Instant::now());
     for _ in 0..100_000 {
         let next = term(&founder) + JUMP;
-        founder.driver.step(OTHER, heartbeat(OTHER.0, next));
+        founder.driver.step(OTHER, heartbeat(THEIRS.0, next));
     }
     println!("from term {before} to {} in {:?}", term(&founder), begun.elapsed());
     assert_eq!(term(&founder), before + JUMP, "a node that lags may need one jump");
     let next = term(&founder) + 1;
-    founder.driver.step(OTHER, heartbeat(OTHER.0, next));
+    founder.driver.step(OTHER, heartbeat(THEIRS.0, next));
     founder.driver.perform().expect("performed");
     assert_eq!(term(&founder), next, "an election");
     (0..30).for_each(|_| founder.driver.tick().expect("a tick"));
     let later = term(&founder) + JUMP;
-    founder.driver.step(OTHER, heartbeat(OTHER.0, later));
+    founder.driver.step(OTHER, heartbeat(THEIRS.0, later));
     assert_eq!(term(&founder), later, "another jump, a second later");
 }
 
@@ -79,7 +84,7 @@ fn a_claim_of_a_node_that_does_not_lead_is_not_compared() {
     let (term, index) = (group(&founder).term, group(&founder).commit_index);
     let checkpoint = crate::pb::peer::Checkpoint { index: index.0, digest: 4711, ..Default::default() };
     let claim = crate::pb::peer::LogClaim { last_index: index.0, checkpoints: vec![checkpoint], ..Default::default() };
-    let message = RaftMessage { claim: Some(claim).into(), ..heartbeat(OTHER.0, term.0) };
+    let message = RaftMessage { claim: Some(claim).into(), ..heartbeat(THEIRS.0, term.0) };
     founder.driver.step(OTHER, message);
     founder.driver.perform().expect("performed");
     assert_eq!(group(&founder).damage, None);
@@ -98,7 +103,7 @@ fn after_an_append_of(entry: impl FnOnce(u64, u64) -> raft::eraftpb::Entry) -> F
     let (term, index) = (before.term.0 + 1, before.last_index.0);
     let log_term = before.applied_term.0;
     let entry = raft::eraftpb::Entry { index: index + 1, ..entry(log_term, term) };
-    let mut append = raft::eraftpb::Message { from: OTHER.0, to: ME.0, term, index, log_term, ..Default::default() };
+    let mut append = raft::eraftpb::Message { from: THEIRS.0, to: MINE.0, term, index, log_term, ..Default::default() };
     append.set_msg_type(raft::eraftpb::MessageType::MsgAppend);
     append.set_entries(vec![entry].into());
     founder.driver.step(OTHER, crate::consensus::wire::message_to_pb(GroupId(1), append));
@@ -162,9 +167,9 @@ fn accepts_a_snapshot_from_voters_only() {
     founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
     founder.settle();
     let before = [0, 1].map(|group| founder.driver.groups[&GroupId(group)].group.status());
-    for group in [GroupId(1), GroupId::CATALOG] {
-        let mut snapshot = crate::consensus::tests::compared::snapshot(OTHER.0, before[0].term.0 + 9, 1_000_000, 1);
-        snapshot.to = ME.0;
+    for (group, from, to) in [(GroupId(1), THEIRS.0, MINE.0), (GroupId::CATALOG, OTHER.0, ME.0)] {
+        let mut snapshot = crate::consensus::tests::compared::snapshot(from, before[0].term.0 + 9, 1_000_000, 1);
+        snapshot.to = to;
         founder.driver.step(OTHER, crate::consensus::wire::message_to_pb(group, snapshot));
         founder.driver.perform().expect("performed");
     }
@@ -193,7 +198,7 @@ fn refused_messages_of_a_member_write_few_lines() {
     founder.settle();
     founder.command(Command::AddNode(member(OTHER, "n2"))).expect("a new member");
     let term = founder.driver.groups[&GroupId(1)].group.status().term;
-    (0..10_000).for_each(|_| founder.driver.step(OTHER, heartbeat(OTHER.0, term.0 + (1 << 40))));
+    (0..10_000).for_each(|_| founder.driver.step(OTHER, heartbeat(THEIRS.0, term.0 + (1 << 40))));
     assert_eq!(founder.driver.admission.dropped_lines(OTHER), u64::from(crate::line_limit::LINES_MAX));
 }
 
@@ -206,20 +211,20 @@ fn accepts_only_valid_changes_of_a_log_from_peers() {
     founder.settle();
     let mut propose = |proposal: Proposal| founder.propose(proposal).map(|_| ());
     let configure = |change| command_proposal(&Command::ConfigureLog(GroupId(1), change));
-    let longer = crate::catalog::LogChange { retention_ms: Some(9000), ..Default::default() };
-    let short = crate::catalog::LogChange { retention_ms: Some(1), ..Default::default() };
-    let none = crate::catalog::LogChange { record_bytes_max: Some(0), ..Default::default() };
-    let first = crate::catalog::LogMeta::first(ME).expect("random");
+    let longer = crate::catalog::LogSettings { retention_ms: Some(9000), ..Default::default() };
+    let short = crate::catalog::LogSettings { retention_ms: Some(1), ..Default::default() };
+    let none = crate::catalog::LogSettings { record_bytes_max: Some(0), ..Default::default() };
+    let first = crate::catalog::NewLog::of_level_1(ME, Default::default());
     let refused = [
         configure(none),
         configure(short),
-        with_a_header(&Command::ConfigureLog(GroupId(1), longer)),
-        configure(crate::catalog::LogChange::default()),
+        with_a_header(&Command::ConfigureLog(GroupId(1), longer.clone())),
+        configure(crate::catalog::LogSettings::default()),
         command_proposal(&Command::AddNode(member(OTHER, "n2"))),
         command_proposal(&Command::AddNode(member(NodeId(0), "n3"))),
         command_proposal(&Command::RemoveNode(ME)),
-        command_proposal(&Command::CreateLog(crate::catalog::LogMeta { group: GroupId(u64::MAX), ..first })),
-        Proposal { kind: EntryKind::Trim, count: 0, ..configure(longer) },
+        command_proposal(&Command::CreateLog(first)),
+        Proposal { kind: EntryKind::Trim, count: 0, ..configure(longer.clone()) },
     ];
     for proposal in refused {
         assert_eq!(propose(proposal), Err(ProposeError::Dropped));

@@ -8,7 +8,7 @@ use crate::consensus::handle::{GroupStatus, Role};
 use crate::consensus::tests::violations;
 
 impl World {
-    fn status(&self, i: usize) -> Option<GroupStatus> {
+    fn status(&self, i: usize) -> Option<GroupStatus<ReplicaId>> {
         self.nodes[i].process.as_ref().map(|p| p.replica.group.status())
     }
 

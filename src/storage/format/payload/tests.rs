@@ -1,7 +1,7 @@
 use protobuf::Message as _;
 
 use super::*;
-use crate::pb::log as pb;
+use crate::pb::{log as pb, v1};
 
 const HEADERS: &[(&str, &[u8])] = &[("a", b"1"), ("", b""), ("a", &[0xff])];
 
@@ -9,8 +9,14 @@ fn samples() -> Vec<RecordFields<'static>> {
     vec![
         RecordFields::default(),
         RecordFields { value: b"hello", ..RecordFields::default() },
-        RecordFields { value: &[7; 300], kind: u32::MAX, key: Some(b""), headers: HEADERS },
-        RecordFields { value: b"", kind: 1, key: Some(b"k"), headers: &HEADERS[..1] },
+        RecordFields {
+            value: &[7; 300],
+            kind: u32::MAX,
+            key: Some(b""),
+            headers: HEADERS,
+            client_time_us: Some(u64::MAX),
+        },
+        RecordFields { value: b"", kind: 1, key: Some(b"k"), headers: &HEADERS[..1], client_time_us: Some(0) },
     ]
 }
 
@@ -27,7 +33,10 @@ fn stamped(base: u64) -> Vec<u8> {
 #[test]
 fn the_bytes_of_a_record_never_change() {
     let mut bytes = Vec::new();
-    encode_record(&mut bytes, &RecordFields { value: b"v", kind: 2, key: Some(b"k"), headers: &[("h", b"x")] });
+    encode_record(
+        &mut bytes,
+        &RecordFields { value: b"v", kind: 2, key: Some(b"k"), headers: &[("h", b"x")], client_time_us: None },
+    );
     stamp_records(&mut bytes, Offset(300), Term(1), 0x0102).expect("canonical");
     let golden = [
         0x1a, 0x2d, 0x0a, 1, b'v', 0x10, 0xac, 0x82, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0, 0x18, 0x81, 0x80, 0x80,
@@ -35,6 +44,10 @@ fn the_bytes_of_a_record_never_change() {
         0x12, 1, b'x',
     ];
     assert_eq!(bytes, golden);
+    let timed = RecordFields { client_time_us: Some(0x0201), ..RecordFields::default() };
+    let mut bytes = Vec::new();
+    encode_record(&mut bytes, &timed);
+    assert_eq!(bytes[bytes.len() - 9..], [0x41, 1, 2, 0, 0, 0, 0, 0, 0]);
 }
 
 #[test]
@@ -47,9 +60,13 @@ fn any_protobuf_library_reads_it() {
         assert_eq!((record.offset, record.term), (Offset::MAX.0 - 9 + i as u64, Term::MAX.0));
         assert_eq!((record.type_, record.append_time_us), (fields.kind, 99));
         assert_eq!(record.key.as_deref(), fields.key);
+
         let headers: Vec<(&str, &[u8])> = record.headers.iter().map(|h| (h.name.as_str(), &h.value[..])).collect();
         assert_eq!(headers, fields.headers);
     }
+    let response = v1::ConsumeResponse::parse_from_bytes(&payload).expect("the same field");
+    let times: Vec<_> = response.records.iter().map(|record| record.client_time_us).collect();
+    assert_eq!(times, [None, None, Some(u64::MAX), Some(0)]);
     for (record, fields) in records(&payload).zip(samples()) {
         let mut record = record.expect("a record").to_vec();
         assert_eq!(record_value(&record), Ok(fields.value));

@@ -47,6 +47,10 @@ pub trait Backend: Send + Sync {
     fn file_bytes(&self, path: &Path) -> io::Result<Option<u64>> {
         self.open_to_read(path)?.bytes().map(Some)
     }
+    /// True if several syncs at the same time take less time than one after the other.
+    fn syncs_in_parallel(&self) -> bool {
+        false
+    }
     /// Reserves descriptors for the files that the node must open: those of `open`, `create` and `sync_dir`.
     fn keep_descriptors(&self) -> io::Result<()> {
         Ok(())

@@ -103,6 +103,10 @@ impl Backend for Real {
         Ok(Box::new(file))
     }
 
+    fn syncs_in_parallel(&self) -> bool {
+        true
+    }
+
     fn keep_descriptors(&self) -> io::Result<()> {
         descriptors::keep()
     }

@@ -12,7 +12,7 @@ use crate::storage::read::reader::GroupReader;
 use crate::storage::write::log::GroupLog;
 use crate::storage::write::log::tests::{Home, append, sync};
 use crate::storage::write::options::LogOptions;
-use crate::types::{GroupId, NodeId, Offset};
+use crate::types::{GroupId, Offset, ReplicaId};
 
 const GROUP: GroupId = GroupId(3);
 
@@ -41,7 +41,7 @@ fn fill(log: &mut GroupLog, records: u64) {
 /// node could not create another segment, and ended.
 #[test]
 fn a_long_log_takes_few_descriptors() {
-    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let home = Home::new(Genesis::founder(ReplicaId(5)));
     let (mut log, _) = home.open();
     fill(&mut log, 100);
     let segments = home.segments();
@@ -71,7 +71,7 @@ fn a_long_log_takes_few_descriptors() {
 
 #[test]
 fn recently_read_segments_stay_open() {
-    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let home = Home::new(Genesis::founder(ReplicaId(5)));
     let (mut log, _) = home.open();
     fill(&mut log, 40);
     sync(&mut log, &home);
@@ -97,7 +97,7 @@ fn recently_read_segments_stay_open() {
 fn on_sim(sim: &Sim) -> GroupLog {
     let (groups, options) = (Path::new("/groups"), LogOptions { segment_bytes: 4096 });
     let disk = sim.disk();
-    GroupLog::create(&disk, groups, GROUP, &options, Genesis::Founder(NodeId(5))).expect("made");
+    GroupLog::create(&disk, groups, GROUP, &options, Genesis::founder(ReplicaId(5))).expect("made");
     GroupLog::open(&disk, groups, GROUP, &options).expect("opened").0
 }
 

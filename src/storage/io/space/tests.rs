@@ -8,7 +8,7 @@ use crate::storage::io::disk::{Disk, backend::BackendFile};
 use crate::storage::write::log::GroupLog;
 use crate::storage::write::log::tests::batch;
 use crate::storage::write::options::LogOptions;
-use crate::types::{GroupId, NodeId};
+use crate::types::{GroupId, ReplicaId};
 
 /// The machine's file system with less space: `allocate` subtracts from `free`.
 struct Small {
@@ -190,7 +190,7 @@ fn the_reserve_is_released_and_created_again() {
     let groups = home.dir.path().join("groups");
     let group = GroupId(3);
     let options = LogOptions { segment_bytes: MIB };
-    GroupLog::create(&home.disk, &groups, group, &options, Genesis::Founder(NodeId(1))).expect("made");
+    GroupLog::create(&home.disk, &groups, group, &options, Genesis::founder(ReplicaId(1))).expect("made");
     let (mut log, _) = GroupLog::open(&home.disk, &groups, group, &options).expect("opened");
     // Another program took all the space.
     assert_eq!(home.set_free(0), SpaceState::Full);

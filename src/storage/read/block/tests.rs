@@ -7,7 +7,7 @@ use crate::storage::io::disk::sim::Rng;
 use crate::storage::write::log::GroupLog;
 use crate::storage::write::log::tests::{GROUP, Home, append};
 use crate::storage::write::options::LogOptions;
-use crate::types::{LogIndex, NodeId, Term};
+use crate::types::{LogIndex, ReplicaId, Term};
 
 fn random_log(rng: &mut Rng, home: &Home) -> GroupLog {
     let (mut log, _) = home.open();
@@ -47,7 +47,7 @@ fn in_blocks(log: &GroupLog, rng: &mut Rng, from: Offset, until: Offset) -> Vec<
 fn blocks_contain_the_same_as_single_reads() {
     for seed in 0..20 {
         let mut rng = Rng(seed);
-        let home = Home::new(Genesis::Founder(NodeId(5)));
+        let home = Home::new(Genesis::founder(ReplicaId(5)));
         let log = random_log(&mut rng, &home);
         let end = log.bounds().next_offset.0;
         for _ in 0..20 {
@@ -62,7 +62,7 @@ fn blocks_contain_the_same_as_single_reads() {
 #[test]
 fn a_wrong_resume_point_only_costs_time() {
     let mut rng = Rng(7);
-    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let home = Home::new(Genesis::founder(ReplicaId(5)));
     let log = random_log(&mut rng, &home);
     let reader = log.reader();
     let until = log.bounds().next_offset;
@@ -80,7 +80,7 @@ fn a_wrong_resume_point_only_costs_time() {
 /// return until the response was sent: a thousand times what was charged to the stream's budget.
 #[test]
 fn a_block_holds_little_more_memory_than_its_records() {
-    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let home = Home::new(Genesis::founder(ReplicaId(5)));
     let options = LogOptions { segment_bytes: 64 << 20 };
     let (mut log, _) = GroupLog::open(&home.disk, home.dir.path(), GROUP, &options).expect("opened");
     for _ in 0..20 {
@@ -100,7 +100,7 @@ fn a_block_holds_little_more_memory_than_its_records() {
 /// Once the size of entries is known, only the header of the first entry that does not fit is read.
 #[test]
 fn a_stream_reads_only_what_it_returns() {
-    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let home = Home::new(Genesis::founder(ReplicaId(5)));
     let options = LogOptions { segment_bytes: 64 << 20 };
     let (mut log, _) = GroupLog::open(&home.disk, home.dir.path(), GROUP, &options).expect("opened");
     for _ in 0..10 {

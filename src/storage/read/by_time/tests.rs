@@ -9,7 +9,7 @@ use crate::storage::io::disk::sim::Rng;
 use crate::storage::write::log::GroupLog;
 use crate::storage::write::log::tests::{GROUP, Home, append, sync};
 use crate::storage::write::options::LogOptions;
-use crate::types::{LogIndex, NodeId, Term};
+use crate::types::{LogIndex, ReplicaId, Term};
 
 /// The expected contents of a log: the time of each record from `first` on.
 #[derive(Default)]
@@ -56,7 +56,7 @@ impl Model {
 
     fn commit(&self, log: &mut GroupLog) {
         let commit = log.bounds().last_index;
-        let hard_state = HardState { term: Term(self.term), vote: Some(NodeId(9)), commit };
+        let hard_state = HardState { term: Term(self.term), vote: Some(ReplicaId(9)), commit };
         log.append_hard_state(&hard_state).expect("appended");
     }
 
@@ -76,7 +76,7 @@ impl Model {
 /// The log's clock is stored in segment headers, and continues from the stored time after a restart.
 #[test]
 fn segments_show_when_their_predecessors_had_arrived() {
-    let home = Home::new(Genesis::Founder(NodeId(1)));
+    let home = Home::new(Genesis::founder(ReplicaId(1)));
     let (mut log, _) = home.open();
     let (mut model, mut random) = (Model { term: 1, now: 7, ..Model::default() }, Rng(1));
     let age = |used_us, empty_us| SealAge { used_us, empty_us };
@@ -129,9 +129,10 @@ fn snapshot(log: &GroupLog, model: &Model) -> LogSnapshot {
     let log_state = LogState { first_offset: base.offset, last_append_time_us: model.now };
     LogSnapshot {
         base,
-        conf_state: ConfState { voters: vec![NodeId(9)], learners: Vec::new() },
+        conf_state: ConfState { voters: vec![ReplicaId(9)], learners: Vec::new() },
         conf_index: base.index,
         log_state,
+        catalog: None,
         log_state_index: base.index,
     }
 }
@@ -141,7 +142,7 @@ fn snapshot(log: &GroupLog, model: &Model) -> LogSnapshot {
 fn finds_what_a_scan_finds() {
     for seed in 0..5 {
         let random = &mut Rng(seed + 1);
-        let home = Home::new(Genesis::Founder(NodeId(5)));
+        let home = Home::new(Genesis::founder(ReplicaId(5)));
         let (mut log, _) = home.open();
         let mut model = Model { term: 1, now: 10, ..Model::default() };
         for _ in 0..150 {
@@ -176,7 +177,7 @@ fn finds_what_a_scan_finds() {
                 92..94 => {
                     let snapshot = snapshot(&log, &model);
                     let term = Term(model.term);
-                    let hard_state = HardState { term, vote: Some(NodeId(9)), commit: snapshot.base.index };
+                    let hard_state = HardState { term, vote: Some(ReplicaId(9)), commit: snapshot.base.index };
                     log.install_snapshot(&snapshot, &hard_state).expect("installed");
                     (model.first, model.times) = (model.next(), Vec::new());
                 }
@@ -196,7 +197,7 @@ fn finds_what_a_scan_finds() {
 /// loss.
 #[test]
 fn damage_at_the_same_position_of_two_segments_is_two_holes() {
-    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let home = Home::new(Genesis::founder(ReplicaId(5)));
     let (mut log, _) = home.open();
     for values in [&[&b"a"[..]][..], &[b"b"]] {
         append(&mut log, 1, values);
@@ -224,7 +225,7 @@ fn damage_at_the_same_position_of_two_segments_is_two_holes() {
 #[test]
 fn the_index_of_a_truncated_segment_is_not_called_wrong() {
     let random = &mut Rng(5);
-    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let home = Home::new(Genesis::founder(ReplicaId(5)));
     let large = LogOptions { segment_bytes: 1 << 20 };
     let mut log = GroupLog::open(&home.disk, home.dir.path(), GROUP, &large).expect("opened").0;
     let mut model = Model { term: 1, now: 10, ..Model::default() };
@@ -249,7 +250,7 @@ fn the_index_of_a_truncated_segment_is_not_called_wrong() {
 #[test]
 fn a_wrong_index_only_costs_time() {
     let random = &mut Rng(3);
-    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let home = Home::new(Genesis::founder(ReplicaId(5)));
     let (mut log, _) = home.open();
     let mut model = Model { term: 1, now: 10, ..Model::default() };
     for _ in 0..300 {
@@ -281,7 +282,7 @@ fn a_wrong_index_only_costs_time() {
 #[test]
 fn retention_by_size_drops_whole_segments() {
     let random = &mut Rng(4);
-    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let home = Home::new(Genesis::founder(ReplicaId(5)));
     let (mut log, _) = home.open();
     let mut model = Model { term: 1, now: 10, ..Model::default() };
     assert_eq!(log.reader().first_within(0), None, "the newest segment stays");

@@ -7,7 +7,7 @@ use crate::storage::io::disk::sim::Sim;
 use crate::storage::write::log::GroupLog;
 use crate::storage::write::log::tests::{Home, append, sync};
 use crate::storage::write::options::LogOptions;
-use crate::types::{GroupId, LogIndex, NodeId, Offset};
+use crate::types::{GroupId, LogIndex, Offset, ReplicaId};
 
 fn of_entry(kind: EntryKind) -> Header {
     Header { kind: kind.into(), ..Header::of_note(NoteKind::Synced, Position::default()) }
@@ -86,7 +86,7 @@ fn an_unreadable_index_is_rebuilt() {
     let sim = Sim::default();
     let (disk, groups, group) = (sim.disk(), Path::new("/groups"), GroupId(3));
     let options = LogOptions { segment_bytes: 8192 };
-    GroupLog::create(&disk, groups, group, &options, Genesis::Founder(NodeId(5))).expect("made");
+    GroupLog::create(&disk, groups, group, &options, Genesis::founder(ReplicaId(5))).expect("made");
     let (mut log, _) = GroupLog::open(&disk, groups, group, &options).expect("opened");
     for _ in 0..40 {
         append(&mut log, 1, &[&[7; 700]]);
@@ -112,7 +112,7 @@ fn an_unreadable_index_is_rebuilt() {
 /// The index of the active segment is only in memory, so no file can damage it; it takes memory only for its entries.
 #[test]
 fn the_newest_index_is_only_in_memory() {
-    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let home = Home::new(Genesis::founder(ReplicaId(5)));
     let (mut log, _) = home.open();
     std::fs::write(home.path("00000000000000000001.idx"), b"of an older version").expect("written");
     drop(log);

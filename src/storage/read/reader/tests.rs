@@ -9,10 +9,10 @@ use crate::storage::format::state::Genesis;
 use crate::storage::read::error::NewerRecords;
 use crate::storage::write::log::GroupLog;
 use crate::storage::write::log::tests::{Home, append, batch, sync};
-use crate::types::NodeId;
+use crate::types::ReplicaId;
 
 fn filled() -> (Home, GroupLog) {
-    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let home = Home::new(Genesis::founder(ReplicaId(5)));
     let (mut log, _) = home.open();
     for i in 0..100u8 {
         append(&mut log, 1, &[]);
@@ -211,4 +211,25 @@ fn a_read_is_retried_as_often_as_the_log_has_changed() {
         Err(gone())
     });
     assert_eq!((read, tries.get()), (Err(gone()), 6), "the same log says the same");
+}
+
+/// While a replica is given up, reads of it may still be in progress. They found that files were missing, and reported lost
+/// records.
+#[test]
+fn a_read_of_a_replica_that_is_given_up_finds_no_damage() {
+    let (home, mut log) = filled();
+    log.roll().expect("a new segment");
+    log.close().expect("closed");
+    drop(log);
+    // In a new process a sealed segment is opened when it is read.
+    let (log, _) = home.open();
+    let reader = log.reader();
+    std::fs::remove_file(reader.view().parts[0].segment.path()).expect("removed");
+    let read = || reader.records(Offset(0), Offset(300), 10, usize::MAX, Access::Blocking);
+    assert!(matches!(read(), Err(ReadError::Io(_) | ReadError::Damaged(_))));
+    reader.published().damages().begin_pass();
+    reader.published().damages().keep(&[]);
+    reader.give_up();
+    assert_eq!(read().map(|slice| slice.count), Err(ReadError::Gone));
+    assert_eq!(reader.published().damages().list(), []);
 }

@@ -6,14 +6,14 @@ use super::*;
 use crate::storage::format::segment_header::SegmentHeader;
 use crate::storage::format::state::Genesis;
 use crate::storage::write::log::tests::{Home, append, sync};
-use crate::types::{LogIndex, NodeId, Term};
+use crate::types::{LogIndex, ReplicaId, Term};
 
 const FIRST: &str = "00000000000000000001.seg";
 
 /// Three entries of 280 bytes each, synced. With `noted`, the manifest contains the durable position, as after a clean
 /// stop.
 fn filled(noted: bool) -> Home {
-    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let home = Home::new(Genesis::founder(ReplicaId(5)));
     let (mut log, _) = home.open();
     for _ in 0..3 {
         append(&mut log, 1, &[&[1; 160]]);
@@ -174,7 +174,7 @@ fn newer_formats_are_refused_by_name() {
 
 #[test]
 fn a_commit_past_the_end_is_refused() {
-    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let home = Home::new(Genesis::founder(ReplicaId(5)));
     let (mut log, _) = home.open();
     append(&mut log, 1, &[&[1; 160]]);
     log.append_hard_state(&HardState { commit: LogIndex(2), ..HardState::default() }).expect("appended");

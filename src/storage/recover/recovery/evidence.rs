@@ -7,7 +7,7 @@ use std::fs;
 use super::*;
 use crate::storage::format::state::{ConfState, Genesis};
 use crate::storage::write::log::tests::{GROUP, Home, append, sync};
-use crate::types::{LogIndex, NodeId, Term};
+use crate::types::{LogIndex, ReplicaId, Term};
 
 const FIRST: &str = "00000000000000000001.seg";
 
@@ -19,7 +19,7 @@ fn note(log: &mut GroupLog, home: &Home) {
 
 /// A log whose manifest has the durable position, because the log was idle for a second before the process was killed.
 fn quiet(segment_bytes: u64) -> (Home, LogOptions) {
-    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let home = Home::new(Genesis::founder(ReplicaId(5)));
     let options = LogOptions { segment_bytes };
     let (mut log, _) = GroupLog::open(&home.disk, home.dir.path(), GROUP, &options).expect("opened");
     for _ in 0..400 {
@@ -67,10 +67,10 @@ fn the_end_of_an_idle_log_is_not_taken_for_torn() {
 /// twice in one term.
 #[test]
 fn a_vote_is_not_forgotten() {
-    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let home = Home::new(Genesis::founder(ReplicaId(5)));
     let (mut log, _) = home.open();
     append(&mut log, 1, &[&[1; 160]]);
-    let vote = HardState { term: Term(7), vote: Some(NodeId(9)), commit: LogIndex(2) };
+    let vote = HardState { term: Term(7), vote: Some(ReplicaId(9)), commit: LogIndex(2) };
     log.append_hard_state(&vote).expect("appended");
     sync(&mut log, &home);
     note(&mut log, &home);
@@ -108,7 +108,7 @@ fn a_missing_newest_segment_is_refused() {
 /// manifest names segments that a trim has removed since, the start is refused.
 #[test]
 fn an_old_copy_of_the_manifest_changes_nothing() {
-    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let home = Home::new(Genesis::founder(ReplicaId(5)));
     let manifest = || fs::read(home.path("manifest")).expect("a manifest");
     let mut copies = vec![manifest()];
     let (mut log, _) = home.open();
@@ -117,7 +117,8 @@ fn an_old_copy_of_the_manifest_changes_nothing() {
             append(&mut log, term, &[&[1; 160]]);
         }
         let last = log.bounds().last_index;
-        log.append_hard_state(&HardState { term: Term(term), vote: Some(NodeId(9)), commit: last }).expect("appended");
+        log.append_hard_state(&HardState { term: Term(term), vote: Some(ReplicaId(9)), commit: last })
+            .expect("appended");
         sync(&mut log, &home);
         copies.push(manifest());
         if log.begin_note().is_some() {
@@ -125,7 +126,7 @@ fn an_old_copy_of_the_manifest_changes_nothing() {
         }
         copies.push(manifest());
     }
-    let voters = ConfState { voters: vec![NodeId(5), NodeId(6)], learners: Vec::new() };
+    let voters = ConfState { voters: vec![ReplicaId(5), ReplicaId(6)], learners: Vec::new() };
     log.set_conf_state(voters, log.bounds().last_index);
     sync(&mut log, &home);
     drop(log);
@@ -163,7 +164,7 @@ fn an_old_copy_of_the_manifest_changes_nothing() {
 /// and is not overwritten.
 #[test]
 fn a_group_that_an_old_node_file_does_not_list_is_not_created_again() {
-    for listed in [Genesis::Founder(NodeId(5)), Genesis::Blank] {
+    for listed in [Genesis::founder(ReplicaId(5)), Genesis::Blank] {
         let (home, options) = quiet(64 << 20);
         let before = fs::read(home.path(FIRST)).expect("a segment");
         let error =

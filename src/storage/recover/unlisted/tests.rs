@@ -12,7 +12,7 @@ use crate::storage::verify::{Severity, verify};
 use crate::storage::write::log::GroupLog;
 use crate::storage::write::log::tests::append;
 use crate::storage::write::options::LogOptions;
-use crate::types::{ClusterId, NodeId, NodeName};
+use crate::types::{ClusterId, NodeId, NodeName, ReplicaId};
 
 const CATALOG: GroupId = GroupId(0);
 const USED: GroupId = GroupId(3);
@@ -26,7 +26,7 @@ impl Home {
         let home = Home(tempfile::tempdir().expect("a directory"), Disk::real());
         let data = DataDir::open(&home.1, home.0.path()).expect("a data directory");
         for group in [CATALOG, USED, UNUSED] {
-            let genesis = if group == UNUSED { Genesis::Blank } else { Genesis::Founder(NodeId(5)) };
+            let genesis = if group == UNUSED { Genesis::Blank } else { Genesis::founder(ReplicaId(5)) };
             GroupLog::create(&home.1, &data.groups_dir(), group, &LogOptions::default(), genesis).expect("made");
         }
         let mut log = home.open(USED).expect("opened");
@@ -38,7 +38,8 @@ impl Home {
 
     fn store(&self, cluster_id: Option<ClusterId>, groups: &[GroupId]) {
         let node_name = NodeName::new("n1").expect("a name");
-        let node = NodeFile { node_id: NodeId(5), node_name, cluster_name: None, cluster_id, groups: groups.to_vec() };
+        let node = groups.iter().copied().fold(NodeFile::new(NodeId(5), node_name), NodeFile::with_group);
+        let node = NodeFile { cluster_id, ..node };
         fs::write(self.path("node.toml"), node.encode()).expect("stored");
     }
 
@@ -54,7 +55,7 @@ impl Home {
     fn start(&self) -> Result<Option<NodeFile>, StorageError> {
         let data = DataDir::open(&self.1, self.0.path())?;
         let node = data.load()?;
-        check_groups(&data, node.as_ref().map_or(&[], |node| &node.groups))?;
+        check_groups(&data, node.as_ref())?;
         Ok(node)
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::*;
 use crate::storage::format::digest::Digest;
 use crate::storage::format::frame::{Header, Position};
-use crate::storage::format::state::{Genesis, HardState, LogSnapshot, LogState};
+use crate::storage::format::state::{CatalogState, Genesis, HardState, LogSnapshot, LogState};
 use crate::storage::io::disk::sim::{Rng, Sim};
 use crate::storage::io::node::DataDir;
 use crate::storage::verify::{Severity, verify};
@@ -15,7 +15,7 @@ use crate::storage::write::log::GroupLog;
 use crate::storage::write::log::tests::batch;
 use crate::storage::write::options::LogOptions;
 use crate::storage::write::sync::SyncJob;
-use crate::types::{LogIndex, NodeId, NodeName, Term};
+use crate::types::{LogIndex, NodeId, NodeName, ReplicaId, Term};
 
 const GROUP: GroupId = GroupId::CATALOG;
 const DATA: &str = "/mnt/data";
@@ -37,16 +37,13 @@ impl Life {
     fn new(seed: u64) -> Life {
         let sim = Sim::default();
         let data = DataDir::open(&sim.disk(), Path::new(DATA)).expect("made");
-        GroupLog::create(&sim.disk(), &data.groups_dir(), GROUP, &OPTIONS, Genesis::Founder(NodeId(5))).expect("made");
-        let node_name = NodeName::new("a").expect("a name");
-        data.store(&NodeFile {
-            node_id: NodeId(5),
-            node_name,
-            cluster_name: None,
-            cluster_id: None,
-            groups: vec![GROUP],
-        })
-        .expect("stored");
+        GroupLog::create(&sim.disk(), &data.groups_dir(), GROUP, &OPTIONS, Genesis::founder(ReplicaId(5)))
+            .expect("made");
+        let node = NodeFile::new(NodeId(5), NodeName::new("a").expect("a name")).with_group(GROUP);
+        data.store(&node).expect("stored");
+        // The log is trimmed up to a snapshot of the catalog.
+        let snapshot = CatalogState { index: LogIndex(1 << 40), ..CatalogState::default() };
+        data.store_catalog(&snapshot).expect("stored");
         let log = Life::open(&sim);
         Life { sim, rng: Rng(seed), log, term: 1, job: None }
     }
@@ -60,7 +57,7 @@ impl Life {
 
     fn commit(&mut self) {
         let commit = self.log.bounds().last_index;
-        let hard_state = HardState { term: Term(self.term), vote: Some(NodeId(9)), commit };
+        let hard_state = HardState { term: Term(self.term), vote: Some(ReplicaId(9)), commit };
         self.log.append_hard_state(&hard_state).expect("appended");
     }
 

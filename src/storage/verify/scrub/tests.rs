@@ -3,15 +3,17 @@
 use std::fs;
 use std::path::PathBuf;
 
+use bytes::Bytes;
+
 use super::*;
 use crate::storage::error::NewerFrame;
-use crate::storage::format::state::Genesis;
+use crate::storage::format::state::{CatalogState, Genesis};
 use crate::storage::read::error::ReadError;
 use crate::storage::write::log::GroupLog;
 use crate::storage::write::log::tests::batch;
 use crate::storage::write::options::LogOptions;
 use crate::thread::fatal_channel;
-use crate::types::{LogIndex, NodeId, Term};
+use crate::types::{LogIndex, NodeId, ReplicaId, Term};
 
 const GROUP: GroupId = GroupId(3);
 const OPTIONS: ScrubOptions = ScrubOptions { bytes_per_second: u64::MAX, interval: Duration::from_secs(1) };
@@ -26,7 +28,7 @@ impl Home {
     fn new() -> Home {
         let (dir, disk) = (tempfile::tempdir().expect("a directory"), Disk::real());
         let options = LogOptions { segment_bytes: 64 << 10 };
-        GroupLog::create(&disk, dir.path(), GROUP, &options, Genesis::Founder(NodeId(5))).expect("made");
+        GroupLog::create(&disk, dir.path(), GROUP, &options, Genesis::founder(ReplicaId(5))).expect("made");
         let (log, _) = GroupLog::open(&disk, dir.path(), GROUP, &options).expect("opened");
         let mut home = Home { dir, disk, log };
         while home.segments().len() < 3 {
@@ -164,7 +166,7 @@ fn without_a_descriptor_it_waits_and_reports_no_damage() {
     let sim = crate::storage::io::disk::sim::Sim::default();
     let (disk, groups) = (sim.disk(), std::path::Path::new("/groups"));
     let options = LogOptions { segment_bytes: 4096 };
-    GroupLog::create(&disk, groups, GROUP, &options, Genesis::Founder(NodeId(5))).expect("made");
+    GroupLog::create(&disk, groups, GROUP, &options, Genesis::founder(ReplicaId(5))).expect("made");
     let (mut log, _) = GroupLog::open(&disk, groups, GROUP, &options).expect("opened");
     for _ in 0..10 {
         log.append(&[batch(&log, 1, &[&[7; 1500]])]).expect("appended");
@@ -362,11 +364,10 @@ fn the_node_file_is_checked_with_the_catalog() {
     let data = crate::storage::io::node::DataDir::open(&sim.disk(), data_dir).expect("made");
     let options = LogOptions { segment_bytes: 4096 };
     let group = GroupId::CATALOG;
-    GroupLog::create(&sim.disk(), &data.groups_dir(), group, &options, Genesis::Founder(NodeId(5))).expect("made");
+    GroupLog::create(&sim.disk(), &data.groups_dir(), group, &options, Genesis::founder(ReplicaId(5))).expect("made");
     let (log, _) = GroupLog::open(&sim.disk(), &data.groups_dir(), group, &options).expect("opened");
-    let node_name = crate::types::NodeName::new("a").expect("a name");
-    data.store(&NodeFile { node_id: NodeId(5), node_name, cluster_name: None, cluster_id: None, groups: vec![group] })
-        .expect("stored");
+    let node = NodeFile::new(NodeId(5), crate::types::NodeName::new("a").expect("a name")).with_group(group);
+    data.store(&node).expect("stored");
     let handle = ScrubHandle::default();
     handle.add(group, log.reader());
     let (_sender, inbox) = bounded(1);
@@ -384,9 +385,43 @@ fn the_node_file_is_checked_with_the_catalog() {
     let range = &found()[0];
     assert!(range.file == "node.toml" && range.what.contains("checksum"), "{range:?}");
     sim.damage(&node_file, whole);
+    let catalog = CatalogState { index: LogIndex(9), bytes: Bytes::from_static(b"catalog") };
+    data.store_catalog(&catalog).expect("stored");
+    assert_eq!(found(), []);
+    let path = data.catalog_path();
+    let sound = sim.files()[&path].clone().expect("a file");
+    let mut bytes = sound.clone();
+    bytes[30] ^= 1;
+    sim.damage(&path, bytes);
+    let range = &found()[0];
+    assert!(range.file == "catalog" && range.what.contains("checksum"), "{range:?}");
+    sim.damage(&path, sound);
     sim.unreadable(&node_file, 0..10);
     let range = &found()[0];
     assert!(range.what.contains("Input/output error"), "{range:?}");
+}
+
+/// The files of a replica that the node drops are renamed, and deleted, while a pass checks them.
+#[test]
+fn a_replica_that_is_given_up_during_a_pass_is_not_damaged() {
+    let home = Home::new();
+    let (scrubber, _inbox) = home.scrubber();
+    let reader = home.log.reader();
+    let check = || {
+        let mut pace = Pace { begun: Instant::now(), bytes: 0, since_step: 0 };
+        scrubber.group(GROUP, &reader, &mut pace).unwrap_or_else(|Stopped| panic!("stopped"))
+    };
+    GroupLog::retire(&home.disk, home.dir.path(), GROUP, ReplicaId(5)).expect("renamed");
+    assert!(!check().is_empty(), "it is still checked");
+    scrubber.handle.remove(GROUP);
+    assert_eq!(check(), []);
+    // Another replica of the group is not affected.
+    let options = LogOptions { segment_bytes: 64 << 10 };
+    GroupLog::create(&home.disk, home.dir.path(), GROUP, &options, Genesis::founder(ReplicaId(6))).expect("made");
+    let (log, _) = GroupLog::open(&home.disk, home.dir.path(), GROUP, &options).expect("opened");
+    scrubber.handle.add(GROUP, log.reader());
+    assert_eq!(check(), []);
+    assert_eq!(pass(&scrubber), []);
 }
 
 /// Once, a read that found damage reported it only to its client.

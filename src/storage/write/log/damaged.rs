@@ -3,13 +3,13 @@
 use super::tests::{Home, append, sync, values};
 use super::*;
 use crate::storage::format::state::Genesis;
-use crate::types::NodeId;
+use crate::types::ReplicaId;
 
 /// The digest at a truncation was computed from the checkpoint before it. Once, a damaged entry in between ended the
 /// process.
 #[test]
 fn a_suffix_is_cut_after_damage() {
-    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let home = Home::new(Genesis::founder(ReplicaId(5)));
     let (mut log, _) = home.open();
     let mut at_19 = None;
     for value in 2..=30 {

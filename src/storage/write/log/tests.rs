@@ -9,7 +9,7 @@ use crate::storage::io::disk::Access;
 use crate::storage::read::error::ReadError;
 use crate::storage::write::options::LogOptions;
 use crate::storage::write::sync::{NOTE_BYTES, Urgency};
-use crate::types::NodeId;
+use crate::types::ReplicaId;
 use std::path::Path;
 
 pub(crate) const GROUP: GroupId = GroupId(3);
@@ -82,7 +82,7 @@ pub(crate) fn sync(log: &mut GroupLog, home: &Home) {
 
 fn commit(log: &mut GroupLog, term: u64) {
     let commit = log.bounds().last_index;
-    log.append_hard_state(&HardState { term: Term(term), vote: Some(NodeId(9)), commit }).expect("appended");
+    log.append_hard_state(&HardState { term: Term(term), vote: Some(ReplicaId(9)), commit }).expect("appended");
 }
 
 pub(crate) fn values(log: &GroupLog, from: u64, until: u64) -> Vec<Vec<u8>> {
@@ -95,21 +95,21 @@ pub(crate) fn values(log: &GroupLog, from: u64, until: u64) -> Vec<Vec<u8>> {
 
 #[test]
 fn a_founder_begins_after_a_base_that_is_not_stored() {
-    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let home = Home::new(Genesis::founder(ReplicaId(5)));
     let (_, found) = home.open();
     assert_eq!(found.base, Base { index: LogIndex(1), term: Term(1), offset: Offset(0), ..Base::default() });
     assert_eq!(found.hard_state, HardState { term: Term(1), vote: None, commit: LogIndex(1) });
     assert_eq!((found.last_index, found.last_term, found.applied), (LogIndex(1), Term(1), LogIndex(1)));
-    assert_eq!((found.conf_state.voters, found.conf_index), (vec![NodeId(5)], LogIndex(1)));
+    assert_eq!((found.conf_state.voters, found.conf_index), (vec![ReplicaId(5)], LogIndex(1)));
     assert_eq!(found.terms, [(LogIndex(1), Term(1))]);
-    home.create(Genesis::Founder(NodeId(5))).expect("blank: used again");
+    home.create(Genesis::founder(ReplicaId(5))).expect("blank: used again");
     home.create(Genesis::Blank).expect("nothing in it: replaced");
     assert_eq!(home.open().1.base, Base::default());
-    home.create(Genesis::Founder(NodeId(6))).expect("nothing in it: replaced");
+    home.create(Genesis::founder(ReplicaId(6))).expect("nothing in it: replaced");
     let (mut log, found) = home.open();
-    assert_eq!(found.conf_state.voters, [NodeId(6)]);
+    assert_eq!(found.conf_state.voters, [ReplicaId(6)]);
     append(&mut log, 1, &[b"a"]);
-    for genesis in [Genesis::Founder(NodeId(6)), Genesis::Blank] {
+    for genesis in [Genesis::founder(ReplicaId(6)), Genesis::Blank] {
         assert!(matches!(home.create(genesis), Err(StorageError::NotBlank { .. })), "not blank");
     }
     assert_eq!(home.open().1.last_index, LogIndex(2));
@@ -129,7 +129,7 @@ fn a_partly_created_group_is_created_again() {
 
 #[test]
 fn appended_entries_survive_a_reopen() {
-    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let home = Home::new(Genesis::founder(ReplicaId(5)));
     let (mut log, _) = home.open();
     append(&mut log, 1, &[]);
     for i in 0..100u8 {
@@ -147,7 +147,7 @@ fn appended_entries_survive_a_reopen() {
     let (log, found) = home.open();
     assert_eq!(log.bounds(), bounds);
     assert_eq!(found.terms, [(LogIndex(1), Term(1)), (LogIndex(43), Term(2)), (LogIndex(83), Term(3))]);
-    assert_eq!(found.hard_state, HardState { term: Term(3), vote: Some(NodeId(9)), commit: LogIndex(102) });
+    assert_eq!(found.hard_state, HardState { term: Term(3), vote: Some(ReplicaId(9)), commit: LogIndex(102) });
     assert_eq!((found.last_append_time_us, found.torn_bytes), (1101, 0));
     assert_eq!(log.reader().entries(LogIndex(2), LogIndex(103), u64::MAX, Access::Blocking), Ok(before));
     assert_eq!(log.stored_bytes(), stored);
@@ -156,7 +156,7 @@ fn appended_entries_survive_a_reopen() {
 
 #[test]
 fn a_truncation_continues_in_a_new_segment() {
-    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let home = Home::new(Genesis::founder(ReplicaId(5)));
     let (mut log, _) = home.open();
     for _ in 0..30 {
         append(&mut log, 1, &[&[1; 300]]);
@@ -192,7 +192,7 @@ fn a_truncation_continues_in_a_new_segment() {
 #[test]
 fn entries_after_a_truncated_one_stay_dead() {
     let last_after_crash = |in_place: bool| {
-        let home = Home::new(Genesis::Founder(NodeId(5)));
+        let home = Home::new(Genesis::founder(ReplicaId(5)));
         let (mut log, _) = home.open();
         append(&mut log, 2, &[b"kept"]);
         let new = batch(&log, 2, &[b"new"]);
@@ -227,7 +227,7 @@ fn entries_after_a_truncated_one_stay_dead() {
 /// segment (RELIABILITY L14).
 #[test]
 fn a_trim_of_everything_ends_the_newest_segment() {
-    let home = Home::new(Genesis::Founder(NodeId(1)));
+    let home = Home::new(Genesis::founder(ReplicaId(1)));
     let large = LogOptions { segment_bytes: 64 << 20 };
     let open = || GroupLog::open(&home.disk, home.dir.path(), GROUP, &large).expect("opened");
     let (mut log, _) = open();
@@ -257,7 +257,7 @@ fn a_trim_of_everything_ends_the_newest_segment() {
 
 #[test]
 fn a_trim_drops_whole_segments() {
-    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let home = Home::new(Genesis::founder(ReplicaId(5)));
     let (mut log, _) = home.open();
     for _ in 0..60 {
         append(&mut log, 1, &[&[1; 300]]);
@@ -286,7 +286,7 @@ fn a_trim_drops_whole_segments() {
 /// A restart applies the entries up to the stored commit index again, so the log must still contain them.
 #[test]
 fn a_trim_keeps_entries_whose_commit_is_not_written() {
-    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let home = Home::new(Genesis::founder(ReplicaId(5)));
     let (mut log, _) = home.open();
     for _ in 0..20 {
         append(&mut log, 1, &[&[1; 300]]);
@@ -307,7 +307,7 @@ fn a_trim_keeps_entries_whose_commit_is_not_written() {
 
 #[test]
 fn the_number_of_a_removed_segment_is_not_used_again() {
-    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let home = Home::new(Genesis::founder(ReplicaId(5)));
     drop(home.open());
     // The state after a power cut, if the file was not synced.
     std::fs::write(home.path("00000000000000000090.seg"), [0; 4096]).expect("written");
@@ -327,7 +327,8 @@ fn a_snapshot_replaces_the_log() {
     let base = Base { index: LogIndex(100), term: Term(7), offset: Offset(1000), ..Base::default() };
     let snapshot = LogSnapshot {
         base,
-        conf_state: ConfState { voters: vec![NodeId(1)], learners: vec![NodeId(2)] },
+        catalog: None,
+        conf_state: ConfState { voters: vec![ReplicaId(1)], learners: vec![ReplicaId(2)] },
         conf_index: LogIndex(120),
         log_state: LogState { first_offset: Offset(1005), last_append_time_us: 9 },
         log_state_index: LogIndex(110),
@@ -358,7 +359,7 @@ fn note(log: &mut GroupLog, home: &Home) {
 /// Once, the durable position was only in the frames of the newest segment, and was lost with them.
 #[test]
 fn the_manifest_gets_the_durable_position_once() {
-    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let home = Home::new(Genesis::founder(ReplicaId(5)));
     let (mut log, _) = home.open();
     let durable = || Manifest::decode(&std::fs::read(home.path("manifest")).expect("a manifest"), Path::new("m"));
     assert!(log.begin_note().is_none(), "a new log is noted");
@@ -386,7 +387,7 @@ fn the_manifest_gets_the_durable_position_once() {
 fn a_manifest_without_space_or_descriptor_is_written_later() {
     let sim = crate::storage::io::disk::sim::Sim::default();
     let dir = Path::new("/groups");
-    GroupLog::create(&sim.disk(), dir, GROUP, &options(), Genesis::Founder(NodeId(5))).expect("made");
+    GroupLog::create(&sim.disk(), dir, GROUP, &options(), Genesis::founder(ReplicaId(5))).expect("made");
     let (mut log, _) = GroupLog::open(&sim.disk(), dir, GROUP, &options()).expect("opened");
     append(&mut log, 1, &[b"a"]);
     let job = log.begin_sync().expect("something to sync");
@@ -413,7 +414,7 @@ fn a_manifest_without_space_or_descriptor_is_written_later() {
 /// The order of urgency: many bytes above the manifest's durable position, then a term or a vote.
 #[test]
 fn a_vote_is_noted_before_records() {
-    let home = Home::new(Genesis::Founder(NodeId(5)));
+    let home = Home::new(Genesis::founder(ReplicaId(5)));
     let large = LogOptions { segment_bytes: 64 << 20 };
     let (mut log, _) = GroupLog::open(&home.disk, home.dir.path(), GROUP, &large).expect("opened");
     let hard_state = |term, vote, commit| HardState { term: Term(term), vote, commit: LogIndex(commit) };
@@ -421,7 +422,7 @@ fn a_vote_is_noted_before_records() {
     log.append_hard_state(&hard_state(1, None, 2)).expect("appended");
     sync(&mut log, &home);
     assert_eq!(log.urgency(), Urgency::Quiet, "a commit index alone is no vote");
-    log.append_hard_state(&hard_state(2, Some(NodeId(9)), 2)).expect("appended");
+    log.append_hard_state(&hard_state(2, Some(ReplicaId(9)), 2)).expect("appended");
     assert_eq!(log.urgency(), Urgency::Quiet, "it is not synced yet");
     sync(&mut log, &home);
     assert_eq!(log.urgency(), Urgency::Vote);
@@ -462,7 +463,7 @@ fn after_an_error_the_log_refuses_everything() {
 fn a_sync_does_not_finish_a_failed_change() {
     let sim = crate::storage::io::disk::sim::Sim::default();
     let dir = Path::new("/groups");
-    GroupLog::create(&sim.disk(), dir, GROUP, &options(), Genesis::Founder(NodeId(5))).expect("made");
+    GroupLog::create(&sim.disk(), dir, GROUP, &options(), Genesis::founder(ReplicaId(5))).expect("made");
     let (mut log, _) = GroupLog::open(&sim.disk(), dir, GROUP, &options()).expect("opened");
     for _ in 0..20 {
         append(&mut log, 1, &[&[1; 1000]]);

@@ -78,11 +78,13 @@ public final class Roundtrip {
                 // Java's integers are signed.
                 expect(List.of(m.getAppendTimeUs(), m.getType()), List.of(-1L, -1));
                 expect(List.of(m.hasKey(), m.getKey()), List.of(true, ByteString.EMPTY));
+                expect(m.getClientTimeUs(), -2L);
                 expect(m.getHeadersList().stream().map(Header::getName).toList(), List.of(UNICODE, UNICODE, ""));
             }
             case "record_without_key" -> {
                 var m = (Record) message;
-                expect(List.of(m.hasKey(), m.getValue().toStringUtf8()), List.of(false, "v"));
+                expect(List.of(m.hasKey(), m.hasClientTimeUs()), List.of(false, false));
+                expect(m.getValue().toStringUtf8(), "v");
             }
             case "get_node_response_full" -> {
                 var m = (GetNodeResponse) message;

@@ -1,0 +1,174 @@
+//! `CreateLog`, and the creation of a log by the first append to it.
+
+use std::time::{Duration, Instant};
+
+use futures::future::{Either, select};
+
+use super::change::{Step, change, check_level};
+use super::core::{Core, FoundLog, deleted};
+use super::error::{ApiError, Invalid};
+use super::log_settings::{Place, check, check_nodes, config, own_config, settings_of};
+use super::logs::info_with_position;
+use super::messages::{Request, decode};
+use super::router::proposal_deadline;
+use super::service::{Call, Service};
+use crate::catalog::{Catalog, Command, LogMeta, LogSettings, NewLog, Origin};
+use crate::pb::v1;
+use crate::types::{GroupId, LogId, LogName};
+
+/// The maximum wait for a leader of a new log.
+const ACTIVE_MAX: Duration = Duration::from_secs(5);
+
+/// The first pause between two checks whether a new log has a leader. Each later one is twice as long, up to the last
+/// one.
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const LAST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves `CreateLog`. Responds once the log takes appends, or after five seconds.
+///
+/// # Errors
+/// Those of [`super::status`].
+pub async fn create_log(service: Service, call: Call, request: Request) -> Result<v1::CreateLogResponse, ApiError> {
+    let request: v1::CreateLogRequest = decode(&request, call.package)?;
+    let name = call.log_name(&request.log)?;
+    let chosen = request.log_id.as_deref().map(chosen_id).transpose()?;
+    let settings = settings_of(request.config.get_or_default(), Place::CONFIG)?;
+    let core = service.core()?;
+    check_level(core)?;
+    let deadline = proposal_deadline(call.deadline);
+    let mut response = v1::CreateLogResponse::new();
+    if request.validate_only {
+        core.catch_up(GroupId::CATALOG, &core.catalog_watermark, &service.timers, Some(deadline)).await?;
+        response.log = Some(match decide(&core.catalog.get(), &name, chosen, &settings)? {
+            Some(meta) => info_with_position(&service, core, &call, &meta).await?,
+            None => v1::LogInfo {
+                name: name.to_string(),
+                log_id: chosen.map(|id| id.to_string()).unwrap_or_default(),
+                config: Some(config(&settings, &core.catalog.get().cluster_settings().log_defaults)).into(),
+                own_config: Some(own_config(&settings)).into(),
+                ..v1::LogInfo::default()
+            },
+        })
+        .into();
+        return Ok(response);
+    }
+    let meta = create(&service, core, &call, (&name, chosen, &settings), deadline).await?;
+    wait_active(&service, core, &meta, deadline).await;
+    response.log = Some(info_with_position(&service, core, &call, &meta).await?).into();
+    Ok(response)
+}
+
+/// Creates the log that an append names, and waits until it takes appends. The caller has checked that the client may
+/// append.
+///
+/// # Errors
+/// If the log can't be created, or this node does not serve it in time.
+pub async fn create_for_append(
+    service: &Service,
+    core: &Core,
+    call: &Call,
+    name: &LogName,
+) -> Result<FoundLog, ApiError> {
+    let deadline = proposal_deadline(call.deadline);
+    let created = create(service, core, call, (name, None, &LogSettings::default()), deadline).await;
+    match created {
+        Ok(meta) => wait_active(service, core, &meta, deadline).await,
+        // Another append has created it meanwhile.
+        Err(ApiError::LogExists { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    core.find(name, &service.timers, call.deadline).await
+}
+
+/// Commits the creation of a log, and returns its entry in the catalog.
+async fn create(
+    service: &Service,
+    core: &Core,
+    call: &Call,
+    (name, chosen, settings): (&LogName, Option<LogId>, &LogSettings),
+    deadline: Instant,
+) -> Result<LogMeta, ApiError> {
+    let random = LogId::random().map_err(|_| ApiError::Internal("the system returned no random number"))?;
+    let log_id = chosen.unwrap_or(random);
+    let mut is_proposed = false;
+    let meta = change(service, core, call, deadline, |catalog| {
+        // With a random id, the log can only be found after this request has proposed it.
+        let own = if chosen.is_some() || is_proposed { Some(log_id) } else { None };
+        if let Some(meta) = decide(catalog, name, own, settings)? {
+            return Ok(Step::Done(meta));
+        }
+        is_proposed = true;
+        let origin = Origin::Nodes(Vec::new());
+        Ok(Step::Propose(Command::CreateLog(NewLog { name: name.clone(), log_id, origin, settings: settings.clone() })))
+    })
+    .await?;
+    if is_proposed {
+        log::info!("log created: log={name} log_id={log_id} principal={}", call.principal());
+    }
+    Ok(meta)
+}
+
+/// Returns the log if it was created with the given id. `None`: it can be created.
+fn decide(
+    catalog: &Catalog,
+    name: &LogName,
+    own: Option<LogId>,
+    settings: &LogSettings,
+) -> Result<Option<LogMeta>, ApiError> {
+    match catalog.log_named(name) {
+        Some(meta) => match meta.deletion {
+            Some(deletion) => return Err(deleted(meta, deletion)),
+            None if own == Some(meta.log_id) => return Ok(Some(meta.clone())),
+            None => return Err(ApiError::LogExists { log: name.clone(), log_id: meta.log_id }),
+        },
+        None if own.is_some_and(|id| is_used(catalog, id)) => return Err(Invalid::LogIdUsed.into()),
+        None => {}
+    }
+    check(settings, &catalog.cluster_settings().log_defaults, Place::CONFIG)?;
+    check_nodes(settings, catalog.members().count(), Place::CONFIG)?;
+    Ok(None)
+}
+
+fn is_used(catalog: &Catalog, id: LogId) -> bool {
+    catalog.is_purged(id) || catalog.logs().any(|log| log.log_id == id)
+}
+
+fn chosen_id(text: &str) -> Result<LogId, Invalid> {
+    let id: LogId = text.parse().map_err(|_| Invalid::LogId)?;
+    if id != LogId(0) && id.to_string() == text { Ok(id) } else { Err(Invalid::LogId) }
+}
+
+/// Waits until this node serves the log, if it has a replica, and a leader has confirmed that it has a majority, but not for ever.
+pub async fn wait_active(service: &Service, core: &Core, meta: &LogMeta, deadline: Instant) {
+    let until = deadline.min(Instant::now() + ACTIVE_MAX);
+    let mut pause = FIRST_PAUSE;
+    while Instant::now() < until {
+        let is_here = core.logs.get(&meta.name).is_some_and(|log| log.log_id == meta.log_id);
+        let is_elsewhere = !meta.placements().any(|placement| placement.node == core.me.node_id);
+        if is_elsewhere && core.find_leader(meta.group, until).await.is_ok() {
+            return;
+        }
+        if is_here {
+            let index = Box::pin(core.read_index(meta.group, until));
+            match select(index, service.timers.at(until)).await {
+                Either::Left((Ok(_), _)) | Either::Right(_) => return,
+                Either::Left((Err(_), _)) => {}
+            }
+        }
+        service.timers.at(Instant::now() + pause).await;
+        pause = (pause * 2).min(LAST_PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_chosen_in_the_form_that_responses_contain() {
+        assert_eq!(chosen_id("00000000000000ff"), Ok(LogId(255)));
+        for bad in ["", "0000000000000000", "ff", "00000000000000FF", "+0000000000000ff", "x"] {
+            assert_eq!(chosen_id(bad), Err(Invalid::LogId), "{bad}");
+        }
+    }
+}

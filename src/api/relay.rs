@@ -1,0 +1,259 @@
+//! Relays requests for a log of which this node has no replica to a node that has one.
+//!
+//! The rights of the client are checked here, before the request is relayed and while its stream is open. The other node reads, and
+//! sends each response as the client gets it. Its failure is passed on with the same status.
+//!
+//! A node is asked only as long as none has accepted the request. A stream whose node stops or is lost ends with
+//! REPLICA_UNREACHABLE; the client opens it again where it ended, and another node serves it.
+
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use futures::future::{Either, poll_fn, select};
+use futures::{FutureExt as _, SinkExt as _, StreamExt as _};
+use grpcio::{DuplexSink, WriteFlags};
+use protobuf::Message;
+
+use super::core::{Core, FoundLog};
+use super::error::{ApiError, RelayedFailure};
+use super::forward::RelayAnswers;
+use super::limits::Permit;
+use super::messages::{ConsumeReply, Request};
+use super::package::Package;
+use super::service::{Call, Service, StreamEnd, poll_gone};
+use crate::pb;
+use crate::reason::ErrorReason;
+use crate::replication::relay::{RelayError, RelayFailure, RelayKind, RelayPackage, RelayPart, RelayedRequest};
+use crate::types::{GroupId, NodeId};
+
+/// A node that has not accepted the request after this time is taken as unreachable.
+const ACCEPT_MAX: Duration = Duration::from_secs(3);
+
+/// Added to the deadline of a request with one response, in which the other node answers that the deadline has passed.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// The maximum wait for the one response to a request without a deadline. The other node ends each such request earlier.
+const ANSWER_MAX: Duration = Duration::from_secs(75);
+
+/// Responses of at most this size, which are ready at the same time, share a write.
+const SMALL_BYTES: usize = 16 << 10;
+
+/// The maximum wait for room in the budget of a principal, and the pause between two attempts.
+const ROOM_MAX: Duration = Duration::from_secs(10);
+const ROOM_PAUSE: Duration = Duration::from_millis(50);
+
+/// A request for a log that other nodes serve.
+#[derive(Clone, Copy)]
+pub struct Relay<'a> {
+    /// The node's shared parts.
+    pub service: &'a Service,
+    /// This node as a member.
+    pub core: &'a Core,
+    /// The client's request, whose rights are checked.
+    pub call: &'a Call,
+    /// The log, of which this node has no replica.
+    pub log: &'a FoundLog,
+    /// When the client no longer waits.
+    pub deadline: Option<Instant>,
+}
+
+impl Relay<'_> {
+    /// Relays a request with one response, which is returned as the client gets it.
+    ///
+    /// # Errors
+    /// That of the other node, or [`ApiError::ReplicaLost`]. If it is unknown whether a trim was done:
+    /// [`ApiError::OutcomeUnknown`].
+    pub async fn unary(self, kind: RelayKind, request: &Request) -> Result<Vec<u8>, ApiError> {
+        let lost = match kind {
+            RelayKind::TrimLog => ApiError::OutcomeUnknown { retry_is_safe: true },
+            RelayKind::Consume | RelayKind::ConsumeStream | RelayKind::GetLog => ApiError::ReplicaLost,
+        };
+        let mut answers = self.open(kind, request).await?;
+        let until = self.deadline.map_or_else(|| Instant::now() + ANSWER_MAX, |deadline| deadline + GRACE);
+        let over = async {
+            let end = self.service.timers.at(until);
+            match kind {
+                // A drain waits for its answer.
+                RelayKind::TrimLog => {
+                    end.await;
+                    None
+                }
+                RelayKind::Consume | RelayKind::ConsumeStream | RelayKind::GetLog => {
+                    match select(end, self.service.stopping()).await {
+                        Either::Left(_) => None,
+                        Either::Right(_) => Some(ApiError::Stopping),
+                    }
+                }
+            }
+        };
+        match select(answers.next(), pin!(over)).await {
+            Either::Left((Some(Ok(RelayPart::Response(bytes))), _)) => Ok(bytes),
+            Either::Left((Some(Err(RelayError::Failed(failure))), _)) => Err(failed(failure)),
+            Either::Left((
+                Some(Ok(RelayPart::Accepted) | Err(RelayError::NoReplica | RelayError::Lost(_))) | None,
+                _,
+            )) => Err(lost),
+            Either::Right((error, _)) => Err(error.unwrap_or(lost)),
+        }
+    }
+
+    /// The same, and decodes the response.
+    ///
+    /// # Errors
+    /// Those of [`Relay::unary`].
+    pub async fn message<M: Message>(self, kind: RelayKind, request: &Request) -> Result<M, ApiError> {
+        let bytes = self.unary(kind, request).await?;
+        pb::parse(&bytes).map_err(|_| ApiError::Internal("another node has sent a response that is not a message"))
+    }
+
+    /// Relays a request whose responses are a stream.
+    ///
+    /// # Errors
+    /// That of the other node, or [`ApiError::ReplicaLost`].
+    pub async fn stream(
+        self,
+        kind: RelayKind,
+        request: &Request,
+        sink: &mut DuplexSink<ConsumeReply>,
+    ) -> Result<(), StreamEnd> {
+        let opened = {
+            // Boxed, because an open stream would keep room for it.
+            let open = Box::pin(self.open(kind, request));
+            match select(open, poll_fn(|cx| poll_gone(sink, cx))).await {
+                Either::Left((opened, _)) => opened,
+                Either::Right(_) => return Err(StreamEnd::Gone),
+            }
+        };
+        let mut answers = opened?;
+        // Small messages that are ready at the same time share a write.
+        sink.enhance_batch(true);
+        loop {
+            let next = match answers.next().now_or_never() {
+                Some(next) => next,
+                None => {
+                    sink.flush().await.map_err(|_| StreamEnd::Gone)?;
+                    match select(answers.next(), poll_fn(|cx| poll_gone(sink, cx))).await {
+                        Either::Left((next, _)) => next,
+                        Either::Right(_) => return Err(StreamEnd::Gone),
+                    }
+                }
+            };
+            match next {
+                Some(Ok(RelayPart::Accepted)) => {}
+                Some(Ok(RelayPart::Response(bytes))) => {
+                    let _permit = Box::pin(self.permit(bytes.len(), sink)).await?;
+                    let is_small = bytes.len() <= SMALL_BYTES;
+                    let reply = ConsumeReply::of_bytes(bytes);
+                    sink.feed((reply, WriteFlags::default())).await.map_err(|_| StreamEnd::Gone)?;
+                    if !is_small {
+                        sink.flush().await.map_err(|_| StreamEnd::Gone)?;
+                    }
+                }
+                Some(Err(RelayError::Failed(failure))) => return Err(failed(failure).into()),
+                Some(Err(RelayError::NoReplica | RelayError::Lost(_))) => return Err(ApiError::ReplicaLost.into()),
+                None => {
+                    sink.flush().await.map_err(|_| StreamEnd::Gone)?;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Waits until the budget of the principal has room for a response of this size. Unlike a read of this node, it can't be made
+    /// smaller.
+    async fn permit(self, bytes: usize, sink: &mut DuplexSink<ConsumeReply>) -> Result<Permit, StreamEnd> {
+        let principal = self.call.principal();
+        let (limits, timers) = (&self.service.limits, &self.service.timers);
+        let until = Instant::now() + ROOM_MAX;
+        let permit = async {
+            loop {
+                let mut permit = limits.queue_read(&principal, bytes, timers).await?;
+                match permit.resize(bytes) {
+                    Ok(()) => return Ok::<_, ApiError>(permit),
+                    Err(limit) if Instant::now() >= until => return Err(limit.into()),
+                    Err(_) => drop(permit),
+                }
+                timers.at(Instant::now() + ROOM_PAUSE).await;
+            }
+        };
+        match select(pin!(permit), poll_fn(|cx| poll_gone(sink, cx))).await {
+            Either::Left((permit, _)) => Ok(permit?),
+            Either::Right(_) => Err(StreamEnd::Gone),
+        }
+    }
+
+    /// Sends the request to one node after the other, until one accepts it.
+    async fn open(self, kind: RelayKind, request: &Request) -> Result<RelayAnswers, ApiError> {
+        let Relay { service, core, call, log, deadline } = self;
+        if call.is_relayed() {
+            // A node asked this one because it had a replica a moment ago.
+            return Err(ApiError::ReplicaLost);
+        }
+        let request = RelayedRequest {
+            kind,
+            package: package_of(call.package),
+            log: log.name.clone(),
+            log_id: log.log_id,
+            principal: call.principal().to_string(),
+            deadline,
+            request: request.0.clone(),
+        };
+        for node in core.nodes_of(log.group) {
+            if let Some(answers) = self.ask(node, &request).await? {
+                return Ok(answers);
+            }
+        }
+        // None of them answers or has a replica. Perhaps the log was deleted, or has moved.
+        core.catch_up(GroupId::CATALOG, &core.catalog_watermark, &service.timers, deadline).await?;
+        let now = core.find(&log.name, &service.timers, deadline).await?;
+        if now.replica.is_none() && now.log_id == log.log_id {
+            for node in core.nodes_of(log.group).into_iter().filter(|node| !core.forward.is_suspect(*node)) {
+                if let Some(answers) = self.ask(node, &request).await? {
+                    return Ok(answers);
+                }
+            }
+        }
+        Err(ApiError::ReplicaLost)
+    }
+
+    /// Asks one node. Returns `None` if it does not serve the request, and another one should be asked.
+    async fn ask(self, node: NodeId, request: &RelayedRequest) -> Result<Option<RelayAnswers>, ApiError> {
+        let mut answers = self.core.forward.relay(node, request);
+        let until = Instant::now() + ACCEPT_MAX;
+        let until = self.deadline.map_or(until, |deadline| until.min(deadline));
+        match select(answers.next(), self.service.timers.at(until)).await {
+            Either::Left((Some(Ok(RelayPart::Accepted)), _)) => Ok(Some(answers)),
+            Either::Left((Some(Err(RelayError::Failed(failure))), _)) => Err(failed(failure)),
+            Either::Left((Some(Err(RelayError::Lost(why))), _)) => {
+                log::debug!("node {node} does not serve a request for log {}: {why}", request.log);
+                Ok(None)
+            }
+            Either::Left((Some(Err(RelayError::NoReplica) | Ok(RelayPart::Response(_))) | None, _)) => Ok(None),
+            Either::Right(_) if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
+                Err(ApiError::DeadlinePassed)
+            }
+            Either::Right(_) => {
+                self.core.forward.suspect(node);
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn package_of(package: Package) -> RelayPackage {
+    match package {
+        Package::LogV1 => RelayPackage::LogV1,
+        Package::SeriatimV1 => RelayPackage::SeriatimV1,
+    }
+}
+
+/// Returns the error of a request that another node has served. If that node stops, this one goes on: the client need not use
+/// another one.
+fn failed(failure: RelayFailure) -> ApiError {
+    let RelayFailure { reason, status } = failure;
+    let reason = ErrorReason::try_from(reason.as_str()).ok();
+    match reason {
+        Some(ErrorReason::Stopping) => ApiError::ReplicaLost,
+        reason => ApiError::Relayed(RelayedFailure { reason, status }),
+    }
+}

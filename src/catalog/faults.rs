@@ -1,0 +1,48 @@
+//! The rules of the catalog and of consensus that tests break, one at a time, to check that another test detects it.
+//!
+//! Outside tests [`broken`] is constantly false, and the code that depends on it is removed by the compiler.
+
+/// A broken rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// A node creates replicas that it gave up before: the replay of the catalog resurrects deleted logs.
+    ReplayResurrects,
+    /// A node keeps the replicas of purged logs.
+    PurgedStay,
+    /// A node drops a replica that should leave before its group has removed it.
+    DroppedTooEarly,
+    /// A replica that is placed later gets an id that another one has.
+    ReplicaIdReused,
+    /// Every member votes in the catalog's group.
+    LearnersVote,
+    /// Messages of and to replicas that have left are accepted.
+    LateMessagesAccepted,
+    /// The first replica leads its first term again after a restart.
+    LeadsAgain,
+    /// What is reported of a dropped replica counts for the next one.
+    EpochIgnored,
+}
+
+/// True if this rule is broken.
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) const fn broken(_: Fault) -> bool {
+    false
+}
+
+#[cfg(test)]
+thread_local! {
+    static BROKEN: std::cell::Cell<Option<Fault>> = const { std::cell::Cell::new(None) };
+}
+
+/// True if this rule is broken.
+#[cfg(test)]
+pub(crate) fn broken(fault: Fault) -> bool {
+    BROKEN.get() == Some(fault)
+}
+
+/// From now on this thread breaks this rule, or none.
+#[cfg(test)]
+pub(crate) fn set(fault: Option<Fault>) {
+    BROKEN.set(fault);
+}

@@ -1,0 +1,155 @@
+//! The catalog as bytes (`CatalogState` in `proto/seriatim/catalog/v1/catalog.proto`): what a snapshot of group 0
+//! contains, so that group 0's log can be trimmed up to it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use protobuf::Message as _;
+
+use super::command::{BadCommand, load_cluster_settings, load_settings, store_cluster_settings, unknown_field};
+use super::meta::{Deletion, LogMeta, Member, Placement, is_address};
+use super::state::Catalog;
+use crate::feature_level::FeatureLevel;
+use crate::pb::catalog as pb;
+use crate::types::{GroupId, LogId, LogName, NodeId, NodeName, ReplicaId};
+
+const STATE: &str = "CatalogState";
+
+fn malformed(what: &str) -> BadCommand {
+    BadCommand::Malformed(what.to_owned())
+}
+
+fn store_placements(placements: &[Placement]) -> Vec<pb::Placement> {
+    let store = |placement: &Placement| pb::Placement {
+        replica_id: placement.replica.0,
+        node_id: placement.node.0,
+        ..pb::Placement::default()
+    };
+    placements.iter().map(store).collect()
+}
+
+fn load_placements(placements: Vec<pb::Placement>) -> Vec<Placement> {
+    let load = |placement: pb::Placement| Placement {
+        replica: ReplicaId(placement.replica_id),
+        node: NodeId(placement.node_id),
+    };
+    placements.into_iter().map(load).collect()
+}
+
+fn store_log(log: &LogMeta) -> pb::LogState {
+    let deletion = log.deletion.map(|deletion| pb::Deletion {
+        deleted_us: deletion.deleted_us,
+        purge_us: deletion.purge_us,
+        ..pb::Deletion::default()
+    });
+    pb::LogState {
+        group: log.group.0,
+        name: log.name.to_string(),
+        log_id: log.log_id.0,
+        first: store_placements(&log.first),
+        replicas: store_placements(&log.replicas),
+        leaving: store_placements(&log.leaving),
+        settings: Some(log.settings.store()).into(),
+        revision: log.revision,
+        created_us: log.created_us,
+        deletion: deletion.into(),
+        ..pb::LogState::default()
+    }
+}
+
+fn load_log(log: pb::LogState) -> Result<LogMeta, BadCommand> {
+    let deletion = log.deletion.into_option();
+    Ok(LogMeta {
+        name: LogName::new(&log.name)?,
+        group: GroupId(log.group),
+        log_id: LogId(log.log_id),
+        first: load_placements(log.first),
+        replicas: load_placements(log.replicas),
+        leaving: load_placements(log.leaving),
+        settings: load_settings(STATE, log.settings.unwrap_or_default())?,
+        revision: log.revision,
+        created_us: log.created_us,
+        deletion: deletion.map(|deletion| Deletion { deleted_us: deletion.deleted_us, purge_us: deletion.purge_us }),
+    })
+}
+
+impl Catalog {
+    /// Returns the whole state as bytes. Equal states have equal bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let member = |member: &Member| pb::AddNode {
+            node_id: member.id.0,
+            name: member.name.to_string(),
+            bind_addr: member.bind_addr.clone(),
+            rpc_addr: member.rpc_addr.clone(),
+            ..pb::AddNode::default()
+        };
+        let mut logs: Vec<&LogMeta> = self.logs().collect();
+        logs.sort_unstable_by_key(|log| log.group);
+        let message = pb::CatalogState {
+            feature_level: self.feature_level.0,
+            members: self.members.values().map(member).collect(),
+            removed_nodes: self.removed.iter().map(|id| id.0).collect(),
+            logs: logs.into_iter().map(store_log).collect(),
+            next_group: self.next_group.0,
+            next_replica: self.next_replica.0,
+            purged_logs: self.purged.iter().map(|id| id.0).collect(),
+            settings: Some(store_cluster_settings(&self.settings)).into(),
+            settings_revision: self.settings_revision,
+            ..pb::CatalogState::default()
+        };
+        message.write_to_bytes().unwrap_or_default()
+    }
+
+    /// Decodes the output of [`Catalog::encode`].
+    ///
+    /// # Errors
+    /// [`BadCommand`] for anything else, and for a field of a newer version.
+    pub fn decode(bytes: &[u8]) -> Result<Catalog, BadCommand> {
+        let state: pb::CatalogState =
+            crate::pb::parse(bytes).map_err(|error| BadCommand::Malformed(error.to_string()))?;
+        if let Some(number) = unknown_field(&state.special_fields) {
+            return Err(BadCommand::UnknownField { command: STATE, number });
+        }
+        for log in &state.logs {
+            let placements = log.first.iter().chain(&log.replicas).chain(&log.leaving);
+            let parts = placements.map(|p| &p.special_fields).chain(log.deletion.as_ref().map(|d| &d.special_fields));
+            if let Some(number) = parts.chain([&log.special_fields]).find_map(unknown_field) {
+                return Err(BadCommand::UnknownField { command: STATE, number });
+            }
+        }
+        if let Some(number) = state.members.iter().find_map(|member| unknown_field(&member.special_fields)) {
+            return Err(BadCommand::UnknownField { command: STATE, number });
+        }
+        let mut catalog = Catalog {
+            feature_level: FeatureLevel(state.feature_level),
+            removed: Arc::new(state.removed_nodes.into_iter().map(NodeId).collect()),
+            next_group: GroupId(state.next_group),
+            next_replica: ReplicaId(state.next_replica),
+            purged: Arc::new(state.purged_logs.into_iter().map(LogId).collect::<VecDeque<_>>()),
+            settings: Arc::new(load_cluster_settings(STATE, state.settings.unwrap_or_default())?),
+            settings_revision: state.settings_revision,
+            ..Catalog::default()
+        };
+        for member in state.members {
+            let id = NodeId(member.node_id);
+            if !is_address(&member.bind_addr) || !is_address(&member.rpc_addr) || catalog.is_removed(id) {
+                return Err(malformed("a member with a malformed address, or one that was removed"));
+            }
+            let name = NodeName::new(&member.name)?;
+            let member = Member { id, name, bind_addr: member.bind_addr, rpc_addr: member.rpc_addr };
+            catalog.members.insert(id, member);
+        }
+        for log in state.logs {
+            let log = load_log(log)?;
+            let taken = catalog.log(log.group).is_some() || catalog.log_named(&log.name).is_some();
+            if taken || log.group == GroupId::CATALOG || log.group >= catalog.next_group {
+                return Err(malformed("two logs with the same name or group, or a group that was never created"));
+            }
+            catalog.set_log(log);
+        }
+        if catalog.members.len() > Catalog::MEMBERS_MAX {
+            return Err(malformed("more members than a catalog accepts"));
+        }
+        Ok(catalog)
+    }
+}

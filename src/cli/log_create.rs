@@ -1,0 +1,71 @@
+//! `seriatim log create`.
+
+use super::connect::ConnectArgs;
+use super::exit::{Exit, Failure};
+use super::log_settings::SettingsArgs;
+use super::log_show::{described, state, to_json};
+use super::output::OutputArgs;
+use super::subcommand::{Process, Subcommand};
+use super::units;
+use crate::pb::v1::{CreateLogRequest, LogState};
+use crate::reason::ErrorReason;
+use crate::types::LogId;
+
+/// Create a log
+///
+/// It requires the action `admin` on the name. Settings that are not given follow the defaults of the cluster
+/// (`seriatim cluster set`). The command returns once the log takes records. The name of a deleted log is free only
+/// after the log is purged.
+#[derive(Clone, Debug, clap::Args)]
+pub struct CreateArgs {
+    /// Name of the new log: 1 to 255 of a-z A-Z 0-9 . _ -, starting with a letter or a digit
+    #[arg(value_name = "NAME", value_parser = units::log_name)]
+    name: String,
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// Succeed if the log exists, and leave it as it is
+    #[arg(long)]
+    if_not_exists: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+impl Subcommand for CreateArgs {
+    const NAME: &'static str = "create";
+    const EXAMPLES: &'static [&'static str] = &[
+        "seriatim log create --certs certs audit",
+        "seriatim log create --certs certs --replicas 3 --retention-age 30d --label team=billing --if-not-exists audit",
+    ];
+
+    fn run(&self, _: &Process) -> Result<(), Failure> {
+        let dialer = self.connect.resolve()?;
+        let log_id = LogId::random().map_err(|e| Failure::new(Exit::Failed, format!("no random number: {e}"), ""))?;
+        // With the id, a request that is sent to several nodes creates one log.
+        let request = CreateLogRequest {
+            log: self.name.clone(),
+            config: Some(self.settings.config()).into(),
+            log_id: Some(log_id.to_string()),
+            ..CreateLogRequest::default()
+        };
+        match dialer.ask(|client| client.create_log(&request)) {
+            Ok((_, log)) => {
+                let note = match state(&log) {
+                    LogState::LOG_STATE_CREATING => "; it takes no records yet",
+                    LogState::LOG_STATE_UNSPECIFIED | LogState::LOG_STATE_ACTIVE | LogState::LOG_STATE_DELETED => "",
+                };
+                self.output.confirm(|| format!("created{note}\n{}", described(&log)), || to_json(&log));
+                Ok(())
+            }
+            Err(unanswered) => {
+                let exists = unanswered.statuses().any(|(_, status)| status.reason == ErrorReason::LogExists.code());
+                if !(exists && self.if_not_exists) {
+                    return Err(unanswered.into());
+                }
+                let (_, log) = dialer.ask(|client| client.get_log(&self.name))?;
+                self.output.say(|| format!("exists already\n{}", described(&log)), || to_json(&log))
+            }
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Lets groups be quiet, wakes them, and spreads leadership. `heartbeats.rs` decides which groups a silent or restarted
+//! node concerns; here its decisions are performed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use raft::eraftpb::MessageType;
+
+use crate::catalog::policy::facts::Replicas;
+use crate::consensus::error::HostError;
+use crate::consensus::group::quiet;
+use crate::consensus::groups::Groups;
+use crate::consensus::heartbeats::{HEARTBEAT_TICKS, Heartbeat, Heartbeats, Quiet, QuietDigest, Wake};
+use crate::consensus::replica::Replica;
+use crate::consensus::sinks::Sinks;
+use crate::pb::peer::{NodeHeartbeat, RaftMessage};
+use crate::types::{GroupId, LogIndex, NodeId, ReplicaId, Term};
+
+/// A group is quiet after this many ticks without an entry or a request.
+const REST_TICKS: u64 = 20;
+/// The balance of leadership is checked once in this many ticks.
+const BALANCE_TICKS: u64 = 20;
+/// The maximum number of groups that are handed over after a check.
+const HANDOVERS_MAX: usize = 4;
+/// Leadership is handed over once the imbalance has lasted for this many checks.
+const IMBALANCE_CHECKS: u32 = 5;
+
+/// A leader's announcement that its group is quiet.
+#[derive(Clone, Copy, Debug)]
+pub struct Announced {
+    leader: ReplicaId,
+    term: Term,
+    commit: LogIndex,
+}
+
+/// The quiet groups of this node.
+pub struct QuietGroups {
+    heartbeats: Heartbeats,
+    /// Groups that may be quiet soon: the last index, and the tick since which nothing has changed.
+    resting: BTreeMap<GroupId, (LogIndex, u64)>,
+    /// Announcements that are obeyed once the heartbeats that contain them have had their effects.
+    announced: Vec<(GroupId, NodeId, Announced)>,
+    /// The number of logs that this node leads, as of the last check.
+    led_groups: u64,
+    imbalanced: u32,
+    has_peers: bool,
+}
+
+impl QuietGroups {
+    /// `incarnation` differs from those of earlier starts of this node.
+    pub fn new(incarnation: u64) -> QuietGroups {
+        QuietGroups {
+            heartbeats: Heartbeats::new(incarnation),
+            resting: BTreeMap::new(),
+            announced: Vec::new(),
+            led_groups: 0,
+            imbalanced: 0,
+            has_peers: false,
+        }
+    }
+
+    /// Returns a replica that a request or a message is for, after it was woken.
+    pub fn wake<'a>(&mut self, group: GroupId, groups: &'a mut Groups) -> Option<&'a mut Replica> {
+        self.wake_because(group, groups, false)
+    }
+
+    fn wake_because<'a>(
+        &mut self,
+        group: GroupId,
+        groups: &'a mut Groups,
+        leader_is_silent: bool,
+    ) -> Option<&'a mut Replica> {
+        self.resting.remove(&group);
+        let was_quiet = self.heartbeats.end_quiet(group);
+        if was_quiet {
+            groups.set_awake(group, true);
+        }
+        let replica = groups.get_mut(&group)?;
+        if was_quiet {
+            quiet::wake(&mut replica.group, leader_is_silent);
+        }
+        Some(replica)
+    }
+
+    /// Returns the announcement in a heartbeat, if it contains one.
+    pub fn announced(message: &RaftMessage) -> Option<Announced> {
+        let leader = ReplicaId(message.from);
+        message.quiet.then_some(Announced { leader, term: Term(message.term), commit: LogIndex(message.commit) })
+    }
+
+    /// Returns false for the responses to a leader's last heartbeat before its group was quiet.
+    pub fn wakes(message: &RaftMessage, replica: &Replica) -> bool {
+        let is_response = message.type_ == MessageType::MsgHeartbeatResponse as u32
+            || message.type_ == MessageType::MsgAppendResponse as u32 && !message.reject;
+        !(message.quiet || is_response && message.term == replica.group.term().0)
+    }
+
+    /// Records an announcement of a node.
+    pub fn follow(&mut self, group: GroupId, from: NodeId, announced: Announced) {
+        self.announced.push((group, from, announced));
+    }
+
+    /// Obeys the announcements, after the effects of their heartbeats.
+    pub fn obey(&mut self, groups: &mut Groups) {
+        for (group, from, announced) in std::mem::take(&mut self.announced) {
+            let Some(replica) = groups.get(&group) else { continue };
+            let Announced { leader, term, commit } = announced;
+            if replica.is_written() && quiet::may_follow(&replica.group, leader, term, commit) {
+                self.heartbeats.begin_quiet(group, Quiet::Follows(term, from));
+                end_activity(group, groups);
+            }
+        }
+    }
+
+    /// Handles a heartbeat of a node.
+    pub fn receive(&mut self, from: NodeId, heartbeat: &NodeHeartbeat, tick: u64, groups: &mut Groups) {
+        let quiet = QuietDigest { groups: heartbeat.quiet_groups, digest: heartbeat.quiet_digest };
+        let (incarnation, led_groups) = (heartbeat.incarnation, heartbeat.led_groups);
+        let heartbeat = Heartbeat { incarnation, quiet, led_groups };
+        let wake = self.heartbeats.receive(from, heartbeat, tick, |group| is_on(groups, group, from));
+        self.perform(wake, groups);
+    }
+
+    fn perform(&mut self, wake: Wake, groups: &mut Groups) {
+        if let Some(silent) = wake.silent {
+            for group in groups.awake().clone() {
+                if let Some(replica) = groups.get_mut(&group)
+                    && replica.leader_node() == Some(silent)
+                    && group != GroupId::CATALOG
+                {
+                    quiet::leader_is_silent(&mut replica.group);
+                }
+            }
+        }
+        for group in wake.groups {
+            let leader = groups.get(&group).and_then(Replica::leader_node);
+            self.wake_because(group, groups, leader.is_some() && leader == wake.silent);
+        }
+    }
+
+    /// Sends heartbeats to all other members, and wakes the groups of nodes that have become silent.
+    pub fn tick(
+        &mut self,
+        tick: u64,
+        me: NodeId,
+        members: impl Iterator<Item = NodeId>,
+        groups: &mut Groups,
+        sinks: &Sinks,
+    ) {
+        let others: Vec<NodeId> = members.filter(|member| *member != me).collect();
+        self.has_peers = !others.is_empty();
+        if tick.is_multiple_of(HEARTBEAT_TICKS) {
+            for node in others {
+                let Heartbeat { incarnation, quiet, led_groups } = self.heartbeats.heartbeat_to(node, self.led_groups);
+                let heartbeat = NodeHeartbeat {
+                    incarnation,
+                    quiet_groups: quiet.groups,
+                    quiet_digest: quiet.digest,
+                    led_groups,
+                    ..NodeHeartbeat::default()
+                };
+                let message = RaftMessage { node_heartbeat: Some(heartbeat).into(), ..RaftMessage::default() };
+                sinks.outbound.send(node, message);
+            }
+        }
+        for wake in self.heartbeats.tick(tick, |group, node| is_on(groups, group, node)) {
+            self.perform(wake, groups);
+        }
+    }
+
+    /// Called if this node's ticks are late.
+    pub fn ticks_are_late(&mut self, tick: u64) {
+        self.heartbeats.ticks_are_late(tick);
+    }
+
+    /// Returns true if there is no other member.
+    pub fn is_alone(&self) -> bool {
+        !self.has_peers
+    }
+
+    /// Lets the groups be quiet that this node leads and in which nothing has changed for a while.
+    ///
+    /// # Errors
+    /// If a log can't be written.
+    pub fn let_rest(
+        &mut self,
+        awake: &BTreeSet<GroupId>,
+        tick: u64,
+        groups: &mut Groups,
+        sinks: &Sinks,
+    ) -> Result<(), HostError> {
+        for group in awake.iter().filter(|group| **group != GroupId::CATALOG) {
+            let Some(replica) = groups.get(group) else { continue };
+            let heartbeats = &self.heartbeats;
+            let Some(followers) = quiet::followers(&replica.group, |node| heartbeats.is_silent(node)) else {
+                self.resting.remove(group);
+                continue;
+            };
+            let (last, term) = (replica.group.last_index(), replica.group.term());
+            let (index, since) = self.resting.entry(*group).or_insert((last, tick));
+            if *index != last {
+                (*index, *since) = (last, tick);
+            }
+            if tick - *since < REST_TICKS {
+                continue;
+            }
+            self.resting.remove(group);
+            if let Some(replica) = groups.get_quietly(group) {
+                replica.announce_quiet(sinks)?;
+            }
+            self.heartbeats.begin_quiet(*group, Quiet::Leads(term, followers));
+            end_activity(*group, groups);
+        }
+        Ok(())
+    }
+
+    /// A quiet group hears nothing from its followers: they are active if their nodes are.
+    pub fn correct_activity(&self, groups: &Groups, due: &BTreeSet<GroupId>, facts: &mut Replicas) {
+        for group in due.iter().filter(|group| self.heartbeats.is_quiet(**group)) {
+            let (Some(replica), Some(facts)) = (groups.get(group), facts.get_mut(group)) else { continue };
+            for progress in &mut facts.progress {
+                let node = replica.group.node_of(progress.replica);
+                progress.active = progress.replica == facts.replica || !self.heartbeats.is_silent(node);
+            }
+        }
+    }
+
+    /// Hands over the leadership of one group if this node has led at least two groups more than another voter of it, for
+    /// several checks in a row.
+    pub fn balance(&mut self, tick: u64, groups: &mut Groups) {
+        if !tick.is_multiple_of(BALANCE_TICKS) {
+            return;
+        }
+        let led = groups.iter().filter(|(group, replica)| **group != GroupId::CATALOG && replica.group.leads());
+        let led: Vec<GroupId> = led.map(|(group, _)| *group).collect();
+        self.led_groups = led.len() as u64;
+        let less_loaded = |group: &GroupId| {
+            let replica = groups.get(group)?;
+            let loads = replica.other_voters().filter_map(|node| Some((self.heartbeats.led_groups(node)?, node)));
+            let (load, node) = loads.min()?;
+            (load + 2 <= self.led_groups).then_some((load, *group, node))
+        };
+        let mut candidates: Vec<(u64, GroupId, NodeId)> = led.iter().filter_map(less_loaded).collect();
+        candidates.sort_unstable();
+        let Some((least, ..)) = candidates.first().copied() else {
+            self.imbalanced = 0;
+            return;
+        };
+        self.imbalanced += 1;
+        if self.imbalanced <= IMBALANCE_CHECKS {
+            return;
+        }
+        // The others may hand over groups to the same node at the same time.
+        let surplus = usize::try_from((self.led_groups - least) / 4).unwrap_or(usize::MAX).max(1);
+        for (_, group, node) in candidates.into_iter().take(surplus.min(HANDOVERS_MAX)) {
+            if let Some(replica) = self.wake(group, groups) {
+                log::info!("group {group}: handing leadership to node {node}, which leads fewer groups");
+                quiet::hand_over_to(&mut replica.group, node);
+            }
+        }
+    }
+
+    /// Forgets groups that this node no longer has replicas of.
+    pub fn forget(&mut self, dropped: &[GroupId]) {
+        for group in dropped {
+            self.heartbeats.end_quiet(*group);
+            self.resting.remove(group);
+        }
+    }
+
+    /// Wakes a group whose replica is not in the state any more in which it was quiet.
+    pub fn recheck(&mut self, group: GroupId, groups: &mut Groups) {
+        let Some(replica) = groups.get(&group) else { return };
+        if self.heartbeats.is_quiet(group) && !self.heartbeats.holds(group, replica.group.term(), replica.group.leads())
+        {
+            self.wake(group, groups);
+        }
+    }
+}
+
+/// Ends the ticks of a group that is quiet now, and frees the memory that only an active group needs.
+fn end_activity(group: GroupId, groups: &mut Groups) {
+    groups.set_awake(group, false);
+    if let Some(replica) = groups.get_quietly(&group) {
+        quiet::bound_cache(&mut replica.group, 0);
+    }
+}
+
+fn is_on(groups: &Groups, group: GroupId, node: NodeId) -> bool {
+    groups.get(&group).is_some_and(|replica| replica.group.nodes().nodes().any(|of| of == node))
+}

@@ -1,0 +1,308 @@
+//! Heartbeats between nodes, which replace those of quiet groups.
+//!
+//! A group is **quiet** while nothing is to be replicated. Its leader says so in a last heartbeat to each follower. From
+//! then on no replica of the group is ticked, and no message of the group is sent. Instead each node sends one heartbeat
+//! to every other node, ten times a second, for all groups:
+//!
+//! - If a node is **silent** for an election timeout, the quiet groups that it leads are woken, and their replicas soon
+//!   campaign. So a dead leader is noticed as early as without quiet groups. The groups that this node leads with a
+//!   replica on the silent node are woken, too, so that raft checks whether a majority is left.
+//! - A node that **restarts** sends another incarnation. It has forgotten which groups are quiet, so the same groups are
+//!   woken.
+//! - A heartbeat contains a **digest** of the quiet groups that its sender leads and the receiver follows. If the
+//!   receiver's own digest differs twice in a row, a message was lost, and the receiver wakes its replicas of all these
+//!   groups. They hear from their leader, or ask for votes, which wakes it.
+//!
+//! Any other message or request wakes a group. All of this affects only when elections are held, never their outcome.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::group::ELECTION_TICKS;
+use crate::types::{GroupId, NodeId, Term};
+
+/// The number of ticks between two heartbeats.
+pub const HEARTBEAT_TICKS: u64 = 2;
+/// A node is silent after this many ticks without a heartbeat.
+const SILENT_TICKS: u64 = ELECTION_TICKS as u64;
+/// The groups of a leader are woken after this many different digests in a row. The messages of a group may overtake
+/// each other, so a single one means nothing.
+const MISMATCHES_MAX: u32 = 2;
+
+/// The contents of a heartbeat.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Another one after each start of the sender.
+    pub incarnation: u64,
+    /// The quiet groups that the sender leads and the receiver follows.
+    pub quiet: QuietDigest,
+    /// The number of logs that the sender leads.
+    pub led_groups: u64,
+}
+
+/// The number of groups in a set, and a digest of them. The order of additions does not matter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QuietDigest {
+    /// The number of groups.
+    pub groups: u64,
+    /// The sum of a number for each group and its term.
+    pub digest: u64,
+}
+
+impl QuietDigest {
+    fn number(group: GroupId, term: Term) -> u64 {
+        // The finalizer of SplitMix64, so that sums of different sets differ.
+        let mut x = group.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ term.0.rotate_left(32);
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    }
+
+    fn add(&mut self, group: GroupId, term: Term) {
+        self.groups += 1;
+        self.digest = self.digest.wrapping_add(QuietDigest::number(group, term));
+    }
+
+    fn remove(&mut self, group: GroupId, term: Term) {
+        self.groups = self.groups.saturating_sub(1);
+        self.digest = self.digest.wrapping_sub(QuietDigest::number(group, term));
+    }
+}
+
+/// Why a group is quiet on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Quiet {
+    /// This node leads it in the term, and these nodes follow.
+    Leads(Term, Vec<NodeId>),
+    /// The node leads it in the term.
+    Follows(Term, NodeId),
+}
+
+/// What this node knows of another one.
+#[derive(Debug, Default)]
+struct Peer {
+    /// The tick of the last heartbeat; `None` if there was none since this node's start.
+    heard: Option<u64>,
+    is_silent: bool,
+    incarnation: u64,
+    led_groups: u64,
+    mismatches: u32,
+    /// The quiet groups that this node leads and the peer follows.
+    followed: QuietDigest,
+    /// The quiet groups that the peer leads and this node follows.
+    led: QuietDigest,
+}
+
+/// The quiet groups of this node, and the heartbeats of the others.
+#[derive(Debug, Default)]
+pub struct Heartbeats {
+    incarnation: u64,
+    peers: BTreeMap<NodeId, Peer>,
+    quiet: BTreeMap<GroupId, Quiet>,
+}
+
+/// The groups to wake because of a node.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Wake {
+    /// Quiet groups.
+    pub groups: BTreeSet<GroupId>,
+    /// The node that leads some of them, and is silent.
+    pub silent: Option<NodeId>,
+}
+
+impl Heartbeats {
+    /// `incarnation` differs from those of earlier starts of this node.
+    pub fn new(incarnation: u64) -> Heartbeats {
+        Heartbeats { incarnation, ..Heartbeats::default() }
+    }
+
+    /// Returns true for a node that did not send a heartbeat for an election timeout, or never.
+    pub fn is_silent(&self, node: NodeId) -> bool {
+        self.peers.get(&node).is_none_or(|peer| peer.is_silent || peer.heard.is_none())
+    }
+
+    /// Returns the number of logs that a node leads, unless it is silent.
+    pub fn led_groups(&self, node: NodeId) -> Option<u64> {
+        self.peers.get(&node).filter(|peer| !peer.is_silent && peer.heard.is_some()).map(|peer| peer.led_groups)
+    }
+
+    /// Returns true if the group is quiet.
+    pub fn is_quiet(&self, group: GroupId) -> bool {
+        self.quiet.contains_key(&group)
+    }
+
+    /// Returns true if the group is quiet in this term, and led by this node or not as it was then.
+    pub fn holds(&self, group: GroupId, term: Term, leads: bool) -> bool {
+        match self.quiet.get(&group) {
+            Some(Quiet::Leads(of, _)) => leads && *of == term,
+            Some(Quiet::Follows(of, _)) => !leads && *of == term,
+            None => false,
+        }
+    }
+
+    /// Records that a group is quiet from now on.
+    pub fn begin_quiet(&mut self, group: GroupId, quiet: Quiet) {
+        self.end_quiet(group);
+        match &quiet {
+            Quiet::Leads(term, followers) => {
+                for node in followers {
+                    self.peers.entry(*node).or_default().followed.add(group, *term);
+                }
+            }
+            Quiet::Follows(term, leader) => self.peers.entry(*leader).or_default().led.add(group, *term),
+        }
+        self.quiet.insert(group, quiet);
+    }
+
+    /// Records that a group is not quiet. Returns true if it was.
+    pub fn end_quiet(&mut self, group: GroupId) -> bool {
+        let Some(quiet) = self.quiet.remove(&group) else { return false };
+        match quiet {
+            Quiet::Leads(term, followers) => {
+                for node in followers {
+                    self.peers.entry(node).or_default().followed.remove(group, term);
+                }
+            }
+            Quiet::Follows(term, leader) => self.peers.entry(leader).or_default().led.remove(group, term),
+        }
+        true
+    }
+
+    /// Returns the heartbeat to send to a node now. `led_groups` is the number of logs that this node leads.
+    pub fn heartbeat_to(&self, node: NodeId, led_groups: u64) -> Heartbeat {
+        let quiet = self.peers.get(&node).map(|peer| peer.followed).unwrap_or_default();
+        Heartbeat { incarnation: self.incarnation, quiet, led_groups }
+    }
+
+    fn led_by(&self, node: NodeId) -> impl Iterator<Item = GroupId> {
+        let led = move |quiet: &Quiet| matches!(quiet, Quiet::Follows(_, leader) if *leader == node);
+        self.quiet.iter().filter(move |(_, quiet)| led(quiet)).map(|(group, _)| *group)
+    }
+
+    /// The quiet groups that this node leads although they have a replica on the node, whether or not it was silent when
+    /// they became quiet.
+    fn leading(&self) -> impl Iterator<Item = GroupId> {
+        let leads = |quiet: &Quiet| matches!(quiet, Quiet::Leads(..));
+        self.quiet.iter().filter(move |(_, quiet)| leads(quiet)).map(|(group, _)| *group)
+    }
+
+    /// Handles a heartbeat, and returns the groups to wake. `shares` returns true for a group with a replica on the node.
+    pub fn receive(&mut self, from: NodeId, heartbeat: Heartbeat, tick: u64, shares: impl Fn(GroupId) -> bool) -> Wake {
+        let peer = self.peers.entry(from).or_default();
+        let returns = peer.is_silent || peer.heard.is_none();
+        let is_restarted = peer.heard.is_some() && peer.incarnation != heartbeat.incarnation;
+        peer.heard = Some(tick);
+        peer.is_silent = false;
+        peer.incarnation = heartbeat.incarnation;
+        peer.led_groups = heartbeat.led_groups;
+        let differs = peer.led != heartbeat.quiet;
+        peer.mismatches = if differs { peer.mismatches + 1 } else { 0 };
+        let is_wrong = peer.mismatches >= MISMATCHES_MAX;
+        if is_wrong {
+            peer.mismatches = 0;
+        }
+        let mut groups = BTreeSet::new();
+        if is_restarted || is_wrong {
+            groups.extend(self.led_by(from));
+        }
+        if is_restarted || returns {
+            groups.extend(self.leading().filter(|group| shares(*group)));
+        }
+        Wake { groups, silent: None }
+    }
+
+    /// Advances the time, and returns what to wake for each node that has become silent. `shares` returns true for a group
+    /// with a replica on a node.
+    pub fn tick(&mut self, tick: u64, shares: impl Fn(GroupId, NodeId) -> bool) -> Vec<Wake> {
+        let silent = |peer: &Peer| !peer.is_silent && peer.heard.is_some_and(|heard| heard + SILENT_TICKS <= tick);
+        let nodes: Vec<NodeId> = self.peers.iter().filter(|(_, peer)| silent(peer)).map(|(node, _)| *node).collect();
+        let mut wakes = Vec::new();
+        for node in nodes {
+            self.peers.entry(node).or_default().is_silent = true;
+            let mut groups: BTreeSet<GroupId> = self.led_by(node).collect();
+            groups.extend(self.leading().filter(|group| shares(*group, node)));
+            wakes.push(Wake { groups, silent: Some(node) });
+        }
+        wakes
+    }
+
+    /// Called if this node's ticks are late: it has read no heartbeat meanwhile, so the other nodes are not silent.
+    pub fn ticks_are_late(&mut self, tick: u64) {
+        for peer in self.peers.values_mut().filter(|peer| !peer.is_silent && peer.heard.is_some()) {
+            peer.heard = Some(tick);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: NodeId = NodeId(1);
+    const B: NodeId = NodeId(2);
+    const G: GroupId = GroupId(7);
+    const T: Term = Term(3);
+
+    /// Node A leads the quiet group G, and B follows.
+    fn quiet() -> (Heartbeats, Heartbeats) {
+        let (mut a, mut b) = (Heartbeats::new(10), Heartbeats::new(20));
+        assert_eq!(a.receive(B, b.heartbeat_to(A, 0), 0, |_| true), Wake::default());
+        assert_eq!(b.receive(A, a.heartbeat_to(B, 1), 0, |_| true), Wake::default());
+        a.begin_quiet(G, Quiet::Leads(T, vec![B]));
+        b.begin_quiet(G, Quiet::Follows(T, A));
+        (a, b)
+    }
+
+    #[test]
+    fn a_silent_node_wakes_the_groups_that_it_leads_or_follows_once() {
+        let (mut a, mut b) = quiet();
+        for tick in 1..40 {
+            if tick % HEARTBEAT_TICKS == 0 && tick <= 20 {
+                assert_eq!(a.receive(B, b.heartbeat_to(A, 0), tick, |_| true), Wake::default());
+                assert_eq!(b.receive(A, a.heartbeat_to(B, 1), tick, |_| true), Wake::default());
+            }
+            let (woken_a, woken_b) = (a.tick(tick, |_, _| true), b.tick(tick, |_, _| true));
+            if tick == 20 + SILENT_TICKS {
+                assert_eq!(woken_a, [Wake { groups: [G].into(), silent: Some(B) }]);
+                assert_eq!(woken_b, [Wake { groups: [G].into(), silent: Some(A) }]);
+                assert!(a.end_quiet(G) && b.end_quiet(G) && a.is_silent(B) && a.led_groups(B).is_none());
+            } else {
+                assert_eq!((woken_a, woken_b), (vec![], vec![]), "tick {tick}");
+            }
+        }
+        a.begin_quiet(G, Quiet::Leads(T, vec![]));
+        let returned = a.receive(B, b.heartbeat_to(A, 0), 41, |group| group == G);
+        assert_eq!(returned.groups, [G].into(), "it may lack entries");
+    }
+
+    #[test]
+    fn a_restart_wakes_the_groups_of_the_node() {
+        let (mut a, b) = quiet();
+        let again = Heartbeats::new(21);
+        assert_eq!(a.receive(B, again.heartbeat_to(A, 0), 1, |_| true).groups, [G].into());
+        let mut b = b;
+        let again = Heartbeats::new(11);
+        assert_eq!(b.receive(A, again.heartbeat_to(B, 0), 1, |_| true).groups, [G].into());
+    }
+
+    #[test]
+    fn two_different_digests_in_a_row_wake_the_groups_of_a_leader() {
+        let (mut a, mut b) = quiet();
+        a.end_quiet(G);
+        assert_eq!(b.receive(A, a.heartbeat_to(B, 1), 1, |_| true), Wake::default());
+        assert_eq!(b.receive(A, a.heartbeat_to(B, 1), 3, |_| true).groups, [G].into());
+        b.end_quiet(G);
+        assert_eq!(b.receive(A, a.heartbeat_to(B, 1), 5, |_| true), Wake::default());
+        a.begin_quiet(G, Quiet::Leads(Term(4), vec![B]));
+        b.begin_quiet(G, Quiet::Follows(Term(3), A));
+        b.receive(A, a.heartbeat_to(B, 1), 7, |_| true);
+        assert_eq!(b.receive(A, a.heartbeat_to(B, 1), 9, |_| true).groups, [G].into(), "another term");
+    }
+
+    #[test]
+    fn a_node_whose_ticks_were_late_waits_for_a_new_timeout() {
+        let (mut a, _) = quiet();
+        a.ticks_are_late(100);
+        assert_eq!(a.tick(100, |_, _| true), []);
+        assert_eq!(a.tick(100 + SILENT_TICKS, |_, _| true).len(), 1);
+    }
+}
