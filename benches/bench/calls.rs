@@ -93,10 +93,15 @@ impl Caller {
 
     /// Keeps this many unary calls in flight. Returns calls per second.
     pub fn unary_rate(&self, request: &Bytes, in_flight: usize, took: Duration) -> f64 {
+        self.rate_of_each(&vec![request.clone(); in_flight], took)
+    }
+
+    /// Keeps one unary call of each request in flight. Returns calls per second.
+    pub fn rate_of_each(&self, requests: &[Bytes], took: Duration) -> f64 {
         let begin = Instant::now();
         let end = begin + took;
         let done = Arc::new(AtomicU64::new(0));
-        let all = (0..in_flight).map(|_| {
+        let all = requests.iter().map(|request| {
             let (client, request, done) = (self.client().clone(), request.clone(), done.clone());
             let (sender, receiver) = oneshot::channel::<()>();
             self.client().spawn(async move {
@@ -237,8 +242,13 @@ impl Download {
 
 /// Returns a `ProduceRequest` with this many records of this many bytes.
 pub fn produce_request(records: usize, value_bytes: usize) -> Bytes {
+    produce_request_to("", records, value_bytes)
+}
+
+/// Returns a `ProduceRequest` to a log.
+pub fn produce_request_to(log: &str, records: usize, value_bytes: usize) -> Bytes {
     let record = Record { value: vec![7; value_bytes].into(), ..Record::default() };
-    let request = ProduceRequest { records: vec![record; records], ..ProduceRequest::default() };
+    let request = ProduceRequest { log: log.to_owned(), records: vec![record; records], ..ProduceRequest::default() };
     request.write_to_bytes().expect("bytes")
 }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
-use seriatim::pb::v1::ConsumeRequest;
+use seriatim::pb::v1::{ConsumeRequest, CreateLogRequest};
 
-use super::calls::{Bytes, Caller, Download, consume_request, produce_request};
+use super::calls::{Bytes, Caller, Download, consume_request, produce_request, produce_request_to};
 use super::harness::{Cluster, memory_bytes};
 use super::process::{MemoryPeak, cpu_fraction, cpu_time};
 use super::raw::{RawFile, RawServer};
@@ -116,6 +116,7 @@ impl Pair {
 
 pub fn run(bench: &mut Bench) {
     produce(bench);
+    many_logs(bench);
     consume(bench);
     tails(bench);
     memory(bench);
@@ -131,6 +132,26 @@ fn cpu_per_call(pid: u32, took: Duration, load: impl FnOnce() -> f64) -> f64 {
 fn median_us(mut times: Vec<Duration>) -> f64 {
     times.sort();
     times.get(times.len() / 2).map_or(f64::NAN, |t| t.as_secs_f64() * 1e6)
+}
+
+/// Compares 100 producers on 100 logs with 100 producers on one log, both with one call in flight each.
+fn many_logs(bench: &mut Bench) {
+    const LOGS: usize = 100;
+    let (pair, turn) = (Pair::start(), bench.turn);
+    let client = pair.cluster.client(0);
+    let names: Vec<String> = (0..LOGS).map(|i| format!("log-{i}")).collect();
+    for name in &names {
+        client.create_log(&CreateLogRequest { log: name.clone(), ..CreateLogRequest::default() }).expect("created");
+    }
+    let to_each: Vec<Bytes> = names.iter().map(|name| produce_request_to(name, 1, 100)).collect();
+    let to_one = vec![produce_request(1, 100); LOGS];
+    bench.compare(
+        "produce: unary, 100 B, 100 producers on 100 logs",
+        "/s",
+        Target::AtLeast(0.7),
+        || pair.node.rate_of_each(&to_one, turn),
+        || pair.node.rate_of_each(&to_each, turn),
+    );
 }
 
 fn produce(bench: &mut Bench) {

@@ -7,14 +7,16 @@ use std::time::{Duration, Instant};
 use seriatim::storage::disk::Disk;
 use seriatim::storage::entry::{Entry, EntryKind, Stamp};
 use seriatim::storage::log::{Genesis, GroupLog, HardState, LogOptions, LogState};
-use seriatim::types::{GroupId, NodeId};
+use seriatim::types::{GroupId, LogIndex, Offset, ReplicaId};
 
 use super::figures::{Bench, Pair, consume_all, fill};
+use super::harness::memory_bytes;
 use super::raw::{RawFile, drop_from_page_cache, read_rate};
 use super::report::{Row, Target};
 
 pub fn run(bench: &mut Bench) {
     append(bench);
+    many_logs(bench);
     cold(bench);
     start(bench);
 }
@@ -24,7 +26,7 @@ fn append(bench: &mut Bench) {
     const BYTES: usize = 1 << 20;
     let home = tempfile::tempdir().expect("a folder");
     let (disk, group, options) = (Disk::real(), GroupId(1), LogOptions::default());
-    GroupLog::create(&disk, home.path(), group, &options, Genesis::Founder(NodeId(1))).expect("made");
+    GroupLog::create(&disk, home.path(), group, &options, Genesis::founder(ReplicaId(1))).expect("made");
     let (mut log, _) = GroupLog::open(&disk, home.path(), group, &options).expect("opened");
     let block = vec![7; BYTES];
     let turn = bench.turn;
@@ -61,6 +63,83 @@ fn append(bench: &mut Bench) {
             rate
         },
     );
+}
+
+/// Measures what logs cost that nobody uses: each contains one small record, and was synced and closed.
+fn many_logs(bench: &mut Bench) {
+    if !bench.wants("storage: logs") {
+        return;
+    }
+    let logs = std::env::var("SERIATIM_BENCH_LOGS").map_or(1000, |n| n.parse().expect("a number"));
+    let home = tempfile::tempdir().expect("a folder");
+    let (disk, options) = (Disk::real(), LogOptions::default());
+    let groups = || (1..=logs).map(GroupId);
+    let begin = Instant::now();
+    for group in groups() {
+        GroupLog::create(&disk, home.path(), group, &options, Genesis::founder(ReplicaId(1))).expect("made");
+    }
+    let of = format!("of {logs} logs");
+    let each = begin.elapsed().as_secs_f64() * 1e3 / logs as f64;
+    bench.add_single("storage: logs, to create one", "ms", Target::None, each, &of);
+    for group in groups() {
+        let (mut log, _) = GroupLog::open(&disk, home.path(), group, &options).expect("opened");
+        let bounds = log.bounds();
+        let (kind, base_offset) = (EntryKind::Records, bounds.next_offset);
+        let stamp = Stamp { kind, count: 1, base_offset, append_time_us: 1, producer_id: 0, sequence: 0 };
+        log.append(&[Entry::new(bounds.last_index.next(), bounds.last_term, stamp, &[7; 100])]).expect("appends");
+        log.close().expect("synced");
+    }
+    let bytes: u64 = groups().map(|group| allocated(&home.path().join(group.to_string()))).sum();
+    let each = bytes as f64 / 1024.0 / logs as f64;
+    bench.add_single("storage: logs, disk space of one", "KiB", Target::None, each, "with one small record");
+    let memory = || memory_bytes(std::process::id()) as f64 / f64::from(1 << 20);
+    let descriptors = || std::fs::read_dir("/proc/self/fd").expect("listed").count();
+    let (before, open_before, begin) = (memory(), descriptors(), Instant::now());
+    let open = GroupLog::open_all(&disk, home.path(), groups(), &options);
+    let took = begin.elapsed().as_secs_f64() * 1e3;
+    bench.add_single("storage: logs, to open all", "ms", Target::Under(1000.0), took, &of);
+    let note = format!("RssAnon {of}; {} descriptors", descriptors() - open_before);
+    bench.add_single("storage: logs, memory", "MiB", Target::Under(40.0), memory() - before, &note);
+    // Logs that are busy and then idle again must not keep the memory of their busiest moment.
+    let mut open: Vec<_> = open.into_iter().map(|log| log.expect("opened")).collect();
+    for (log, _) in &mut open {
+        for batch in [1, 1, 200, 1000] {
+            let first = log.bounds();
+            let entries: Vec<Entry> = (0..batch)
+                .map(|n| {
+                    let (kind, base_offset) = (EntryKind::Records, Offset(first.next_offset.0 + n));
+                    let stamp = Stamp { kind, count: 1, base_offset, append_time_us: 1, producer_id: 0, sequence: 0 };
+                    Entry::new(LogIndex(first.last_index.0 + 1 + n), first.last_term, stamp, &[7; 200])
+                })
+                .collect();
+            log.append(&entries).expect("appends");
+        }
+        let bounds = log.bounds();
+        log.append_hard_state(&HardState { term: bounds.last_term, vote: None, commit: bounds.last_index })
+            .expect("appends");
+        log.set_applied(bounds.last_index);
+        let job = log.begin_sync().expect("something to sync");
+        job.perform(&disk).expect("syncs");
+        log.end_sync(job);
+    }
+    let busy = memory() - before;
+    open.iter_mut().for_each(|(log, _)| log.rest());
+    // SAFETY: it releases only pages that hold no allocation. A node does the same (`src/grpc/memory.rs`).
+    unsafe { libc::malloc_trim(0) };
+    bench.add_single(
+        "storage: logs, memory after use",
+        "MiB",
+        Target::Under(40.0),
+        memory() - before,
+        &format!("1,202 records in each; {busy:.0} MiB before the logs were idle"),
+    );
+}
+
+/// Bytes that the files of a directory take on the disk.
+fn allocated(dir: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let files = std::fs::read_dir(dir).expect("a folder").map(|file| file.expect("an entry").metadata());
+    files.map(|file| file.expect("a file").blocks() * 512).sum()
 }
 
 /// Opens every segment of the node.
