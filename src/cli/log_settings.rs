@@ -35,6 +35,7 @@ pub struct Setting {
     pub name: &'static str,
     /// The field of `LogConfig`.
     pub field: &'static str,
+    is_given: fn(&SettingsArgs) -> bool,
     set: fn(&mut LogConfig, &str) -> Result<(), String>,
 }
 
@@ -43,6 +44,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "retention-bytes",
         field: "min_retained_bytes",
+        is_given: |args| args.retention_bytes.is_some(),
         set: |config, text| {
             config.min_retained_bytes = Some(retention_bytes(text)?);
             Ok(())
@@ -51,6 +53,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "retention-age",
         field: "retention_age",
+        is_given: |args| args.retention_age.is_some(),
         set: |config, text| {
             config.retention_age = Some(Duration::from_millis(retention_age(text)?).into()).into();
             Ok(())
@@ -59,6 +62,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "max-record-bytes",
         field: "max_record_bytes",
+        is_given: |args| args.max_record_bytes.is_some(),
         set: |config, text| {
             config.max_record_bytes = Some(small_bytes(text)?);
             Ok(())
@@ -67,6 +71,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "max-request-bytes",
         field: "max_request_bytes",
+        is_given: |args| args.max_request_bytes.is_some(),
         set: |config, text| {
             config.max_request_bytes = Some(small_bytes(text)?);
             Ok(())
@@ -75,6 +80,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "replicas",
         field: "replicas",
+        is_given: |args| args.replicas.is_some(),
         set: |config, text| {
             config.replicas = Some(replicas(text)?);
             Ok(())
@@ -119,15 +125,9 @@ impl SettingsArgs {
 
     /// Returns the paths of the settings that are given. Each label has its own, so that the other labels stay.
     pub fn paths(&self) -> Vec<String> {
-        let given = [
-            ("min_retained_bytes", self.retention_bytes.is_some()),
-            ("retention_age", self.retention_age.is_some()),
-            ("max_record_bytes", self.max_record_bytes.is_some()),
-            ("max_request_bytes", self.max_request_bytes.is_some()),
-            ("replicas", self.replicas.is_some()),
-        ];
+        let given = SETTINGS.iter().filter(|setting| (setting.is_given)(self));
         let labels = self.labels.iter().map(|(name, _)| format!("labels.{name}"));
-        given.into_iter().filter(|(_, given)| *given).map(|(path, _)| path.to_owned()).chain(labels).collect()
+        given.map(|setting| setting.field.to_owned()).chain(labels).collect()
     }
 }
 
