@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::types::{GroupId, LogId, LogName};
+
 /// The number of buckets. A clone copies as many pointers, and a change one bucket.
 const BUCKETS: u64 = 128;
 
@@ -11,6 +13,24 @@ const BUCKETS: u64 = 128;
 pub trait BucketKey: Ord + Clone {
     /// A number that is the same for equal keys.
     fn bucket(&self) -> u64;
+}
+
+impl BucketKey for GroupId {
+    fn bucket(&self) -> u64 {
+        self.0
+    }
+}
+
+impl BucketKey for LogId {
+    fn bucket(&self) -> u64 {
+        self.0
+    }
+}
+
+impl BucketKey for LogName {
+    fn bucket(&self) -> u64 {
+        crc32c::crc32c(self.as_str().as_bytes()).into()
+    }
 }
 
 /// A map from `K` to `V`.

@@ -1,8 +1,8 @@
 //! The commands of the catalog and their encoding (`proto/seriatim/catalog/v1/catalog.proto`).
 //!
-//! A command is the value of one record in group 0. Those that are not in a snapshot yet are replayed at each start, so a
-//! command that some version has written must keep its meaning. A command or a field of a newer version is an error that
-//! names it. A node that skipped it would have another catalog than the others, and nobody would notice.
+//! A command is the value of one record in group 0. Those that are not in a snapshot yet are replayed at each start, so
+//! a command that some version has written must keep its meaning. A command or a field of a newer version is an error
+//! that names it. A node that skipped it would have another catalog than the others, and nobody would notice.
 
 use protobuf::{Message as _, SpecialFields};
 
@@ -44,8 +44,8 @@ impl From<BadName> for BadCommand {
     }
 }
 
-/// Declares the commands: the enum, its encoder and its decoder. Each variant has the name of its message in `catalog.proto`,
-/// for which `store` and `load` convert the fields.
+/// Declares the commands: the enum, its encoder and its decoder. Each variant has the name of its message in
+/// `catalog.proto`, for which `store` and `load` convert the fields.
 macro_rules! commands {
     ($($(#[$doc:meta])* $name:ident($($field:ident: $type:ty),+),)+) => {
         /// A change of the catalog.
@@ -100,8 +100,8 @@ commands! {
     CreateLog(log: NewLog),
     /// Without effect. Clusters of feature level 1 have it in their logs.
     Founded(group: GroupId),
-    /// Changes those settings of the group's log that are set. For clusters of feature level 1, which know only the limits
-    /// and the retention.
+    /// Changes those settings of the group's log that are set. For clusters of feature level 1, which know only the
+    /// limits and the retention.
     ConfigureLog(group: GroupId, change: LogSettings),
     /// Raises the feature level of the cluster, permanently.
     RaiseFeatureLevel(level: FeatureLevel),

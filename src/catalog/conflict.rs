@@ -5,8 +5,8 @@ use crate::types::{GroupId, LogId, LogName, NodeId};
 
 /// The maximum number of members. Each one has connections to all others.
 pub const MEMBERS_MAX: usize = 64;
-/// The maximum number of logs, including deleted ones. A snapshot with so many logs, long names and all replicas stays below
-/// the 16 MiB of a message between peers.
+/// The maximum number of logs, including deleted ones. A snapshot with this many logs, long names and all replicas
+/// stays below the 16 MiB of a message between peers.
 pub const LOGS_MAX: usize = 12_000;
 
 /// Why a command can't be applied to the current state. Every node ignores its entry.
@@ -51,7 +51,7 @@ pub enum Conflict {
     /// The nodes of the replicas are unknown, or the node has a replica already, or the replica is unknown.
     #[error("a replica can't be placed or removed")]
     BadPlacement,
-    /// No correct node proposes it: an id of 0, a malformed address, a group above the maximum.
+    /// A command that no correct node proposes: with an id of 0, a malformed address, or a group above the maximum.
     #[error("the command contains an invalid id, address or group")]
     Malformed,
     /// The cluster has [`MEMBERS_MAX`] members.

@@ -5,7 +5,7 @@
 /// A broken rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// A node creates replicas that it gave up before: the replay of the catalog resurrects deleted logs.
+    /// A node creates again replicas that it gave up: the replay of the catalog resurrects deleted logs.
     ReplayResurrects,
     /// A node keeps the replicas of purged logs.
     PurgedStay,
@@ -19,8 +19,12 @@ pub(crate) enum Fault {
     LateMessagesAccepted,
     /// The first replica leads its first term again after a restart.
     LeadsAgain,
-    /// What is reported of a dropped replica counts for the next one.
+    /// Completions of a dropped replica are applied to the next one of its group.
     EpochIgnored,
+    /// A node that becomes silent wakes no quiet group.
+    SilenceIgnored,
+    /// Neither a different digest of quiet groups, nor a node that restarts or is heard again, wakes them.
+    DigestsIgnored,
 }
 
 /// True if this rule is broken.

@@ -23,7 +23,7 @@ pub struct Member {
 pub struct Placement {
     /// Never used for another placement.
     pub replica: ReplicaId,
-    /// The node that hosts the replica.
+    /// The node that has the replica.
     pub node: NodeId,
 }
 
@@ -86,7 +86,8 @@ pub enum Origin {
 /// Declares the settings of a log: name, type and built-in default of each.
 macro_rules! settings {
     ($($(#[$doc:meta])* $name:ident: $type:ty = $default:expr,)+) => {
-        /// The settings of a log, or the defaults of a cluster. `None` means the cluster's default, or the built-in one.
+        /// The settings of a log, or the defaults of a cluster. `None` means the cluster's default, or the built-in
+        /// one.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct LogSettings {
             $($(#[$doc])* pub $name: Option<$type>,)+
@@ -112,7 +113,7 @@ macro_rules! settings {
                 EffectiveSettings { $($name: self.$name.or(defaults.$name).unwrap_or($default),)+ }
             }
 
-            /// Returns the settings with those of `change` that are set. Labels of the same name are replaced.
+            /// Returns these settings, replaced by those that are set in `change`. Labels with other names stay.
             #[must_use]
             pub fn changed(&self, change: &LogSettings) -> LogSettings {
                 let mut labels = self.labels.clone();
@@ -205,7 +206,7 @@ impl EffectiveSettings {
     /// record.
     pub const RETENTION_MS_LEAST: u64 = 1000;
 
-    /// The upper bound of `replicas`. More would make each append slower without a use: seven survive the loss of
+    /// The upper bound of `replicas`. More would make each append slower without a benefit: seven survive the loss of
     /// three.
     pub const REPLICAS_MOST: u32 = 7;
 
@@ -236,7 +237,8 @@ impl LogMeta {
         self.replicas.iter().any(|placement| placement.node == node)
     }
 
-    /// Returns true for a log that a cluster of feature level 1 created. Its first replicas have the ids of their nodes.
+    /// Returns true for a log that a cluster of feature level 1 created. Its first replicas have the ids of their
+    /// nodes.
     pub fn is_of_level_1(&self) -> bool {
         self.created_us == 0
     }

@@ -68,7 +68,12 @@ impl Catalog {
 
     /// Returns true for the id of a log that was purged. Such an id is never used again.
     pub fn is_purged(&self, log_id: LogId) -> bool {
-        self.purged.contains(&log_id)
+        self.ids.get(&log_id).is_some_and(Option::is_none)
+    }
+
+    /// Returns true for the id of a log, deleted, purged or neither.
+    pub fn was_used(&self, log_id: LogId) -> bool {
+        self.ids.get(&log_id).is_some()
     }
 
     /// Returns true if the group belonged to a log that was purged.

@@ -1,7 +1,6 @@
 //! The catalog as bytes (`CatalogState` in `proto/seriatim/catalog/v1/catalog.proto`): what a snapshot of group 0
 //! contains, so that group 0's log can be trimmed up to it.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use protobuf::Message as _;
@@ -125,7 +124,6 @@ impl Catalog {
             removed: Arc::new(state.removed_nodes.into_iter().map(NodeId).collect()),
             next_group: GroupId(state.next_group),
             next_replica: ReplicaId(state.next_replica),
-            purged: Arc::new(state.purged_logs.into_iter().map(LogId).collect::<VecDeque<_>>()),
             settings: Arc::new(load_cluster_settings(STATE, state.settings.unwrap_or_default())?),
             settings_revision: state.settings_revision,
             ..Catalog::default()
@@ -139,11 +137,19 @@ impl Catalog {
             let member = Member { id, name, bind_addr: member.bind_addr, rpc_addr: member.rpc_addr };
             catalog.members.insert(id, member);
         }
+        for log_id in state.purged_logs.into_iter().map(LogId) {
+            if catalog.was_used(log_id) {
+                return Err(malformed("two purged logs with the same id"));
+            }
+            catalog.add_purged(log_id);
+        }
         for log in state.logs {
             let log = load_log(log)?;
-            let taken = catalog.log(log.group).is_some() || catalog.log_named(&log.name).is_some();
+            let taken = catalog.log(log.group).is_some()
+                || catalog.log_named(&log.name).is_some()
+                || catalog.was_used(log.log_id);
             if taken || log.group == GroupId::CATALOG || log.group >= catalog.next_group {
-                return Err(malformed("two logs with the same name or group, or a group that was never created"));
+                return Err(malformed("two logs with the same name, group or id, or a group that was never created"));
             }
             catalog.set_log(log);
         }

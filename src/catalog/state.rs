@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::buckets::{BucketKey, BucketMap};
+use super::buckets::BucketMap;
 use super::command::Command;
 use super::conflict::{self, Conflict};
 use super::faults::{Fault, broken};
@@ -13,18 +13,6 @@ use super::meta::{
 use crate::feature_level::{Feature, FeatureLevel};
 use crate::types::{GroupId, LogId, LogName, NodeId, ReplicaId};
 
-impl BucketKey for GroupId {
-    fn bucket(&self) -> u64 {
-        self.0
-    }
-}
-
-impl BucketKey for LogName {
-    fn bucket(&self) -> u64 {
-        crc32c::crc32c(self.as_str().as_bytes()).into()
-    }
-}
-
 /// The state after some prefix of group 0's log. Clones are cheap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Catalog {
@@ -33,6 +21,8 @@ pub struct Catalog {
     pub(super) removed: Arc<BTreeSet<NodeId>>,
     pub(super) logs: BucketMap<GroupId, Arc<LogMeta>>,
     pub(super) names: BucketMap<LogName, GroupId>,
+    /// The logs by their ids; `None` for those in `purged`.
+    pub(super) ids: BucketMap<LogId, Option<GroupId>>,
     /// The number of logs, and of replicas, that were ever created.
     pub(super) next_group: GroupId,
     pub(super) next_replica: ReplicaId,
@@ -47,9 +37,9 @@ pub struct Catalog {
 /// How many replicas a node has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeLoad {
-    /// All that should stay.
+    /// All replicas that should stay.
     pub replicas: usize,
-    /// Those that were placed first in their logs, and so led them at first.
+    /// Those that led their logs at first.
     pub first: usize,
 }
 
@@ -61,6 +51,7 @@ impl Default for Catalog {
             removed: Arc::default(),
             logs: BucketMap::default(),
             names: BucketMap::default(),
+            ids: BucketMap::default(),
             next_group: GroupId(1),
             next_replica: ReplicaId(1),
             purged: Arc::default(),
@@ -122,8 +113,8 @@ impl Catalog {
     /// The ids of this many purged logs are remembered.
     pub const PURGED_MAX: usize = 100_000;
 
-    /// Returns whether a command would change anything now. Checked before a command is proposed: an entry without an effect
-    /// would still be synced on every node.
+    /// Returns whether a command would change anything now. Checked before a command is proposed: an entry without an
+    /// effect would still be synced on every node.
     ///
     /// # Errors
     /// [`Conflict`] if the command does not fit the state.
@@ -131,9 +122,9 @@ impl Catalog {
         self.change(command, 1).map(|change| change.is_some())
     }
 
-    /// Applies a command of an entry that was appended at `at_us`, Unix microseconds. A command that no longer fits (its
-    /// name was taken meanwhile) is ignored. Every node decides that alike; the proposer reads the outcome from the
-    /// catalog.
+    /// Applies a command of an entry that was appended at `at_us`, Unix microseconds. A command that no longer fits
+    /// (its name was taken meanwhile) is ignored. Every node decides that alike; the proposer reads the outcome from
+    /// the catalog.
     pub fn apply(&mut self, command: &Command, at_us: u64) -> Applied {
         let touched = match self.change(command, at_us.max(1)) {
             Ok(None) => return Applied::Unchanged,
@@ -173,11 +164,7 @@ impl Catalog {
                     self.count(&log, -1);
                     self.logs.remove(&group);
                     self.names.remove(&log.name);
-                    let purged = Arc::make_mut(&mut self.purged);
-                    purged.push_back(log.log_id);
-                    if purged.len() > Catalog::PURGED_MAX {
-                        purged.pop_front();
-                    }
+                    self.add_purged(log.log_id);
                 }
                 Touched::Log(group)
             }
@@ -199,7 +186,19 @@ impl Catalog {
         }
         self.count(&log, 1);
         self.names.insert(log.name.clone(), log.group);
+        self.ids.insert(log.log_id, Some(log.group));
         self.logs.insert(log.group, Arc::new(log));
+    }
+
+    pub(super) fn add_purged(&mut self, log_id: LogId) {
+        self.ids.insert(log_id, None);
+        let purged = Arc::make_mut(&mut self.purged);
+        purged.push_back(log_id);
+        if purged.len() > Catalog::PURGED_MAX
+            && let Some(oldest) = purged.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
     }
 
     fn count(&mut self, log: &LogMeta, by: isize) {
@@ -315,7 +314,7 @@ impl Catalog {
         if let Some(log) = self.log_named(&new.name) {
             return Err(Conflict::NameOfLogTaken(log.group));
         }
-        if self.logs.iter().any(|(_, log)| log.log_id == new.log_id) || self.is_purged(new.log_id) {
+        if self.was_used(new.log_id) {
             return Err(Conflict::LogIdTaken(new.log_id));
         }
         if self.logs.len() >= Catalog::LOGS_MAX {
@@ -395,7 +394,7 @@ impl Catalog {
         }
     }
 
-    /// Replaces a log, which does not count as a new revision.
+    /// Replaces a log without making a new revision.
     fn replace_log(&self, group: GroupId, change: impl FnOnce(&mut LogMeta)) -> Changes {
         let before = self.log(group).ok_or(Conflict::NoSuchLog(group))?;
         let mut log = before.clone();
@@ -445,7 +444,7 @@ impl Catalog {
         if !self.allows(Feature::ManyLogs) || full || !self.members.contains_key(&node) {
             return Err(Conflict::BadPlacement);
         }
-        // A node has at most one replica of a group: the one that leaves goes first.
+        // A node has at most one replica of a group, so a leaving one must be removed before another is placed.
         if log.placements().any(|placement| placement.node == node) {
             return Err(Conflict::BadPlacement);
         }
@@ -487,6 +486,7 @@ impl Catalog {
     fn check_invariants(&self) {
         assert!(self.members.len() <= Catalog::MEMBERS_MAX, "more members than the catalog accepts");
         assert_eq!(self.logs.len(), self.names.len(), "two logs have the same name");
+        assert_eq!(self.logs.len() + self.purged.len(), self.ids.len(), "two logs have the same id");
     }
 }
 

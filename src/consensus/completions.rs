@@ -30,8 +30,8 @@ impl ReplicaEpoch {
         ReplicaEpoch(self.0 + 1)
     }
 
-    /// Returns the number by which the log-writer knows a Ready. A later replica has higher numbers, until 2^24 replicas
-    /// were started.
+    /// Returns the number by which the log-writer knows a Ready. A later replica has higher numbers, until 2^24
+    /// replicas were started.
     pub fn ticket(self, ready: u64) -> u64 {
         u64::from(self.0) << ReplicaEpoch::READY_BITS | ready
     }

@@ -75,7 +75,7 @@ pub struct Consensus {
     completions: Completions,
     statuses: Arc<Statuses>,
     progress: Progress,
-    /// Another one for each start of the node.
+    /// Differs after each start of the node.
     incarnation: u64,
 }
 
@@ -116,7 +116,8 @@ impl Default for Consensus {
         let completions = Completions::new(bell.clone());
         let statuses = Arc::new(Statuses::default());
         let handle = ConsensusHandle::new(outbox, bell.clone(), statuses.clone());
-        // The time differs from that of every earlier start, unless the clock was set back; then peers notice a restart late.
+        // The time differs from that of every earlier start, unless the clock was set back; then peers notice a restart
+        // late.
         let incarnation = wall_us();
         Consensus { inbox, handle, bell, completions, statuses, progress: Progress::default(), incarnation }
     }
@@ -382,6 +383,7 @@ impl Driver {
         if allows_quiet {
             let members = self.governor.catalog().members().map(|member| member.id);
             self.quiet.tick(self.ticks, self.me.id, members, &mut self.groups, &self.sinks);
+            self.statuses.set_silent(self.quiet.silent());
         }
         let awake = self.groups.awake().clone();
         for group in &awake {

@@ -1,5 +1,5 @@
-//! This node's replicas, and which of them need attention: after a step of the loop only the touched ones, on a tick only
-//! those that are not quiet, and once a second every one.
+//! This node's replicas, and which of them need attention: after a step of the loop only those that it has changed, on
+//! a tick those that are not quiet, and once a second each of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -147,7 +147,7 @@ pub enum ProposeError {
         /// The first one that the leader found.
         member: NodeId,
     },
-    /// This node does not carry the group.
+    /// This node has no replica of the group.
     NoSuchGroup,
     /// The group is damaged on this node.
     Damaged,
@@ -167,7 +167,7 @@ pub enum ReadIndexError {
     Unconfirmed,
     /// The inbox is full.
     QueueFull,
-    /// This node does not carry the group.
+    /// This node has no replica of the group.
     NoSuchGroup,
     /// The group is damaged on this node.
     Damaged,
@@ -302,6 +302,11 @@ impl ConsensusHandle {
     /// Returns the status of a group of which this node has a replica.
     pub fn status(&self, group: GroupId) -> Option<Arc<GroupStatus>> {
         self.statuses.get(group)
+    }
+
+    /// Returns true for a node that has sent no heartbeat for an election timeout.
+    pub fn is_silent(&self, node: NodeId) -> bool {
+        self.statuses.is_silent(node)
     }
 
     /// Returns the status of every group of which this node has a replica, ordered by id.

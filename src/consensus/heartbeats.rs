@@ -1,40 +1,46 @@
 //! Heartbeats between nodes, which replace those of quiet groups.
 //!
-//! A group is **quiet** while nothing is to be replicated. Its leader says so in a last heartbeat to each follower. From
-//! then on no replica of the group is ticked, and no message of the group is sent. Instead each node sends one heartbeat
-//! to every other node, ten times a second, for all groups:
+//! A group is **quiet** while it has nothing to replicate. Its leader announces this in a last heartbeat to each
+//! follower. From then on no replica of the group is ticked, and no message of the group is sent. Instead each node
+//! sends one heartbeat to every other node, ten times a second, for all groups together:
 //!
 //! - If a node is **silent** for an election timeout, the quiet groups that it leads are woken, and their replicas soon
 //!   campaign. So a dead leader is noticed as early as without quiet groups. The groups that this node leads with a
 //!   replica on the silent node are woken, too, so that raft checks whether a majority is left.
-//! - A node that **restarts** sends another incarnation. It has forgotten which groups are quiet, so the same groups are
-//!   woken.
-//! - A heartbeat contains a **digest** of the quiet groups that its sender leads and the receiver follows. If the
-//!   receiver's own digest differs twice in a row, a message was lost, and the receiver wakes its replicas of all these
-//!   groups. They hear from their leader, or ask for votes, which wakes it.
+//! - A node that **restarts** sends another incarnation. It has forgotten which groups are quiet, so the same groups
+//!   are woken.
+//! - A heartbeat contains a **digest** of the quiet groups that its sender leads and the receiver follows, and one of
+//!   those that the receiver leads and the sender follows. If a digest of the receiver differs twice in a row by the
+//!   same groups, a message was lost, or another replica than the leader's has woken a follower. Then the receiver
+//!   wakes its replicas of all these groups. So a leader notices that it was replaced, and a follower hears from its
+//!   leader before it campaigns.
 //!
 //! Any other message or request wakes a group. All of this affects only when elections are held, never their outcome.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::group::ELECTION_TICKS;
+use crate::catalog::faults::{Fault, broken};
 use crate::types::{GroupId, NodeId, Term};
 
 /// The number of ticks between two heartbeats.
 pub const HEARTBEAT_TICKS: u64 = 2;
 /// A node is silent after this many ticks without a heartbeat.
 const SILENT_TICKS: u64 = ELECTION_TICKS as u64;
-/// The groups of a leader are woken after this many different digests in a row. The messages of a group may overtake
-/// each other, so a single one means nothing.
+/// The groups of a leader are woken after the same difference in this many digests in a row. Messages may overtake each
+/// other, so a single difference means nothing; and while groups become quiet and are woken all the time, each digest
+/// differs by other groups.
 const MISMATCHES_MAX: u32 = 2;
 
 /// The contents of a heartbeat.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// Another one after each start of the sender.
+    /// Differs after each start of the sender.
     pub incarnation: u64,
     /// The quiet groups that the sender leads and the receiver follows.
     pub quiet: QuietDigest,
+    /// The quiet groups that the receiver leads and the sender follows.
+    pub followed: QuietDigest,
     /// The number of logs that the sender leads.
     pub led_groups: u64,
 }
@@ -66,6 +72,38 @@ impl QuietDigest {
         self.groups = self.groups.saturating_sub(1);
         self.digest = self.digest.wrapping_sub(QuietDigest::number(group, term));
     }
+
+    /// Returns the digest of the groups that only one of the two sets contains.
+    fn minus(self, other: QuietDigest) -> QuietDigest {
+        QuietDigest { groups: self.groups.wrapping_sub(other.groups), digest: self.digest.wrapping_sub(other.digest) }
+    }
+}
+
+/// The last difference between a digest of a peer and that of this node, and in how many heartbeats in a row it was the
+/// same.
+#[derive(Debug, Default)]
+struct Difference {
+    last: QuietDigest,
+    in_a_row: u32,
+}
+
+impl Difference {
+    /// Compares two digests. Returns true if their difference wakes the groups.
+    fn lasts(&mut self, theirs: QuietDigest, ours: QuietDigest) -> bool {
+        let difference = theirs.minus(ours);
+        let is_same = difference == self.last;
+        self.last = difference;
+        if difference == QuietDigest::default() || broken(Fault::DigestsIgnored) {
+            self.in_a_row = 0;
+            return false;
+        }
+        self.in_a_row = if is_same { self.in_a_row + 1 } else { 1 };
+        let wakes = self.in_a_row >= MISMATCHES_MAX;
+        if wakes {
+            self.in_a_row = 0;
+        }
+        wakes
+    }
 }
 
 /// Why a group is quiet on this node.
@@ -77,7 +115,7 @@ pub enum Quiet {
     Follows(Term, NodeId),
 }
 
-/// What this node knows of another one.
+/// What this node knows about another node.
 #[derive(Debug, Default)]
 struct Peer {
     /// The tick of the last heartbeat; `None` if there was none since this node's start.
@@ -85,7 +123,9 @@ struct Peer {
     is_silent: bool,
     incarnation: u64,
     led_groups: u64,
-    mismatches: u32,
+    /// How the digests of its last heartbeats differ from `followed` and `led`.
+    followed_differs: Difference,
+    led_differs: Difference,
     /// The quiet groups that this node leads and the peer follows.
     followed: QuietDigest,
     /// The quiet groups that the peer leads and this node follows.
@@ -118,6 +158,11 @@ impl Heartbeats {
     /// Returns true for a node that did not send a heartbeat for an election timeout, or never.
     pub fn is_silent(&self, node: NodeId) -> bool {
         self.peers.get(&node).is_none_or(|peer| peer.is_silent || peer.heard.is_none())
+    }
+
+    /// Returns the nodes that have sent heartbeats, and then none for an election timeout.
+    pub fn silent(&self) -> BTreeSet<NodeId> {
+        self.peers.iter().filter(|(_, peer)| peer.is_silent).map(|(node, _)| *node).collect()
     }
 
     /// Returns the number of logs that a node leads, unless it is silent.
@@ -169,8 +214,8 @@ impl Heartbeats {
 
     /// Returns the heartbeat to send to a node now. `led_groups` is the number of logs that this node leads.
     pub fn heartbeat_to(&self, node: NodeId, led_groups: u64) -> Heartbeat {
-        let quiet = self.peers.get(&node).map(|peer| peer.followed).unwrap_or_default();
-        Heartbeat { incarnation: self.incarnation, quiet, led_groups }
+        let (quiet, followed) = self.peers.get(&node).map(|peer| (peer.followed, peer.led)).unwrap_or_default();
+        Heartbeat { incarnation: self.incarnation, quiet, followed, led_groups }
     }
 
     fn led_by(&self, node: NodeId) -> impl Iterator<Item = GroupId> {
@@ -178,31 +223,37 @@ impl Heartbeats {
         self.quiet.iter().filter(move |(_, quiet)| led(quiet)).map(|(group, _)| *group)
     }
 
-    /// The quiet groups that this node leads although they have a replica on the node, whether or not it was silent when
-    /// they became quiet.
+    fn followed_by(&self, node: NodeId) -> impl Iterator<Item = GroupId> {
+        let followed = move |quiet: &Quiet| matches!(quiet, Quiet::Leads(_, nodes) if nodes.contains(&node));
+        self.quiet.iter().filter(move |(_, quiet)| followed(quiet)).map(|(group, _)| *group)
+    }
+
+    /// The quiet groups that this node leads although they have a replica on the node, whether or not it was silent
+    /// when they became quiet.
     fn leading(&self) -> impl Iterator<Item = GroupId> {
         let leads = |quiet: &Quiet| matches!(quiet, Quiet::Leads(..));
         self.quiet.iter().filter(move |(_, quiet)| leads(quiet)).map(|(group, _)| *group)
     }
 
-    /// Handles a heartbeat, and returns the groups to wake. `shares` returns true for a group with a replica on the node.
+    /// Handles a heartbeat, and returns the groups to wake. `shares` returns true for a group with a replica on the
+    /// node.
     pub fn receive(&mut self, from: NodeId, heartbeat: Heartbeat, tick: u64, shares: impl Fn(GroupId) -> bool) -> Wake {
         let peer = self.peers.entry(from).or_default();
-        let returns = peer.is_silent || peer.heard.is_none();
-        let is_restarted = peer.heard.is_some() && peer.incarnation != heartbeat.incarnation;
+        let notices = !broken(Fault::DigestsIgnored);
+        let returns = (peer.is_silent || peer.heard.is_none()) && notices;
+        let is_restarted = peer.heard.is_some() && peer.incarnation != heartbeat.incarnation && notices;
         peer.heard = Some(tick);
         peer.is_silent = false;
         peer.incarnation = heartbeat.incarnation;
         peer.led_groups = heartbeat.led_groups;
-        let differs = peer.led != heartbeat.quiet;
-        peer.mismatches = if differs { peer.mismatches + 1 } else { 0 };
-        let is_wrong = peer.mismatches >= MISMATCHES_MAX;
-        if is_wrong {
-            peer.mismatches = 0;
-        }
+        let led_is_wrong = peer.led_differs.lasts(heartbeat.quiet, peer.led);
+        let followed_is_wrong = peer.followed_differs.lasts(heartbeat.followed, peer.followed);
         let mut groups = BTreeSet::new();
-        if is_restarted || is_wrong {
+        if is_restarted || led_is_wrong {
             groups.extend(self.led_by(from));
+        }
+        if followed_is_wrong {
+            groups.extend(self.followed_by(from));
         }
         if is_restarted || returns {
             groups.extend(self.leading().filter(|group| shares(*group)));
@@ -210,14 +261,17 @@ impl Heartbeats {
         Wake { groups, silent: None }
     }
 
-    /// Advances the time, and returns what to wake for each node that has become silent. `shares` returns true for a group
-    /// with a replica on a node.
+    /// Advances the time, and returns what to wake for each node that has become silent. `shares` returns true for a
+    /// group with a replica on a node.
     pub fn tick(&mut self, tick: u64, shares: impl Fn(GroupId, NodeId) -> bool) -> Vec<Wake> {
         let silent = |peer: &Peer| !peer.is_silent && peer.heard.is_some_and(|heard| heard + SILENT_TICKS <= tick);
         let nodes: Vec<NodeId> = self.peers.iter().filter(|(_, peer)| silent(peer)).map(|(node, _)| *node).collect();
         let mut wakes = Vec::new();
         for node in nodes {
             self.peers.entry(node).or_default().is_silent = true;
+            if broken(Fault::SilenceIgnored) {
+                continue;
+            }
             let mut groups: BTreeSet<GroupId> = self.led_by(node).collect();
             groups.extend(self.leading().filter(|group| shares(*group, node)));
             wakes.push(Wake { groups, silent: Some(node) });
@@ -285,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn two_different_digests_in_a_row_wake_the_groups_of_a_leader() {
+    fn the_same_difference_twice_in_a_row_wakes_the_groups_of_a_leader() {
         let (mut a, mut b) = quiet();
         a.end_quiet(G);
         assert_eq!(b.receive(A, a.heartbeat_to(B, 1), 1, |_| true), Wake::default());
@@ -296,6 +350,30 @@ mod tests {
         b.begin_quiet(G, Quiet::Follows(Term(3), A));
         b.receive(A, a.heartbeat_to(B, 1), 7, |_| true);
         assert_eq!(b.receive(A, a.heartbeat_to(B, 1), 9, |_| true).groups, [G].into(), "another term");
+    }
+
+    /// With a thousand logs that get a record now and then, some group is always between the two states.
+    #[test]
+    fn groups_that_change_all_the_time_wake_no_others() {
+        let (mut a, mut b) = quiet();
+        for i in 1..20 {
+            let (left, entered) = (GroupId(100 + i), GroupId(101 + i));
+            a.end_quiet(left);
+            a.begin_quiet(entered, Quiet::Leads(T, vec![B]));
+            assert_eq!(b.receive(A, a.heartbeat_to(B, 1), 2 * i, |_| true), Wake::default());
+            b.end_quiet(left);
+            b.begin_quiet(entered, Quiet::Follows(T, A));
+        }
+        assert_eq!(b.receive(A, a.heartbeat_to(B, 1), 50, |_| true), Wake::default());
+        assert!(b.is_quiet(G));
+    }
+
+    #[test]
+    fn a_leader_wakes_the_groups_that_a_node_no_longer_follows() {
+        let (mut a, mut b) = quiet();
+        b.end_quiet(G);
+        assert_eq!(a.receive(B, b.heartbeat_to(A, 0), 1, |_| true), Wake::default());
+        assert_eq!(a.receive(B, b.heartbeat_to(A, 0), 3, |_| true).groups, [G].into());
     }
 
     #[test]

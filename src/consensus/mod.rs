@@ -12,8 +12,9 @@
 //! 1. `group/`: one Raft group as a pure state machine, and what it guarantees.
 //! 2. `replica.rs`: a group with its log and its high watermark; performs the effects. `compare.rs` and `claim.rs`:
 //!    the comparison of replicas by digests.
-//! 3. `driver.rs`: the thread, all groups of this node, and the catalog. `groups.rs`: which groups need attention.
-//!    `heartbeats.rs`: quiet groups, and the heartbeats between nodes that replace those of the groups.
+//! 3. `driver.rs`: the thread, all groups of this node, and the catalog. `groups.rs`: this node's replicas, and which
+//!    of them need attention. `heartbeats.rs`: quiet groups, and the heartbeats between nodes that replace those of the
+//!    groups.
 //! 4. `handle.rs`, `status.rs`: the interface for the rest of the program, and the published status. `peer_inbox.rs`:
 //!    the queue of peers' messages.
 //! 5. `wire.rs`, `conf_change.rs`, `received.rs`: the conversion of raft's types for peers and for the disk, and the
@@ -36,6 +37,7 @@ mod leadership;
 mod metrics;
 mod peer_inbox;
 mod received;
+mod removals;
 mod replica;
 mod retention;
 mod sinks;

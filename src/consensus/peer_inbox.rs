@@ -12,6 +12,7 @@
 use std::collections::VecDeque;
 
 use parking_lot::{Mutex, MutexGuard};
+use protobuf::Message as _;
 use raft::eraftpb::MessageType;
 
 use crate::metrics::Counter;
@@ -130,15 +131,16 @@ impl PeerInbox {
     }
 }
 
-fn bytes_of(message: &RaftMessage) -> usize {
-    let entries: usize = message.entries.iter().map(|entry| entry.data.len() + ENTRY_OVERHEAD_BYTES).sum();
-    entries + message.context.len() + MESSAGE_OVERHEAD_BYTES
+/// Returns about how much memory a message needs.
+pub fn bytes_of(message: &RaftMessage) -> usize {
+    let encoded = usize::try_from(message.compute_size()).unwrap_or(usize::MAX);
+    encoded.saturating_add(message.entries.len() * ENTRY_OVERHEAD_BYTES + MESSAGE_OVERHEAD_BYTES)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pb::peer::{Entry, LogSnapshot};
+    use crate::pb::peer::{Checkpoint, Entry, LogClaim, LogSnapshot};
 
     const PEER: NodeId = NodeId(2);
 
@@ -160,7 +162,8 @@ mod tests {
     #[test]
     fn entries_have_a_budget_of_bytes_and_heartbeats_another() {
         let inbox = PeerInbox::default();
-        let each = (1 << 20) - MESSAGE_OVERHEAD_BYTES - ENTRY_OVERHEAD_BYTES;
+        let overhead = bytes_of(&append(1, 1 << 20)) - (1 << 20);
+        let each = (1 << 20) - overhead;
         inbox.put(PEER, (1..=40).map(|index| append(index, each)).collect());
         assert_eq!(inbox.dropped(), 8, "a message over 32 MiB is dropped");
         assert!(inbox.lock().appends.bytes <= APPEND_BYTES_MAX);
@@ -175,12 +178,14 @@ mod tests {
             .collect();
         assert_eq!(rest, (5..=32).chain([44]).collect::<Vec<_>>());
         assert!(inbox.is_empty() && inbox.lock().appends.bytes == 0);
-        let many = FIRST_BYTES_MAX / MESSAGE_OVERHEAD_BYTES;
-        inbox.put(PEER, (0..2 * many as u64).map(heartbeat).collect());
+        let many = FIRST_BYTES_MAX / bytes_of(&heartbeat(9));
+        inbox.put(PEER, vec![heartbeat(9); 2 * many]);
         assert_eq!((inbox.take(0).len(), inbox.dropped()), (many, 9 + many as u64));
         let large = RaftMessage { context: vec![7; 2 << 20].into(), ..heartbeat(1) };
-        inbox.put(PEER, vec![large]);
-        assert!(inbox.is_empty(), "messages without entries count too");
+        let claim = LogClaim { checkpoints: vec![Checkpoint::default(); 2 << 20], ..LogClaim::default() };
+        let compared = RaftMessage { claim: Some(claim).into(), ..heartbeat(1) };
+        inbox.put(PEER, vec![large, compared]);
+        assert!(inbox.is_empty(), "all of a message counts, not only its entries");
     }
 
     /// An append that overtakes another one is rejected, even if it only carries the commit index. A snapshot

@@ -46,8 +46,8 @@ fn check_terms(message: &Message) -> Result<(), BadMessage> {
     if terms().all(|term| term <= message.term) { Ok(()) } else { Err(NEWER) }
 }
 
-/// Checks the catalog of a snapshot before it is stored: it is decoded again at each start. Only a log that begins at its
-/// first entry needs none.
+/// Checks the catalog of a snapshot before it is stored: it is decoded again at each start. Only a log that begins at
+/// its first entry needs none.
 fn check_catalog(message: &Message) -> Result<(), BadMessage> {
     let snapshot = snapshot_from_raft(message.get_snapshot())?;
     match snapshot.catalog {

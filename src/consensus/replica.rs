@@ -108,8 +108,8 @@ impl Replica {
                 );
                 return Err(HostError::State(id, what));
             }
-            // The snapshot may include entries whose commit index was not synced, or that were never here. Those after the
-            // commit index may even be others, of a leader that was replaced.
+            // The snapshot may include entries whose commit index was not synced, or that were never here. Those after
+            // the commit index may even be others, of a leader that was replaced.
             let committed = recovered.hard_state.commit.min(recovered.last_index);
             recovered.applied = snapshot.min(committed).max(recovered.base.index);
             // The catalog's commands define which logs exist, so they are applied even before the replica is compared.

@@ -76,37 +76,52 @@ impl GroupStatus<ReplicaId> {
     }
 }
 
-/// The newest status of each group of which this node has a replica.
+/// The newest status of each group of which this node has a replica, and the nodes that are silent.
 #[derive(Debug, Default)]
-pub struct Statuses(RwLock<BTreeMap<GroupId, Arc<GroupStatus>>>);
+pub struct Statuses {
+    groups: RwLock<BTreeMap<GroupId, Arc<GroupStatus>>>,
+    silent: RwLock<BTreeSet<NodeId>>,
+}
 
 impl Statuses {
     /// Returns the status of one group.
     pub fn get(&self, group: GroupId) -> Option<Arc<GroupStatus>> {
-        self.0.read().get(&group).cloned()
+        self.groups.read().get(&group).cloned()
+    }
+
+    /// Returns true for a node that has sent no heartbeat for an election timeout.
+    pub fn is_silent(&self, node: NodeId) -> bool {
+        self.silent.read().contains(&node)
+    }
+
+    /// Replaces the nodes that are silent.
+    pub fn set_silent(&self, nodes: BTreeSet<NodeId>) {
+        if *self.silent.read() != nodes {
+            *self.silent.write() = nodes;
+        }
     }
 
     /// Returns the statuses of some groups, ordered by id.
     pub fn of(&self, groups: &BTreeSet<GroupId>) -> Vec<Arc<GroupStatus>> {
-        let all = self.0.read();
+        let all = self.groups.read();
         groups.iter().filter_map(|group| all.get(group).cloned()).collect()
     }
 
     /// Removes the statuses of groups that this node no longer has replicas of.
     pub fn remove(&self, groups: &[GroupId]) {
         if !groups.is_empty() {
-            self.0.write().retain(|group, _| !groups.contains(group));
+            self.groups.write().retain(|group, _| !groups.contains(group));
         }
     }
 
     /// Returns the statuses of all groups, ordered by id.
     pub fn all(&self) -> Vec<Arc<GroupStatus>> {
-        self.0.read().values().cloned().collect()
+        self.groups.read().values().cloned().collect()
     }
 
     /// Replaces the status of one group.
     pub fn publish(&self, status: GroupStatus) {
-        let mut all = self.0.write();
+        let mut all = self.groups.write();
         if all.get(&status.group).is_none_or(|old| **old != status) {
             all.insert(status.group, Arc::new(status));
         }

@@ -157,8 +157,8 @@ pub fn conf_from_raft(conf: &eraftpb::ConfState) -> ConfState {
 /// The numbers before the log state in the data of raft's snapshot.
 const SNAPSHOT_NUMBERS: usize = 6;
 
-/// Converts a snapshot to raft's type. The fields that raft does not know are encoded in its data: numbers of eight bytes,
-/// the log state, and the state of the catalog.
+/// Converts a snapshot to raft's type. The fields that raft does not know are encoded in its data: numbers of eight
+/// bytes, the log state, and the state of the catalog.
 pub fn snapshot_to_raft(snapshot: &LogSnapshot) -> Snapshot {
     let mut data = Vec::with_capacity(64);
     let catalog = snapshot.catalog.clone().unwrap_or_default();

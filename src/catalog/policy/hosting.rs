@@ -28,8 +28,9 @@ pub struct NewReplica {
     pub leads: bool,
 }
 
-/// Returns what this node does about a group. `hosted` is its present replica. `may_create` returns false for a replica
-/// that this node had before: the catalog is replayed at each start, and may be older than what this node did.
+/// Returns what this node does about a group. `hosted` is this node's present replica of the group. `may_create`
+/// returns false for a replica that this node had before: the catalog is replayed at each start, and may be older than
+/// what this node did.
 ///
 /// A replica is dropped only if the catalog proves that it was given up. One that a lagging catalog does not contain
 /// yet is kept.
@@ -56,7 +57,7 @@ pub fn hosting_step(
     let drop = hosted.filter(|replica| has_left(*replica) && was_placed(*replica));
     let is_first = |placement: &&Placement| log.first.contains(placement);
     // A first replica votes in its group, so it is created even if it should leave: without it, the others may lack a
-    // majority, and nobody could remove it.
+    // majority, and could not remove it.
     let mut needed = log.replicas.iter().chain(log.leaving.iter().filter(is_first));
     let mine = needed.find(|placement| placement.node == me).map(|placement| placement.replica);
     let vacant = hosted.is_none() || drop.is_some();
@@ -88,7 +89,7 @@ mod tests {
     use crate::catalog::meta::{LogSettings, Member, NewLog, Origin};
     use crate::types::{LogId, LogName, NodeName};
 
-    /// Once, the node did not create the replica. The other one of the two had no majority without it, forever.
+    /// Once, the node did not create the replica, and the other one of the two never had a majority.
     #[test]
     fn a_first_replica_that_should_leave_is_created() {
         let mut catalog = Catalog::default();

@@ -61,9 +61,9 @@ impl<'a> VotersOfGroups<'a> {
         VotersOfGroups { of_catalog: replicas.get(&GroupId::CATALOG), in_logs }
     }
 
-    /// Returns true if each replica of the node votes, as far as this node knows. This is required before the node gets a
-    /// vote in the catalog, so that a join that is abandoned while the node copies a log leaves no additional voter in
-    /// the catalog.
+    /// Returns true if each replica of the node votes, as far as this node knows. This is required before the node gets
+    /// a vote in the catalog, so that a join that is abandoned while the node copies a log leaves no additional voter
+    /// in the catalog.
     pub fn votes_in_known_logs(&self, node: NodeId) -> bool {
         !self.in_logs.without_vote.contains(&node)
     }

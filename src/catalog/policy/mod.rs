@@ -45,7 +45,7 @@ use crate::types::{GroupId, LogId, LogName, NodeId, ReplicaId};
 
 /// The catalog's leader checks the placement of the logs once in this many ticks.
 const PLACEMENT_TICKS: u64 = 20;
-/// The votes of so few logs are collected on each tick.
+/// Up to this many logs, the votes are collected on each tick.
 const FEW_LOGS: usize = 64;
 
 /// Durations in ticks.
@@ -66,6 +66,9 @@ pub enum Action {
     ChangeMembership(GroupId, MembershipChange),
     /// Hand over leadership of a group.
     HandOver(GroupId),
+    /// Propose to the catalog that the group has removed a replica, but only if a majority confirms that this node
+    /// still leads the group.
+    ReportRemoved(GroupId, ReplicaId),
     /// Set the clock of a group's log, for the header of its next segment, and seal its newest segment if it is old
     /// enough.
     KeepTime {
@@ -117,8 +120,8 @@ impl Policy {
         }
     }
 
-    /// Decides what to do on a tick. Only the groups in `due` are considered: those that are not quiet on each tick, and
-    /// all others about once a second.
+    /// Decides what to do on a tick. Only the groups in `due` are considered: those that are not quiet on each tick,
+    /// and all others about once a second.
     pub fn tick(&mut self, catalog: &Catalog, replicas: &Replicas, due: &BTreeSet<GroupId>, now: Now) -> Vec<Action> {
         let of_catalog = replicas.get(&GroupId::CATALOG).filter(|replica| replica.leads);
         if of_catalog.is_some() {
@@ -130,7 +133,7 @@ impl Policy {
         actions
     }
 
-    /// Collects the votes in all logs: on each tick if there are few logs, and else once a second.
+    /// Collects the votes in all logs: on each tick if there are few logs, otherwise once a second.
     fn update_votes(&mut self, catalog: &Catalog, replicas: &Replicas, tick: u64) {
         let (collected, _) = self.votes;
         if catalog.log_count() <= FEW_LOGS || tick < collected || tick >= collected + PLACEMENT_TICKS {
@@ -156,7 +159,7 @@ impl Policy {
             match catalog.log(*group) {
                 Some(log) => {
                     let members: Vec<ReplicaId> = log.replicas.iter().map(|placement| placement.replica).collect();
-                    // One that was given up is in the group again if a leader with an older catalog has added it.
+                    // A leader with an older catalog may have added to the group again a replica that was given up.
                     let is_leaving = |id| log.leaving.iter().any(|placement| placement.replica == id);
                     let leaves = |id| is_leaving(id) || catalog.has_left(log, id);
                     let target = Target { members: &members, removed: leaves, may_vote: |_| true };
@@ -251,9 +254,10 @@ impl Policy {
         step
     }
 
-    /// The leader of a group reports the replicas that it has removed, so that their nodes drop them.
+    /// The leader of a group reports the replicas that it has removed, so that their nodes drop them. It must be
+    /// confirmed after it knows that they should leave: another leader may have replaced it and added one of them.
     fn report_removed(&self, catalog: &Catalog, log: &LogMeta, replica: &ReplicaFacts, actions: &mut Vec<Action>) {
-        // Older nodes do not know the command. They keep the replicas of removed nodes listed.
+        // Nodes of level 1 do not know the command: there, the catalog keeps listing the replicas of removed nodes.
         if catalog.feature_level() < Feature::ManyLogs.level() {
             return;
         }
@@ -262,7 +266,7 @@ impl Policy {
         }
         let is_in_group = |id| replica.progress.iter().any(|r| r.replica == id);
         let removed = log.leaving.iter().filter(|placement| !is_in_group(placement.replica));
-        actions.extend(removed.map(|p| Action::Propose(Command::ReplicaRemoved(log.group, p.replica))));
+        actions.extend(removed.map(|placement| Action::ReportRemoved(log.group, placement.replica)));
     }
 
     fn keep_log(
@@ -277,6 +281,12 @@ impl Policy {
         actions.extend(step.notice.map(Action::Notice));
         actions.push(Action::KeepTime { group: log.group, local_us: step.local_us, seal: step.seal });
         actions.extend(step.expired.map(|expired| Action::Trim(log.group, expired)));
+    }
+
+    /// Checks the placement of the logs on the next tick. Called after a log was deleted: perhaps it is to be purged at
+    /// once.
+    pub fn place_soon(&mut self) {
+        self.next_placement = 0;
     }
 
     /// Forgets a group that this node no longer has a replica of.

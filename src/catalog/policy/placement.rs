@@ -1,7 +1,7 @@
 //! Decides where the replicas of logs are. Used by the catalog's leader.
 //!
-//! - The replicas of a new log are on the nodes with the fewest replicas, and it is led at first by the one that was
-//!   placed first in the fewest logs. Nodes that the leader does not hear from are chosen last.
+//! - A new log is placed on the nodes with the fewest replicas. Of these nodes, the one that was the first leader of
+//!   the fewest logs leads it at first. Nodes that the leader does not hear from are chosen last.
 //! - A log with fewer replicas than its setting gets one on a node that has finished its join.
 //! - A log with more replicas than its setting loses the one that was placed last.
 //! - A deleted log is purged once its time is over.
@@ -83,7 +83,7 @@ impl<A: Fn(NodeId) -> bool, J: Fn(NodeId) -> bool> Candidates<'_, A, J> {
         }
         let wanted = self.catalog.settings_of(log).replicas as usize;
         if log.replicas.len() > wanted && (log.settings.replicas.is_some() || !log.is_of_level_1()) {
-            // Those that leave go first, so that the group always has the replicas that its setting demands.
+            // One replica leaves at a time, so that the group always has the replicas that its setting demands.
             let last = log.replicas.last().filter(|_| log.leaving.is_empty())?;
             return Some(Command::RemoveReplica(log.group, last.replica));
         }

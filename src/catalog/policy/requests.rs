@@ -65,8 +65,8 @@ pub enum PeerDecision {
 }
 
 /// Decides about a proposal to the catalog. The leader appends a proposal with exactly one command that has an effect:
-/// a change of a log or of the cluster's settings, or a feature level that every member supports. All other commands are
-/// proposed only by the leader itself.
+/// a change of a log or of the cluster's settings, or a feature level that every member supports. All other commands
+/// are proposed only by the leader itself.
 ///
 /// `replica` is the leader's replica of the catalog. `levels_of` returns the levels that a member supported when it
 /// last connected. The level is raised only while the leader hears from every member and has applied all entries,

@@ -10,8 +10,8 @@ use super::catch_up::CatchUp;
 use super::facts::{ReplicaFacts, ReplicaProgress};
 use crate::types::ReplicaId;
 
-/// The maximum number of voters in the catalog's group. Further members are its learners: each vote makes a change of the
-/// catalog slower, and five voters survive the loss of two.
+/// The maximum number of voters in the catalog's group. Further members are its learners: each vote makes a change of
+/// the catalog slower, and five voters survive the loss of two.
 pub const CATALOG_VOTERS_MAX: usize = 5;
 
 /// One change of a group's membership.

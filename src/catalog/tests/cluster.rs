@@ -25,7 +25,7 @@ const START_US: u64 = 1_800_000_000_000_000;
 struct Node {
     me: Member,
     policy: Policy,
-    /// Replicas with lower ids were created before.
+    /// Every replica with a lower id was created before.
     next_replica: ReplicaId,
 }
 
@@ -221,7 +221,12 @@ impl Cluster {
         let name = self.nodes[&id].me.name.clone();
         let mut say =
             |text: String| write!(out, "{name}: {text}{}", if lost { " (lost)\n" } else { "\n" }).expect("written");
+        let action = match action {
+            Action::ReportRemoved(group, replica) => Action::Propose(Command::ReplicaRemoved(group, replica)),
+            other => other,
+        };
         match action {
+            Action::ReportRemoved(..) => {}
             Action::Propose(command) => {
                 say(format!("propose {}", show(&command)));
                 if !lost {

@@ -130,7 +130,8 @@ pub enum Line {
     Catalog,
 
     // The cluster.
-    /// Sets the highest feature level of the nodes that are started later. A node of level 1 founds a cluster of level 1.
+    /// Sets the highest feature level of the nodes that are started later. A node of level 1 founds a cluster of that
+    /// level.
     Level {
         max: u32,
     },

@@ -76,8 +76,8 @@ impl Admission {
     }
 }
 
-/// Returns true if a message is from a replica on the node `from` and to this node's `replica`, as far as this node knows.
-/// Returns false for a late message: its sender or its receiver has left the group.
+/// Returns true if a message is from a replica on the node `from` and to this node's `replica`, as far as this node
+/// knows. Returns false for a late message: its sender or its receiver has left the group.
 ///
 /// # Errors
 /// What the message is. No correct node sends it.

@@ -14,6 +14,7 @@ use crate::consensus::error::HostError;
 use crate::consensus::group::{ELECTION_TICKS, TICK_MS};
 use crate::consensus::groups::Groups;
 use crate::consensus::handle::{Appended, ConsensusHandle, Proposal, ProposeError, command_proposal};
+use crate::consensus::removals::Removals;
 use crate::consensus::replica::CatalogInput;
 use crate::consensus::retention::Searches;
 use crate::consensus::sinks::Sinks;
@@ -43,12 +44,13 @@ pub struct Governor {
     view: CatalogView,
     policy: Policy,
     searches: Searches,
+    removals: Removals,
     facts: Replicas,
 }
 
 impl Governor {
-    /// Starts with an empty catalog, which the newest snapshot and the replay of group 0 fill. `me` is this node's entry
-    /// in the catalog.
+    /// Starts with an empty catalog, which the newest snapshot and the replay of group 0 fill. `me` is this node's
+    /// entry in the catalog.
     pub fn new(me: Member, view: CatalogView, consensus: ConsensusHandle) -> Governor {
         let ticks = PolicyTicks { round_max: ELECTION_TICKS as u64, silent_max: SILENT_TICKS_MAX };
         let level_max = view.level().range().max();
@@ -60,6 +62,7 @@ impl Governor {
             view,
             policy: Policy::new(me, ticks, level_max, || LogId::random().ok()),
             searches: Searches::new(consensus),
+            removals: Removals::default(),
             facts: Replicas::new(),
         }
     }
@@ -79,7 +82,7 @@ impl Governor {
         &self.catalog
     }
 
-    /// Starts with a snapshot.
+    /// Replaces the catalog by that of a snapshot, if the snapshot is newer.
     ///
     /// # Errors
     /// If this version can't decode it.
@@ -93,8 +96,8 @@ impl Governor {
         Ok(())
     }
 
-    /// Applies changes of the catalog, and publishes it. Creates and drops the replicas of the changed logs, and opens the
-    /// logs for clients. Returns the groups whose replicas were dropped.
+    /// Applies changes of the catalog, and publishes it. Creates and drops the replicas of the changed logs, and opens
+    /// the logs for clients. Returns the groups whose replicas were dropped.
     pub fn apply(
         &mut self,
         inputs: Vec<CatalogInput>,
@@ -131,6 +134,9 @@ impl Governor {
                 log::debug!("catalog: {decoded:?}");
                 self.applied = command.index;
                 self.commands += 1;
+                if matches!(decoded, Command::DeleteLog(..)) {
+                    self.policy.place_soon();
+                }
                 match self.catalog.apply(&decoded, command.append_time_us) {
                     Applied::Changed(touched) => Ok(touched),
                     Applied::Unchanged => Ok(Touched::NoLog),
@@ -170,10 +176,12 @@ impl Governor {
             let may_create = |replica| host.node_file.may_create(*group, replica);
             let step = hosting_step(&self.catalog, self.me, *group, hosted, may_create);
             if step.drop.is_some() {
+                // First: readers that wait for the replica then find that its log was removed.
+                host.withdraw(*group);
                 host.drop_replica(*group, groups, sinks)?;
                 self.policy.forget(*group);
+                self.removals.forget(*group);
                 self.facts.remove(group);
-                host.withdraw(*group);
                 dropped.push(*group);
             }
             created.extend(step.create.map(|new| (*group, new)));
@@ -186,7 +194,7 @@ impl Governor {
                     host.serve(&self.catalog, log, replica);
                 }
                 (Some(_) | None, None) => host.withdraw(*group),
-                // This node has created the replica, and the catalog is replayed.
+                // The catalog is being replayed, and does not contain the log yet.
                 (None, Some(_)) => {}
             }
         }
@@ -234,14 +242,7 @@ impl Governor {
         self.check_level(&self.facts)?;
         for action in self.policy.tick(&self.catalog, &self.facts, due, now) {
             match action {
-                Action::Propose(command) => {
-                    let (unread, _) = reply();
-                    let leader = groups.get(&GroupId::CATALOG).and_then(|catalog| catalog.status().leader);
-                    match leader {
-                        Some(leader) if leader != self.me => sinks.outbound.propose(leader, command_proposal(&command)),
-                        Some(_) | None => propose(groups, &command, now.at, now.wall_us, unread),
-                    }
-                }
+                Action::Propose(command) => self.propose(groups, sinks, &command, now),
                 Action::ChangeMembership(group, change) => {
                     if let Some(replica) = groups.get_mut(&group) {
                         replica.group.change_membership(change);
@@ -252,8 +253,17 @@ impl Governor {
                         replica.group.hand_over();
                     }
                 }
+                Action::ReportRemoved(group, removed) => {
+                    let confirmed = groups
+                        .get_mut(&group)
+                        .is_some_and(|replica| self.removals.is_confirmed(group, removed, &mut replica.group, now.at));
+                    if confirmed {
+                        self.propose(groups, sinks, &Command::ReplicaRemoved(group, removed), now);
+                    }
+                }
                 Action::KeepTime { group, local_us, seal } => {
-                    if let Some(replica) = groups.get_mut(&group) {
+                    // This has no effects on the group.
+                    if let Some(replica) = groups.get_quietly(&group) {
                         replica.keep_time(local_us, seal, sinks)?;
                     }
                 }
@@ -268,8 +278,17 @@ impl Governor {
         Ok(())
     }
 
-    /// Proposes a requested change of the catalog. A command that would change nothing is not appended: the catalog already
-    /// shows the result. `supported` are the feature levels of the node that asks for it.
+    /// Proposes a command, or sends it to the catalog's leader.
+    fn propose(&self, groups: &mut Groups, sinks: &Sinks, command: &Command, now: Now) {
+        let leader = groups.get(&GroupId::CATALOG).and_then(|catalog| catalog.status().leader);
+        match leader {
+            Some(leader) if leader != self.me => sinks.outbound.propose(leader, command_proposal(command)),
+            Some(_) | None => propose(groups, command, now.at, now.wall_us, reply().0),
+        }
+    }
+
+    /// Proposes a requested change of the catalog. A command that would change nothing is not appended: the catalog
+    /// already shows the result. `supported` are the feature levels of the node that asks for it.
     pub fn command(
         &mut self,
         groups: &mut Groups,
@@ -301,9 +320,9 @@ impl Governor {
         }
     }
 
-    /// Whether this node, if it leads the group, appends a proposal. It may come from a peer, so it was perhaps not checked
-    /// before. (`replication/proposal.rs` checks those to logs, on the thread that receives them.) Chooses the nodes of a
-    /// new log.
+    /// Whether this node, if it leads the group, appends a proposal. It may come from a peer, so it was perhaps not
+    /// checked before. (`replication/proposal.rs` checks those to logs, on the thread that receives them.) Chooses the
+    /// nodes of a new log.
     ///
     /// # Errors
     /// The answer to a proposal that is not appended.
@@ -352,7 +371,7 @@ impl Governor {
         &self.facts
     }
 
-    /// The same, to correct them.
+    /// The facts about this node's replicas, to correct them.
     pub fn facts_mut(&mut self) -> &mut Replicas {
         &mut self.facts
     }

@@ -109,7 +109,7 @@ impl Host {
         Ok(())
     }
 
-    /// Makes a log available to clients with its present limits, or no longer.
+    /// Makes a log available to clients with its present limits, or unavailable if it is deleted.
     pub fn serve(&self, catalog: &Catalog, log: &LogMeta, replica: &mut Replica) {
         let open = self.logs.get(&log.name).filter(|open| open.group == log.group);
         let settings = catalog.settings_of(log);

@@ -37,7 +37,7 @@ pub struct QuietGroups {
     heartbeats: Heartbeats,
     /// Groups that may be quiet soon: the last index, and the tick since which nothing has changed.
     resting: BTreeMap<GroupId, (LogIndex, u64)>,
-    /// Announcements that are obeyed once the heartbeats that contain them have had their effects.
+    /// Announcements to obey after the effects of the heartbeats that contain them are performed.
     announced: Vec<(GroupId, NodeId, Announced)>,
     /// The number of logs that this node leads, as of the last check.
     led_groups: u64,
@@ -94,6 +94,12 @@ impl QuietGroups {
         !(message.quiet || is_response && message.term == replica.group.term().0)
     }
 
+    /// Returns true if the group is quiet.
+    #[cfg(test)]
+    pub fn is_quiet(&self, group: GroupId) -> bool {
+        self.heartbeats.is_quiet(group)
+    }
+
     /// Records an announcement of a node.
     pub fn follow(&mut self, group: GroupId, from: NodeId, announced: Announced) {
         self.announced.push((group, from, announced));
@@ -104,7 +110,10 @@ impl QuietGroups {
         for (group, from, announced) in std::mem::take(&mut self.announced) {
             let Some(replica) = groups.get(&group) else { continue };
             let Announced { leader, term, commit } = announced;
-            if replica.is_written() && quiet::may_follow(&replica.group, leader, term, commit) {
+            // A damaged replica takes no part, so it need not be at rest. If it were not quiet, its node and that of the
+            // leader would wake each other's groups again and again.
+            let may_follow = || replica.is_written() && quiet::may_follow(&replica.group, leader, term, commit);
+            if replica.group.is_damaged() || may_follow() {
                 self.heartbeats.begin_quiet(group, Quiet::Follows(term, from));
                 end_activity(group, groups);
             }
@@ -114,8 +123,9 @@ impl QuietGroups {
     /// Handles a heartbeat of a node.
     pub fn receive(&mut self, from: NodeId, heartbeat: &NodeHeartbeat, tick: u64, groups: &mut Groups) {
         let quiet = QuietDigest { groups: heartbeat.quiet_groups, digest: heartbeat.quiet_digest };
+        let followed = QuietDigest { groups: heartbeat.followed_groups, digest: heartbeat.followed_digest };
         let (incarnation, led_groups) = (heartbeat.incarnation, heartbeat.led_groups);
-        let heartbeat = Heartbeat { incarnation, quiet, led_groups };
+        let heartbeat = Heartbeat { incarnation, quiet, followed, led_groups };
         let wake = self.heartbeats.receive(from, heartbeat, tick, |group| is_on(groups, group, from));
         self.perform(wake, groups);
     }
@@ -125,9 +135,8 @@ impl QuietGroups {
             for group in groups.awake().clone() {
                 if let Some(replica) = groups.get_mut(&group)
                     && replica.leader_node() == Some(silent)
-                    && group != GroupId::CATALOG
                 {
-                    quiet::leader_is_silent(&mut replica.group);
+                    quiet::campaign_soon(&mut replica.group);
                 }
             }
         }
@@ -150,12 +159,15 @@ impl QuietGroups {
         self.has_peers = !others.is_empty();
         if tick.is_multiple_of(HEARTBEAT_TICKS) {
             for node in others {
-                let Heartbeat { incarnation, quiet, led_groups } = self.heartbeats.heartbeat_to(node, self.led_groups);
+                let heartbeat = self.heartbeats.heartbeat_to(node, self.led_groups);
+                let Heartbeat { incarnation, quiet, followed, led_groups } = heartbeat;
                 let heartbeat = NodeHeartbeat {
                     incarnation,
                     quiet_groups: quiet.groups,
                     quiet_digest: quiet.digest,
                     led_groups,
+                    followed_groups: followed.groups,
+                    followed_digest: followed.digest,
                     ..NodeHeartbeat::default()
                 };
                 let message = RaftMessage { node_heartbeat: Some(heartbeat).into(), ..RaftMessage::default() };
@@ -165,6 +177,11 @@ impl QuietGroups {
         for wake in self.heartbeats.tick(tick, |group, node| is_on(groups, group, node)) {
             self.perform(wake, groups);
         }
+    }
+
+    /// Returns the nodes that were heard, and are silent now.
+    pub fn silent(&self) -> BTreeSet<NodeId> {
+        self.heartbeats.silent()
     }
 
     /// Called if this node's ticks are late.
@@ -177,7 +194,7 @@ impl QuietGroups {
         !self.has_peers
     }
 
-    /// Lets the groups be quiet that this node leads and in which nothing has changed for a while.
+    /// Makes groups quiet that this node leads and in which nothing has changed for a while.
     ///
     /// # Errors
     /// If a log can't be written.
@@ -213,7 +230,7 @@ impl QuietGroups {
         Ok(())
     }
 
-    /// A quiet group hears nothing from its followers: they are active if their nodes are.
+    /// The leader of a quiet group gets no messages of its followers: they count as active if their nodes are.
     pub fn correct_activity(&self, groups: &Groups, due: &BTreeSet<GroupId>, facts: &mut Replicas) {
         for group in due.iter().filter(|group| self.heartbeats.is_quiet(**group)) {
             let (Some(replica), Some(facts)) = (groups.get(group), facts.get_mut(group)) else { continue };
@@ -224,8 +241,8 @@ impl QuietGroups {
         }
     }
 
-    /// Hands over the leadership of one group if this node has led at least two groups more than another voter of it, for
-    /// several checks in a row.
+    /// Hands over the leadership of one group if this node has led at least two groups more than another voter of it,
+    /// for several checks in a row.
     pub fn balance(&mut self, tick: u64, groups: &mut Groups) {
         if !tick.is_multiple_of(BALANCE_TICKS) {
             return;
@@ -267,11 +284,11 @@ impl QuietGroups {
         }
     }
 
-    /// Wakes a group whose replica is not in the state any more in which it was quiet.
+    /// Wakes a group if its term or its leader differs from those when it became quiet.
     pub fn recheck(&mut self, group: GroupId, groups: &mut Groups) {
         let Some(replica) = groups.get(&group) else { return };
-        if self.heartbeats.is_quiet(group) && !self.heartbeats.holds(group, replica.group.term(), replica.group.leads())
-        {
+        let holds = self.heartbeats.holds(group, replica.group.term(), replica.group.leads());
+        if self.heartbeats.is_quiet(group) && !holds && !replica.group.is_damaged() {
             self.wake(group, groups);
         }
     }

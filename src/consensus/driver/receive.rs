@@ -8,13 +8,17 @@ use crate::pb::peer::RaftMessage;
 use crate::types::{GroupId, NodeId, ReplicaId};
 
 impl Driver {
-    /// Steps a peer's message. A message for a group of which this node has no replica is kept for a moment: the catalog
-    /// may place one here. If it does not, raft sends the message again.
+    /// Steps a peer's message. A message for a group of which this node has no replica is kept for a moment: the
+    /// catalog may place one here. If it does not, raft sends the message again.
     pub(super) fn step(&mut self, from: NodeId, mut message: RaftMessage) {
-        if let Some(heartbeat) = message.node_heartbeat.take() {
-            return self.quiet.receive(from, &heartbeat, self.ticks, &mut self.groups);
-        }
         let catalog = self.governor.catalog();
+        if let Some(heartbeat) = message.node_heartbeat.take() {
+            // Each peer chooses its own id, so the number of other ids is not bounded.
+            if catalog.member(from).is_some() {
+                self.quiet.receive(from, &heartbeat, self.ticks, &mut self.groups);
+            }
+            return;
+        }
         let replica = self.groups.get(&GroupId(message.group)).map(|replica| &replica.group);
         match check_replicas(from, &message, replica, catalog, self.me.id) {
             Ok(true) => {}

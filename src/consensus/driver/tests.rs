@@ -1,7 +1,9 @@
 //! Tests of the driver without its thread: what it proposes by itself.
 
+mod cluster;
 mod from_peers;
 mod levels;
+mod quiet_groups;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -341,4 +343,39 @@ fn a_trim_is_visible_before_its_files_are_removed() {
     assert_eq!(*read.seen.lock(), [(crate::types::Offset(1), true)], "visible, and the record can still be read");
     std::task::Wake::wake_by_ref(&read);
     assert_eq!(read.seen.lock().last(), Some(&(crate::types::Offset(1), false)), "now it is removed");
+}
+
+/// A wait at a damaged replica would never end, so an undeleted log must not start waits again.
+#[test]
+fn a_damaged_replica_of_an_undeleted_log_ends_waits() {
+    use std::future::Future as _;
+
+    use crate::consensus::group::CommittedCommand;
+    use crate::consensus::replica::CatalogInput;
+    use crate::watermark::Until;
+
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut founder = Founder::start(dir.path(), "n1");
+    founder.settle();
+    let (fatal, _) = fatal_channel();
+    let timers = crate::timers::Timers::start(&fatal).expect("a thread");
+    let group = GroupId(1);
+    let watermark = founder.driver.groups[&group].watermark.clone();
+    let mut index = LogIndex(1000);
+    for is_damaged in [false, true] {
+        let commands = [(Command::DeleteLog(group, None, None), true), (Command::UndeleteLog(group), is_damaged)];
+        for (command, ends) in commands {
+            index = index.next();
+            let bytes = command.encode().into();
+            let input = CatalogInput::Command(CommittedCommand { index, append_time_us: 1, bytes });
+            let Driver { governor, groups, host, sinks, .. } = &mut founder.driver;
+            governor.apply(vec![input], groups, host, sinks).expect("applied");
+            founder.driver.perform().expect("performed");
+            let mut wait = Box::pin(watermark.wait(Until::Applied(LogIndex(1 << 40)), &timers.handle()));
+            let polled = wait.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+            assert_eq!(polled.is_ready(), ends, "{command:?}, damaged: {is_damaged}");
+        }
+        founder.driver.groups.get_mut(&group).expect("a replica").group.set_damaged("a test".to_owned());
+        founder.driver.perform().expect("performed");
+    }
 }

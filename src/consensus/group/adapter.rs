@@ -19,13 +19,13 @@ use crate::storage::entry::Stamp;
 use crate::storage::log::{Base, CatalogState, ConfState, HardState, LogSnapshot, Recovered};
 use crate::types::{LogIndex, Offset, ReplicaId, Term};
 
-/// Applied entries stay in memory up to this many bytes, for followers and tails that are nearly up to date. A node with
-/// many busy groups keeps fewer of each, and none of quiet groups.
+/// Applied entries stay in memory up to this many bytes, for followers and tails that are nearly up to date. A node
+/// with many busy groups keeps fewer of each, and of a quiet group only the last one.
 pub const CACHE_BYTES_MAX: usize = 8 << 20;
 /// The maximum size of the applied entries of all groups together.
 const CACHES_BYTES_MAX: usize = 64 << 20;
 
-/// Returns the maximum size of the applied entries of each group, if so many are not quiet.
+/// Returns the maximum size of the applied entries of each group, if this many groups are not quiet.
 pub fn cache_bytes_max(awake_groups: usize) -> usize {
     (CACHES_BYTES_MAX / awake_groups.max(1)).min(CACHE_BYTES_MAX)
 }
@@ -216,7 +216,8 @@ impl Adapter {
         first_of_term.map_or(self.last_index, |(first, _)| LogIndex(first.0.saturating_sub(1)))
     }
 
-    /// Evicts applied entries until the cache has at most `bytes_max`. The last applied entry stays, so that its end is known.
+    /// Evicts applied entries until the cache has at most `bytes_max`. The last applied entry stays, so that its end is
+    /// known.
     pub fn evict(&mut self, applied: LogIndex, bytes_max: usize) {
         while self.cache_bytes > bytes_max && self.cache.front().is_some_and(|c| c.end.index < applied) {
             if let Some(dropped) = self.cache.pop_front() {

@@ -351,7 +351,7 @@ impl Group {
 
     // What the disk and the network report.
 
-    /// The same, to set or to extend it.
+    /// The nodes of the replicas, to set or to extend them.
     pub fn nodes_mut(&mut self) -> &mut ReplicaNodes {
         &mut self.node.nodes
     }

@@ -114,7 +114,7 @@ impl RaftNode {
         self.leader().and_then(|leader| self.nodes.node_of(leader))
     }
 
-    /// Returns the node of a replica for a text, or the replica if its node is not known.
+    /// Returns the node of a replica, or the replica if its node is not known, as text for log lines and errors.
     pub fn node_text(&self, replica: ReplicaId) -> String {
         self.nodes.node_of(replica).map_or_else(|| format!("of replica {replica}"), |node| node.to_string())
     }
@@ -147,6 +147,13 @@ impl RaftNode {
     pub fn step_down(&mut self) {
         let term = self.raft.term;
         self.raft.become_follower(term, raft::INVALID_ID);
+    }
+
+    /// Returns the voters, ordered by id.
+    pub fn voters(&self) -> Vec<ReplicaId> {
+        let mut voters: Vec<ReplicaId> = self.raft.prs().conf().voters().ids().iter().map(ReplicaId).collect();
+        voters.sort_unstable();
+        voters
     }
 
     pub fn is_sole_voter(&self) -> bool {
@@ -248,9 +255,9 @@ impl RaftNode {
     }
 }
 
-/// Makes a replica that was just created the leader, in the term of the genesis. No replica has a vote left to give in
-/// that term: all first replicas begin in it, and a candidate requests votes in the next one. raft refuses to make a
-/// leader of a follower, and a pre-candidate keeps the term.
+/// Makes a replica that was just created the leader, in the term of the genesis. No replica can vote in that term: all
+/// first replicas begin in it, and a candidate requests votes in the next one. raft refuses to make a leader of a
+/// follower, and a pre-candidate keeps the term.
 fn lead_at_first(raw: &mut RawNode<Adapter>) {
     raw.raft.become_pre_candidate();
     raw.raft.become_leader();

@@ -1,11 +1,15 @@
-//! When a group may be quiet: nothing is to be replicated, so its leader sends no heartbeats of its own and no replica of
-//! it needs ticks. `consensus/heartbeats.rs` notices if a node with such replicas is silent.
+//! When a group may be quiet: it has nothing to replicate, so its leader sends no heartbeats and none of its replicas
+//! needs ticks. `consensus/heartbeats.rs` notices if a node with such replicas is silent.
 
 use raft::ProgressState;
 
 use super::Group;
 use super::settings::ELECTION_TICKS;
 use crate::types::{LogIndex, NodeId, ReplicaId, Term};
+
+/// The number of ticks between the campaigns of two voters. Each of them has noticed the silence of the leader's node
+/// at most this much later than the other.
+const CAMPAIGN_GAP_TICKS: usize = 3;
 
 /// Returns true if every entry is applied here, and nothing waits: no request, no sync, no change of the members or the
 /// leader.
@@ -70,20 +74,36 @@ pub fn send_heartbeats(group: &mut Group) {
 }
 
 /// Continues to count ticks after the group was quiet. A leader asks the others at once; a follower waits for a whole
-/// election timeout, or only for the random part of it if its leader has been silent for that long already.
+/// election timeout, unless its leader has been silent for that long already.
 pub fn wake(group: &mut Group, leader_is_silent: bool) {
-    group.node.raft.election_elapsed = if leader_is_silent { ELECTION_TICKS } else { 0 };
+    if leader_is_silent {
+        return campaign_soon(group);
+    }
+    group.node.raft.election_elapsed = 0;
     if group.node.is_leader() {
-        group.node.raft.election_elapsed = 0;
         group.node.ping();
     }
 }
 
-/// Called when the leader's node has been silent for an election timeout: this replica soon campaigns.
-pub fn leader_is_silent(group: &mut Group) {
-    if !group.node.is_leader() {
-        group.node.raft.election_elapsed = group.node.raft.election_elapsed.max(ELECTION_TICKS);
-    }
+/// Called when the leader's node has been silent for an election timeout: this replica campaigns unless another voter
+/// is elected before. The voters campaign one after the other: with random timeouts, two of them would campaign at the
+/// same time in one of twelve groups, and the group would wait for another timeout. The order differs between groups,
+/// so that the groups of a lost node get leaders on different nodes.
+pub fn campaign_soon(group: &mut Group) {
+    let place = campaign_place(group);
+    let raft = &mut group.node.raft;
+    raft.set_randomized_election_timeout((ELECTION_TICKS + place * CAMPAIGN_GAP_TICKS).min(2 * ELECTION_TICKS - 1));
+    raft.election_elapsed = ELECTION_TICKS;
+}
+
+/// The place of this replica in the order in which the voters other than the leader campaign, counted from 1.
+fn campaign_place(group: &Group) -> usize {
+    let (me, leader) = (group.config.me, group.node.leader());
+    let mut others = group.node.voters();
+    others.retain(|voter| Some(*voter) != leader);
+    let first = (group.config.id.0 % others.len().max(1) as u64) as usize;
+    let place = others.iter().position(|voter| *voter == me).unwrap_or_default();
+    1 + (place + others.len() - first) % others.len().max(1)
 }
 
 /// Hands over leadership to the replica on a node, if it is an up-to-date voter.

@@ -68,9 +68,9 @@ fn applied(commit: u64, snapshot: u64) -> LogIndex {
     replica.group.visible().applied
 }
 
-/// Once, the entries up to the snapshot counted as applied, even if the commit index on disk was lower: raft panicked at
-/// each start. The snapshot is synced at once, the commit index with the next entries; and a snapshot of the leader is
-/// stored before the log restarts after it.
+/// Once, the entries up to the snapshot counted as applied, even if the commit index on disk was lower: raft panicked
+/// at each start. The snapshot is synced at once, the commit index with the next entries; and a snapshot of the leader
+/// is stored before the log restarts after it.
 #[test]
 fn a_snapshot_ahead_of_the_commit_index_does_not_prevent_a_start() {
     assert_eq!(applied(6, 4), LogIndex(4));

@@ -1,6 +1,7 @@
 //! Deterministic simulations of groups on a faulty disk and a lossy network: one thread, one seed. Scenarios are
 //! golden scripts (`scripts/`).
 
+mod campaigns;
 mod catalog_snapshot;
 mod cluster;
 pub(super) mod compared;
@@ -12,7 +13,7 @@ mod placements;
 mod safety;
 mod script;
 mod show;
-mod sim;
+pub(super) mod sim;
 mod slow_disks;
 mod soak;
 mod voters;

@@ -1,11 +1,11 @@
 //! Random histories of many logs: logs are created, deleted, undeleted, purged, created again under the same name, and
-//! moved between nodes, back to earlier ones, too. Nodes crash, also between the steps of creating and dropping a replica;
-//! they replay the catalog from its beginning or from a snapshot, lag behind, or lose their disks and return under other
-//! ids. Messages are lost, duplicated, and delivered long after their sender or receiver has left.
+//! moved between nodes, back to earlier ones, too. Nodes crash, also between the steps of creating and dropping a
+//! replica; they replay the catalog from its beginning or from a snapshot, lag behind, or lose their disks and return
+//! under other ids. Messages are lost, duplicated, and delivered long after their sender or receiver has left.
 //!
-//! The catalog's own group is simulated elsewhere: here its committed commands are one sequence, of which each node applies
-//! a prefix. What a node decides, sends and accepts is decided by the code of the program: the catalog, the policy,
-//! `hosting.rs`, `admission.rs`, the groups, the epochs of replicas and `node.toml`.
+//! The catalog's own group is simulated elsewhere: here its committed commands are one sequence, of which each node
+//! applies a prefix. What a node decides, sends and accepts is decided by the code of the program: the catalog, the
+//! policy, `hosting.rs`, `admission.rs`, the groups, the epochs of replicas and `node.toml`.
 
 mod events;
 mod history;
@@ -143,8 +143,8 @@ fn a_sixth_member_does_not_vote_in_the_catalog() {
     set(None);
 }
 
-/// Once, nobody removed a replica that a leader with an older catalog had added to its group again: its node drops it, and
-/// the group keeps a voter that never answers.
+/// Once, a replica that a leader with an older catalog had added to its group again was never removed: its node drops
+/// it, and the group keeps a voter that never answers.
 #[test]
 fn a_replica_that_was_given_up_is_removed_from_its_group_again() {
     let (mut catalog, nodes) = with_a_log();
@@ -175,4 +175,52 @@ fn a_replica_that_was_given_up_is_removed_from_its_group_again() {
     assert_eq!(changes(&catalog), [MembershipChange::Remove(left)]);
     catalog.apply(&Command::ReplicaRemoved(group, left), 1);
     assert_eq!(changes(&catalog), [MembershipChange::Remove(left)], "it is in the group again");
+}
+
+/// Of six members one voter is removed: the sixth gets a vote, but only while it is heard.
+#[test]
+fn a_learner_of_the_catalog_votes_once_a_voter_was_removed() {
+    let mut catalog = Catalog::default();
+    let nodes: Vec<Node> = (1..=6).map(Node::new).collect();
+    for node in &nodes {
+        catalog.apply(&Command::AddNode(node.member.clone()), 1);
+    }
+    catalog.apply(&Command::RemoveNode(nodes[1].id()), 1);
+    let ids: Vec<ReplicaId> = nodes.iter().map(|node| ReplicaId::of_node(node.id())).collect();
+    let last = LogIndex(20);
+    let changes = |has_left: bool, is_heard: bool| {
+        let voters: Vec<ReplicaId> = ids[..5].iter().copied().filter(|id| !has_left || *id != ids[1]).collect();
+        let progress = |id: &ReplicaId| ReplicaProgress {
+            replica: *id,
+            voter: voters.contains(id),
+            matched: last,
+            active: *id != ids[5] || is_heard,
+        };
+        let facts = ReplicaFacts {
+            replica: ids[0],
+            leads: true,
+            is_idle: true,
+            term: Term(2),
+            last_index: last,
+            progress: voters.iter().chain(&ids[5..]).map(progress).collect(),
+            voters: voters.clone(),
+            ..ReplicaFacts::default()
+        };
+        let replicas = [(GroupId::CATALOG, facts)].into();
+        let mut policy = nodes[0].policy();
+        let mut changes = Vec::new();
+        for tick in 1..30 {
+            let now = Now { tick, at: Instant::now(), wall_us: 1 };
+            for action in policy.tick(&catalog, &replicas, &[GroupId::CATALOG].into(), now) {
+                if let Action::ChangeMembership(_, change) = action {
+                    changes.push(change);
+                }
+            }
+        }
+        changes.dedup();
+        changes
+    };
+    assert_eq!(changes(false, true), [MembershipChange::Remove(ids[1])]);
+    assert_eq!(changes(true, true), [MembershipChange::AddVoter(ids[5])]);
+    assert_eq!(changes(true, false), []);
 }

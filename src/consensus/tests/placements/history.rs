@@ -111,6 +111,12 @@ impl History {
                 Action::HandOver(group) => {
                     process.replicas.get_mut(&group).expect("its own").group.hand_over();
                 }
+                Action::ReportRemoved(group, removed) => {
+                    let replica = process.replicas.get_mut(&group).expect("its own");
+                    if process.removals.is_confirmed(group, removed, &mut replica.group, now.at) {
+                        proposed.push(Command::ReplicaRemoved(group, removed));
+                    }
+                }
                 Action::KeepTime { .. } | Action::Trim(..) | Action::Notice(_) => {}
             }
         }

@@ -11,6 +11,7 @@ use crate::catalog::{LogMeta, Member};
 use crate::consensus::completions::{Completions, ReplicaEpoch};
 use crate::consensus::driver::early::EarlyMessages;
 use crate::consensus::group::{ELECTION_TICKS, Group, GroupConfig, ReplicaNodes, Rules};
+use crate::consensus::removals::Removals;
 use crate::consensus::tests::disk::Disk;
 use crate::doorbell::Doorbell;
 use crate::feature_level::Feature;
@@ -41,6 +42,7 @@ pub struct Process {
     pub policy: Policy,
     pub completions: Completions,
     pub early: EarlyMessages,
+    pub removals: Removals,
     pub ticks: u64,
 }
 
@@ -57,7 +59,7 @@ pub struct Node {
     /// The number of commands that the process had applied before it ended.
     pub had_applied: usize,
     pub process: Option<Process>,
-    /// It applies nothing for so many rounds.
+    /// It applies nothing for this many rounds.
     pub lags: usize,
     /// The disk was lost, and the node's id with it.
     pub wiped: bool,
@@ -68,7 +70,7 @@ pub struct Ended;
 
 impl Node {
     pub fn new(number: u64) -> Node {
-        // Other numbers than those of replicas.
+        // Node ids never equal replica ids.
         let id = NodeId(number << 40 | 0xbeef);
         let name = NodeName::new(&format!("n{number}")).expect("a name");
         let member = Member { id, name: name.clone(), bind_addr: "a:1".into(), rpc_addr: "a:2".into() };
@@ -116,8 +118,8 @@ impl History {
         Ok(())
     }
 
-    /// Starts a node as `Consensus::recover` does: with the catalog of its snapshot, and its listed replicas. The rest of the
-    /// catalog is applied later.
+    /// Starts a node as `Consensus::recover` does: with the catalog of its snapshot, and its listed replicas. The rest
+    /// of the catalog is applied later.
     pub fn start(&mut self, i: usize) {
         let node = &mut self.nodes[i];
         assert!(!node.wiped, "a wiped node returns under another id");
@@ -139,6 +141,7 @@ impl History {
             policy: node.policy(),
             completions: Completions::new(Doorbell::default()),
             early: EarlyMessages::default(),
+            removals: Removals::default(),
             ticks: 0,
         });
         for (group, me) in node.file.groups.clone() {
