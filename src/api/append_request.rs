@@ -1,7 +1,8 @@
 //! Decodes a `ProduceRequest` into the proposal whose payload is replicated and stored.
 //!
-//! Only the value, key, type, headers and event time of a client's record are kept, and they are encoded again in the log's
-//! own form (`storage/format/payload.rs`). So a client can neither store other fields nor forge offset, term and append time.
+//! Only the value, key, type, headers and event time of a client's record are kept, and they are encoded again in the
+//! log's own form (`storage/format/payload.rs`). So a client can neither store other fields nor forge offset, term and
+//! append time.
 
 use std::time::Instant;
 
@@ -26,7 +27,8 @@ const NO_GROUP: GroupId = GroupId(u64::MAX);
 /// The maximum size of an entry's payload.
 const PAYLOAD_BYTES_MAX: usize = ENTRY_BYTES_MAX - Stamp::BYTES;
 
-/// A decoded `ProduceRequest`: its proposal, and the values to check against the log before the proposal gets its group.
+/// A decoded `ProduceRequest`: its proposal, and the values to check against the log before the proposal gets its
+/// group.
 #[derive(Debug)]
 pub struct AppendRequest {
     /// The log that the request names, or the default one.
@@ -177,8 +179,9 @@ impl AppendRequest {
     /// Decodes the bytes of a `ProduceRequest`.
     ///
     /// # Errors
-    /// [`Invalid`] if the request is malformed, has no record, exceeds the size of an entry, or expects an offset that no log can
-    /// have. In `log.v1`, also if it has both `record` and `records`; in `seriatim.v1`, also if it contains something unknown.
+    /// [`Invalid`] if the request is malformed, has no record, exceeds the size of an entry, or expects an offset that
+    /// no log can have. In `log.v1`, also if it has both `record` and `records`; in `seriatim.v1`, also if it contains
+    /// something unknown.
     pub fn decode(message: &[u8], package: Package) -> Result<AppendRequest, Invalid> {
         match package {
             Package::LogV1 => AppendRequest::decode_log_v1(message),
@@ -260,7 +263,8 @@ impl AppendRequest {
         Ok(AppendRequest { log, names_log, log_id, package, sizes: payload.sizes, proposal })
     }
 
-    /// Checks that a request of a stream is for the log of its first request. In `seriatim.v1` it need not name the log again.
+    /// Checks that a request of a stream is for the log of its first request. In `seriatim.v1` it need not name the log
+    /// again.
     ///
     /// # Errors
     /// [`Invalid::LogChanged`].
@@ -275,8 +279,8 @@ impl AppendRequest {
     /// Checks the request against its log and the cluster's feature level. Returns the proposal to the log's group.
     ///
     /// # Errors
-    /// If one record or all records together are too large, the log has another id, a field needs a higher feature level, or
-    /// it is not implemented yet.
+    /// If one record or all records together are too large, the log has another id, a field needs a higher feature
+    /// level, or it is not implemented yet.
     pub fn for_log(
         self,
         log: &FoundLog,

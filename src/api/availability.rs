@@ -1,10 +1,10 @@
 //! Determines whether the logs of this node accept appends and linearizable reads now. Load balancers ask for this.
 //!
-//! A log is available if its replica on this node is undamaged and a read index succeeds, which requires that a majority
-//! answers its leader. An election takes a second or two, so only longer failures count.
+//! A log is available if its replica on this node is undamaged and a read index succeeds, which requires that a
+//! majority answers its leader. An election takes a second or two, so only longer failures count.
 //!
-//! A read index wakes a quiet group, and one log without a majority says little about a node with many. So a node with more
-//! than [`LOGS_PROBED_MAX`] logs is available if the catalog is.
+//! A read index wakes a quiet group, and a node with many logs still serves the others if one has no majority. So a
+//! node with more than [`LOGS_PROBED_MAX`] logs is available if the catalog is.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ const FRESH: Duration = Duration::from_secs(1);
 /// Two failed probes that are further apart do not count as one lasting failure, because nothing was probed in between.
 const SAME_FAILURE_MAX: Duration = Duration::from_secs(10);
 
-/// Each log of a node with at most so many logs is probed.
+/// A node with at most this many logs probes each of them, a node with more only the catalog.
 const LOGS_PROBED_MAX: usize = 4;
 
 #[derive(Debug, Default)]
@@ -46,8 +46,8 @@ impl Availability {
         self.0.lock()
     }
 
-    /// Returns true if every log of this node is available. If probes fail, waits up to three seconds after the first failure,
-    /// because an election may be in progress.
+    /// Returns true if every log of this node is available. If probes fail, waits up to three seconds after the first
+    /// failure, because an election may be in progress.
     pub async fn serves(&self, core: &Core, timers: &TimersHandle) -> bool {
         loop {
             if core.check_rival().is_err() {

@@ -76,8 +76,8 @@ pub async fn change<T>(
     }
 }
 
-/// Returns the command with a node for a new log, whose nodes are chosen later by the catalog's leader: without one, it
-/// does not fit any catalog.
+/// Returns the command, for a new log with this node as a stand-in for the nodes that the catalog's leader chooses
+/// later: a command without nodes does not fit any catalog.
 fn placed<'a>(core: &Core, command: &'a Command) -> Cow<'a, Command> {
     match command {
         Command::CreateLog(new) if new.origin == Origin::Nodes(Vec::new()) => {
@@ -88,16 +88,17 @@ fn placed<'a>(core: &Core, command: &'a Command) -> Cow<'a, Command> {
     }
 }
 
-/// Checks that the cluster may use named logs.
+/// Checks that the cluster may use named logs. A level that is too low is an answer only once this node has caught up with the
+/// catalog.
 ///
 /// # Errors
-/// [`ApiError::LevelTooLow`].
-pub fn check_level(core: &Core) -> Result<(), ApiError> {
-    if core.catalog.level().allows(Feature::ManyLogs) {
-        Ok(())
-    } else {
-        Err(ApiError::LevelTooLow(Feature::ManyLogs.level()))
+/// [`ApiError::LevelTooLow`], or if this node can't catch up with the catalog.
+pub async fn check_level(service: &Service, core: &Core, deadline: Instant) -> Result<(), ApiError> {
+    let is_allowed = || core.catalog.level().allows(Feature::ManyLogs);
+    if !is_allowed() {
+        core.catch_up(GroupId::CATALOG, &core.catalog_watermark, &service.timers, Some(deadline)).await?;
     }
+    if is_allowed() { Ok(()) } else { Err(ApiError::LevelTooLow(Feature::ManyLogs.level())) }
 }
 
 /// Returns the error of a command that does not fit the catalog. The request was checked before, so most conflicts are

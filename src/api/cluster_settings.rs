@@ -25,8 +25,8 @@ pub async fn update_cluster(
     // Also refuses a bad request that changes nothing.
     wanted(&ClusterSettings::default(), &request)?;
     let core = service.core()?;
-    check_level(core)?;
     let deadline = proposal_deadline(call.deadline);
+    check_level(&service, core, deadline).await?;
     let mut response = v1::UpdateClusterResponse::new();
     if request.validate_only {
         core.catch_up(GroupId::CATALOG, &core.catalog_watermark, &service.timers, Some(deadline)).await?;

@@ -1,6 +1,7 @@
 //! `Consume`: one response, immediately or after a wait for the next record.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::{Either, select};
@@ -13,9 +14,11 @@ use super::read::{Batching, ReadPosition, read_position};
 use super::read_request::{ReadMethod, ReadRequest};
 use super::relay::Relay;
 use super::service::{Call, Service};
+use crate::logs::OpenLog;
 use crate::replication::relay::RelayKind;
 use crate::storage::payload::retag;
 use crate::storage::reader::Slice;
+use crate::types::LogName;
 use crate::watermark::{Until, Visible};
 
 /// The maximum wait of a `Consume`.
@@ -54,8 +57,22 @@ pub async fn consume(
         permit.resize(bytes.len())?;
         return Ok((ConsumeReply::of_bytes(bytes), Some(permit)));
     };
-    let mut position = read_position(core, log, &request, &service.timers, call.deadline).await?;
-    let mut batching = Batching::of(&request, BYTES_DEFAULT);
+    let read = read_here(&service, core, &call, &request, &name, Arc::clone(&log)).await;
+    read.map_err(|error| core.error_of(&log, error))
+}
+
+/// Reads from this node's replica.
+async fn read_here(
+    service: &Service,
+    core: &Core,
+    call: &Call,
+    request: &ReadRequest,
+    name: &LogName,
+    log: Arc<OpenLog>,
+) -> Result<(ConsumeReply, Option<Permit>), ApiError> {
+    let principal = call.principal();
+    let mut position = read_position(core, log, request, &service.timers, call.deadline).await?;
+    let mut batching = Batching::of(request, BYTES_DEFAULT);
     if batching.one_by_one {
         batching.records_max = 1;
     }
@@ -67,11 +84,11 @@ pub async fn consume(
             let metrics = &service.metrics;
             if let Some((slice, permit)) = position.read(core, metrics, &visible, batching, permit).await? {
                 metrics.read(slice.bytes.len());
-                let state = ReadState { resume: slice.next, ..state(&request, &position, visible) };
+                let state = ReadState { resume: slice.next, ..state(request, &position, visible) };
                 return Ok((reply_of(batching, slice, state), Some(permit)));
             }
         } else if position.confirmed.is_none() {
-            position.confirmed = confirm(&service, core, &position, call.deadline).await?;
+            position.confirmed = confirm(service, core, &position, call.deadline).await?;
         } else if position.offset > visible.next_offset {
             return Err(ApiError::OffsetPastEnd(bounds(&position.log, &visible), position.offset));
         } else if let Some(end) = until.take() {
@@ -81,17 +98,17 @@ pub async fn consume(
                 Either::Right(_) => return Err(core.removed(&position.log)),
             }
             // The permission may have been revoked during the wait.
-            call.check_log(&name)?;
+            call.check_log(name)?;
         } else if batching.one_by_one {
             return Err(ApiError::OffsetPastEnd(bounds(&position.log, &visible), position.offset));
         } else {
-            return Ok((ConsumeReply::many(Vec::new(), state(&request, &position, visible)), None));
+            return Ok((ConsumeReply::many(Vec::new(), state(request, &position, visible)), None));
         }
     }
 }
 
-/// Returns the visible range, which includes everything acknowledged before the request. `None` if the wanted record became
-/// visible first.
+/// Returns the visible range, which includes everything acknowledged before the request. `None` if the wanted record
+/// became visible first.
 async fn confirm(
     service: &Service,
     core: &Core,

@@ -1,7 +1,8 @@
 //! `ConsumeStream`: sends the stored records, and then each record that is appended. It ends only with a status.
 //!
-//! A stream is a future. At the high watermark it waits until a record is appended, a heartbeat is due, the client is gone, or
-//! the permission is revoked. It holds at most one read that is not sent yet, so a slow client delays only its own stream.
+//! A stream is a future. At the high watermark it waits until a record is appended, a heartbeat is due, the client is
+//! gone, or the permission is revoked. It holds at most one read that is not sent yet, so a slow client delays only its
+//! own stream.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -33,8 +34,8 @@ use crate::watermark::{Until, Visible};
 /// The maximum size of a message if the request does not set one. A larger record is sent alone.
 const BYTES_DEFAULT: usize = 1 << 20;
 
-/// The size of one read, if the budget allows it: whole entries, which may become several messages. So the checksum of an entry is
-/// verified once, and not for each message.
+/// The size of one read, if the budget allows it: whole entries, which may become several messages. So the checksum of
+/// an entry is verified once, and not for each message.
 const READ_BYTES: usize = 600 << 10;
 
 /// Serves `ConsumeStream`, from this node's replica or from that of another node.
@@ -61,7 +62,7 @@ async fn serve(stream: ServerStream<'_, ConsumeReply>) -> Result<(), StreamEnd> 
             }
             None => {
                 let relay = Relay { service, core, call, log: &found, deadline: call.deadline };
-                // Boxed, because a stream that this node serves would keep room for it.
+                // Boxed, because otherwise each stream that this node serves would reserve memory for it.
                 Box::pin(relay.stream(RelayKind::ConsumeStream, message, sink)).await
             }
         }
@@ -86,7 +87,7 @@ pub async fn tail<S: TailSink>(
     let name = call.log_name(&request.log)?;
     let must_end = call.must_end(service, Some(name.clone()))?;
     let work = async {
-        // It had a replica a moment ago.
+        // It had a replica when it accepted the request.
         let log = service.core()?.logs.get(&name).ok_or(ApiError::ReplicaLost)?;
         read(service, call, &request, log, sink).await
     };
@@ -96,12 +97,13 @@ pub async fn tail<S: TailSink>(
     }
 }
 
-/// Where the messages of a tail go: to the client, or to the node that relays its request. At most one of them is not sent yet.
+/// Where the messages of a tail go: to the client, or to the node that relays its request. At most one of them is not
+/// sent yet.
 pub trait TailSink: Sink<(ConsumeReply, WriteFlags)> + Send + Unpin {}
 
 impl<S: Sink<(ConsumeReply, WriteFlags)> + Send + Unpin> TailSink for S {}
 
-/// Becomes ready when the client is gone. For a tail that has nothing to send.
+/// Becomes ready when the client has disconnected. For a tail that has nothing to send.
 fn poll_sink_gone<S: TailSink>(sink: &mut S, cx: &mut Context<'_>) -> Poll<()> {
     match Pin::new(sink).poll_flush(cx) {
         Poll::Ready(Err(_)) => Poll::Ready(()),
@@ -151,8 +153,8 @@ struct Tail<'a> {
 }
 
 impl Tail<'_> {
-    /// Checks an offset that is not visible on this node, and determines the end for `stop_at_end`. Both depend on the leader's
-    /// log, not on this node's.
+    /// Checks an offset that is not visible on this node, and determines the end for `stop_at_end`. Both depend on the
+    /// leader's log, not on this node's.
     async fn find_end(&mut self, request: &ReadRequest, deadline: Option<Instant>) -> Result<(), ApiError> {
         let log = Arc::clone(&self.position.log);
         let past_end = |offset: Offset| offset > log.watermark.get().next_offset;
@@ -177,7 +179,8 @@ impl Tail<'_> {
     async fn run<S: TailSink>(&mut self, sink: &mut S) -> Result<(), StreamEnd> {
         match self.package {
             Package::LogV1 => {}
-            // Tells where the stream begins, so that a client whose connection breaks before the first record can resume there.
+            // Tells where the stream begins, so that a client whose connection breaks before the first record can
+            // resume there.
             Package::SeriatimV1 => {
                 let visible = self.position.log.watermark.get();
                 if self.position.offset < visible.first_offset {
@@ -234,7 +237,8 @@ impl Tail<'_> {
         }
     }
 
-    /// Sends records that were read, in messages of the requested size. Messages that are ready at the same time share writes.
+    /// Sends records that were read, in messages of the requested size. Messages that are ready at the same time share
+    /// writes.
     async fn send<S: TailSink>(&mut self, slice: Slice, sink: &mut S) -> Result<(), StreamEnd> {
         let Slice { bytes, count, next } = slice;
         let Batching { one_by_one, records_max, bytes_max } = self.batching;

@@ -1,4 +1,5 @@
-//! The parts of the node that the API uses. They exist once the node is a member; until then requests fail with JOINING.
+//! The parts of the node that the API uses. They exist once the node is a member; until then requests fail with
+//! JOINING.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -59,11 +60,11 @@ pub struct Core {
 /// A log that exists, as this node's catalog has it.
 #[derive(Clone)]
 pub struct FoundLog {
-    /// Its name.
+    /// The name by which clients address it.
     pub name: LogName,
     /// The Raft group that replicates it.
     pub group: GroupId,
-    /// Its id.
+    /// Differs from that of an earlier log with the same name.
     pub log_id: LogId,
     /// The maximum size of a record in bytes.
     pub record_bytes_max: u32,
@@ -101,11 +102,12 @@ impl FoundLog {
 }
 
 impl Core {
-    /// Returns the log with this name, served here or by other nodes. NO_SUCH_LOG and LOG_DELETED are returned only after this node
-    /// has caught up with the catalog.
+    /// Returns the log with this name, served by this node or by others. NO_SUCH_LOG and LOG_DELETED are returned only
+    /// after this node has caught up with the catalog.
     ///
     /// # Errors
-    /// If the log does not exist or is deleted, this node can't catch up with the catalog, or no node serves the log yet.
+    /// If the log does not exist or is deleted, this node can't catch up with the catalog, or no node serves the log
+    /// yet.
     pub async fn find(
         &self,
         name: &LogName,
@@ -123,7 +125,7 @@ impl Core {
         if let Some(log) = self.logs.get(name) {
             return Some(FoundLog::here(log));
         }
-        // Before that level every node has a replica of every log, or gets it soon.
+        // Below that level every node has a replica of every log, or gets one soon.
         if !self.catalog.level().allows(Feature::ManyLogs) {
             return None;
         }
@@ -141,8 +143,8 @@ impl Core {
         })
     }
 
-    /// Returns the error of a request whose log failed with `error`: it may have been deleted meanwhile. If a disk is full, the
-    /// error contains what deleted logs hold.
+    /// Returns the error of a request whose log failed with `error`: it may have been deleted meanwhile. If a disk is
+    /// full, the error contains what deleted logs hold.
     pub fn error_of(&self, log: &OpenLog, error: ApiError) -> ApiError {
         match error {
             ApiError::ReplicaDamaged | ApiError::Joining(_) if log.removal.is_over() => self.removed(log),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use futures::future::{Either, select};
+use futures::future::select;
 
 use super::change::{Step, change, check_level};
 use super::core::{Core, FoundLog, deleted};
@@ -14,15 +14,15 @@ use super::router::proposal_deadline;
 use super::service::{Call, Service};
 use crate::catalog::{Catalog, Command, LogMeta, LogSettings, NewLog, Origin};
 use crate::pb::v1;
+use crate::storage::log::Base;
 use crate::types::{GroupId, LogId, LogName};
+use crate::watermark::Until;
 
 /// The maximum wait for a leader of a new log.
 const ACTIVE_MAX: Duration = Duration::from_secs(5);
 
-/// The first pause between two checks whether a new log has a leader. Each later one is twice as long, up to the last
-/// one.
-const FIRST_PAUSE: Duration = Duration::from_millis(2);
-const LAST_PAUSE: Duration = Duration::from_millis(100);
+/// The pause between two searches for the leader of a new log on other nodes.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Serves `CreateLog`. Responds once the log takes appends, or after five seconds.
 ///
@@ -34,8 +34,8 @@ pub async fn create_log(service: Service, call: Call, request: Request) -> Resul
     let chosen = request.log_id.as_deref().map(chosen_id).transpose()?;
     let settings = settings_of(request.config.get_or_default(), Place::CONFIG)?;
     let core = service.core()?;
-    check_level(core)?;
     let deadline = proposal_deadline(call.deadline);
+    check_level(&service, core, deadline).await?;
     let mut response = v1::CreateLogResponse::new();
     if request.validate_only {
         core.catch_up(GroupId::CATALOG, &core.catalog_watermark, &service.timers, Some(deadline)).await?;
@@ -121,7 +121,7 @@ fn decide(
             None if own == Some(meta.log_id) => return Ok(Some(meta.clone())),
             None => return Err(ApiError::LogExists { log: name.clone(), log_id: meta.log_id }),
         },
-        None if own.is_some_and(|id| is_used(catalog, id)) => return Err(Invalid::LogIdUsed.into()),
+        None if own.is_some_and(|id| catalog.was_used(id)) => return Err(Invalid::LogIdUsed.into()),
         None => {}
     }
     check(settings, &catalog.cluster_settings().log_defaults, Place::CONFIG)?;
@@ -129,34 +129,25 @@ fn decide(
     Ok(None)
 }
 
-fn is_used(catalog: &Catalog, id: LogId) -> bool {
-    catalog.is_purged(id) || catalog.logs().any(|log| log.log_id == id)
-}
-
 fn chosen_id(text: &str) -> Result<LogId, Invalid> {
     let id: LogId = text.parse().map_err(|_| Invalid::LogId)?;
     if id != LogId(0) && id.to_string() == text { Ok(id) } else { Err(Invalid::LogId) }
 }
 
-/// Waits until this node serves the log, if it has a replica, and a leader has confirmed that it has a majority, but not for ever.
+/// Waits until a leader of the log has committed its first entry, but not for ever. If this node has a replica, it has
+/// applied that entry.
 pub async fn wait_active(service: &Service, core: &Core, meta: &LogMeta, deadline: Instant) {
+    let timers = &service.timers;
     let until = deadline.min(Instant::now() + ACTIVE_MAX);
-    let mut pause = FIRST_PAUSE;
-    while Instant::now() < until {
-        let is_here = core.logs.get(&meta.name).is_some_and(|log| log.log_id == meta.log_id);
-        let is_elsewhere = !meta.placements().any(|placement| placement.node == core.me.node_id);
-        if is_elsewhere && core.find_leader(meta.group, until).await.is_ok() {
-            return;
-        }
-        if is_here {
-            let index = Box::pin(core.read_index(meta.group, until));
-            match select(index, service.timers.at(until)).await {
-                Either::Left((Ok(_), _)) | Either::Right(_) => return,
-                Either::Left((Err(_), _)) => {}
-            }
-        }
-        service.timers.at(Instant::now() + pause).await;
-        pause = (pause * 2).min(LAST_PAUSE);
+    // This node has applied the creation, so it serves the log if it has a replica.
+    if let Some(log) = core.logs.get(&meta.name).filter(|log| log.log_id == meta.log_id) {
+        let first_entry = Until::Applied(Base::FIRST.next());
+        let _ = select(log.watermark.wait(first_entry, timers), timers.at(until)).await;
+        return;
+    }
+    // The nodes with replicas may not have applied the creation yet.
+    while core.find_leader(meta.group, until).await.is_err() && Instant::now() < until {
+        timers.at(Instant::now() + PAUSE).await;
     }
 }
 

@@ -1,7 +1,11 @@
 //! `DeleteLog` and `UndeleteLog`.
 
+use std::time::{Duration, Instant};
+
+use futures::future::select;
+
 use super::change::{Step, change, check_level};
-use super::core::{WantedLogId, missing};
+use super::core::{Core, WantedLogId, missing};
 use super::create::wait_active;
 use super::error::{ApiError, Invalid};
 use super::log_settings::ms_of_duration;
@@ -13,6 +17,10 @@ use crate::catalog::{Catalog, Command, LogMeta};
 use crate::clock::wall_us;
 use crate::pb::v1;
 use crate::types::LogName;
+use crate::watermark::Until;
+
+/// The maximum wait for the purge of a log that is deleted for good.
+const PURGE_MAX: Duration = Duration::from_secs(2);
 
 /// Serves `DeleteLog`. Responds once the deletion is applied on this node.
 ///
@@ -30,8 +38,8 @@ pub async fn delete_log(service: Service, call: Call, request: Request) -> Resul
     });
     let (purge_after_ms, expected_revision) = (purge_after_ms.transpose()?, request.expected_revision);
     let core = service.core()?;
-    check_level(core)?;
     let deadline = proposal_deadline(call.deadline);
+    check_level(&service, core, deadline).await?;
     let mut is_proposed = false;
     let deleted = change(&service, core, &call, deadline, |catalog| {
         let meta = match find(catalog, &name, log_id)? {
@@ -44,7 +52,7 @@ pub async fn delete_log(service: Service, call: Call, request: Request) -> Resul
                 is_proposed = true;
                 Ok(Step::Propose(Command::DeleteLog(meta.group, purge_after_ms, Some(meta.revision))))
             }
-            // The purge time is only brought forward, and once: the clocks of two nodes differ.
+            // The purge time can only become earlier. Proposed once, because the clocks of two nodes differ.
             Some(deletion) if !is_proposed && is_earlier(purge_after_ms, deletion.purge_us) => {
                 is_proposed = true;
                 Ok(Step::Propose(Command::DeleteLog(meta.group, purge_after_ms, None)))
@@ -53,6 +61,12 @@ pub async fn delete_log(service: Service, call: Call, request: Request) -> Resul
         }
     })
     .await?;
+    let deleted = match deleted {
+        Some(meta) if purge_after_ms == Some(0) || is_for_good(&meta) => {
+            wait_purged(&service, core, meta, deadline).await
+        }
+        other => other,
+    };
     if is_proposed {
         let principal = call.principal();
         log::info!("log deleted: log={name} log_id={} principal={principal}", request.log_id);
@@ -80,12 +94,14 @@ pub async fn undelete_log(service: Service, call: Call, request: Request) -> Res
     let name = call.log_name(&request.log)?;
     let log_id = wanted_id(&request.log_id)?;
     let core = service.core()?;
-    check_level(core)?;
     let deadline = proposal_deadline(call.deadline);
+    check_level(&service, core, deadline).await?;
     let mut is_proposed = false;
     let meta = change(&service, core, &call, deadline, |catalog| match find(catalog, &name, log_id)? {
         Found::Purged => Err(ApiError::NoSuchLog(name.clone())),
         Found::Log(meta) if meta.deletion.is_none() => Ok(Step::Done(meta.clone())),
+        // It is purged at any moment.
+        Found::Log(meta) if is_for_good(meta) => Err(ApiError::NoSuchLog(name.clone())),
         Found::Log(meta) => {
             is_proposed = true;
             Ok(Step::Propose(Command::UndeleteLog(meta.group)))
@@ -99,6 +115,24 @@ pub async fn undelete_log(service: Service, call: Call, request: Request) -> Res
     let mut response = v1::UndeleteLogResponse::new();
     response.log = Some(info_with_position(&service, core, &call, &meta).await?).into();
     Ok(response)
+}
+
+/// Waits for the purge of a log that was deleted for good, but not for ever. Returns the log if it is not purged yet.
+async fn wait_purged(service: &Service, core: &Core, meta: LogMeta, deadline: Instant) -> Option<LogMeta> {
+    let until = deadline.min(Instant::now() + PURGE_MAX);
+    loop {
+        let next = Until::Applied(core.catalog_watermark.get().applied.next());
+        let present = core.catalog.get().log(meta.group).cloned();
+        if present.is_none() || Instant::now() >= until {
+            return present;
+        }
+        let _ = select(core.catalog_watermark.wait(next, &service.timers), service.timers.at(until)).await;
+    }
+}
+
+/// Returns true for a log that was deleted without a time in which it can be undeleted.
+fn is_for_good(meta: &LogMeta) -> bool {
+    meta.deletion.is_some_and(|deletion| deletion.purge_us <= deletion.deleted_us)
 }
 
 enum Found<'a> {

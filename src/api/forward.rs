@@ -16,8 +16,8 @@ pub type RelayAnswers = BoxStream<'static, Result<RelayPart, RelayError>>;
 
 /// Sends work to the node that leads a group. `replication` implements it; tests have a fake.
 pub trait Forward: Send + Sync {
-    /// Proposes on the node `to`. Never sends a proposal twice. The result is [`ProposeError::Dropped`] if it was not sent, and
-    /// [`ProposeError::OutcomeUnknown`] if it was sent and not answered.
+    /// Proposes on the node `to`. Never sends a proposal twice. The result is [`ProposeError::Dropped`] if it was not
+    /// sent, and [`ProposeError::OutcomeUnknown`] if it was sent and not answered.
     fn propose(&self, to: NodeId, principal: &str, proposal: Proposal)
     -> ReplyReceiver<Result<Appended, ProposeError>>;
 

@@ -65,9 +65,9 @@ fn by_protobuf(bytes: &[u8]) -> Result<(log::ProduceRequest, Vec<u8>), Option<In
     Ok((request, payload))
 }
 
-/// Returns true for messages that the two decoders may treat differently. rust-protobuf rejects a varint that is longer than its
-/// type needs (the standard drops the rest), skips a group, which proto3 does not have, without checking that it ends, and
-/// replaces a `record` that occurs twice (the standard merges the two).
+/// Returns true for messages that the two decoders may treat differently. rust-protobuf rejects a varint that is longer
+/// than its type needs (the standard drops the rest), skips a group, which proto3 does not have, without checking that
+/// it ends, and replaces a `record` that occurs twice (the standard merges the two).
 fn is_odd(message: &[u8], inside: &[u64]) -> bool {
     let mut rest = message;
     let mut singles = 0;

@@ -1,5 +1,5 @@
-//! The leaders of groups of which this node has no replica. It has no status of such a group, so it remembers which node has
-//! accepted work, and follows the leader that a node names when it refuses some.
+//! The leaders of groups of which this node has no replica. It has no status of such a group, so it remembers which
+//! node has accepted a request, and uses the leader that a node names when it refuses one.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -8,10 +8,11 @@ use parking_lot::Mutex;
 
 use crate::types::{GroupId, NodeId};
 
-/// The maximum number of remembered leaders. At this number all are forgotten: each is found again with one more request.
+/// The maximum number of remembered leaders. When it is reached, all are forgotten: each is found again with one more
+/// request.
 const HINTS_MAX: usize = 32_768;
 
-/// The leaders that this node has learned. A hint may be outdated: the node that it names refuses the work then, and nothing is
+/// The leaders that this node has learned. One may be outdated: that node then refuses the request, and nothing is
 /// appended. Clones share the map.
 #[derive(Clone, Debug, Default)]
 pub struct LeaderHints(Arc<Mutex<HashMap<GroupId, NodeId>>>);

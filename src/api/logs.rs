@@ -106,7 +106,7 @@ pub async fn get_log(service: Service, call: Call, request: Request) -> Result<v
     Ok(response)
 }
 
-/// Returns a log without its position, if it is deleted or no leader has made it yet.
+/// Returns a log without its position, if it is deleted or its first leader has not committed an entry yet.
 fn without_position(core: &Core, name: &LogName, error: ApiError) -> Result<v1::LogInfo, ApiError> {
     let catalog = core.catalog.get();
     let Some(meta) = catalog.log_named(name) else { return Err(error) };
@@ -263,8 +263,8 @@ pub fn check_revision(log: Option<&LogName>, revision: u64, expected: Option<u64
     }
 }
 
-/// Checks the revision of something that is already as the request wants it: perhaps this request was sent before, and made the
-/// revision after the expected one.
+/// Checks the revision of something that is already as the request wants it. The same request may have been sent
+/// before, so the revision after the expected one is accepted, too.
 ///
 /// # Errors
 /// [`ApiError::RevisionMismatch`].
@@ -299,7 +299,8 @@ async fn position(
     log: &Arc<OpenLog>,
     deadline: Option<Instant>,
 ) -> Result<Position, ApiError> {
-    let mut visible = core.catch_up(log.group, &log.watermark, &service.timers, deadline).await?;
+    let visible = core.catch_up(log.group, &log.watermark, &service.timers, deadline).await;
+    let mut visible = visible.map_err(|error| core.error_of(log, error))?;
     let first_append_time_us = loop {
         match append_time_us(core, log, &visible).await {
             // Trimmed since the watermark was read. The watermark advances before the files are removed.

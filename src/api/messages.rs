@@ -1,7 +1,7 @@
 //! Requests and responses as gRPC receives and sends them. Both are bytes, to avoid copies.
 //!
-//! The handler decodes a request, so that a malformed one is rejected with INVALID_ARGUMENT; gRPC itself would return INTERNAL.
-//! Stored records are sent without being decoded.
+//! The handler decodes a request, so that a malformed one is rejected with INVALID_ARGUMENT; gRPC itself would return
+//! INTERNAL. Stored records are sent without being decoded.
 
 use std::cell::Cell;
 use std::io::Read;
@@ -20,7 +20,8 @@ use crate::watermark::Visible;
 /// The bytes of a request.
 pub struct Request(pub Vec<u8>);
 
-/// A `ConsumeResponse` that contains stored bytes. It can be sent only once, because gRPC takes the bytes without a copy.
+/// A `ConsumeResponse` that contains stored bytes. It can be sent only once, because gRPC takes the bytes without a
+/// copy.
 #[derive(Default)]
 pub struct ConsumeReply(Cell<Vec<u8>>);
 
@@ -113,8 +114,8 @@ impl ConsumeReply {
     }
 }
 
-/// Decodes a request that contains no records. In `seriatim.v1`, a field that this version does not know is refused: it may say
-/// under which condition, or that nothing should be done at all.
+/// Decodes a request that contains no records. In `seriatim.v1`, a field that this version does not know is refused: it
+/// may say under which condition, or that nothing should be done at all.
 ///
 /// # Errors
 /// [`Invalid::Malformed`]; in `seriatim.v1` those of [`check_known`].
@@ -126,8 +127,8 @@ pub fn decode<M: MessageFull>(request: &Request, package: Package) -> Result<M, 
     decode_known(request)
 }
 
-/// Decodes a request, and ignores what this version does not know. For `log.v1`, as its original does, and for gRPC's own
-/// services, whose clients know nothing of Seriatim.
+/// Decodes a request, and ignores what this version does not know. For `log.v1`, as its original does, and for gRPC's
+/// own services, whose clients know nothing of Seriatim.
 ///
 /// # Errors
 /// [`Invalid::Malformed`].

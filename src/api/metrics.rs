@@ -28,6 +28,8 @@ pub struct RequestMetrics {
     read_seconds: Histogram,
     /// Bytes of records that were read for responses.
     read_bytes: Counter,
+    /// Requests that this node relayed to a node with a replica.
+    relayed: Counter,
     /// The failed requests by the reason's position in `ErrorReason::ALL`.
     failed: Arc<[Counter]>,
     shared: Arc<Metrics>,
@@ -55,6 +57,8 @@ impl RequestMetrics {
                 SECONDS,
             ),
             read_bytes: registry.counter("read_bytes", "Bytes of records that were read for responses"),
+            relayed: registry
+                .counter("requests_relayed", "Requests for logs without a replica here, which another node has served"),
             failed: ErrorReason::ALL.iter().map(|reason| failed.with(reason.code())).collect(),
             shared,
         }
@@ -82,6 +86,11 @@ impl RequestMetrics {
         self.produce_seconds.observe(began.elapsed().as_secs_f64());
         self.produce_bytes.observe(bytes as f64);
         self.appended_bytes.inc_by(bytes as u64);
+    }
+
+    /// Counts a request that another node serves.
+    pub fn relayed(&self) {
+        self.relayed.inc();
     }
 
     /// Counts an error that ends a request.

@@ -1,5 +1,5 @@
-//! The client API, on the client listener: `seriatim.v1` (`LogService`, `ClusterService`), `log.v1.Log` for the clients of proglog,
-//! health checks and server reflection.
+//! The client API, on the client listener: `seriatim.v1` (`LogService`, `ClusterService`), `log.v1.Log` for the clients
+//! of proglog, health checks and server reflection.
 //!
 //! ```text
 //!  request ── prelude: certificate, right, limits ── handler: log name and its right ── router ── consensus here
@@ -8,29 +8,30 @@
 //!                                                                                                     if not in memory
 //! ```
 //!
-//! Handlers are futures on gRPC's completion-queue threads. They wait for a reply, a watermark, a send or a timer, and never
-//! block. Invariants:
+//! Handlers are futures on gRPC's completion-queue threads. They wait for a reply, a watermark, a send or a timer, and
+//! never block. Invariants:
 //! - A client is authenticated and authorized before its request is processed, and again while its stream is open.
-//! - A node serves reads from its own replica, or passes on what a node with a replica answers. It returns "no record" and "no such log" only after a read index.
+//! - A node serves reads from its own replica, or passes on what a node with a replica answers. It returns "no record"
+//!   and "no such log" only after a read index.
 //! - Each request ends with a response or a status. [`status`] is the only file that maps errors to statuses.
 //!
 //! An append has exactly three representations:
 //! 1. [`messages::Request`]: the client's bytes, as gRPC delivers them
-//! 2. [`Proposal`](crate::consensus::handle::Proposal): the conditions of the append, and the payload: space for the entry's
-//!    stamp, then the records in canonical form, encoded once by [`append_request`]. If the proposal is forwarded to a leader,
-//!    the message contains the same payload bytes.
-//! 3. [`Entry`](crate::storage::entry::Entry): the same allocation, after the leader has written the stamp and each record's
-//!    offset, term and time in place. raft, the messages to followers and the frame on disk share these bytes.
+//! 2. [`Proposal`](crate::consensus::handle::Proposal): the conditions of the append, and the payload: space for the
+//!    entry's stamp, then the records in canonical form, encoded once by [`append_request`]. If the proposal is
+//!    forwarded to a leader, the message contains the same payload bytes.
+//! 3. [`Entry`](crate::storage::entry::Entry): the same allocation, after the leader has written the stamp and each
+//!    record's offset, term and time in place. raft, the messages to followers and the frame on disk share these bytes.
 //!
 //! In reading order:
 //! - [`rpc`]: the table of RPCs. [`prelude`]: the steps before and after every handler. [`service`]: what handlers use.
 //! - [`access`], [`limits`], [`deadline`], [`in_flight`], [`lifecycle`], [`metrics`]: the parts of the prelude
 //! - [`produce`], [`produce_stream`], [`consume`], [`consume_stream`], [`servers`], [`logs`], [`create`], [`update`],
-//!   [`delete`], [`trim`], [`node`], [`identity`], [`cluster_settings`], [`upgrade`], [`health`], [`reflection`]: the handlers; [`append_request`], [`read_request`], [`read`] and `availability` are
-//!   parts of them
+//!   [`delete`], [`trim`], [`node`], [`identity`], [`cluster_settings`], [`upgrade`], [`health`], [`reflection`]: the
+//!   handlers; [`append_request`], [`read_request`], [`read`] and `availability` are parts of them
 //! - [`package`]: the two packages in which the same handlers are offered
-//! - [`core`], [`router`], [`leaders`], [`forward`]: the parts of the node that the API uses, and the routing of proposals to a
-//!   leader
+//! - [`core`], [`router`], [`leaders`], [`forward`]: the parts of the node that the API uses, and the routing of
+//!   proposals to a leader
 //! - [`relay`]: requests for a log of which this node has no replica. [`relayed`]: such requests of other nodes.
 //! - [`messages`], [`wire`]: requests and responses as bytes. [`error`], [`status`]: the errors, and their statuses.
 //! - [`server`]: starts and stops the listener

@@ -36,8 +36,8 @@ pub async fn produce(service: Service, call: Call, request: Request) -> Result<P
     }
 }
 
-/// Returns the log of an append. If it does not exist, and the cluster creates logs on append, creates it. The caller has checked
-/// that the client may append.
+/// Returns the log of an append. If it does not exist, and the cluster creates logs on append, creates it. The caller
+/// has checked that the client may append.
 ///
 /// # Errors
 /// Those of [`Core::find`] and of [`create_for_append`].

@@ -4,13 +4,13 @@
 //!  requests ──decode, check, limits──► proposed in order ──► window of unanswered ones ──oldest first──► responses
 //! ```
 //!
-//! The first request that fails ends the stream, after every earlier response has been sent. No later request is appended: the
-//! leader rejects those that have already been sent to it (`consensus/group/sequences.rs`). So exactly the requests with a
-//! response are acknowledged. Only if the outcome of the first failure is unknown, later requests may also be in the log; the
-//! status contains the last such request.
+//! The first request that fails ends the stream, after every earlier response has been sent. No later request is
+//! appended: the leader rejects those that have already been sent to it (`consensus/group/sequences.rs`). So exactly
+//! the requests with a response are acknowledged. Only if the outcome of the first failure is unknown, later requests
+//! may also be in the log; the status contains the last such request.
 //!
-//! All unanswered proposals of a stream were sent to the same node, so that they can't overtake each other. Another node is chosen
-//! only while no proposal is unanswered. Then a new run begins, with its own id.
+//! All unanswered proposals of a stream were sent to the same node, so that they can't overtake each other. Another
+//! node is chosen only while no proposal is unanswered. Then a new run begins, with its own id.
 
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
@@ -65,7 +65,8 @@ enum StreamEvent {
     Request(Request),
     NoMoreRequests,
     Answer(Result<Appended, ProposeError>),
-    /// The permission was revoked, the certificate is no longer accepted, or the node stops. No further request is accepted.
+    /// The permission was revoked, the certificate is no longer accepted, or the node stops. No further request is
+    /// accepted.
     Ends(ApiError),
 }
 
@@ -149,7 +150,8 @@ async fn open<'a>(
     let log = open_for_append(service, core, call, &append).await?;
     let proposal = append.for_log(&log, core.catalog.level(), call.deadline)?;
     if log.replica.is_none() && core.known_leader(log.group).is_none() {
-        // All requests of a run go to one node, and none of them is sent again. If none is found, the first request fails.
+        // All requests of a run go to one node, and none of them is sent again. If none is found, the first request
+        // fails.
         let until = proposal_deadline(call.deadline);
         if let Err(error) = core.find_leader(log.group, until).await {
             return Err(core.append_error(&log, error, &service.timers, call.deadline).await);
@@ -174,8 +176,8 @@ struct AppendStream<'a> {
     unanswered: VecDeque<UnansweredRequest>,
     unanswered_bytes: usize,
     answered: u64,
-    /// A request that was read, but would exceed its principal's limit of bytes now. It waits until a response releases bytes;
-    /// until then no request is read.
+    /// A request that was read, but would exceed its principal's limit of bytes now. It waits until a response releases
+    /// bytes; until then no request is read.
     held: Option<Request>,
     /// Why the request after those in `unanswered` was not proposed, and its size. No further request is read.
     failed: Option<(ApiError, usize)>,
@@ -305,8 +307,8 @@ impl AppendStream<'_> {
         Some(front)
     }
 
-    /// Ends the stream because the front request failed. If its outcome is unknown, later ones may be appended, so this waits
-    /// some time for their outcomes.
+    /// Ends the stream because the front request failed. If its outcome is unknown, later ones may be appended, so this
+    /// waits some time for their outcomes.
     async fn fail_at_front(&mut self, error: ProposeError) -> StreamEnd {
         let failed_request = self.answered;
         let error = self.core.learn_from(self.log.group, self.route, error);

@@ -1,9 +1,9 @@
 //! Relays requests for a log of which this node has no replica to a node that has one.
 //!
-//! The rights of the client are checked here, before the request is relayed and while its stream is open. The other node reads, and
-//! sends each response as the client gets it. Its failure is passed on with the same status.
+//! The rights of the client are checked here, before the request is relayed and while its stream is open. The other
+//! node reads, and sends each response as the client gets it. Its failure is passed on with the same status.
 //!
-//! A node is asked only as long as none has accepted the request. A stream whose node stops or is lost ends with
+//! Nodes are asked one after the other, until one accepts the request. A stream whose node stops or is lost ends with
 //! REPLICA_UNREACHABLE; the client opens it again where it ended, and another node serves it.
 
 use std::pin::pin;
@@ -26,13 +26,14 @@ use crate::reason::ErrorReason;
 use crate::replication::relay::{RelayError, RelayFailure, RelayKind, RelayPackage, RelayPart, RelayedRequest};
 use crate::types::{GroupId, NodeId};
 
-/// A node that has not accepted the request after this time is taken as unreachable.
+/// A node that has not accepted the request after this time counts as unreachable.
 const ACCEPT_MAX: Duration = Duration::from_secs(3);
 
 /// Added to the deadline of a request with one response, in which the other node answers that the deadline has passed.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// The maximum wait for the one response to a request without a deadline. The other node ends each such request earlier.
+/// The maximum wait for the one response to a request without a deadline. The other node ends each such request
+/// earlier.
 const ANSWER_MAX: Duration = Duration::from_secs(75);
 
 /// Responses of at most this size, which are ready at the same time, share a write.
@@ -73,7 +74,7 @@ impl Relay<'_> {
         let over = async {
             let end = self.service.timers.at(until);
             match kind {
-                // A drain waits for its answer.
+                // A stopping node waits for its answer.
                 RelayKind::TrimLog => {
                     end.await;
                     None
@@ -117,7 +118,7 @@ impl Relay<'_> {
         sink: &mut DuplexSink<ConsumeReply>,
     ) -> Result<(), StreamEnd> {
         let opened = {
-            // Boxed, because an open stream would keep room for it.
+            // Boxed, because otherwise each open stream would reserve memory for it.
             let open = Box::pin(self.open(kind, request));
             match select(open, poll_fn(|cx| poll_gone(sink, cx))).await {
                 Either::Left((opened, _)) => opened,
@@ -159,8 +160,8 @@ impl Relay<'_> {
         }
     }
 
-    /// Waits until the budget of the principal has room for a response of this size. Unlike a read of this node, it can't be made
-    /// smaller.
+    /// Waits until the budget of the principal has room for a response of this size. Unlike a read on this node, a
+    /// relayed response can't be made smaller.
     async fn permit(self, bytes: usize, sink: &mut DuplexSink<ConsumeReply>) -> Result<Permit, StreamEnd> {
         let principal = self.call.principal();
         let (limits, timers) = (&self.service.limits, &self.service.timers);
@@ -222,7 +223,10 @@ impl Relay<'_> {
         let until = Instant::now() + ACCEPT_MAX;
         let until = self.deadline.map_or(until, |deadline| until.min(deadline));
         match select(answers.next(), self.service.timers.at(until)).await {
-            Either::Left((Some(Ok(RelayPart::Accepted)), _)) => Ok(Some(answers)),
+            Either::Left((Some(Ok(RelayPart::Accepted)), _)) => {
+                self.service.metrics.relayed();
+                Ok(Some(answers))
+            }
             Either::Left((Some(Err(RelayError::Failed(failure))), _)) => Err(failed(failure)),
             Either::Left((Some(Err(RelayError::Lost(why))), _)) => {
                 log::debug!("node {node} does not serve a request for log {}: {why}", request.log);
@@ -247,8 +251,8 @@ fn package_of(package: Package) -> RelayPackage {
     }
 }
 
-/// Returns the error of a request that another node has served. If that node stops, this one goes on: the client need not use
-/// another one.
+/// Returns the error of a request that another node has served. If that node stops, this one does not: the client may
+/// send the request here again.
 fn failed(failure: RelayFailure) -> ApiError {
     let RelayFailure { reason, status } = failure;
     let reason = ErrorReason::try_from(reason.as_str()).ok();

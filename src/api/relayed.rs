@@ -1,7 +1,7 @@
 //! Serves the requests that other nodes relay to this one, because they have no replica of the log.
 //!
-//! The handlers are those of this node's own clients. The relaying node has checked the rights of the client; the principal counts
-//! for the limits of this node, too.
+//! The handlers are those of this node's own clients. The relaying node has checked the rights of the client; the
+//! principal counts for the limits of this node, too.
 
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
@@ -45,7 +45,7 @@ impl RelayedRequests {
             let _stream = service.limits.stream(&principal)?;
             return tail(service, &call, &message, &mut Replies(sink)).await;
         }
-        // Boxed, because a stream would keep room for it.
+        // Boxed, because otherwise each stream would reserve memory for it.
         Box::pin(self.answer(kind, message, sink, call)).await
     }
 
@@ -95,7 +95,7 @@ impl RelayServer for RelayedRequests {
 
     fn serve<'a>(&'a self, request: RelayedRequest, responses: &'a mut RelaySink<'_>) -> BoxFuture<'a, RelayEnd> {
         async move {
-            // A drain waits for it.
+            // A stopping node waits for it.
             let _in_flight = self.service.in_flight.enter();
             let package = match request.package {
                 RelayPackage::LogV1 => Package::LogV1,

@@ -16,8 +16,8 @@ use crate::watermark::{HighWatermark, Until, Visible};
 /// The maximum wait of a read for this node to catch up. Then it fails with JOINING.
 const CATCH_UP_MAX: Duration = Duration::from_secs(10);
 
-/// If the leader can't read an entry that this node lacks, it hands over leadership to a node that can. If that takes longer than
-/// this, the read fails with the reason.
+/// If the leader can't read an entry that this node lacks, it hands over leadership to a node that can. If that takes
+/// longer than this, the read fails with the reason.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 
 /// The maximum wait for the answer to a proposal. Then its outcome is unknown.
@@ -73,8 +73,8 @@ impl Core {
         leader.filter(|leader| *leader != self.me.node_id).map_or(Route::Here, Route::To)
     }
 
-    /// Returns the other nodes that have replicas of a log, in the order in which they should be asked: the leader, then those
-    /// that answer, then those that could not be reached a moment ago.
+    /// Returns the other nodes that have replicas of a log, in the order in which they should be asked: the leader,
+    /// then those that answer, then those that could not be reached a moment ago.
     pub fn nodes_of(&self, group: GroupId) -> Vec<NodeId> {
         let leader = self.known_leader(group);
         let mut nodes: Vec<NodeId> = match self.catalog.get().log(group) {
@@ -82,8 +82,19 @@ impl Core {
             None => Vec::new(),
         };
         nodes.retain(|node| *node != self.me.node_id);
-        nodes.sort_by_key(|node| (self.forward.is_suspect(*node), leader != Some(*node)));
+        nodes.sort_by_key(|node| (self.is_unreachable(*node), leader != Some(*node)));
         nodes
+    }
+
+    /// Returns true for a node that is asked last: it is silent, or could not be reached a moment ago.
+    fn is_unreachable(&self, node: NodeId) -> bool {
+        self.forward.is_suspect(node) || self.consensus.is_silent(node)
+    }
+
+    /// Asks a node next because another one says that it leads. A silent node stays last: the other may not know yet that
+    /// it was replaced.
+    fn prefer(&self, search: &mut LeaderSearch, leader: Option<NodeId>) {
+        leader.filter(|leader| !self.is_unreachable(*leader)).into_iter().for_each(|leader| search.prefer(leader));
     }
 
     /// Finds the leader of a group of which this node has no replica, and remembers it.
@@ -101,7 +112,7 @@ impl Core {
                 }
                 Err(ReadIndexError::NotLeader { leader }) => {
                     self.leaders.forget(group, node);
-                    leader.into_iter().for_each(|leader| search.prefer(leader));
+                    self.prefer(&mut search, leader);
                 }
                 Err(
                     ReadIndexError::Unconfirmed
@@ -115,8 +126,8 @@ impl Core {
         Err(ApiError::NoLeader)
     }
 
-    /// Remembers what the answer of another node says about the leader of a group of which this node has no replica. Returns the
-    /// error for the client: a node that does not lead has not appended the proposal.
+    /// Remembers what the answer of another node says about the leader of a group of which this node has no replica.
+    /// Returns the error for the client: a node that does not lead has not appended the proposal.
     pub fn learn_from(&self, group: GroupId, route: Route, error: ProposeError) -> ProposeError {
         let Route::To(node) = route else { return error };
         match error {
@@ -172,7 +183,8 @@ impl Core {
             }
         }
         if status.is_some_and(|status| status.leader == Some(self.me.node_id)) {
-            // Not cloned, so that the payload is stamped in place. If leadership is lost at this moment, the client retries.
+            // Not cloned, so that the payload is stamped in place. If leadership is lost at this moment, the client
+            // retries.
             return match outcome(self.hand_over(Route::Here, principal, proposal).await) {
                 Err(ProposeError::NotLeader { leader: Some(_) }) => Err(ProposeError::Dropped),
                 other => other,
@@ -191,8 +203,8 @@ impl Core {
         }
     }
 
-    /// Proposes to a group of which this node has no replica: on one of the nodes after the other, until one leads. A node is asked
-    /// only if all before it have certainly not appended the proposal.
+    /// Proposes to a group of which this node has no replica: on one of the nodes after the other, until one leads. A
+    /// node is asked only if none of those before it can have appended the proposal.
     async fn propose_elsewhere(
         &self,
         nodes: Vec<NodeId>,
@@ -211,7 +223,7 @@ impl Core {
                 }
                 Err(error @ ProposeError::NotLeader { leader }) => {
                     self.learn_from(group, route, error);
-                    leader.into_iter().for_each(|leader| search.prefer(leader));
+                    self.prefer(&mut search, leader);
                 }
                 Err(ProposeError::Dropped) => result = Err(self.learn_from(group, route, ProposeError::Dropped)),
                 Err(error) => return Err(self.learn_from(group, route, error)),

@@ -38,12 +38,13 @@ struct Rpc {
 /// Registers a handler of one streaming kind.
 type Handler = Box<dyn FnOnce(ServiceBuilder, &'static str, Prelude) -> ServiceBuilder>;
 
-/// Returns every RPC of the client listener: the full method name, the permission that it requires, the maximum size of a
-/// request, and the streaming kind with the handler. The kind determines which budgets a request uses:
+/// Returns every RPC of the client listener: the full method name, the permission that it requires, the maximum size of
+/// a request, and the streaming kind with the handler. The kind determines which budgets a request uses:
 ///
 /// - [`unary`]: an unanswered request and its bytes
 /// - [`long_poll`]: the same, an open stream while it waits, and the bytes of its response
-/// - [`server_stream`]: an unanswered request until its message is complete, then an open stream and the bytes of each read
+/// - [`server_stream`]: an unanswered request until its message is complete, then an open stream and the bytes of each
+///   read
 /// - [`duplex`]: an open stream, and the bytes of each request until it is answered
 fn table() -> Vec<Rpc> {
     let rpc = |method, right, request_bytes_max, handler| Rpc { method, right, request_bytes_max, handler };

@@ -89,7 +89,8 @@ fn bound_connections(addr: SocketAddr) {
 }
 
 impl Api {
-    /// Starts to listen. Until [`Api::serve`], requests fail with JOINING, and with the reason why the node does not serve yet.
+    /// Starts to listen. Until [`Api::serve`], requests fail with JOINING, and with the reason why the node does not
+    /// serve yet.
     ///
     /// # Errors
     /// [`StartError`].
@@ -156,13 +157,14 @@ impl Api {
         self.service.lifecycle.recheck();
     }
 
-    /// The first step of a shutdown: health checks return NOT_SERVING. Requests are still served while leadership is handed over.
+    /// The first step of a shutdown: health checks return NOT_SERVING. Requests are still served while leadership is
+    /// handed over.
     pub fn leave(&self) {
         self.service.lifecycle.enter(Phase::Leaving);
     }
 
-    /// Rejects new requests with STOPPING, ends tails with a status, and waits until the requests in flight are answered, but at most
-    /// until `deadline`. Returns true if none is left.
+    /// Rejects new requests with STOPPING, ends tails with a status, and waits until the requests in flight are
+    /// answered, but at most until `deadline`. Returns true if none is left.
     pub fn drain(&self, deadline: Instant) -> bool {
         self.service.lifecycle.enter(Phase::Stopping);
         self.service.in_flight.wait_until(deadline)

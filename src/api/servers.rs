@@ -90,7 +90,8 @@ async fn named_log(service: &Service, core: &Core, call: &Call, name: &LogName) 
         Err(ApiError::Joining(_)) => core.catalog.get().log_named(name).map(|log| log.group),
         Err(error) => return Err(error),
     };
-    let has_to_ask = |group: &GroupId| core.consensus.status(*group).is_none() && core.known_leader(*group).is_none();
+    // Without a replica here, the leader that this node has used last may have been replaced.
+    let has_to_ask = |group: &GroupId| core.consensus.status(*group).is_none();
     if let Some(group) = group.filter(has_to_ask) {
         // Without an answer, the leader is not known.
         let until = Instant::now() + LEADER_MAX;
@@ -127,7 +128,7 @@ fn servers(core: &Core, named: Option<&NamedLog>) -> Vec<ServerFacts> {
             rpc_addr: member.rpc_addr.clone(),
             node_id: member.id,
             is_leader: named.is_some_and(|named| named.leader == Some(member.id)),
-            // Without a replica, this node knows only where they should be.
+            // Without a replica, this node knows only where the replicas should be.
             is_voter: status.map_or(is_replica, |status| status.voters.contains(&member.id)),
             is_replica,
         }

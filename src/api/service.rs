@@ -1,5 +1,5 @@
-//! What handlers use: the node's shared parts ([`Service`]), the identity and the deadline of the request ([`Call`]), and the ways
-//! in which a request ends.
+//! What handlers use: the node's shared parts ([`Service`]), the identity and the deadline of the request ([`Call`]),
+//! and the ways in which a request ends.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,8 +1,8 @@
 //! The classification of all errors: the gRPC status and the `ErrorInfo` of an error, whether a retry helps, and which
 //! counter counts it.
 //!
-//! A status carries `google.rpc.Status` in its details: `ErrorInfo` (domain "seriatim", a reason, metadata), `RetryInfo`
-//! where waiting helps, `BadRequest` for a wrong field, and `LocalizedMessage` for offsets out of range.
+//! A status carries `google.rpc.Status` in its details: `ErrorInfo` (domain "seriatim", a reason, metadata),
+//! `RetryInfo` where waiting helps, `BadRequest` for a wrong field, and `LocalizedMessage` for offsets out of range.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -175,7 +175,7 @@ pub fn classify(error: &ApiError) -> Class {
         ApiError::Joining(_) => class(Reason::Joining),
         ApiError::AnotherCluster(_) => class(Reason::AnotherCluster),
         ApiError::ReplicaLost => class(Reason::ReplicaUnreachable),
-        // A reason that only a newer version knows is counted as one that the other node caused.
+        // A reason that only a newer version knows is counted as a failure of the other node.
         ApiError::Relayed(failure) => class(failure.reason.unwrap_or(Reason::ReplicaUnreachable)),
         ApiError::Stopping => class(Reason::Stopping),
         ApiError::ReplicaDamaged => class(Reason::ReplicaDamaged),
@@ -324,8 +324,8 @@ fn relayed_status(failure: &RelayedFailure) -> RpcStatus {
     }
 }
 
-/// Shortens a text that may contain a part of the request. gRPC replaces a status that exceeds the limit of trailers (8 KiB by
-/// default) by one of its own, which says neither what is wrong nor what became of the request.
+/// Shortens a text that may contain a part of the request. gRPC replaces a status that exceeds the limit of trailers (8
+/// KiB by default) by one of its own, which says neither what is wrong nor what became of the request.
 fn limited(text: String) -> String {
     if text.len() <= TEXT_BYTES_MAX {
         return text;

@@ -24,12 +24,11 @@ pub async fn update_log(service: Service, call: Call, request: Request) -> Resul
     changed(&LogSettings::default(), request.config.get_or_default(), &paths(&request), Place::CONFIG)?;
     let core = service.core()?;
     let deadline = proposal_deadline(call.deadline);
-    let named = core.catalog.level().allows(Feature::ManyLogs);
     let mut response = v1::UpdateLogResponse::new();
     if request.validate_only {
         core.catch_up(GroupId::CATALOG, &core.catalog_watermark, &service.timers, Some(deadline)).await?;
         let catalog = core.catalog.get();
-        let meta = match decide(&catalog, &name, &request, named)? {
+        let meta = match decide(&catalog, &name, &request)? {
             Step::Done(meta) => meta,
             Step::Propose(_) => {
                 let present = find(&catalog, &name, &request)?;
@@ -39,8 +38,7 @@ pub async fn update_log(service: Service, call: Call, request: Request) -> Resul
         response.log = Some(info(&catalog, &meta, v1::LogState::LOG_STATE_ACTIVE, None)).into();
         return Ok(response);
     }
-    let decide = |catalog: &Catalog| decide(catalog, &name, &request, named);
-    let meta = change(&service, core, &call, deadline, decide).await?;
+    let meta = change(&service, core, &call, deadline, |catalog| decide(catalog, &name, &request)).await?;
     response.log = Some(info_with_position(&service, core, &call, &meta).await?).into();
     Ok(response)
 }
@@ -62,13 +60,10 @@ fn find<'a>(catalog: &'a Catalog, name: &LogName, request: &v1::UpdateLogRequest
     }
 }
 
-/// Decides what the request needs. `named`: the cluster has named logs, and so the command that replaces all settings.
-fn decide(
-    catalog: &Catalog,
-    name: &LogName,
-    request: &v1::UpdateLogRequest,
-    named: bool,
-) -> Result<Step<LogMeta>, ApiError> {
+/// Decides what the request needs.
+fn decide(catalog: &Catalog, name: &LogName, request: &v1::UpdateLogRequest) -> Result<Step<LogMeta>, ApiError> {
+    // True if the cluster's level allows the command that replaces all settings.
+    let named = catalog.feature_level() >= Feature::ManyLogs.level();
     let meta = find(catalog, name, request)?;
     let settings = wanted(meta, request)?;
     let defaults = &catalog.cluster_settings().log_defaults;

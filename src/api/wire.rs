@@ -1,7 +1,8 @@
-//! Protobuf's wire format, as far as the hot paths need it: iterates over the fields of a message without creating an object.
+//! Protobuf's wire format, as far as the hot paths need it: iterates over the fields of a message without creating an
+//! object.
 //!
-//! A produce request of 4 MiB may contain two million empty records. Decoding it field by field needs no memory except for the
-//! values that are kept.
+//! A produce request of 4 MiB may contain two million empty records. Decoding it field by field needs no memory except
+//! for the values that are kept.
 
 use std::collections::BTreeMap;
 
@@ -123,9 +124,9 @@ impl<'a> Iterator for MessageFields<'a> {
     }
 }
 
-/// Converts a message into a form that rust-protobuf reads correctly. Other encoders may send three things that it rejects or
-/// reads differently from the standard: a varint with more bits than its type has (they are dropped), a group, and a message
-/// field that occurs twice (the two are merged). Unknown fields are dropped.
+/// Converts a message into a form that rust-protobuf reads correctly. Other encoders may send three things that it
+/// rejects or reads differently from the standard: a varint with more bits than its type has (they are dropped), a
+/// group, and a message field that occurs twice (the two are merged). Unknown fields are dropped.
 ///
 /// # Errors
 /// [`Invalid::Malformed`].
@@ -157,7 +158,8 @@ fn canonical_of(descriptor: &MessageDescriptor, message: &[u8], depth: usize) ->
             }
             Value::Bytes(bytes) => match known.runtime_field_type() {
                 RuntimeFieldType::Singular(RuntimeType::Message(inner)) => {
-                    // Each one is checked separately first, because a truncated message must not continue in the next one.
+                    // Each one is checked separately first, because a truncated message must not continue in the next
+                    // one.
                     merged.entry(number).or_default().extend(canonical_of(&inner, bytes, depth)?);
                 }
                 RuntimeFieldType::Repeated(RuntimeType::Message(inner)) => {
@@ -178,11 +180,12 @@ fn canonical_of(descriptor: &MessageDescriptor, message: &[u8], depth: usize) ->
     Ok(out)
 }
 
-/// Refuses a message with a field that the descriptor does not contain, a field of another wire type, or an unknown value of
-/// an enum, at any depth.
+/// Refuses a message with a field that the descriptor does not contain, a field of another wire type, or an unknown
+/// value of an enum, at any depth.
 ///
 /// # Errors
-/// [`Invalid::UnknownField`], [`Invalid::WireType`], [`Invalid::EnumValue`] with the path of the field; [`Invalid::Malformed`].
+/// [`Invalid::UnknownField`], [`Invalid::WireType`], [`Invalid::EnumValue`] with the path of the field;
+/// [`Invalid::Malformed`].
 pub fn check_known<M: MessageFull>(message: &[u8]) -> Result<(), Invalid> {
     check_known_of(&M::descriptor(), message, "", DEPTH_MAX)
 }
@@ -250,8 +253,8 @@ fn fits(field: &FieldDescriptor, value: Value<'_>) -> bool {
     is_of_type || field.is_repeated() && matches!(value, Value::Bytes(_))
 }
 
-/// Returns the error for a field of a message that does not fit its descriptor. `path` is that of the message, with a dot at
-/// its end.
+/// Returns the error for a field of a message that does not fit its descriptor. `path` is that of the message, with a
+/// dot at its end.
 pub fn refused_field(descriptor: &MessageDescriptor, number: u32, path: &str) -> Invalid {
     match descriptor.field_by_number(number) {
         Some(known) => Invalid::WireType { field: format!("{path}{}", known.name()) },

@@ -20,9 +20,9 @@
 //! - A request is relayed only to a node that has a replica of its log, and never relayed again. The client's rights
 //!   are checked by the node that relays it (`relay.rs`).
 //! - Every queue is bounded by bytes or by a count. What happens when it is full is documented at the bound.
-//! - Every number and code that is sent is encoded and decoded from one table: refusal reasons (`reason.rs`),
-//!   refusals of jobs (`outcome.rs`), relayed methods (`relay.rs`), raft messages and entries (`consensus/wire.rs`). A code that only a newer
-//!   version knows is refused by name, and logged with the node that sent it.
+//! - Every number and code that is sent is encoded and decoded from one table: refusal reasons (`reason.rs`), refusals
+//!   of jobs (`outcome.rs`), relayed methods (`relay.rs`), raft messages and entries (`consensus/wire.rs`). A code that
+//!   only a newer version knows is refused by name, and logged with the node that sent it.
 //!
 //! Parts, in reading order:
 //! - Callers: `levels` (which versions are compatible), `hello` (the first message), `reason`, `refusal` and

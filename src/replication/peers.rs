@@ -299,7 +299,7 @@ impl Outbound for PeersHandle {
     }
 
     fn propose(&self, to: NodeId, proposal: Proposal) {
-        // The caller proposes again if it has no effect.
+        // The answer is ignored: the caller proposes again if nothing was applied.
         drop(PeersHandle::propose(self, to, "", proposal));
     }
 

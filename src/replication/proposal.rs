@@ -70,8 +70,8 @@ pub fn proposal_of(
     })
 }
 
-/// Returns whether the values of the records respect the limits of their log: the forwarding node may not have
-/// checked that. A record in its stored form must be one that every client can read. A deleted log takes no records: the
+/// Returns whether the values of the records respect the limits of their log: the forwarding node may not have checked
+/// that. A record in its stored form must be one that every client can read. A deleted log takes no records: the
 /// forwarding node may not know yet that it is deleted.
 fn fits(catalog: &Catalog, group: GroupId, payload: &[u8]) -> bool {
     let Some(meta) = catalog.log(group) else { return true };
@@ -89,8 +89,8 @@ fn fits(catalog: &Catalog, group: GroupId, payload: &[u8]) -> bool {
         && sum <= log.request_bytes_max as usize
 }
 
-/// Returns whether every record is a command that other nodes request. No other change of the catalog is forwarded as an
-/// entry: the leader proposes those itself. A command that only a newer version knows is refused and not appended.
+/// Returns whether every record is a command that other nodes request. No other change of the catalog is forwarded as
+/// an entry: the leader proposes those itself. A command that only a newer version knows is refused and not appended.
 fn may_be_forwarded(records: &[u8]) -> bool {
     let admitted = |record: &[u8]| Command::of_record(record).is_ok_and(|command| command.is_requested());
     payload::records(records).all(|record| record.is_ok_and(admitted))

@@ -47,7 +47,7 @@ codes! {
 /// A request that is relayed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RelayedRequest {
-    /// Its method.
+    /// The method that the client called.
     pub kind: RelayKind,
     /// The package of its method.
     pub package: RelayPackage,
@@ -63,7 +63,7 @@ pub struct RelayedRequest {
     pub request: Vec<u8>,
 }
 
-/// The failure of a relayed request: the status for the client.
+/// The failure of a relayed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RelayFailure {
     /// The reason in the status of `seriatim.v1`.
@@ -88,7 +88,7 @@ pub enum RelayError {
     NoReplica,
     /// The node can't be reached, refuses this node, or the connection was lost. The text says why, for the log.
     Lost(String),
-    /// The node has served the request, and it failed.
+    /// The node has served the request, and the request failed.
     Failed(RelayFailure),
 }
 
@@ -99,16 +99,16 @@ pub enum RelayEnd {
     Complete,
     /// The relaying node no longer waits.
     Gone,
-    /// It failed.
+    /// The request failed.
     Failed(RelayFailure),
 }
 
-/// The relaying node no longer takes responses.
+/// The relaying node accepts no more responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelayGone;
 
-/// Takes the responses of a relayed request. At most one of them is not sent yet. A flush fails once the relaying node
-/// is gone, and wakes its task then.
+/// Takes the responses of a relayed request. At most one of them is not sent yet. When the relaying node disconnects, a
+/// flush fails, and its task is woken.
 pub type RelaySink<'a> = dyn Sink<Vec<u8>, Error = RelayGone> + Send + Unpin + 'a;
 
 /// Serves relayed requests. The API belongs to a layer above replication, so `api` implements this trait and `agent`

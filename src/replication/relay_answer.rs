@@ -15,7 +15,7 @@ use crate::replication::relay::{RelayError, RelayPart, RelayedRequest, part_of};
 use crate::replication::relay_channels::RelayChannel;
 use crate::types::NodeId;
 
-/// Added to a request's deadline: the answer of the other node may be in flight.
+/// Added to a request's deadline, because the answer of the other node may be in flight.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// The answer to a relayed request. Dropping it cancels the request.

@@ -1,7 +1,7 @@
 //! The channels over which this node relays requests of its clients.
 //!
 //! They are separate from those of the peers' threads, so that a large read does not delay messages of raft. A peer
-//! accepts a limited number of streams on one connection, so there is a further channel when one is used up.
+//! accepts a limited number of streams on one connection, so another channel is created when all are used up.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::types::NodeId;
 
 /// The maximum number of relayed requests on one connection. The peer accepts 1,024 (`grpc/options.rs`).
 const ON_ONE_CHANNEL: usize = 1000;
-/// The maximum number of channels to one node. Together they carry as many streams as a node allows by default.
+/// The maximum number of channels to one node. Together they allow as many streams as a node does by default.
 const CHANNELS_MAX: usize = 17;
 /// For this time, a node that could not be reached is tried after all others.
 const SUSPECT_FOR: Duration = Duration::from_secs(5);
@@ -89,7 +89,8 @@ impl RelayChannels {
         }
     }
 
-    /// Drops a channel whose connection is lost. All its requests report that, and only the first report counts.
+    /// Drops a channel whose connection is lost. Each of its requests reports that, and only the first report has an
+    /// effect.
     pub fn lost(&self, node: NodeId, channel: &Arc<RelayChannel>) {
         let mut all = self.0.lock();
         let Some(peer) = all.peers.get_mut(&node) else { return };
@@ -130,7 +131,7 @@ impl RelayChannels {
         let has_room = |channel: &&Arc<RelayChannel>| Arc::strong_count(channel) <= ON_ONE_CHANNEL;
         if let Some(channel) = peer.channels.iter().find(has_room) {
             let channel = Arc::clone(channel);
-            // Unused ones from a time with more requests.
+            // Drops channels that are not needed any more.
             peer.channels.retain(|other| Arc::strong_count(other) > 1);
             return Ok(channel);
         }

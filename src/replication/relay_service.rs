@@ -32,7 +32,7 @@ struct Responses<'a> {
     refused: Option<Refusal>,
 }
 
-/// Serves a request of a client of another node. `sink` stays open, to be ended by the caller.
+/// Serves a request of another node's client. Leaves `sink` open: the caller ends it.
 pub(super) async fn relay(
     caller: AuthorizedPeer,
     core: &MemberCore,

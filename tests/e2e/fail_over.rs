@@ -10,7 +10,8 @@ use crate::harness::{Cluster, Node, NodeOptions, Site, eventually, record, wait_
 use crate::shim::{Fault, Shim};
 use seriatim::client::Client;
 
-fn signal(node: &Node, signal: Signal) {
+/// Sends a signal to the process of a node.
+pub fn signal(node: &Node, signal: Signal) {
     let pid = Pid::from_raw(node.pid().cast_signed()).expect("a process");
     kill_process(pid, signal).expect("a signal");
 }

@@ -1,12 +1,16 @@
 //! Logs of which only some nodes have replicas: every node serves each of them.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use grpcio::RpcStatusCode as Code;
+use rustix::process::Signal;
 use seriatim::client::{Client, ClientError};
-use seriatim::pb::v1::{ConsumeRequest, CreateLogRequest, LogConfig, LogInfo, ProduceRequest, Record, Server, Start};
+use seriatim::pb::v1::{
+    ConsumeRequest, CreateLogRequest, LogConfig, LogInfo, ProduceRequest, Record, Server, Start, UpdateLogRequest,
+};
 
+use crate::fail_over::signal;
 use crate::harness::{Cluster, eventually, next_records, record};
 
 fn create(client: &Client, log: &str, replicas: u32) -> LogInfo {
@@ -159,8 +163,8 @@ fn every_node_serves_every_log() {
     assert_eq!(listed.iter().map(|log| log.name.as_str()).collect::<Vec<_>>(), ["default", "one", "three"]);
 }
 
-/// A node without a replica reads from one that has it, and appends at the leader. When that node dies, the client continues
-/// through the same node where it was.
+/// A node without a replica reads from one that has it, and appends at the leader. When that node dies, the client
+/// continues through the same node where it was.
 #[test]
 fn streams_continue_when_the_node_that_serves_them_dies() {
     let mut cluster = Cluster::start(5);
@@ -240,7 +244,8 @@ fn streams_continue_when_the_node_that_serves_them_dies() {
     assert_eq!(offsets, (0..offsets.len() as u64).collect::<Vec<_>>(), "none is lost or twice");
     let values: Vec<String> = read.iter().map(text).collect();
     assert_eq!(&values[..acknowledged.len()], &acknowledged[..]);
-    // Without a replica, the outcome of requests without a response is unknown: those that were appended are the next ones.
+    // Without a replica, the outcome of requests without a response is unknown: those that were appended are the next
+    // ones.
     let unknown = &values[acknowledged.len()..values.len() - 1];
     let sent: Vec<String> = (answered..100).map(|i| format!("during {i}")).chain(["late".to_owned()]).collect();
     assert_eq!(unknown, &sent[..unknown.len()], "in their order, without a gap");
@@ -293,5 +298,72 @@ fn rights_are_checked_by_the_node_that_is_called() {
             assert_eq!(code(tail.next().expect("a status")).0, Code::PERMISSION_DENIED);
         }
         client("root").produce("log", vec![record("x")]).expect("may do everything");
+    }
+}
+
+/// Such a node went on to forward new requests to the leader that hung, for 15 s, and their outcome was unknown.
+#[test]
+fn a_node_without_a_replica_finds_the_next_leader_when_the_leader_hangs() {
+    let cluster = Cluster::start(4);
+    create(&cluster.client(0), "log", 3);
+    let (replicas, leader) = placed(&cluster, "log");
+    let outside = (0..4).find(|node| !replicas.contains(node)).expect("a node without a replica");
+    let client = cluster.client(outside);
+    client.produce("log", vec![record("x")]).expect("appended");
+    signal(&cluster.nodes[leader], Signal::STOP);
+    let other = replicas.iter().find(|node| **node != leader).expect("a follower");
+    let old = format!("n{}", leader + 1);
+    let next = eventually("another leader", || {
+        let leaders = names(&servers(&cluster.client(*other), "log"), |server| server.is_leader);
+        leaders.first().filter(|name| **name != old).cloned().ok_or_else(|| format!("{leaders:?}"))
+    });
+    assert_eq!(names(&servers(&client, "log"), |server| server.is_leader), [next].into(), "not the one it used last");
+    let began = Instant::now();
+    client.produce("log", vec![record("y")]).expect("appended");
+    // The connection to the leader that hangs ends after 15 s.
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    signal(&cluster.nodes[leader], Signal::CONT);
+    assert_eq!(all(&client, "log"), ["x", "y"]);
+}
+
+/// Readers were told that the log is damaged.
+#[test]
+fn a_replica_that_leaves_ends_reads_without_a_word_of_damage() {
+    let cluster = Cluster::start(3);
+    let clients = cluster.clients();
+    create(&clients[0], "log", 3);
+    clients[0].produce("log", vec![record("x")]).expect("appended");
+    let mut tails: Vec<_> =
+        clients.iter().map(|client| client.consume_stream(&from_start("log"), None).expect("a stream")).collect();
+    for tail in &mut tails {
+        assert_eq!(next_records(tail).records.len(), 1);
+    }
+    let config = LogConfig { replicas: Some(1), ..LogConfig::default() };
+    let request = UpdateLogRequest { log: "log".into(), config: Some(config).into(), ..UpdateLogRequest::default() };
+    clients[0].update_log(&request).expect("changed");
+    let ended: Vec<_> = tails
+        .into_iter()
+        .enumerate()
+        .filter(|(node, _)| {
+            // Meanwhile every read is served, here or by the replica that stays.
+            eventually("one replica", || {
+                let read = clients[*node].consume_at("log", 0);
+                if let Err(error) = &read {
+                    assert_ne!(error.status().map(|status| status.reason.as_str()), Some("REPLICA_DAMAGED"), "{error}");
+                }
+                match names(&servers(&clients[*node], "log"), |server| server.is_replica).len() {
+                    1 => Ok(()),
+                    replicas => Err(format!("{replicas} replicas")),
+                }
+            });
+            !names(&servers(&clients[*node], "log"), |server| server.is_replica).contains(&format!("n{}", node + 1))
+        })
+        .map(|(_, tail)| tail)
+        .collect();
+    assert_eq!(ended.len(), 2);
+    for mut tail in ended {
+        let error = tail.find_map(Result::err).expect("it ends");
+        let status = error.status().expect("a status");
+        assert_eq!((status.code, status.reason.as_str()), (Code::UNAVAILABLE, "REPLICA_UNREACHABLE"));
     }
 }

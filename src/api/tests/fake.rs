@@ -1,4 +1,5 @@
-//! The thread that answers instead of `consensus`, and the leader on another node: they commit, refuse, or do not answer.
+//! The thread that answers instead of `consensus`, and the leader on another node: they commit, refuse, or do not
+//! answer.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -108,7 +109,8 @@ impl FakeConsensus {
 }
 
 impl FakeState {
-    /// Applies a command, and opens or removes its log, as every node does. All logs share the records of the first one.
+    /// Applies a command, and opens or removes its log, as every node does. All logs share the records of the first
+    /// one.
     pub fn commit(&mut self, mut command: Command) -> Result<Appended, ProposeError> {
         if let Command::CreateLog(new) = &mut command
             && new.origin == Origin::Nodes(Vec::new())

@@ -1,5 +1,5 @@
-//! The client listener over real gRPC without TLS, with real storage and a fake `consensus` that commits immediately, rejects,
-//! or does not answer, as each test requires.
+//! The client listener over real gRPC without TLS, with real storage and a fake `consensus` that commits immediately,
+//! rejects, or does not answer, as each test requires.
 
 mod calls;
 mod fake;

@@ -227,7 +227,7 @@ fn the_purge_time_of_a_deleted_log_is_only_brought_forward() {
         ..delete("a", OWN_ID)
     };
     let purge_time = |request| node.logs.delete_log(&request).expect("deleted").log.purge_time.seconds;
-    // The clock of the fake leader stands in 1970, and that of this node does not: only 0 s is earlier than 100 years.
+    // The fake leader's clock is in 1970 and this node's is not, so of these times only 0 s is earlier than 100 years.
     let century = 3_155_760_000;
     assert_eq!(purge_time(after(century)), century as i64 + 1);
     assert_eq!(purge_time(after(century * 2)), century as i64 + 1);

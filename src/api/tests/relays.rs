@@ -1,4 +1,5 @@
-//! Requests for a log of which the node has no replica: reads are relayed to a node that has one, appends go to the leader.
+//! Requests for a log of which the node has no replica: reads are relayed to a node that has one, appends go to the
+//! leader.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Golden responses: the bytes that the server writes, and the decoded messages. `make test-decoders` decodes the same files in
-//! other languages, because some decoders once read wrong offsets (`storage/format/payload.rs`).
+//! Golden responses: the bytes that the server writes, and the decoded messages. `make test-decoders` decodes the same
+//! files in other languages, because some decoders once read wrong offsets (`storage/format/payload.rs`).
 //!
 //! If `SERIATIM_WRITE_GOLDEN` is set, the files are written instead of compared.
 

@@ -6,7 +6,7 @@ use crate::cli::units;
 use crate::client::metrics::number;
 use crate::metrics::CERTIFICATE_EXPIRES;
 use crate::pb::v1::Server;
-use crate::pb::v1::{DamagedRange, GetNodeResponse, GroupStatus, Role};
+use crate::pb::v1::{DamagedRange, DiskState, GetNodeResponse, GroupStatus, Role};
 
 use crate::security::tls::EXPIRES_SOON;
 
@@ -36,6 +36,20 @@ impl Answer {
     /// The name is empty for the catalog.
     pub fn group(&self, log: &str) -> Option<&GroupStatus> {
         self.node.as_ref().ok()?.groups.iter().find(|group| group.log == log)
+    }
+
+    /// Returns whether the node leads a log of this name; `None`: any log.
+    pub fn leads(&self, log: Option<&str>) -> bool {
+        let mut groups = self.node.iter().flat_map(|node| &node.groups);
+        groups.any(|group| {
+            let is_wanted = log.map_or(group.log != CATALOG, |log| group.log == log);
+            is_wanted && group.role.enum_value() == Ok(Role::ROLE_LEADER)
+        })
+    }
+
+    /// Returns the state of the node's disk, if it is known.
+    pub fn disk(&self) -> Option<DiskState> {
+        self.node.as_ref().ok().map(|node| node.disk.get_or_default().state.enum_value_or_default())
     }
 
     /// Returns whether a replica of the node takes no part in its group.

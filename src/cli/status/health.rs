@@ -415,17 +415,22 @@ pub(super) fn findings(answers: &[Answer], groups: &[GroupHealth], log: &str) ->
         "appends are refused, as another cluster of this name answers, by",
         "stop one of the two clusters; the table shows the address of the other one",
     );
-    let full = |answer: &Answer| {
-        let state = answer.node.as_ref().map(|node| node.disk.get_or_default().state.enum_value_or_default());
-        let leads = answer.group(log).is_some_and(|group| group.role.enum_value() == Ok(Role::ROLE_LEADER));
-        leads && state == Ok(DiskState::DISK_STATE_FULL)
-    };
+    let is_full = |answer: &Answer| answer.disk() == Some(DiskState::DISK_STATE_FULL);
+    let full = |answer: &Answer| is_full(answer) && answer.leads(Some(log));
     add(
         FindingKind::AppendsRefused,
         Some(log),
         names(&full),
         "appends are refused, as the disk is full, by the leader",
         "free space on its disk, or trim the log (`seriatim log trim`); appends then resume by themselves",
+    );
+    let full_for_others = |answer: &Answer| is_full(answer) && !full(answer) && answer.leads(None);
+    add(
+        FindingKind::AppendsRefused,
+        None,
+        names(&full_for_others),
+        "appends to other logs are refused, as the disk is full, by their leader",
+        "free space on its disk, or trim its logs (`seriatim log trim`); appends then resume by themselves",
     );
     let voters: BTreeSet<&str> =
         groups.iter().flat_map(|group| group.missing()).map(|(v, _)| v.name.as_str()).collect();
@@ -434,8 +439,8 @@ pub(super) fn findings(answers: &[Answer], groups: &[GroupHealth], log: &str) ->
     let next = start(&silent.iter().map(String::as_str).collect::<Vec<_>>());
     add(FindingKind::MemberMissing, None, silent, "no answer from", &next);
     let low = |answer: &Answer| {
-        let state = answer.node.as_ref().map(|node| node.disk.get_or_default().state.enum_value_or_default());
-        state == Ok(DiskState::DISK_STATE_LOW)
+        let leads_none = is_full(answer) && !answer.leads(None);
+        leads_none || answer.disk() == Some(DiskState::DISK_STATE_LOW)
     };
     let next = "free space on its disk, or trim the log (`seriatim log trim`), before appends are refused";
     add(FindingKind::DiskLow, None, names(&low), "the disk fills on", next);

@@ -309,7 +309,21 @@ fn a_silent_learner_and_refused_appends_are_findings() {
     assert!(table(&report(vec![])).ends_with("log default: is not created yet\n"));
     assert_eq!(ClusterReport::new("c", "default", cluster(3, &[1, 2, 3])).state(), CheckState::Ok);
     lines[0].node.as_mut().expect("a node").disk = full.into();
-    assert_eq!(said(&report(lines)), (2, "appends are refused, as the disk is full, by the leader n1".to_owned()));
+    let text = "appends are refused, as the disk is full, by the leader n1\nthe disk fills on n2";
+    assert_eq!(said(&report(lines)), (2, text.to_owned()));
+}
+
+/// A full disk counted only if its node led the log of --log.
+#[test]
+fn a_full_disk_of_the_leader_of_another_log_is_a_finding() {
+    let mut lines = cluster(3, &[1, 2, 3]);
+    let node = lines[1].node.as_mut().expect("a node");
+    node.disk = Some(DiskStatus { state: DiskState::DISK_STATE_FULL.into(), ..DiskStatus::default() }).into();
+    node.groups.push(GroupStatus { log: "other".into(), role: Role::ROLE_LEADER.into(), ..GroupStatus::default() });
+    let (code, message) = said(&report(lines));
+    assert_eq!(code, 2);
+    let text = "appends to other logs are refused, as the disk is full, by their leader n2";
+    assert!(message.lines().any(|line| line == text), "{message}");
 }
 
 /// A monitor that only counted voters noticed neither before the cluster stopped.
@@ -338,8 +352,8 @@ fn reports_a_voter_that_recovers() {
     assert!(table(&report).contains("  is not ready yet: it recovers its logs\n"));
 }
 
-/// A table with a free space of 6 MiB said that appends are refused below 6 MiB. And the next step after damaged records
-/// was that for a replica that differs.
+/// A table with a free space of 6 MiB said that appends are refused below 6 MiB. And the next step after damaged
+/// records was that for a replica that differs.
 #[test]
 fn says_what_to_do() {
     let next = |lines| {
