@@ -22,11 +22,25 @@ CONFIG = log.LogConfig(
     min_retained_bytes=U64,
     max_record_bytes=U32,
     max_request_bytes=1,
+    replicas=U32,
+    labels={"team": UNICODE, "cost-centre": "1"},
 )
 POSITION = log.LogPosition(
     first_offset=ODD, next_offset=I63, first_append_time_us=1, last_append_time_us=U64, stored_bytes=ODD
 )
-INFO = log.LogInfo(name="a", log_id="018f-ü", config=CONFIG, position=POSITION)
+LAST_TIME = timestamp_pb2.Timestamp(seconds=253402300799, nanos=999999999)
+INFO = log.LogInfo(
+    name="a",
+    log_id="018f-ü",
+    config=CONFIG,
+    position=POSITION,
+    state=log.LOG_STATE_DELETED,
+    revision=U64,
+    create_time=timestamp_pb2.Timestamp(),
+    delete_time=timestamp_pb2.Timestamp(seconds=1, nanos=1_000),
+    purge_time=LAST_TIME,
+    own_config=log.LogConfig(retention_age=duration_pb2.Duration(), replicas=0),
+)
 RECORD = log.Record(
     value=bytes(range(256)),
     offset=I63,
@@ -82,7 +96,7 @@ NODE = cluster.GetNodeResponse(
                 cluster.DamagedRange(file="f", position=ODD, bytes=U64, first_offset=5, next_offset=0, what="torn"),
                 cluster.DamagedRange(first_offset=6),
             ],
-            last_append_time=timestamp_pb2.Timestamp(seconds=253402300799, nanos=999999999),
+            last_append_time=LAST_TIME,
             append_time_ahead=duration_pb2.Duration(seconds=-61, nanos=-5000000),
         ),
     ],
@@ -103,6 +117,20 @@ NODE = cluster.GetNodeResponse(
             ),
         ),
     ],
+    deleted_logs=[
+        cluster.DeletedLog(log="a", log_id="x", stored_bytes=U64, purge_time=LAST_TIME),
+        cluster.DeletedLog(),
+    ],
+    deleted_bytes=U64 - 1,
+)
+CLUSTER = cluster.Cluster(
+    name="c",
+    cluster_id="id",
+    feature_level=U32,
+    settings=cluster.ClusterSettings(
+        log_defaults=CONFIG, create_on_append=True, deleted_log_retention=duration_pb2.Duration(seconds=604_800)
+    ),
+    revision=U64,
 )
 
 NAMED = {
@@ -116,6 +144,18 @@ NAMED = {
         config=log.LogConfig(min_retained_bytes=0, retention_age=duration_pb2.Duration()),
         update_mask=field_mask_pb2.FieldMask(paths=["retention_age", "min_retained_bytes", "max_record_bytes"]),
         log_id="",
+        validate_only=True,
+        expected_revision=U64,
+    ),
+    "create_log_request_full": log.CreateLogRequest(log="a", config=CONFIG, log_id="018f-ü", validate_only=True),
+    "update_cluster_request_full": cluster.UpdateClusterRequest(
+        settings=cluster.ClusterSettings(
+            log_defaults=log.LogConfig(replicas=0), create_on_append=False, deleted_log_retention=duration_pb2.Duration()
+        ),
+        update_mask=field_mask_pb2.FieldMask(
+            paths=["log_defaults.retention_age", "create_on_append", "deleted_log_retention"]
+        ),
+        expected_revision=0,
         validate_only=True,
     ),
 }
@@ -142,7 +182,9 @@ OTHERS = [
     log.GetServersRequest(log="a"),
     log.GetServersResponse(
         servers=[
-            log.Server(id="n1", rpc_addr="[::1]:8400", is_leader=True, node_id="id", is_voter=True),
+            log.Server(
+                id="n1", rpc_addr="[::1]:8400", is_leader=True, node_id="id", is_voter=True, is_replica=True
+            ),
             log.Server(id="n2"),
         ],
         cluster_id="c",
@@ -157,14 +199,14 @@ OTHERS = [
     POSITION,
     log.GetLogRequest(log="a", log_id="x"),
     log.GetLogResponse(log=INFO),
-    log.ListLogsRequest(page_size=-(2**31), page_token="t", prefix="p"),
+    log.ListLogsRequest(page_size=-(2**31), page_token="t", prefix="p", show_deleted=True, with_position=True),
     log.ListLogsRequest(page_size=2**31 - 1),
     log.ListLogsResponse(logs=[INFO, log.LogInfo()], next_page_token=UNICODE),
     log.UpdateLogResponse(log=INFO),
     log.TrimLogRequest(log="a", first_offset=I63, log_id="x"),
     log.TrimLogResponse(log=INFO, trimmed_records=U64),
     cluster.GetClusterRequest(),
-    cluster.GetClusterResponse(cluster=cluster.Cluster(name="c", cluster_id="id", feature_level=U32)),
+    cluster.GetClusterResponse(cluster=CLUSTER),
     cluster.Cluster(name="c"),
     cluster.RaiseFeatureLevelRequest(level=U32),
     cluster.RaiseFeatureLevelResponse(cluster=cluster.Cluster(), previous_level=1),
@@ -181,6 +223,23 @@ OTHERS = [
     *(cluster.GroupStatus(role=role) for role in cluster.Role.values()),
     NODE.groups[1].replicas[0],
     NODE.groups[1].damaged_ranges[0],
+    *(log.LogInfo(state=state) for state in log.LogState.values()),
+    log.CreateLogRequest(log="a"),
+    log.CreateLogRequest(log_id=""),
+    log.CreateLogResponse(log=INFO),
+    log.DeleteLogRequest(log="a", log_id="x", expected_revision=0, purge_after=duration_pb2.Duration()),
+    log.DeleteLogRequest(expected_revision=U64, purge_after=duration_pb2.Duration(seconds=1, nanos=1)),
+    log.DeleteLogRequest(log="a", log_id="x"),
+    log.DeleteLogResponse(log=INFO),
+    log.UndeleteLogRequest(log="a", log_id="x"),
+    log.UndeleteLogResponse(log=INFO),
+    log.UpdateLogRequest(expected_revision=0),
+    cluster.ClusterSettings(create_on_append=False, deleted_log_retention=duration_pb2.Duration()),
+    CLUSTER.settings,
+    cluster.UpdateClusterRequest(settings=CLUSTER.settings, expected_revision=U64),
+    cluster.UpdateClusterRequest(),
+    cluster.UpdateClusterResponse(cluster=CLUSTER),
+    NODE.deleted_logs[0],
 ]
 
 

@@ -82,6 +82,15 @@ class Grpcurl(ClusterTest):
             f"{cluster}/WhoAmI": self.call(f"{cluster}/WhoAmI"),
             f"{cluster}/GetNode": self.call(f"{cluster}/GetNode", node=2),
         }
+        answers[f"{log}/CreateLog"] = created = self.call(f"{log}/CreateLog", {"log": "new", "config": {"replicas": 1}})
+        named = {"log": "new", "logId": created["log"]["logId"]}
+        answers[f"{log}/DeleteLog"] = self.call(f"{log}/DeleteLog", {**named, "purgeAfter": "60s"})
+        answers[f"{log}/UndeleteLog"] = self.call(f"{log}/UndeleteLog", named)
+        self.call(f"{log}/DeleteLog", {**named, "purgeAfter": "0s"})
+        answers[f"{cluster}/UpdateCluster"] = self.call(
+            f"{cluster}/UpdateCluster",
+            {"settings": {"createOnAppend": False}, "updateMask": {"paths": ["create_on_append"]}},
+        )
         level = answers[f"{cluster}/GetCluster"]["cluster"]["featureLevel"]
         answers[f"{cluster}/RaiseFeatureLevel"] = self.call(f"{cluster}/RaiseFeatureLevel", {"level": level})
 
@@ -100,6 +109,10 @@ class Grpcurl(ClusterTest):
         self.assertEqual([info["name"] for info in answers[f"{log}/ListLogs"]["logs"]], ["default"])
         self.assertEqual(answers[f"{log}/UpdateLog"]["log"]["config"]["retentionAge"], "3600s")
         self.assertEqual(answers[f"{log}/TrimLog"]["log"]["position"].get("firstOffset", "0"), offset)
+        self.assertEqual((created["log"]["name"], created["log"]["config"]["replicas"]), ("new", 1))
+        self.assertEqual(answers[f"{log}/DeleteLog"]["log"]["state"], "LOG_STATE_DELETED")
+        self.assertEqual(answers[f"{log}/UndeleteLog"]["log"]["state"], "LOG_STATE_ACTIVE")
+        self.assertIn("settings", answers[f"{cluster}/UpdateCluster"]["cluster"])
         self.assertEqual(answers[f"{cluster}/WhoAmI"]["principal"], "root")
         self.assertEqual(answers[f"{cluster}/GetNode"]["name"], self.cluster.nodes[2].name)
         self.assertEqual(answers[f"{cluster}/RaiseFeatureLevel"]["previousLevel"], level)

@@ -304,14 +304,14 @@ func (x *Cluster) GetRevision() uint64 {
 // The settings of the cluster.
 type ClusterSettings struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The settings of logs that have none of their own. Changes apply to existing logs, too. Labels
-	// have no default.
+	// The defaults of the settings of logs. Changes apply to existing logs, too, unless they have a
+	// setting of their own. Labels have no default.
 	LogDefaults *LogConfig `protobuf:"bytes,1,opt,name=log_defaults,json=logDefaults,proto3" json:"log_defaults,omitempty"`
 	// Whether Produce and ProduceStream create a log that does not exist. The client needs `produce`
 	// on its name. By default they fail with NO_SUCH_LOG.
 	CreateOnAppend *bool `protobuf:"varint,2,opt,name=create_on_append,json=createOnAppend,proto3,oneof" json:"create_on_append,omitempty"`
-	// How long a deleted log can be undeleted, unless DeleteLog says otherwise. By default 7 days. 0:
-	// not at all, its records are gone for good at once.
+	// How long a deleted log can be undeleted, unless the request to delete it sets purge_after. By
+	// default 7 days. 0: not at all, its records are gone for good at once.
 	DeletedLogRetention *durationpb.Duration `protobuf:"bytes,3,opt,name=deleted_log_retention,json=deletedLogRetention,proto3" json:"deleted_log_retention,omitempty"`
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
@@ -804,8 +804,8 @@ type GetNodeResponse struct {
 	Groups []*GroupStatus `protobuf:"bytes,12,rep,name=groups,proto3" json:"groups,omitempty"`
 	// All metrics of the process.
 	Metrics []*Metric `protobuf:"bytes,13,rep,name=metrics,proto3" json:"metrics,omitempty"`
-	// The logs that are deleted and not purged, and have files on this node. The largest first, at
-	// most 100.
+	// The deleted logs that are not purged and have files on this node, the largest first, at most
+	// 100.
 	DeletedLogs []*DeletedLog `protobuf:"bytes,14,rep,name=deleted_logs,json=deletedLogs,proto3" json:"deleted_logs,omitempty"`
 	// The size of the files of all deleted logs on this node.
 	DeletedBytes  uint64 `protobuf:"varint,15,opt,name=deleted_bytes,json=deletedBytes,proto3" json:"deleted_bytes,omitempty"`

@@ -30,7 +30,7 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Inspects and administers a cluster. What operators call.
+// Inspects and administers a cluster. For operators.
 //
 // Names, ids and unknown fields are treated as LogService describes.
 type ClusterServiceClient interface {
@@ -41,7 +41,7 @@ type ClusterServiceClient interface {
 	// Raises the feature level of the cluster. Needs `admin` on every log (`*` in the access policy).
 	//
 	// Fails with FAILED_PRECONDITION (FEATURE_LEVEL_UNSUPPORTED) unless every member runs and
-	// supports the level. The level never falls: older versions are refused from then on.
+	// supports the level. The level never falls: nodes of older versions are refused from then on.
 	RaiseFeatureLevel(ctx context.Context, in *RaiseFeatureLevelRequest, opts ...grpc.CallOption) (*RaiseFeatureLevelResponse, error)
 	// Returns the caller's name, and what the access policy allows to it. Needs only a certificate.
 	WhoAmI(ctx context.Context, in *WhoAmIRequest, opts ...grpc.CallOption) (*WhoAmIResponse, error)
@@ -112,7 +112,7 @@ func (c *clusterServiceClient) GetNode(ctx context.Context, in *GetNodeRequest, 
 // All implementations must embed UnimplementedClusterServiceServer
 // for forward compatibility.
 //
-// Inspects and administers a cluster. What operators call.
+// Inspects and administers a cluster. For operators.
 //
 // Names, ids and unknown fields are treated as LogService describes.
 type ClusterServiceServer interface {
@@ -123,7 +123,7 @@ type ClusterServiceServer interface {
 	// Raises the feature level of the cluster. Needs `admin` on every log (`*` in the access policy).
 	//
 	// Fails with FAILED_PRECONDITION (FEATURE_LEVEL_UNSUPPORTED) unless every member runs and
-	// supports the level. The level never falls: older versions are refused from then on.
+	// supports the level. The level never falls: nodes of older versions are refused from then on.
 	RaiseFeatureLevel(context.Context, *RaiseFeatureLevelRequest) (*RaiseFeatureLevelResponse, error)
 	// Returns the caller's name, and what the access policy allows to it. Needs only a certificate.
 	WhoAmI(context.Context, *WhoAmIRequest) (*WhoAmIResponse, error)

@@ -119,7 +119,7 @@ const (
 	// reached a limit. Keys: limit, max.
 	Reason_LIMIT_REACHED Reason = 16
 	// RESOURCE_EXHAUSTED; outcome none, retry later. The disk of the leader is full. Keys:
-	// deleted_bytes (what deleted logs hold on the answering node, if they do).
+	// deleted_bytes (the space that deleted logs use on the answering node, if they use any).
 	Reason_DISK_FULL Reason = 17
 	// RESOURCE_EXHAUSTED; outcome none, retry elsewhere. The node has no file descriptors or no
 	// memory left.
@@ -167,19 +167,19 @@ const (
 	// NOT_FOUND; outcome none, retry no. The log of that name is deleted. Its name stays taken, and
 	// it can be undeleted, until its purge_time. Keys: log, log_id, purge_time (RFC 3339).
 	Reason_LOG_DELETED Reason = 34
-	// FAILED_PRECONDITION; outcome none, retry no. The log or the cluster has been changed: it does
-	// not have the expected revision. Keys: revision (the present one), log (unless it is the
-	// cluster's).
+	// FAILED_PRECONDITION; outcome none, retry no. The log or the cluster was changed, and does not
+	// have the expected revision. Keys: revision (the present one), log (absent if the cluster was
+	// changed).
 	Reason_REVISION_MISMATCH Reason = 35
-	// RESOURCE_EXHAUSTED; outcome none, retry later. The cluster has as many logs as it can have,
-	// with those that are deleted and not purged. Keys: max.
+	// RESOURCE_EXHAUSTED; outcome none, retry later. The cluster has the maximum number of logs,
+	// including those that are deleted and not purged. Keys: max.
 	Reason_TOO_MANY_LOGS Reason = 36
 	// FAILED_PRECONDITION; outcome none, retry later. The request needs a higher feature level of the
 	// cluster (RaiseFeatureLevel). Keys: feature_level (the one that it needs).
 	Reason_FEATURE_LEVEL_TOO_LOW Reason = 37
-	// UNAVAILABLE; outcome none, retry same. The node has no replica of the log, and the one that
-	// served the request for it has stopped or can't be reached. A stream continues where it ended:
-	// another replica serves it.
+	// UNAVAILABLE; outcome none, retry same. The node has no replica of the log, and no node that has
+	// one can be reached, or the one that served the request has stopped or was lost. A stream that
+	// is opened again where it ended is served by another replica.
 	Reason_REPLICA_UNREACHABLE Reason = 38
 )
 

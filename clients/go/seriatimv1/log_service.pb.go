@@ -92,7 +92,7 @@ type LogState int32
 
 const (
 	LogState_LOG_STATE_UNSPECIFIED LogState = 0
-	// No majority of its first nodes has made its replicas yet. It takes no records.
+	// Its first leader has not committed an entry yet. It takes no records.
 	LogState_LOG_STATE_CREATING LogState = 1
 	// It takes records and returns them.
 	LogState_LOG_STATE_ACTIVE LogState = 2
@@ -161,9 +161,9 @@ type Record struct {
 	Key []byte `protobuf:"bytes,6,opt,name=key,proto3,oneof" json:"key,omitempty"`
 	// Headers that the producer chooses. Their order is kept, and names may repeat.
 	Headers []*Header `protobuf:"bytes,7,rep,name=headers,proto3" json:"headers,omitempty"`
-	// When the event happened, in microseconds since 1970, by the producer's clock. It is kept as
-	// given and orders nothing; an absent time differs from 0. Fails with FEATURE_LEVEL_TOO_LOW
-	// while the cluster's feature level is 1.
+	// When the event happened, in microseconds since 1970, by the producer's clock. It is stored as
+	// given, and does not affect the order of records. An absent time differs from 0. A request with
+	// it fails with FEATURE_LEVEL_TOO_LOW while the cluster's feature level is 1.
 	ClientTimeUs  *uint64 `protobuf:"fixed64,8,opt,name=client_time_us,json=clientTimeUs,proto3,oneof" json:"client_time_us,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -732,7 +732,8 @@ type GetServersResponse struct {
 	Servers []*Server `protobuf:"bytes,1,rep,name=servers,proto3" json:"servers,omitempty"`
 	// The id of the cluster.
 	ClusterId string `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	// The newest Raft term of the log that the answering node knows. 0 without a log.
+	// The newest Raft term of the log that the answering node knows. 0 without a log, or if the node
+	// has no replica of it.
 	Term uint64 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
 	// The feature level of the cluster: what all its nodes may use.
 	FeatureLevel uint32 `protobuf:"varint,4,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
@@ -818,7 +819,8 @@ type Server struct {
 	IsLeader bool `protobuf:"varint,3,opt,name=is_leader,json=isLeader,proto3" json:"is_leader,omitempty"`
 	// The id of the node.
 	NodeId string `protobuf:"bytes,4,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	// Whether the node is a voter of the log of the request.
+	// Whether the node is a voter of the log of the request. If the answering node has no replica of
+	// the log, it does not know the voters, and reports every replica as a voter.
 	IsVoter bool `protobuf:"varint,5,opt,name=is_voter,json=isVoter,proto3" json:"is_voter,omitempty"`
 	// Whether the node has a replica of the log of the request. Reads are served faster there. Every
 	// other node serves the log, too.
@@ -1046,8 +1048,8 @@ type LogConfig struct {
 	// change, the cluster adds or removes replicas one by one. A log with fewer than 3 survives no
 	// failure.
 	Replicas *uint32 `protobuf:"varint,5,opt,name=replicas,proto3,oneof" json:"replicas,omitempty"`
-	// Names and values of your own, such as a team or a cost centre. At most 16, of 1 to 63
-	// characters each. Values may be empty.
+	// Names and values of your own, such as a team or a cost centre. At most 16. A name has 1 to 63
+	// bytes, a value at most 63.
 	Labels        map[string]string `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1438,7 +1440,7 @@ type ListLogsRequest struct {
 	Prefix string `protobuf:"bytes,3,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	// Return also logs that are deleted and not purged yet.
 	ShowDeleted bool `protobuf:"varint,4,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
-	// Set the positions of the logs. Takes longer: each log's leader is asked.
+	// Set the positions of the logs. This takes longer, because the leader of each log is asked.
 	WithPosition  bool `protobuf:"varint,5,opt,name=with_position,json=withPosition,proto3" json:"with_position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1706,15 +1708,14 @@ type DeleteLogRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name of the log.
 	Log string `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
-	// The id of the log, which must not be absent: a log that was created under the same name
-	// meanwhile is another one, and is not deleted. If the log of that name has another id, the call
-	// fails with LOG_ID_MISMATCH.
+	// The id of the log. It is required, so that a log that was created under the same name meanwhile
+	// is not deleted. If the log of that name has another id, the call fails with LOG_ID_MISMATCH.
 	LogId string `protobuf:"bytes,2,opt,name=log_id,json=logId,proto3" json:"log_id,omitempty"`
 	// Delete the log only if it has this revision. Else the call fails with REVISION_MISMATCH.
 	ExpectedRevision *uint64 `protobuf:"varint,3,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
 	// How long the log can be undeleted. 0: not at all, its records are gone for good at once.
 	// Absent: deleted_log_retention of the cluster. For a log that is deleted already, it counts from
-	// now, and only ever brings the purge_time forward.
+	// now, and can only make the purge_time earlier.
 	PurgeAfter    *durationpb.Duration `protobuf:"bytes,4,opt,name=purge_after,json=purgeAfter,proto3" json:"purge_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1829,8 +1830,8 @@ type UndeleteLogRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name of the log.
 	Log string `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
-	// The id of the log, which must not be absent. If the log of that name has another id, the call
-	// fails with LOG_ID_MISMATCH.
+	// The id of the log. It is required. If the log of that name has another id, the call fails with
+	// LOG_ID_MISMATCH.
 	LogId         string `protobuf:"bytes,2,opt,name=log_id,json=logId,proto3" json:"log_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -37,7 +37,7 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Reads and writes logs. What applications call.
+// Reads and writes logs. For applications.
 //
 // Any node answers every call. errors.proto describes the errors.
 //
@@ -82,9 +82,9 @@ type LogServiceClient interface {
 	GetServers(ctx context.Context, in *GetServersRequest, opts ...grpc.CallOption) (*GetServersResponse, error)
 	// Creates a log. Needs `admin` on its name.
 	//
-	// The response is sent once the log takes appends, or after a few seconds; its state is CREATING
-	// then. A retry finds the log that it created, if both requests contain the same log_id; without
-	// one, it fails with LOG_EXISTS.
+	// The response is sent once the log takes appends, or after a few seconds with the state
+	// CREATING. A retry finds the log that the first request created, if both contain the same
+	// log_id. Without one, the retry fails with LOG_EXISTS.
 	CreateLog(ctx context.Context, in *CreateLogRequest, opts ...grpc.CallOption) (*CreateLogResponse, error)
 	// Returns a log, including everything that was acknowledged before the call. Needs `produce`,
 	// `consume` or `admin`.
@@ -97,8 +97,9 @@ type LogServiceClient interface {
 	// Deletes a log. Needs `admin`.
 	//
 	// Its records are unreadable at once, and open streams end with LOG_DELETED. Its name stays taken
-	// and its files stay on the disks until its purge_time. Until then it can be undeleted. Then the
-	// records are gone for good, and a log that is created under the same name is another one.
+	// and its files stay on the disks until its purge_time. Until then it can be undeleted. After
+	// that, the records are gone for good, and a log that is created under the same name is another
+	// one.
 	DeleteLog(ctx context.Context, in *DeleteLogRequest, opts ...grpc.CallOption) (*DeleteLogResponse, error)
 	// Reverts DeleteLog, until the purge_time of the log. Needs `admin`.
 	UndeleteLog(ctx context.Context, in *UndeleteLogRequest, opts ...grpc.CallOption) (*UndeleteLogResponse, error)
@@ -250,7 +251,7 @@ func (c *logServiceClient) TrimLog(ctx context.Context, in *TrimLogRequest, opts
 // All implementations must embed UnimplementedLogServiceServer
 // for forward compatibility.
 //
-// Reads and writes logs. What applications call.
+// Reads and writes logs. For applications.
 //
 // Any node answers every call. errors.proto describes the errors.
 //
@@ -295,9 +296,9 @@ type LogServiceServer interface {
 	GetServers(context.Context, *GetServersRequest) (*GetServersResponse, error)
 	// Creates a log. Needs `admin` on its name.
 	//
-	// The response is sent once the log takes appends, or after a few seconds; its state is CREATING
-	// then. A retry finds the log that it created, if both requests contain the same log_id; without
-	// one, it fails with LOG_EXISTS.
+	// The response is sent once the log takes appends, or after a few seconds with the state
+	// CREATING. A retry finds the log that the first request created, if both contain the same
+	// log_id. Without one, the retry fails with LOG_EXISTS.
 	CreateLog(context.Context, *CreateLogRequest) (*CreateLogResponse, error)
 	// Returns a log, including everything that was acknowledged before the call. Needs `produce`,
 	// `consume` or `admin`.
@@ -310,8 +311,9 @@ type LogServiceServer interface {
 	// Deletes a log. Needs `admin`.
 	//
 	// Its records are unreadable at once, and open streams end with LOG_DELETED. Its name stays taken
-	// and its files stay on the disks until its purge_time. Until then it can be undeleted. Then the
-	// records are gone for good, and a log that is created under the same name is another one.
+	// and its files stay on the disks until its purge_time. Until then it can be undeleted. After
+	// that, the records are gone for good, and a log that is created under the same name is another
+	// one.
 	DeleteLog(context.Context, *DeleteLogRequest) (*DeleteLogResponse, error)
 	// Reverts DeleteLog, until the purge_time of the log. Needs `admin`.
 	UndeleteLog(context.Context, *UndeleteLogRequest) (*UndeleteLogResponse, error)

@@ -86,6 +86,16 @@ bool check(const std::string& name, const pb::Message& message) {
     const auto& m = dynamic_cast<const v1::UpdateLogRequest&>(message);
     EXPECT(m.has_log_id() && m.config().has_min_retained_bytes() && !m.config().has_max_record_bytes());
     EXPECT(m.update_mask().paths_size() == 3);
+  } else if (name == "create_log_request_full") {
+    const auto& m = dynamic_cast<const v1::CreateLogRequest&>(message);
+    EXPECT(m.has_log_id() && m.validate_only() && m.config().labels().at("team") == unicode);
+    EXPECT(m.config().replicas() == std::numeric_limits<std::uint32_t>::max());
+  } else if (name == "update_cluster_request_full") {
+    const auto& m = dynamic_cast<const v1::UpdateClusterRequest&>(message);
+    const auto& settings = m.settings();
+    EXPECT(settings.has_create_on_append() && !settings.create_on_append() && settings.has_deleted_log_retention());
+    EXPECT(settings.log_defaults().has_replicas() && !settings.log_defaults().has_retention_age());
+    EXPECT(m.has_expected_revision() && m.update_mask().paths(0) == "log_defaults.retention_age");
   } else {
     return false;
   }
@@ -118,8 +128,9 @@ int main(int argc, char** argv) {
     if (!pb::util::MessageToJsonString(*message, &json).ok()) fail(name + " has no JSON");
     std::cout << "{\"name\":\"" << name << "\",\"bytes\":\"" << hex(encoded(*message)) << "\",\"json\":" << json << "}\n";
   }
-  EXPECT(checked == 4);
+  EXPECT(checked == 6);
   show(*v1::Start_descriptor());
+  show(*v1::LogState_descriptor());
   show(*v1::DiskState_descriptor());
   show(*v1::Role_descriptor());
   show(*v1::Reason_descriptor());

@@ -86,11 +86,12 @@ func run(golden string) error {
 			return err
 		}
 	}
-	if checked != 4 {
-		return fmt.Errorf("the fields of %d messages were checked instead of 4", checked)
+	if checked != 6 {
+		return fmt.Errorf("the fields of %d messages were checked instead of 6", checked)
 	}
 	for _, enum := range []enumLine{
 		{"seriatim.v1.Start", seriatimv1.Start_value},
+		{"seriatim.v1.LogState", seriatimv1.LogState_value},
 		{"seriatim.v1.DiskState", seriatimv1.DiskState_value},
 		{"seriatim.v1.Role", seriatimv1.Role_value},
 		{"seriatim.v1.Reason", seriatimv1.Reason_value},
@@ -151,6 +152,17 @@ func fields(name string, message proto.Message) (got, expected []any) {
 		m := message.(*seriatimv1.UpdateLogRequest)
 		got = []any{*m.LogId, *m.Config.MinRetainedBytes, m.Config.MaxRecordBytes == nil, len(m.UpdateMask.Paths)}
 		expected = []any{"", uint64(0), true, 3}
+	case "create_log_request_full":
+		m := message.(*seriatimv1.CreateLogRequest)
+		got = []any{m.LogId != nil, *m.Config.Replicas, m.Config.Labels["team"], m.ValidateOnly}
+		expected = []any{true, uint32(math.MaxUint32), unicode, true}
+	case "update_cluster_request_full":
+		m := message.(*seriatimv1.UpdateClusterRequest)
+		got = []any{
+			*m.Settings.CreateOnAppend, m.Settings.DeletedLogRetention != nil, *m.Settings.LogDefaults.Replicas,
+			m.Settings.LogDefaults.RetentionAge == nil, *m.ExpectedRevision, m.UpdateMask.Paths[0],
+		}
+		expected = []any{false, true, uint32(0), true, uint64(0), "log_defaults.retention_age"}
 	}
 	return got, expected
 }

@@ -32,6 +32,16 @@ const checks = {
     assert.deepEqual([m.logId, m.config.minRetainedBytes, m.config.maxRecordBytes], ["", 0n, undefined]);
     assert.equal(m.updateMask.paths.length, 3);
   },
+  create_log_request_full(m) {
+    assert.deepEqual([m.config.replicas, m.config.labels.team], [2 ** 32 - 1, "größe 大小 😀"]);
+    assert.deepEqual([m.logId, m.validateOnly], ["018f-ü", true]);
+  },
+  update_cluster_request_full(m) {
+    const { createOnAppend, deletedLogRetention, logDefaults } = m.settings;
+    assert.deepEqual([createOnAppend, deletedLogRetention?.seconds, m.expectedRevision], [false, 0n, 0n]);
+    assert.deepEqual([logDefaults.replicas, logDefaults.retentionAge], [0, undefined]);
+    assert.equal(m.updateMask.paths[0], "log_defaults.retention_age");
+  },
 };
 
 const [golden] = process.argv.slice(2);

@@ -11,7 +11,7 @@ protobuf.util.Long = Long; // Without it, 64-bit integers would be numbers, whic
 protobuf.configure();
 
 const { seriatim } = generated;
-const { Role, DiskState, Reason, Start } = seriatim.v1;
+const { Role, DiskState, LogState, Reason, Start } = seriatim.v1;
 const string = (value) => value.toString();
 
 // Reads some fields by their generated names.
@@ -39,6 +39,16 @@ const checks = {
     assert.deepEqual([m.logId, string(m.config.minRetainedBytes), m.updateMask.paths.length], ["", "0", 3]);
     assert.equal(Object.hasOwn(m.config, "maxRecordBytes"), false);
   },
+  create_log_request_full(m) {
+    assert.deepEqual([m.config.replicas, m.config.labels.team], [2 ** 32 - 1, "größe 大小 😀"]);
+    assert.deepEqual([m.logId, m.validateOnly], ["018f-ü", true]);
+  },
+  update_cluster_request_full(m) {
+    const present = ["createOnAppend", "deletedLogRetention"].map((name) => Object.hasOwn(m.settings, name));
+    assert.deepEqual([...present, m.settings.createOnAppend, string(m.expectedRevision)], [true, true, false, "0"]);
+    const defaults = ["replicas", "retentionAge"].map((name) => Object.hasOwn(m.settings.logDefaults, name));
+    assert.deepEqual([...defaults, m.updateMask.paths[0]], [true, false, "log_defaults.retention_age"]);
+  },
 };
 
 // protobufjs does not know the JSON of the types that have one of their own. Their fields, by names of seriatim.v1.
@@ -46,13 +56,21 @@ const fraction = (nanos) => (nanos ? `.${String(Math.abs(nanos)).padStart(9, "0"
 const special = {
   retentionAge: duration,
   appendTimeAhead: duration,
-  lastAppendTime: ({ seconds = 0, nanos = 0 }) =>
-    new Date(Number(seconds) * 1000).toISOString().replace(".000Z", `${fraction(nanos)}Z`),
+  deletedLogRetention: duration,
+  purgeAfter: duration,
+  lastAppendTime: time,
+  createTime: time,
+  deleteTime: time,
+  purgeTime: time,
   updateMask: ({ paths = [] }) => paths.map((p) => p.replace(/_(.)/g, (_, c) => c.toUpperCase())).join(","),
 };
 
 function duration({ seconds = "0", nanos = 0 }) {
   return `${seconds}${fraction(nanos)}s`;
+}
+
+function time({ seconds = 0, nanos = 0 }) {
+  return new Date(Number(seconds) * 1000).toISOString().replace(".000Z", `${fraction(nanos)}Z`);
 }
 
 function json(value) {
@@ -81,7 +99,7 @@ for (const line of fs.readFileSync(path.join(golden, "samples.txt"), "utf8").tri
   console.log(JSON.stringify({ name, bytes, json: json(object) }));
 }
 assert.equal(checked, Object.keys(checks).length);
-for (const [name, type] of Object.entries({ Start, DiskState, Role, Reason })) {
+for (const [name, type] of Object.entries({ Start, LogState, DiskState, Role, Reason })) {
   const values = Object.entries(type).filter(([, number]) => typeof number === "number");
   console.log(JSON.stringify({ name: `seriatim.v1.${name}`, enum: Object.fromEntries(values) }));
 }

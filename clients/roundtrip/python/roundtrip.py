@@ -37,6 +37,15 @@ def check(name, message):
     elif name == "update_log_request_full":
         equal((message.HasField("log_id"), message.config.HasField("min_retained_bytes")), (True, True))
         equal((message.config.HasField("max_record_bytes"), len(message.update_mask.paths)), (False, 3))
+    elif name == "create_log_request_full":
+        equal((message.config.HasField("replicas"), message.config.labels["team"]), (True, "größe 大小 😀"))
+        equal((message.HasField("log_id"), message.validate_only), (True, True))
+    elif name == "update_cluster_request_full":
+        settings = message.settings
+        equal((settings.HasField("create_on_append"), settings.create_on_append), (True, False))
+        equal((settings.HasField("deleted_log_retention"), message.HasField("expected_revision")), (True, True))
+        equal((settings.log_defaults.HasField("replicas"), settings.log_defaults.HasField("retention_age")), (True, False))
+        equal(list(message.update_mask.paths)[0], "log_defaults.retention_age")
     else:
         return 0
     return 1
@@ -51,7 +60,7 @@ def main():
         checked += check(name, message)
         encoded = message.SerializeToString(deterministic=True).hex()
         print(json.dumps({"name": name, "bytes": encoded, "json": json_format.MessageToDict(message)}))
-    equal(checked, 4)
+    equal(checked, 6)
     for file in FILES:
         for enum in file.enum_types_by_name.values():
             print(json.dumps({"name": enum.full_name, "enum": {v.name: v.number for v in enum.values}}))

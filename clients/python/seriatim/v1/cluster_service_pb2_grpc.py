@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ClusterServiceStub(object):
-    """Inspects and administers a cluster. What operators call.
+    """Inspects and administers a cluster. For operators.
 
     Names, ids and unknown fields are treated as LogService describes.
     """
@@ -65,7 +65,7 @@ class ClusterServiceStub(object):
 
 
 class ClusterServiceServicer(object):
-    """Inspects and administers a cluster. What operators call.
+    """Inspects and administers a cluster. For operators.
 
     Names, ids and unknown fields are treated as LogService describes.
     """
@@ -88,7 +88,7 @@ class ClusterServiceServicer(object):
         """Raises the feature level of the cluster. Needs `admin` on every log (`*` in the access policy).
 
         Fails with FAILED_PRECONDITION (FEATURE_LEVEL_UNSUPPORTED) unless every member runs and
-        supports the level. The level never falls: older versions are refused from then on.
+        supports the level. The level never falls: nodes of older versions are refused from then on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -146,7 +146,7 @@ def add_ClusterServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ClusterService(object):
-    """Inspects and administers a cluster. What operators call.
+    """Inspects and administers a cluster. For operators.
 
     Names, ids and unknown fields are treated as LogService describes.
     """

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class LogServiceStub(object):
-    """Reads and writes logs. What applications call.
+    """Reads and writes logs. For applications.
 
     Any node answers every call. errors.proto describes the errors.
 
@@ -114,7 +114,7 @@ class LogServiceStub(object):
 
 
 class LogServiceServicer(object):
-    """Reads and writes logs. What applications call.
+    """Reads and writes logs. For applications.
 
     Any node answers every call. errors.proto describes the errors.
 
@@ -186,9 +186,9 @@ class LogServiceServicer(object):
     def CreateLog(self, request, context):
         """Creates a log. Needs `admin` on its name.
 
-        The response is sent once the log takes appends, or after a few seconds; its state is CREATING
-        then. A retry finds the log that it created, if both requests contain the same log_id; without
-        one, it fails with LOG_EXISTS.
+        The response is sent once the log takes appends, or after a few seconds with the state
+        CREATING. A retry finds the log that the first request created, if both contain the same
+        log_id. Without one, the retry fails with LOG_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -221,8 +221,9 @@ class LogServiceServicer(object):
         """Deletes a log. Needs `admin`.
 
         Its records are unreadable at once, and open streams end with LOG_DELETED. Its name stays taken
-        and its files stay on the disks until its purge_time. Until then it can be undeleted. Then the
-        records are gone for good, and a log that is created under the same name is another one.
+        and its files stay on the disks until its purge_time. Until then it can be undeleted. After
+        that, the records are gone for good, and a log that is created under the same name is another
+        one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -314,7 +315,7 @@ def add_LogServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class LogService(object):
-    """Reads and writes logs. What applications call.
+    """Reads and writes logs. For applications.
 
     Any node answers every call. errors.proto describes the errors.
 

@@ -27,16 +27,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     check_record(&Record::decode(&*read("record_extreme")?)?, &Record::decode(&*read("record_without_key")?)?);
     check_node(&GetNodeResponse::decode(&*read("get_node_response_full")?)?);
     check_update(&UpdateLogRequest::decode(&*read("update_log_request_full")?)?);
+    check_create(&CreateLogRequest::decode(&*read("create_log_request_full")?)?);
+    check_update_cluster(&UpdateClusterRequest::decode(&*read("update_cluster_request_full")?)?);
     show("Start", |n| Start::try_from(n).ok().map(|value| value.as_str_name()));
+    show("LogState", |n| LogState::try_from(n).ok().map(|value| value.as_str_name()));
     show("DiskState", |n| DiskState::try_from(n).ok().map(|value| value.as_str_name()));
     show("Role", |n| Role::try_from(n).ok().map(|value| value.as_str_name()));
     show("Reason", |n| Reason::try_from(n).ok().map(|value| value.as_str_name()));
     Ok(())
 }
 
-/// Prints an enum, whose values have contiguous numbers.
+/// Prints an enum, whose values have numbers below 1,000.
 fn show(name: &str, value: impl Fn(i32) -> Option<&'static str>) {
-    let values: Vec<String> = (0..).map_while(|n| value(n).map(|name| format!(r#""{name}":{n}"#))).collect();
+    let values: Vec<String> = (0..1000).filter_map(|n| value(n).map(|name| format!(r#""{name}":{n}"#))).collect();
     println!(r#"{{"name":"seriatim.v1.{name}","enum":{{{}}}}}"#, values.join(","));
 }
 
@@ -55,7 +58,9 @@ fn again(type_name: &str, bytes: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
         Server LogInfo LogConfig LogPosition GetLogRequest GetLogResponse ListLogsRequest ListLogsResponse
         UpdateLogRequest UpdateLogResponse TrimLogRequest TrimLogResponse GetClusterRequest GetClusterResponse Cluster
         RaiseFeatureLevelRequest RaiseFeatureLevelResponse GetNodeRequest GetNodeResponse Permission Metric Histogram
-        Bucket DiskStatus GroupStatus Replica DamagedRange WhoAmIRequest WhoAmIResponse
+        Bucket DiskStatus GroupStatus Replica DamagedRange WhoAmIRequest WhoAmIResponse CreateLogRequest CreateLogResponse
+        DeleteLogRequest DeleteLogResponse UndeleteLogRequest UndeleteLogResponse ClusterSettings UpdateClusterRequest
+        UpdateClusterResponse DeletedLog
     }
 }
 
@@ -85,4 +90,19 @@ fn check_update(request: &UpdateLogRequest) {
     assert_eq!((config.min_retained_bytes, config.max_record_bytes), (Some(0), None));
     assert_eq!(request.log_id.as_deref(), Some(""));
     assert_eq!(request.update_mask.as_ref().map(|mask| mask.paths.len()), Some(3));
+}
+
+fn check_create(request: &CreateLogRequest) {
+    let config = request.config.as_ref().expect("a config");
+    assert_eq!((config.replicas, config.labels["team"].as_str()), (Some(u32::MAX), UNICODE));
+    assert_eq!((request.log_id.is_some(), request.validate_only), (true, true));
+}
+
+fn check_update_cluster(request: &UpdateClusterRequest) {
+    let settings = request.settings.as_ref().expect("settings");
+    let defaults = settings.log_defaults.as_ref().expect("defaults of logs");
+    assert_eq!((settings.create_on_append, settings.deleted_log_retention.is_some()), (Some(false), true));
+    assert_eq!((defaults.replicas, defaults.retention_age.is_none()), (Some(0), true));
+    assert_eq!(request.expected_revision, Some(0));
+    assert_eq!(request.update_mask.as_ref().map(|mask| mask.paths[0].as_str()), Some("log_defaults.retention_age"));
 }

@@ -38,8 +38,13 @@ public final class Roundtrip {
             }
             out.printf("{\"name\":\"%s\",\"bytes\":\"%s\",\"json\":%s}%n", name, hex(encoded(message)), json.print(message));
         }
-        expect(checked, 4);
-        for (var type : List.of(Start.getDescriptor(), DiskState.getDescriptor(), Role.getDescriptor(), Reason.getDescriptor())) {
+        expect(checked, 6);
+        for (var type : List.of(
+                Start.getDescriptor(),
+                LogState.getDescriptor(),
+                DiskState.getDescriptor(),
+                Role.getDescriptor(),
+                Reason.getDescriptor())) {
             out.println(text(type));
         }
     }
@@ -101,6 +106,19 @@ public final class Roundtrip {
                 var m = (UpdateLogRequest) message;
                 expect(m.hasLogId() && m.getConfig().hasMinRetainedBytes() && !m.getConfig().hasMaxRecordBytes(), true);
                 expect(m.getUpdateMask().getPathsCount(), 3);
+            }
+            case "create_log_request_full" -> {
+                var m = (CreateLogRequest) message;
+                expect(List.of(m.hasLogId(), m.getValidateOnly()), List.of(true, true));
+                expect(List.of(m.getConfig().getReplicas(), m.getConfig().getLabelsOrThrow("team")), List.of(-1, UNICODE));
+            }
+            case "update_cluster_request_full" -> {
+                var m = (UpdateClusterRequest) message;
+                var settings = m.getSettings();
+                expect(settings.hasCreateOnAppend() && !settings.getCreateOnAppend(), true);
+                expect(settings.hasDeletedLogRetention() && m.hasExpectedRevision(), true);
+                expect(settings.getLogDefaults().hasReplicas() && !settings.getLogDefaults().hasRetentionAge(), true);
+                expect(m.getUpdateMask().getPaths(0), "log_defaults.retention_age");
             }
             default -> {
                 return false;
