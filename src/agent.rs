@@ -213,9 +213,9 @@ impl Agent {
         self.rpc_addr
     }
 
-    /// Returns whether the node is ready: it is a member, no other cluster of its name answers, and the logs of which it
-    /// should have replicas are open and have leaders. A restarted member waits only three seconds for leaders, because the other nodes may be
-    /// started after it.
+    /// Returns whether the node is ready: it is a member, no other cluster of its name answers, and the logs of which
+    /// it should have replicas are open and have leaders. A restarted member waits only three seconds for leaders,
+    /// because the other nodes may be started after it.
     pub fn takes_calls(&self) -> bool {
         let running = self.base.as_ref().map(|base| base.running());
         let Some(running) = running.as_ref().and_then(|running| running.as_ref()) else { return false };

@@ -6,8 +6,8 @@
 //! the soft limit is raised while the file is opened. Connections never get descriptors above the soft limit, so
 //! these stay reserved after the file is closed.
 //!
-//! Each log keeps one file open. So the soft limit is also raised by one for each log, up to the hard limit: many logs
-//! leave as many descriptors for connections as few logs do.
+//! Each log keeps one file open. So the soft limit is also raised by one for each log, up to the hard limit: logs do
+//! not use up the descriptors of connections.
 
 use std::io;
 use std::sync::OnceLock;

@@ -73,8 +73,8 @@ pub struct FeatureRange {
 }
 
 impl FeatureRange {
-    /// The range of this binary. When support for old formats is removed, raise its lower end, and found new clusters at
-    /// that level: they begin at [`FeatureLevel::FIRST`] now.
+    /// The range of this binary. When support for old formats is removed, raise its lower end, and found new clusters
+    /// at that level: they begin at [`FeatureLevel::FIRST`] now.
     pub const SUPPORTED: FeatureRange = FeatureRange { min: FeatureLevel::FIRST, max: Feature::TOP_LEVEL };
 
     /// Only the first level: the range of binaries from before feature levels.

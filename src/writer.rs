@@ -107,7 +107,8 @@ struct WriterState {
     ended: bool,
 }
 
-/// A request to sync a log. It contains the log, because the group may be another replica's by the time of the sync.
+/// A request to sync a log. It contains the log itself, because the group may have another replica by the time of the
+/// sync.
 struct Wanted {
     group: GroupId,
     log: SharedLog,
@@ -203,8 +204,8 @@ impl WriterHandle {
         }
     }
 
-    /// Deletes the directory of a dropped replica, when nothing else is due. Never blocks. What a stop leaves of it, the
-    /// next start finds.
+    /// Deletes the directory of a dropped replica, when nothing else is due. Never blocks. The next start deletes what
+    /// a stop leaves of it.
     pub fn remove_directory(&self, path: PathBuf) {
         let Some(inbox) = self.0.last() else { return };
         inbox.state().removals.push(path);

@@ -65,12 +65,12 @@ impl FromArgMatches for HiddenOptions {
 
 /// Check the configuration of a node, and report all mistakes at once
 ///
-/// It checks everything that can be known before a start: the file's syntax and every value; rules between options; that
-/// all files can be read; certificates, keys, their names and when they expire; the access policy. It changes nothing,
-/// and listens nowhere. `seriatim serve --check` does the same.
+/// It checks everything that can be known before a start: the file's syntax and every value; rules between options;
+/// that all files can be read; certificates, keys, their names and when they expire; the access policy. It changes
+/// nothing, and listens nowhere. `seriatim serve --check` does the same.
 ///
-/// All options of `seriatim serve` are accepted too, as flags and as environment variables. Give those that the node will
-/// be started with: the systemd unit passes the files of certificates, for example.
+/// All options of `seriatim serve` are accepted too, as flags and as environment variables. Give those that the node
+/// will be started with: the systemd unit passes the files of certificates, for example.
 ///
 /// If the file has the form of earlier versions, without tables, its new form is printed.
 #[derive(Clone, Debug, clap::Args)]
@@ -95,8 +95,8 @@ impl Subcommand for CheckArgs {
 
 /// Show every option of a node, its value, and where the value comes from
 ///
-/// It prints the value that `seriatim serve` would use with the same file, flags and environment: of a flag, otherwise of
-/// an environment variable, otherwise of the file, otherwise the default.
+/// It prints the value that `seriatim serve` would use with the same file, flags and environment: of a flag, otherwise
+/// of an environment variable, otherwise of the file, otherwise the default.
 ///
 /// All options of `seriatim serve` are accepted too. A configuration with mistakes is not shown: they are reported.
 #[derive(Clone, Debug, clap::Args)]

@@ -106,7 +106,7 @@ fn parse_to(text: &str) -> Result<Limit, String> {
     }
 }
 
-/// Returns the time so many milliseconds ago by this machine's clock, as Unix microseconds.
+/// Returns the time this many milliseconds ago by this machine's clock, as Unix microseconds.
 fn ago_us(ms: u64) -> u64 {
     let now_ms = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_millis());
     u64::try_from(now_ms).unwrap_or(u64::MAX).saturating_sub(ms).saturating_mul(1000)

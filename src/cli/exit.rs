@@ -34,8 +34,8 @@ exits! {
     Usage = 2;
     /// outcome unknown: records may have been appended or not
     OutcomeUnknown = 3;
-    /// a precondition does not hold, like the expected offset, the id of the log, or that it does not exist yet; nothing
-    /// was done
+    /// a precondition does not hold, like the expected offset, the id of the log, or that it does not exist yet;
+    /// nothing was done
     Precondition = 4;
     /// not found: no such log, node or profile
     NotFound = 5;

@@ -14,8 +14,8 @@ use crate::types::LogId;
 /// Create a log
 ///
 /// It requires the action `admin` on the name. Settings that are not given follow the defaults of the cluster
-/// (`seriatim cluster set`). The command returns once the log takes records. The name of a deleted log is free only
-/// after the log is purged.
+/// (`seriatim cluster set`). The command returns once the log takes records, or after a few seconds, and then says that
+/// it takes none yet. The name of a deleted log is free only after the log is purged.
 #[derive(Clone, Debug, clap::Args)]
 pub struct CreateArgs {
     /// Name of the new log: 1 to 255 of a-z A-Z 0-9 . _ -, starting with a letter or a digit

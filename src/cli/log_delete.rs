@@ -17,9 +17,9 @@ use crate::pb::v1::{Cluster, DeleteLogRequest, LogInfo, LogState};
 /// Delete a log, on every node
 ///
 /// It requires the action `admin`. The records are unreadable at once. The log keeps its name and its disk space, and
-/// can be undeleted (`seriatim log undelete`), for 7 days or what the cluster is set to; then it is purged, and its
-/// records are gone for good. The command shows what is deleted and asks first. Without a terminal to ask on, it does
-/// nothing unless --yes is given.
+/// can be undeleted (`seriatim log undelete`) for 7 days, or as long as the cluster is set to. Then it is purged, and
+/// its records are gone for good. The command shows what is deleted and asks first. Without a terminal to ask on, it
+/// does nothing unless --yes is given.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DeleteArgs {
     /// Name of the log
@@ -42,8 +42,8 @@ pub struct DeleteArgs {
 
 /// Bring a deleted log back, on every node
 ///
-/// It requires the action `admin`. The log has the same id and the same records as before. It is possible until the log
-/// is purged: `seriatim log list --deleted` prints when.
+/// It requires the action `admin`. The log has the same id and the same records as before. A log can be undeleted until
+/// it is purged: `seriatim log list --deleted` prints when.
 #[derive(Clone, Debug, clap::Args)]
 pub struct UndeleteArgs {
     /// Name of the log
@@ -134,7 +134,7 @@ fn confirm(log: &LogInfo, consequence: &str) -> Result<(), Failure> {
     output::tell(described(log).trim_end());
     output::tell(consequence);
     let mut prompt = io::stderr().lock();
-    // Without the prompt, the answer is awaited all the same.
+    // If the prompt can't be written, the answer is read nevertheless.
     let _ = write!(prompt, "Delete log {}? [y/N] ", log.name).and_then(|()| prompt.flush());
     drop(prompt);
     let mut answer = String::new();

@@ -15,9 +15,9 @@ use crate::pb::v1::{ListLogsRequest, LogInfo, LogState};
 
 /// Print the logs of the cluster
 ///
-/// It prints the logs to which the access policy grants you an action, in the order of their names; with a prefix,
-/// only those whose name begins with it. `seriatim log info` prints the offsets of one log. Deleted logs are printed
-/// with --deleted, and how long they can be undeleted (`seriatim log undelete`).
+/// It prints the logs to which the access policy grants you an action, in the order of their names; with a prefix, only
+/// those whose name begins with it. `seriatim log info` prints the offsets of one log. With --deleted, it also prints
+/// deleted logs, and how long they can be undeleted (`seriatim log undelete`).
 #[derive(Clone, Debug, clap::Args)]
 pub struct ListArgs {
     /// How the names begin
@@ -52,7 +52,7 @@ impl Subcommand for ListArgs {
 /// # Errors
 /// The status of the server.
 pub fn logs(client: &Client, prefix: &str, show_deleted: bool) -> Result<Vec<LogInfo>, ClientError> {
-    // An older node refuses a field that it does not know, unless it is not set.
+    // Set only if needed: an older node refuses a field that it does not know.
     let mut request = ListLogsRequest { prefix: prefix.to_owned(), show_deleted, ..ListLogsRequest::default() };
     let mut logs = Vec::new();
     loop {

@@ -16,8 +16,8 @@ use crate::pb::v1::{GetNodeResponse, Server};
 
 /// Print the members of the cluster
 ///
-/// Each line is a node with its id and its client address. Any certificate may ask. `seriatim status` shows the state of
-/// the nodes, and which of them vote.
+/// Each line is a node with its id and its client address. Any certificate may ask. `seriatim status` shows the state
+/// of the nodes, and which of them vote.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ListArgs {
     #[command(flatten)]

@@ -35,14 +35,15 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// Append lines, or one whole file, to a log
 ///
-/// Each line becomes a record: the bytes before the newline (a carriage return included), possibly none. Bytes after the
-/// last newline become a record too, so `consume` prints such a file with a newline at its end. With --format json, each line is
-/// an object as `consume --format json` writes it, so that a log can be copied.
+/// Each line becomes a record: the bytes before the newline (a carriage return included), possibly none. Bytes after
+/// the last newline become a record too, so `consume` prints such a file with a newline at its end. With --format json,
+/// each line is an object as `consume --format json` writes it, so that a log can be copied.
 ///
-/// At a line that is not a valid record, or exceeds the log's limit for value, key and headers, it stops with exit code 65, and
-/// only the lines before it are appended. While no leader is elected, or a node answers that nothing was appended (because it
-/// restarts, for example), it tries again for --timeout seconds, at the other addresses too. If a connection breaks, records that
-/// were not acknowledged may or may not be appended: it prints which lines these are, exits with code 3 and sends nothing again.
+/// At a line that is not a valid record, or exceeds the log's limit for value, key and headers, it stops with exit code
+/// 65, and only the lines before it are appended. While no leader is elected, or a node answers that nothing was
+/// appended (because it restarts, for example), it tries again for --timeout seconds, at the other addresses too. If a
+/// connection breaks, records that were not acknowledged may or may not be appended: it prints which lines these are,
+/// exits with code 3 and sends nothing again.
 ///
 /// With --output json, it prints what it has appended as one object, also if it failed after it had begun to send.
 ///

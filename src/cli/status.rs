@@ -27,24 +27,27 @@ use crate::pb::v1::GetServersResponse;
 /// Print every node's role, term, commit index and lag
 ///
 /// The first node that answers lists the members. Then all members are asked at the same time, which requires the
-/// action `admin`. COMMIT is the commit index that the node knows. LAG is how many committed entries it has not applied
-/// yet; the highest COMMIT of all nodes says what is committed.
+/// action `admin` on `*` in the access policy. ROLE is `-` on a node without a replica of the log, which is not a
+/// problem. COMMIT is the commit index that the node knows. LAG is how many committed entries it has not applied yet;
+/// the highest COMMIT of all nodes says what is committed.
 ///
 /// NOTE names problems. DAMAGED: the replica takes no part in its group. DAMAGED ON DISK: these records can't be read
 /// from this node. ANOTHER CLUSTER: a second cluster of the same name answers, and this node refuses appends.
 /// STALLED: replication to this replica has stopped, because the leader can't read an entry that the replica lacks.
 /// NOTE also names a certificate of the node that expires within 14 days.
 ///
-/// The line below the table says how many voters the log has, how many are alive, and how many of these may fail. A voter is alive
-/// if it answers with its own node id, its replica is neither damaged nor stalled, and it knows the leader, if any node leads. A line follows for the
-/// catalog, and for every other log, if one of its voters or its leader is missing.
+/// The line below the table says how many voters the log has, how many are alive, and how many of these may fail. A
+/// voter is alive if it answers with its own node id, its replica is neither damaged nor stalled, and it knows the
+/// leader, if any node leads. A line follows for the catalog, and for every other log, if one of its voters or its
+/// leader is missing.
 ///
 /// Findings, like a voter that is missing, are printed on stderr with the next step. The exit code is 0 if the state of
-/// the cluster could be told, whatever it is. With --check it is that of a monitoring plugin (Nagios, Icinga), which
-/// prints one line: 0, OK; 1, WARNING: a voter or another member is missing, a disk fills, or a certificate expires
-/// within 14 days; 2, CRITICAL: data of a node is damaged, a log or the catalog has no majority of its voters or no
-/// leader, appends are refused, or no node answers; 3, UNKNOWN: the command itself could not ask, for example because of
-/// its certificate. It is OK for a cluster of one or two voters that are all alive, although none of them may fail.
+/// the cluster could be determined, whatever it is. With --check it is that of a monitoring plugin (Nagios, Icinga),
+/// which prints one line: 0, OK; 1, WARNING: a voter or another member is missing, a disk fills, or a certificate
+/// expires within 14 days; 2, CRITICAL: data of a node is damaged, a log or the catalog has no majority of its voters
+/// or no leader, appends are refused, or no node answers; 3, UNKNOWN: the command itself could not ask, for example
+/// because of its certificate. It is OK for a cluster of one or two voters that are all alive, although none of them
+/// may fail.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]

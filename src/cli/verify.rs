@@ -24,9 +24,10 @@ const AFTER_DAMAGE: &str = "keep a copy of the directory and check the disk. If 
 /// It reads node.toml and, for every log on the node, the manifest, all segments frame by frame, and the index files,
 /// by the same rules as a start of the node. It changes nothing.
 ///
-/// It prints one line per finding. DAMAGE: the file, the damaged bytes, and the entries and records that can't be read because of
-/// it, as far as the rest of the directory shows them. FORMAT: written by another version, and not checked. torn: the end of a
-/// file, not known to be synced; the next start cuts it off. note: harmless, for example an index file that is rebuilt.
+/// It prints one line per finding. DAMAGE: the file, the damaged bytes, and the entries and records that can't be read
+/// because of it, as far as the rest of the directory shows them. FORMAT: written by another version, and not checked.
+/// torn: the end of a file, not known to be synced; the next start cuts it off. note: harmless, for example an index
+/// file that is rebuilt.
 ///
 /// The exit code is 65 if anything is damaged, otherwise 78 if another version wrote a file or a part of one.
 #[derive(Clone, Debug, clap::Args)]

@@ -179,8 +179,8 @@ fn cli_errors_name_the_next_step() {
     assert_eq!(run(&["produce", "--no-such-option"]).0, Some(2));
 }
 
-/// A data directory was copied (or a machine cloned), and the copy replaced the node in the cluster while it still ran: two
-/// processes acknowledged and voted as one node, which loses acknowledged records.
+/// A data directory was copied (or a machine cloned), and the copy replaced the node in the cluster while it still ran:
+/// two processes acknowledged and voted as one node, which loses acknowledged records.
 #[test]
 fn refuses_a_copied_data_directory_as_a_second_member() {
     let mut cluster = Cluster::start(3);

@@ -24,8 +24,8 @@ fn stamp(records: &[Record]) -> u64 {
     records.last().expect("a record").append_time_us
 }
 
-/// The leader's clock was wrong for the duration of one record. That record and all later ones, of every leader, had a wrong
-/// timestamp. No record expired until the clocks reached it, and nothing was logged.
+/// The leader's clock was wrong for the duration of one record. That record and all later ones, of every leader, had a
+/// wrong timestamp. No record expired until the clocks reached it, and nothing was logged.
 #[test]
 fn a_clock_jump_does_not_reach_timestamps() {
     let (shim, cluster) = Shim::cluster(1);
@@ -50,7 +50,8 @@ fn a_clock_jump_does_not_reach_timestamps() {
     assert_eq!(log.matches("clock has jumped").count(), 1, "logged once");
 }
 
-/// With three nodes, the majority's clocks bound the leader's, whether it jumps or is wrong from the start of the process.
+/// With three nodes, the majority's clocks bound the leader's, whether it jumps or is wrong from the start of the
+/// process.
 #[test]
 fn a_leader_ahead_of_the_majority_stamps_the_majority_time() {
     let (shim, cluster) = Shim::cluster(3);
@@ -75,7 +76,8 @@ fn a_leader_ahead_of_the_majority_stamps_the_majority_time() {
     }
 }
 
-/// A leader's clock was a month slow, so that its records looked old: after a leader change, retention removed them at once.
+/// A leader's clock was a month slow, so that its records looked old: after a leader change, retention removed them at
+/// once.
 #[test]
 fn a_leader_behind_the_majority_stamps_the_majority_time() {
     let (shim, cluster) = Shim::cluster(3);
@@ -92,8 +94,8 @@ fn a_leader_behind_the_majority_stamps_the_majority_time() {
     assert!(newest + MINUTE_US > wall_us(), "stamped {} s ago", (wall_us() - newest) / 1_000_000);
 }
 
-/// A single node that starts with a wrong clock cannot detect it, and stamps records a month ahead. After the clock is corrected,
-/// `status` reports it, and records expire by their arrival time. They used to expire a month late.
+/// A single node that starts with a wrong clock cannot detect it, and stamps records a month ahead. After the clock is
+/// corrected, `status` reports it, and records expire by their arrival time. They used to expire a month late.
 #[test]
 fn records_stamped_ahead_expire_by_their_arrival_time() {
     let site = Site::new();
@@ -153,8 +155,8 @@ impl<'a> RetentionWatch<'a> {
         RetentionWatch { client, retention, appended: Vec::new(), removed: 0 }
     }
 
-    /// Appends a record. gRPC keeps a request's deadline by the wall clock, so one that is under way when the clock jumps
-    /// may fail: then it was not appended.
+    /// Appends a record. gRPC keeps a request's deadline by the wall clock, so one that is under way when the clock
+    /// jumps may fail: then it was not appended.
     fn append(&self) -> u64 {
         eventually("a record is appended", || match self.client.produce("", vec![record("young")]) {
             Ok(response) => Ok(response.offset),
@@ -187,8 +189,8 @@ impl<'a> RetentionWatch<'a> {
     }
 }
 
-/// While the leader's clock was a month ahead, timestamps were right, but the age of records was measured with the wrong clock. It
-/// grew at twice the speed of time, until each record was removed within a second.
+/// While the leader's clock was a month ahead, timestamps were right, but the age of records was measured with the
+/// wrong clock. It grew at twice the speed of time, until each record was removed within a second.
 #[test]
 fn no_record_expires_early_while_the_leader_clock_is_ahead() {
     const RETENTION: Duration = Duration::from_secs(6);
@@ -200,8 +202,8 @@ fn no_record_expires_early_while_the_leader_clock_is_ahead() {
     assert!(watched.removed > 0, "records still expire");
 }
 
-/// A node was started with a clock that was a month ahead, and no record expired. After the clock was corrected, records were
-/// removed every second or two, the youngest half a second old.
+/// A node was started with a clock that was a month ahead, and no record expired. After the clock was corrected,
+/// records were removed every second or two, the youngest half a second old.
 #[test]
 fn no_record_expires_early_after_a_clock_is_corrected() {
     const RETENTION: Duration = Duration::from_secs(6);

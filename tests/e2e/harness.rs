@@ -1,8 +1,8 @@
-//! Helpers of the tests: a [`Site`] is a directory with certificates and a policy, a [`Node`] is a process, a [`Cluster`]
-//! is several nodes.
+//! Helpers of the tests: a [`Site`] is a directory with certificates and a policy, a [`Node`] is a process, a
+//! [`Cluster`] is several nodes.
 //!
-//! Ports come from binding port 0. No test sleeps to wait for something: [`eventually`] polls a condition until a deadline.
-//! Dropping a value cleans up: processes are killed, directories are removed.
+//! Ports come from binding port 0. No test sleeps to wait for something: [`eventually`] polls a condition until a
+//! deadline. Dropping a value cleans up: processes are killed, directories are removed.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write as _};
@@ -96,8 +96,8 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> 
     }
 }
 
-/// Waits until each of these nodes lists all replicas of the log and all nodes of the catalog as voters, and one leader. A node
-/// becomes a voter of the catalog last.
+/// Waits until each of these nodes lists all replicas of the log and all nodes of the catalog as voters, and one
+/// leader. A node becomes a voter of the catalog last.
 #[track_caller]
 pub fn wait_for_voters(clients: &[Client]) {
     for client in clients {

@@ -1,5 +1,5 @@
-//! The structure of the source code: layers of modules, no import cycles between files, one place for each external interface, and
-//! limits on the size of files and of `impl` blocks that are spread over files.
+//! The structure of the source code: layers of modules, no import cycles between files, one place for each external
+//! interface, and limits on the size of files and of `impl` blocks that are spread over files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use crate::source::{Module, code, expand_uses, paths_in, resolve, sources};
 
-/// The modules of the crate from the bottom up, drawn in `docs/ARCHITECTURE.md`. A module imports only from the lines above its own.
+/// The modules of the crate from the bottom up, drawn in `docs/ARCHITECTURE.md`. A module imports only from the lines
+/// above its own.
 const LAYERS: [(&str, &[&str]); 14] = [
     ("L0", &["types", "varint", "calendar", "codes", "feature_level", "pacer", "pb", "fuzz", "golden"]),
     (
@@ -141,7 +142,8 @@ fn no_impl_is_spread_over_many_files() {
     let mut files: BTreeMap<(Vec<String>, String), BTreeSet<PathBuf>> = BTreeMap::new();
     for module in modules() {
         for name in inherent_impls(&module.code) {
-            // Types of the same name in different modules are different: an `impl` belongs to the module that defines the type.
+            // Types of the same name in different modules are different: an `impl` belongs to the module that defines
+            // the type.
             let home = module.path.first().cloned().into_iter().collect();
             files.entry((home, name)).or_default().insert(module.file.clone());
         }
@@ -198,8 +200,8 @@ fn imports(module: &Module) -> Vec<Vec<String>> {
     paths.filter_map(|path| resolve(&module.path, &path)).filter(|path| !path.is_empty()).collect()
 }
 
-/// Returns each file, by its module path, with the files of the same top-level module that it imports. A declaration (`mod x;`)
-/// is not an import, so a module and the one that declares it are different files.
+/// Returns each file, by its module path, with the files of the same top-level module that it imports. A declaration
+/// (`mod x;`) is not an import, so a module and the one that declares it are different files.
 fn file_graph() -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
     let modules = modules();
     let known: BTreeSet<&[String]> = modules.iter().map(|module| module.path.as_slice()).collect();

@@ -1,8 +1,8 @@
 //! Load and its checks: clients produce in every way, keep the responses, and compare them with the log.
 //!
-//! The checks hold for every fault: each acknowledged record is at the acknowledged offset, offsets have no gap, no record is
-//! in the log twice, a record of unknown outcome is in it at most once, a refused one is not in it, and all nodes have the
-//! same bytes.
+//! The checks hold for every fault: each acknowledged record is at the acknowledged offset, offsets have no gap, no
+//! record is in the log twice, a record of unknown outcome is in it at most once, a refused one is not in it, and all
+//! nodes have the same bytes.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! Disk failures under a real process: the process exits and logs the reason, acknowledges nothing after the failure, and has
-//! every acknowledged record after the next start (RELIABILITY L13 and L19, guarantee P7).
+//! Disk failures under a real process: the process exits and logs the reason, acknowledges nothing after the failure,
+//! and has every acknowledged record after the next start (RELIABILITY L13 and L19, guarantee P7).
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -95,8 +95,8 @@ fn a_shutdown_on_a_hanging_disk_aborts_the_process() {
     assert!(node.log().contains("the stop hangs in step \"syncing the logs\""), "{}", node.log());
 }
 
-/// The leader is killed while every sync takes half a second. No other node was elected: the syncs of a candidate and of a voter
-/// took longer than the election timeout, and each vote also wrote a manifest, which takes two more syncs.
+/// The leader is killed while every sync takes half a second. No other node was elected: the syncs of a candidate and
+/// of a voter took longer than the election timeout, and each vote also wrote a manifest, which takes two more syncs.
 /// `SERIATIM_TEST_SYNC_MILLIS` sets another delay.
 #[test]
 fn slow_disks_elect_a_leader() {
@@ -120,8 +120,8 @@ fn slow_disks_elect_a_leader() {
     ));
 }
 
-/// Injects a fault into one node under load, starts the node again, and runs the checks of `load.rs`. Returns the node's exit
-/// status and its log until then.
+/// Injects a fault into one node under load, starts the node again, and runs the checks of `load.rs`. Returns the
+/// node's exit status and its log until then.
 fn fail_under_load(fault: &Fault<'_>) -> (ExitStatus, String) {
     let mut random = Random::from_env("one node with a failing disk");
     let site = Site::new();

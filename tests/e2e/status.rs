@@ -31,8 +31,8 @@ fn status(site: &Site, addr: &str, code: i32) -> Outcome {
     })
 }
 
-/// A host was wiped and started with a new name at the same address. The cluster had four voters, one of them gone forever, and the
-/// next restart of a node stopped it. `status` showed four healthy nodes and exited with code 0.
+/// A host was wiped and started with a new name at the same address. The cluster had four voters, one of them gone
+/// forever, and the next restart of a node stopped it. `status` showed four healthy nodes and exited with code 0.
 #[test]
 fn reports_a_dead_voter_whose_address_another_node_uses() {
     let mut cluster = Cluster::start(3);

@@ -229,7 +229,7 @@ impl Disk {
         })
     }
 
-    /// True unless the system says that nothing has this name.
+    /// Returns false only if the system reports that the name does not exist.
     pub(crate) fn is_there(&self, path: &Path) -> bool {
         !self.file_bytes(path).is_err_and(|error| error.is_not_found())
     }

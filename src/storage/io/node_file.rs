@@ -48,7 +48,7 @@ pub struct NodeFile {
     pub cluster_name: Option<String>,
     /// The cluster that it is a member of; `None` until it is admitted to one or founds one.
     pub cluster_id: Option<ClusterId>,
-    /// The groups that it has replicas of, and the ids of the replicas.
+    /// The groups of which the node has replicas, with the ids of the replicas.
     pub groups: BTreeMap<GroupId, ReplicaId>,
     /// Every replica of this node with a lower id was created before. It is never created again.
     pub next_replica: ReplicaId,
@@ -230,7 +230,7 @@ fn other_format(file: &Path, version: u32) -> StorageError {
     StorageError::OtherFormat { file: file.to_owned(), part: "", version, known: NODE_FORMAT }
 }
 
-/// The format in the first line. About a newer version's file, nothing else is known.
+/// The format in the first line. Of a newer version's file, nothing else is read.
 fn format_of(bytes: &[u8]) -> Option<u32> {
     let line = bytes.split(|byte| *byte == b'\n').next()?;
     std::str::from_utf8(line.strip_prefix(b"format = ")?).ok()?.trim_end().parse().ok()

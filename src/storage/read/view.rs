@@ -197,8 +197,8 @@ impl Published {
         }
     }
 
-    /// True if this position is still part of the log: since it was read, it may have been trimmed or truncated, or this
-    /// node may have given up its replica.
+    /// True if this position is still part of the log: since it was read, it may have been trimmed or truncated, or
+    /// this node may have given up its replica.
     pub(crate) fn still_contains(&self, part: &Part, position: u64) -> bool {
         let view = self.view();
         let now = view.parts.iter().find(|now| Arc::ptr_eq(&now.segment, &part.segment));

@@ -4,7 +4,7 @@
 //! 2. [`chain`] reads the chain of segments back from one of them, and the frames that a start has to read.
 //! 3. [`recovery`] chooses the newest segment whose chain is complete, refuses damage, and builds the log.
 //! 4. [`create`] and [`unlisted`] handle groups that were created before a crash but not yet listed in `node.toml`.
-//! 5. [`replicas`]: the order in which a node takes up replicas and drops them.
+//! 5. [`replicas`]: the steps in which a node creates and drops replicas.
 
 pub mod chain;
 mod create;

@@ -1,4 +1,4 @@
-//! How a node takes up new replicas and drops others, in steps that a crash may interrupt anywhere.
+//! How a node creates and drops replicas, in steps that a crash may interrupt anywhere.
 //!
 //! ```text
 //!  taken up:  groups/<group> is created completely ─▶ node.toml lists it ─▶ its first message may be sent

@@ -1,5 +1,5 @@
-//! Checks of what is stored: `data verify` and `data dump` of a stopped node, and the scrub of a running one. Nothing is
-//! changed.
+//! Checks of what is stored: `data verify` and `data dump` of a stopped node, and the scrub of a running one. Nothing
+//! is changed.
 //!
 //! [`verify`] determines what a start would find, and whether every byte is what was written. It uses recovery's rules:
 //! the same durable position, the same chain, the same distinction between a torn tail, which a start cuts off, and

@@ -1,12 +1,12 @@
 //! The `scrub` thread slowly reads synced bytes from the disk and checks every frame, so that damage is found while
 //! other nodes still have the records, and not only when the records are needed.
 //!
-//! A pass checks `node.toml`, the snapshot of the catalog, the manifests, and all segments of all groups up to their durable positions, headers
-//! first. It reads from the disk instead of the page cache, and leaves the page cache unchanged ([`Access::Disk`]).
-//! Between steps it waits on its inbox, for the next pass or for the rate limit. Damage is logged and listed, together
-//! with the damage that reads have found ([`ScrubHandle::damaged`]). The group continues, and a read of a damaged
-//! record returns DATA_LOSS, as without a scrub. A segment that is trimmed during a pass is not an error, and neither is
-//! a replica that the node drops.
+//! A pass checks `node.toml`, the snapshot of the catalog, the manifests, and all segments of all groups up to their
+//! durable positions, headers first. It reads from the disk instead of the page cache, and leaves the page cache
+//! unchanged ([`Access::Disk`]). Between steps it waits on its inbox, for the next pass or for the rate limit. Damage
+//! is logged and listed, together with the damage that reads have found ([`ScrubHandle::damaged`]). The group
+//! continues, and a read of a damaged record returns DATA_LOSS, as without a scrub. A segment that is trimmed during a
+//! pass is not an error, and neither is a replica that the node drops.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -80,7 +80,7 @@ impl ScrubHandle {
         self.groups().insert(group, reader);
     }
 
-    /// Does not check the group any more.
+    /// Stops checking the group.
     pub fn remove(&self, group: GroupId) {
         self.groups().remove(&group);
     }

@@ -317,8 +317,8 @@ fn foreign_used_and_missing_directories_are_refused() {
     assert!(matches!(verify(&home.disk, other.path()), Err(StorageError::ForeignDirectory { .. })));
 }
 
-/// A directory of the previous version. Its segments are valid, so this is neither damage nor a torn tail: `data verify`
-/// and a start both name the file and its format, and change nothing.
+/// A directory of the previous version. Its segments are valid, so this is neither damage nor a torn tail:
+/// `data verify` and a start both name the file and its format, and change nothing.
 #[test]
 fn an_older_format_is_named_and_is_not_damage() {
     let home = Home::new(true);

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use crate::storage::error::StorageError;
 use crate::storage::io::disk::Disk;
 
-/// A directory to delete. Nothing is synced: what a power cut restores of it is deleted after the next start.
+/// A directory to delete. Nothing is synced: files that a power cut restores are deleted after the next start.
 pub struct Removal {
     dir: PathBuf,
-    /// The files that are left; `None` before the first step.
+    /// The files that remain; `None` before the first step.
     names: Option<Vec<String>>,
 }
 

@@ -213,8 +213,8 @@ fn a_read_is_retried_as_often_as_the_log_has_changed() {
     assert_eq!((read, tries.get()), (Err(gone()), 6), "the same log says the same");
 }
 
-/// While a replica is given up, reads of it may still be in progress. They found that files were missing, and reported lost
-/// records.
+/// While a replica is given up, reads of it may still be in progress. They found that files were missing, and reported
+/// lost records.
 #[test]
 fn a_read_of_a_replica_that_is_given_up_finds_no_damage() {
     let (home, mut log) = filled();
