@@ -160,6 +160,11 @@ impl Heartbeats {
         self.peers.get(&node).is_none_or(|peer| peer.is_silent || peer.heard.is_none())
     }
 
+    /// Returns true for a node that has sent heartbeats, and then none for an election timeout.
+    pub fn has_become_silent(&self, node: NodeId) -> bool {
+        self.peers.get(&node).is_some_and(|peer| peer.is_silent)
+    }
+
     /// Returns the nodes that have sent heartbeats, and then none for an election timeout.
     pub fn silent(&self) -> BTreeSet<NodeId> {
         self.peers.iter().filter(|(_, peer)| peer.is_silent).map(|(node, _)| *node).collect()

@@ -21,6 +21,10 @@ const REST_TICKS: u64 = 20;
 const BALANCE_TICKS: u64 = 20;
 /// The maximum number of groups that are handed over after a check.
 const HANDOVERS_MAX: usize = 4;
+/// At most this many groups are woken in one tick because of a node's heartbeats, or their absence. If a node that leads
+/// thousands of groups is lost, all of them need an election, whose votes are synced. At once they would keep every node
+/// so busy that its heartbeats are late, and it would be taken for silent, too.
+const WAKES_MAX: usize = 32;
 /// Leadership is handed over once the imbalance has lasted for this many checks.
 const IMBALANCE_CHECKS: u32 = 5;
 
@@ -39,6 +43,10 @@ pub struct QuietGroups {
     resting: BTreeMap<GroupId, (LogIndex, u64)>,
     /// Announcements to obey after the effects of the heartbeats that contain them are performed.
     announced: Vec<(GroupId, NodeId, Announced)>,
+    /// Groups to wake in this tick and the next ones.
+    waking: BTreeSet<GroupId>,
+    /// The number of groups that may still be woken in this tick.
+    wakes_left: usize,
     /// The number of logs that this node leads, as of the last check.
     led_groups: u64,
     imbalanced: u32,
@@ -52,6 +60,8 @@ impl QuietGroups {
             heartbeats: Heartbeats::new(incarnation),
             resting: BTreeMap::new(),
             announced: Vec::new(),
+            waking: BTreeSet::new(),
+            wakes_left: WAKES_MAX,
             led_groups: 0,
             imbalanced: 0,
             has_peers: false,
@@ -60,15 +70,6 @@ impl QuietGroups {
 
     /// Returns a replica that a request or a message is for, after it was woken.
     pub fn wake<'a>(&mut self, group: GroupId, groups: &'a mut Groups) -> Option<&'a mut Replica> {
-        self.wake_because(group, groups, false)
-    }
-
-    fn wake_because<'a>(
-        &mut self,
-        group: GroupId,
-        groups: &'a mut Groups,
-        leader_is_silent: bool,
-    ) -> Option<&'a mut Replica> {
         self.resting.remove(&group);
         let was_quiet = self.heartbeats.end_quiet(group);
         if was_quiet {
@@ -76,6 +77,8 @@ impl QuietGroups {
         }
         let replica = groups.get_mut(&group)?;
         if was_quiet {
+            let leader_is_silent =
+                replica.leader_node().is_some_and(|leader| self.heartbeats.has_become_silent(leader));
             quiet::wake(&mut replica.group, leader_is_silent);
         }
         Some(replica)
@@ -131,18 +134,30 @@ impl QuietGroups {
     }
 
     fn perform(&mut self, wake: Wake, groups: &mut Groups) {
+        self.waking.extend(wake.groups);
         if let Some(silent) = wake.silent {
-            for group in groups.awake().clone() {
-                if let Some(replica) = groups.get_mut(&group)
-                    && replica.leader_node() == Some(silent)
-                {
-                    quiet::campaign_soon(&mut replica.group);
-                }
-            }
+            let is_led = |group: &&GroupId| groups.get(group).and_then(Replica::leader_node) == Some(silent);
+            self.waking.extend(groups.awake().iter().filter(is_led));
         }
-        for group in wake.groups {
+        self.wake_some(groups);
+    }
+
+    fn wake_some(&mut self, groups: &mut Groups) {
+        while self.wakes_left > 0
+            && let Some(group) = self.waking.pop_first()
+        {
+            if self.heartbeats.is_quiet(group) {
+                self.wakes_left -= 1;
+                self.wake(group, groups);
+                continue;
+            }
             let leader = groups.get(&group).and_then(Replica::leader_node);
-            self.wake_because(group, groups, leader.is_some() && leader == wake.silent);
+            if leader.is_some_and(|leader| self.heartbeats.has_become_silent(leader))
+                && let Some(replica) = groups.get_mut(&group)
+            {
+                self.wakes_left -= 1;
+                quiet::campaign_soon(&mut replica.group);
+            }
         }
     }
 
@@ -174,6 +189,8 @@ impl QuietGroups {
                 sinks.outbound.send(node, message);
             }
         }
+        self.wakes_left = WAKES_MAX;
+        self.wake_some(groups);
         for wake in self.heartbeats.tick(tick, |group, node| is_on(groups, group, node)) {
             self.perform(wake, groups);
         }
@@ -281,6 +298,7 @@ impl QuietGroups {
         for group in dropped {
             self.heartbeats.end_quiet(*group);
             self.resting.remove(group);
+            self.waking.remove(group);
         }
     }
 
@@ -304,4 +322,31 @@ fn end_activity(group: GroupId, groups: &mut Groups) {
 
 fn is_on(groups: &Groups, group: GroupId, node: NodeId) -> bool {
     groups.get(&group).is_some_and(|replica| replica.group.nodes().nodes().any(|of| of == node))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With 10,000 logs, one late heartbeat caused elections without end: all groups campaigned at once, and the votes of
+    /// one election kept every node busy until the next one.
+    #[test]
+    fn the_groups_of_a_silent_node_are_woken_a_few_at_a_time() {
+        let (mut quiet, mut groups) = (QuietGroups::new(1), Groups::default());
+        let all: BTreeSet<GroupId> = (1..=100).map(GroupId).collect();
+        for group in &all {
+            quiet.heartbeats.begin_quiet(*group, Quiet::Follows(Term(1), NodeId(2)));
+        }
+        quiet.perform(Wake { groups: all.clone(), silent: Some(NodeId(2)) }, &mut groups);
+        let still = |quiet: &QuietGroups| all.iter().filter(|group| quiet.heartbeats.is_quiet(**group)).count();
+        assert_eq!(still(&quiet), 100 - WAKES_MAX);
+        quiet.perform(Wake { groups: all.clone(), silent: None }, &mut groups);
+        assert_eq!(still(&quiet), 100 - WAKES_MAX, "no more in this tick");
+        quiet.forget(&[GroupId(100)]);
+        for tick in 1..=4 {
+            quiet.wakes_left = WAKES_MAX;
+            quiet.wake_some(&mut groups);
+            assert_eq!(still(&quiet), 99_usize.saturating_sub((tick + 1) * WAKES_MAX), "tick {tick}");
+        }
+    }
 }
