@@ -87,6 +87,10 @@ class Grpcurl(ClusterTest):
         answers[f"{log}/DeleteLog"] = self.call(f"{log}/DeleteLog", {**named, "purgeAfter": "60s"})
         answers[f"{log}/UndeleteLog"] = self.call(f"{log}/UndeleteLog", named)
         self.call(f"{log}/DeleteLog", {**named, "purgeAfter": "0s"})
+        source = {"log": "default", "producer": "source"}
+        answers[f"{log}/InitProducer"] = self.call(f"{log}/InitProducer", {**source, "instance": "7"})
+        answers[f"{log}/GetProducer"] = self.call(f"{log}/GetProducer", source, node=1)
+        answers[f"{log}/ListProducers"] = self.call(f"{log}/ListProducers", {"log": "default"}, node=2)
         answers[f"{cluster}/UpdateCluster"] = self.call(
             f"{cluster}/UpdateCluster",
             {"settings": {"createOnAppend": False}, "updateMask": {"paths": ["create_on_append"]}},
@@ -112,6 +116,8 @@ class Grpcurl(ClusterTest):
         self.assertEqual((created["log"]["name"], created["log"]["config"]["replicas"]), ("new", 1))
         self.assertEqual(answers[f"{log}/DeleteLog"]["log"]["state"], "LOG_STATE_DELETED")
         self.assertEqual(answers[f"{log}/UndeleteLog"]["log"]["state"], "LOG_STATE_ACTIVE")
+        self.assertEqual(answers[f"{log}/GetProducer"], answers[f"{log}/InitProducer"])
+        self.assertEqual(answers[f"{log}/ListProducers"]["producers"][0]["producer"], "source")
         self.assertIn("settings", answers[f"{cluster}/UpdateCluster"]["cluster"])
         self.assertEqual(answers[f"{cluster}/WhoAmI"]["principal"], "root")
         self.assertEqual(answers[f"{cluster}/GetNode"]["name"], self.cluster.nodes[2].name)

@@ -181,6 +181,43 @@ const (
 	// one can be reached, or the one that served the request has stopped or was lost. A stream that
 	// is opened again where it ended is served by another replica.
 	Reason_REPLICA_UNREACHABLE Reason = 38
+	// FAILED_PRECONDITION; outcome unknown, retry no. The log has no producer with this id, or not
+	// any more: it has at most 1,024, and a new one replaces the unnamed one that was used least
+	// recently. Nothing was appended by this call, but an earlier call with the same sequence may have
+	// been. Keys: log.
+	Reason_PRODUCER_UNKNOWN Reason = 39
+	// FAILED_PRECONDITION; outcome unknown, retry no. Another process has taken the producer over.
+	// Nothing was appended by this call, but an earlier call with the same sequence may have been.
+	// Keys: log, epoch (of the producer).
+	Reason_PRODUCER_FENCED Reason = 40
+	// FAILED_PRECONDITION; outcome none, retry no. Earlier requests of the producer are missing. Send
+	// them first, from last_sequence + 1 on. Keys: log, last_sequence.
+	Reason_SEQUENCE_GAP Reason = 41
+	// FAILED_PRECONDITION; outcome done, retry no. The request was appended before, and its offset is
+	// not kept any more. Keys: log, last_sequence.
+	Reason_SEQUENCE_TOO_OLD Reason = 42
+	// INVALID_ARGUMENT; outcome none, retry no. A request with the same sequence was appended before,
+	// and has another number of records. Keys: log.
+	Reason_SEQUENCE_REUSED Reason = 43
+	// FAILED_PRECONDITION; outcome none, retry no. The producer or the cursor does not have the
+	// expected epoch. Keys: log, epoch (the present one; 0 if it does not exist).
+	Reason_EPOCH_MISMATCH Reason = 44
+	// RESOURCE_EXHAUSTED; outcome none, retry later. The log has the maximum number of named
+	// producers. Keys: log, max.
+	Reason_TOO_MANY_PRODUCERS Reason = 45
+	// NOT_FOUND; outcome none, retry no. The log has no producer of that name or id. Keys: log.
+	Reason_NO_SUCH_PRODUCER Reason = 46
+	// NOT_FOUND; outcome none, retry no. The log has no cursor of that name. Keys: log.
+	Reason_NO_SUCH_CURSOR Reason = 47
+	// FAILED_PRECONDITION; outcome none, retry no. Another reader has acquired the cursor. Keys: log,
+	// epoch (of the cursor).
+	Reason_CURSOR_FENCED Reason = 48
+	// FAILED_PRECONDITION; outcome none, retry no. The cursor would move back, and the request does
+	// not allow it. Keys: log, next_offset (of the cursor).
+	Reason_CURSOR_BEHIND Reason = 49
+	// RESOURCE_EXHAUSTED; outcome none, retry later. The log has the maximum number of cursors. Keys:
+	// log, max.
+	Reason_TOO_MANY_CURSORS Reason = 50
 )
 
 // Enum value maps for Reason.
@@ -225,6 +262,18 @@ var (
 		36: "TOO_MANY_LOGS",
 		37: "FEATURE_LEVEL_TOO_LOW",
 		38: "REPLICA_UNREACHABLE",
+		39: "PRODUCER_UNKNOWN",
+		40: "PRODUCER_FENCED",
+		41: "SEQUENCE_GAP",
+		42: "SEQUENCE_TOO_OLD",
+		43: "SEQUENCE_REUSED",
+		44: "EPOCH_MISMATCH",
+		45: "TOO_MANY_PRODUCERS",
+		46: "NO_SUCH_PRODUCER",
+		47: "NO_SUCH_CURSOR",
+		48: "CURSOR_FENCED",
+		49: "CURSOR_BEHIND",
+		50: "TOO_MANY_CURSORS",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":        0,
@@ -266,6 +315,18 @@ var (
 		"TOO_MANY_LOGS":             36,
 		"FEATURE_LEVEL_TOO_LOW":     37,
 		"REPLICA_UNREACHABLE":       38,
+		"PRODUCER_UNKNOWN":          39,
+		"PRODUCER_FENCED":           40,
+		"SEQUENCE_GAP":              41,
+		"SEQUENCE_TOO_OLD":          42,
+		"SEQUENCE_REUSED":           43,
+		"EPOCH_MISMATCH":            44,
+		"TOO_MANY_PRODUCERS":        45,
+		"NO_SUCH_PRODUCER":          46,
+		"NO_SUCH_CURSOR":            47,
+		"CURSOR_FENCED":             48,
+		"CURSOR_BEHIND":             49,
+		"TOO_MANY_CURSORS":          50,
 	}
 )
 
@@ -300,7 +361,7 @@ var File_seriatim_v1_errors_proto protoreflect.FileDescriptor
 
 const file_seriatim_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x18seriatim/v1/errors.proto\x12\vseriatim.v1*\x9e\x06\n" +
+	"\x18seriatim/v1/errors.proto\x12\vseriatim.v1*\x98\b\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vNO_IDENTITY\x10\x01\x12\x0f\n" +
@@ -343,7 +404,19 @@ const file_seriatim_v1_errors_proto_rawDesc = "" +
 	"\x11REVISION_MISMATCH\x10#\x12\x11\n" +
 	"\rTOO_MANY_LOGS\x10$\x12\x19\n" +
 	"\x15FEATURE_LEVEL_TOO_LOW\x10%\x12\x17\n" +
-	"\x13REPLICA_UNREACHABLE\x10&B\x8d\x01\n" +
+	"\x13REPLICA_UNREACHABLE\x10&\x12\x14\n" +
+	"\x10PRODUCER_UNKNOWN\x10'\x12\x13\n" +
+	"\x0fPRODUCER_FENCED\x10(\x12\x10\n" +
+	"\fSEQUENCE_GAP\x10)\x12\x14\n" +
+	"\x10SEQUENCE_TOO_OLD\x10*\x12\x13\n" +
+	"\x0fSEQUENCE_REUSED\x10+\x12\x12\n" +
+	"\x0eEPOCH_MISMATCH\x10,\x12\x16\n" +
+	"\x12TOO_MANY_PRODUCERS\x10-\x12\x14\n" +
+	"\x10NO_SUCH_PRODUCER\x10.\x12\x12\n" +
+	"\x0eNO_SUCH_CURSOR\x10/\x12\x11\n" +
+	"\rCURSOR_FENCED\x100\x12\x11\n" +
+	"\rCURSOR_BEHIND\x101\x12\x14\n" +
+	"\x10TOO_MANY_CURSORS\x102B\x8d\x01\n" +
 	"\x0eio.seriatim.v1B\vErrorsProtoP\x01ZAgithub.com/seriatim-log/seriatim/clients/go/seriatimv1;seriatimv1\xaa\x02\vSeriatim.V1\xca\x02\vSeriatim\\V1\xea\x02\fSeriatim::V1b\x06proto3"
 
 var (

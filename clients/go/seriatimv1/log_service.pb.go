@@ -318,8 +318,14 @@ type ProduceRequest struct {
 	// Append only if this is the next offset of the log. Else the call fails with
 	// EXPECTED_OFFSET_MISMATCH.
 	ExpectedOffset *uint64 `protobuf:"varint,4,opt,name=expected_offset,json=expectedOffset,proto3,oneof" json:"expected_offset,omitempty"`
+	// The producer, from InitProducer. 0: none, and then the two below are 0, too.
+	ProducerId uint64 `protobuf:"fixed64,5,opt,name=producer_id,json=producerId,proto3" json:"producer_id,omitempty"`
+	// The number of the request: 1 more than that of the producer's request before it.
+	Sequence uint64 `protobuf:"varint,6,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// Append only if the log has this id. Else the call fails with LOG_ID_MISMATCH.
-	LogId         *string `protobuf:"bytes,7,opt,name=log_id,json=logId,proto3,oneof" json:"log_id,omitempty"`
+	LogId *string `protobuf:"bytes,7,opt,name=log_id,json=logId,proto3,oneof" json:"log_id,omitempty"`
+	// The epoch, from InitProducer.
+	ProducerEpoch uint32 `protobuf:"varint,8,opt,name=producer_epoch,json=producerEpoch,proto3" json:"producer_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -375,11 +381,32 @@ func (x *ProduceRequest) GetExpectedOffset() uint64 {
 	return 0
 }
 
+func (x *ProduceRequest) GetProducerId() uint64 {
+	if x != nil {
+		return x.ProducerId
+	}
+	return 0
+}
+
+func (x *ProduceRequest) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
 func (x *ProduceRequest) GetLogId() string {
 	if x != nil && x.LogId != nil {
 		return *x.LogId
 	}
 	return ""
+}
+
+func (x *ProduceRequest) GetProducerEpoch() uint32 {
+	if x != nil {
+		return x.ProducerEpoch
+	}
+	return 0
 }
 
 // Where the records of a request were appended.
@@ -394,7 +421,9 @@ type ProduceResponse struct {
 	// The append time of all these records.
 	AppendTimeUs uint64 `protobuf:"fixed64,4,opt,name=append_time_us,json=appendTimeUs,proto3" json:"append_time_us,omitempty"`
 	// The id of the log.
-	LogId         string `protobuf:"bytes,5,opt,name=log_id,json=logId,proto3" json:"log_id,omitempty"`
+	LogId string `protobuf:"bytes,5,opt,name=log_id,json=logId,proto3" json:"log_id,omitempty"`
+	// True if the request was appended before, and this is the answer to it.
+	Duplicate     bool `protobuf:"varint,6,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -462,6 +491,13 @@ func (x *ProduceResponse) GetLogId() string {
 		return x.LogId
 	}
 	return ""
+}
+
+func (x *ProduceResponse) GetDuplicate() bool {
+	if x != nil {
+		return x.Duplicate
+	}
+	return false
 }
 
 // A request for records.
@@ -2046,6 +2082,500 @@ func (x *TrimLogResponse) GetTrimmedRecords() uint64 {
 	return 0
 }
 
+// A producer of a log.
+type Producer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The log.
+	Log string `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	// The id of the log.
+	LogId string `protobuf:"bytes,2,opt,name=log_id,json=logId,proto3" json:"log_id,omitempty"`
+	// The name. Empty for an unnamed producer.
+	Producer string `protobuf:"bytes,3,opt,name=producer,proto3" json:"producer,omitempty"`
+	// The id, for requests.
+	ProducerId uint64 `protobuf:"fixed64,4,opt,name=producer_id,json=producerId,proto3" json:"producer_id,omitempty"`
+	// The epoch, for requests. It rises when another process takes the name over.
+	Epoch uint32 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The sequence of its last request that was appended. 0: none was.
+	LastSequence uint64 `protobuf:"varint,6,opt,name=last_sequence,json=lastSequence,proto3" json:"last_sequence,omitempty"`
+	// The offset of the last record of that request.
+	LastOffset uint64 `protobuf:"varint,7,opt,name=last_offset,json=lastOffset,proto3" json:"last_offset,omitempty"`
+	// When that record was appended.
+	LastAppendTimeUs uint64 `protobuf:"fixed64,8,opt,name=last_append_time_us,json=lastAppendTimeUs,proto3" json:"last_append_time_us,omitempty"`
+	// What the process that has registered it says about itself.
+	Owner string `protobuf:"bytes,9,opt,name=owner,proto3" json:"owner,omitempty"`
+	// The number of records that it has appended, in all epochs. A source with one record for each of
+	// its items continues with the item after that many.
+	Records       uint64 `protobuf:"varint,10,opt,name=records,proto3" json:"records,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Producer) Reset() {
+	*x = Producer{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Producer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Producer) ProtoMessage() {}
+
+func (x *Producer) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Producer.ProtoReflect.Descriptor instead.
+func (*Producer) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Producer) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *Producer) GetLogId() string {
+	if x != nil {
+		return x.LogId
+	}
+	return ""
+}
+
+func (x *Producer) GetProducer() string {
+	if x != nil {
+		return x.Producer
+	}
+	return ""
+}
+
+func (x *Producer) GetProducerId() uint64 {
+	if x != nil {
+		return x.ProducerId
+	}
+	return 0
+}
+
+func (x *Producer) GetEpoch() uint32 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Producer) GetLastSequence() uint64 {
+	if x != nil {
+		return x.LastSequence
+	}
+	return 0
+}
+
+func (x *Producer) GetLastOffset() uint64 {
+	if x != nil {
+		return x.LastOffset
+	}
+	return 0
+}
+
+func (x *Producer) GetLastAppendTimeUs() uint64 {
+	if x != nil {
+		return x.LastAppendTimeUs
+	}
+	return 0
+}
+
+func (x *Producer) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Producer) GetRecords() uint64 {
+	if x != nil {
+		return x.Records
+	}
+	return 0
+}
+
+// A request for a producer.
+type InitProducerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The log.
+	Log string `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	// The name: 1 to 255 of the characters of a log's name. Empty: an unnamed producer.
+	Producer string `protobuf:"bytes,2,opt,name=producer,proto3" json:"producer,omitempty"`
+	// A random number, another one for each process and log, and not 0. The same request again returns
+	// the same producer, in the same epoch.
+	Instance uint64 `protobuf:"fixed64,3,opt,name=instance,proto3" json:"instance,omitempty"`
+	// Only if the producer has this epoch. 0: only if it does not exist. Else the call fails with
+	// EPOCH_MISMATCH.
+	ExpectedEpoch *uint32 `protobuf:"varint,4,opt,name=expected_epoch,json=expectedEpoch,proto3,oneof" json:"expected_epoch,omitempty"`
+	// Only if the log has this id. Else the call fails with LOG_ID_MISMATCH.
+	LogId *string `protobuf:"bytes,5,opt,name=log_id,json=logId,proto3,oneof" json:"log_id,omitempty"`
+	// What people should know about the process, for example its host. At most 255 bytes.
+	Owner         string `protobuf:"bytes,6,opt,name=owner,proto3" json:"owner,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InitProducerRequest) Reset() {
+	*x = InitProducerRequest{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InitProducerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InitProducerRequest) ProtoMessage() {}
+
+func (x *InitProducerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InitProducerRequest.ProtoReflect.Descriptor instead.
+func (*InitProducerRequest) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *InitProducerRequest) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *InitProducerRequest) GetProducer() string {
+	if x != nil {
+		return x.Producer
+	}
+	return ""
+}
+
+func (x *InitProducerRequest) GetInstance() uint64 {
+	if x != nil {
+		return x.Instance
+	}
+	return 0
+}
+
+func (x *InitProducerRequest) GetExpectedEpoch() uint32 {
+	if x != nil && x.ExpectedEpoch != nil {
+		return *x.ExpectedEpoch
+	}
+	return 0
+}
+
+func (x *InitProducerRequest) GetLogId() string {
+	if x != nil && x.LogId != nil {
+		return *x.LogId
+	}
+	return ""
+}
+
+func (x *InitProducerRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+// The producer.
+type InitProducerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Producer      *Producer              `protobuf:"bytes,1,opt,name=producer,proto3" json:"producer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InitProducerResponse) Reset() {
+	*x = InitProducerResponse{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InitProducerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InitProducerResponse) ProtoMessage() {}
+
+func (x *InitProducerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InitProducerResponse.ProtoReflect.Descriptor instead.
+func (*InitProducerResponse) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *InitProducerResponse) GetProducer() *Producer {
+	if x != nil {
+		return x.Producer
+	}
+	return nil
+}
+
+// A request for a producer by its name or its id.
+type GetProducerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The log.
+	Log string `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	// Types that are valid to be assigned to Which:
+	//
+	//	*GetProducerRequest_Producer
+	//	*GetProducerRequest_ProducerId
+	Which         isGetProducerRequest_Which `protobuf_oneof:"which"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetProducerRequest) Reset() {
+	*x = GetProducerRequest{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetProducerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetProducerRequest) ProtoMessage() {}
+
+func (x *GetProducerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetProducerRequest.ProtoReflect.Descriptor instead.
+func (*GetProducerRequest) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *GetProducerRequest) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *GetProducerRequest) GetWhich() isGetProducerRequest_Which {
+	if x != nil {
+		return x.Which
+	}
+	return nil
+}
+
+func (x *GetProducerRequest) GetProducer() string {
+	if x != nil {
+		if x, ok := x.Which.(*GetProducerRequest_Producer); ok {
+			return x.Producer
+		}
+	}
+	return ""
+}
+
+func (x *GetProducerRequest) GetProducerId() uint64 {
+	if x != nil {
+		if x, ok := x.Which.(*GetProducerRequest_ProducerId); ok {
+			return x.ProducerId
+		}
+	}
+	return 0
+}
+
+type isGetProducerRequest_Which interface {
+	isGetProducerRequest_Which()
+}
+
+type GetProducerRequest_Producer struct {
+	Producer string `protobuf:"bytes,2,opt,name=producer,proto3,oneof"`
+}
+
+type GetProducerRequest_ProducerId struct {
+	ProducerId uint64 `protobuf:"fixed64,3,opt,name=producer_id,json=producerId,proto3,oneof"`
+}
+
+func (*GetProducerRequest_Producer) isGetProducerRequest_Which() {}
+
+func (*GetProducerRequest_ProducerId) isGetProducerRequest_Which() {}
+
+// The producer.
+type GetProducerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Producer      *Producer              `protobuf:"bytes,1,opt,name=producer,proto3" json:"producer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetProducerResponse) Reset() {
+	*x = GetProducerResponse{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetProducerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetProducerResponse) ProtoMessage() {}
+
+func (x *GetProducerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetProducerResponse.ProtoReflect.Descriptor instead.
+func (*GetProducerResponse) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *GetProducerResponse) GetProducer() *Producer {
+	if x != nil {
+		return x.Producer
+	}
+	return nil
+}
+
+// A request for the producers of a log.
+type ListProducersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The log.
+	Log           string `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListProducersRequest) Reset() {
+	*x = ListProducersRequest{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListProducersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListProducersRequest) ProtoMessage() {}
+
+func (x *ListProducersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListProducersRequest.ProtoReflect.Descriptor instead.
+func (*ListProducersRequest) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ListProducersRequest) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+// The producers of a log, at most 1,024.
+type ListProducersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Producers     []*Producer            `protobuf:"bytes,1,rep,name=producers,proto3" json:"producers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListProducersResponse) Reset() {
+	*x = ListProducersResponse{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListProducersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListProducersResponse) ProtoMessage() {}
+
+func (x *ListProducersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListProducersResponse.ProtoReflect.Descriptor instead.
+func (*ListProducersResponse) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ListProducersResponse) GetProducers() []*Producer {
+	if x != nil {
+		return x.Producers
+	}
+	return nil
+}
+
 var File_seriatim_v1_log_service_proto protoreflect.FileDescriptor
 
 const file_seriatim_v1_log_service_proto_rawDesc = "" +
@@ -2064,20 +2594,25 @@ const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"\x0f_client_time_us\"2\n" +
 	"\x06Header\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value\"\xcc\x01\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\"\xa8\x02\n" +
 	"\x0eProduceRequest\x12\x10\n" +
 	"\x03log\x18\x02 \x01(\tR\x03log\x12-\n" +
 	"\arecords\x18\x03 \x03(\v2\x13.seriatim.v1.RecordR\arecords\x12,\n" +
-	"\x0fexpected_offset\x18\x04 \x01(\x04H\x00R\x0eexpectedOffset\x88\x01\x01\x12\x1a\n" +
-	"\x06log_id\x18\a \x01(\tH\x01R\x05logId\x88\x01\x01B\x12\n" +
+	"\x0fexpected_offset\x18\x04 \x01(\x04H\x00R\x0eexpectedOffset\x88\x01\x01\x12#\n" +
+	"\vproducer_id\x18\x05 \x01(\x06B\x020\x01R\n" +
+	"producerId\x12\x1a\n" +
+	"\bsequence\x18\x06 \x01(\x04R\bsequence\x12\x1a\n" +
+	"\x06log_id\x18\a \x01(\tH\x01R\x05logId\x88\x01\x01\x12%\n" +
+	"\x0eproducer_epoch\x18\b \x01(\rR\rproducerEpochB\x12\n" +
 	"\x10_expected_offsetB\t\n" +
-	"\a_log_idJ\x04\b\x01\x10\x02J\x04\b\x05\x10\x06J\x04\b\x06\x10\a\"\x96\x01\n" +
+	"\a_log_idJ\x04\b\x01\x10\x02\"\xae\x01\n" +
 	"\x0fProduceResponse\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\rR\x05count\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12$\n" +
 	"\x0eappend_time_us\x18\x04 \x01(\x06R\fappendTimeUs\x12\x15\n" +
-	"\x06log_id\x18\x05 \x01(\tR\x05logIdJ\x04\b\x06\x10\a\"\xc9\x02\n" +
+	"\x06log_id\x18\x05 \x01(\tR\x05logId\x12\x1c\n" +
+	"\tduplicate\x18\x06 \x01(\bR\tduplicate\"\xc9\x02\n" +
 	"\x0eConsumeRequest\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12\x10\n" +
 	"\x03log\x18\x02 \x01(\tR\x03log\x12(\n" +
@@ -2210,7 +2745,44 @@ const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"\a_log_id\"b\n" +
 	"\x0fTrimLogResponse\x12&\n" +
 	"\x03log\x18\x01 \x01(\v2\x14.seriatim.v1.LogInfoR\x03log\x12'\n" +
-	"\x0ftrimmed_records\x18\x02 \x01(\x04R\x0etrimmedRecords*_\n" +
+	"\x0ftrimmed_records\x18\x02 \x01(\x04R\x0etrimmedRecords\"\xaf\x02\n" +
+	"\bProducer\x12\x10\n" +
+	"\x03log\x18\x01 \x01(\tR\x03log\x12\x15\n" +
+	"\x06log_id\x18\x02 \x01(\tR\x05logId\x12\x1a\n" +
+	"\bproducer\x18\x03 \x01(\tR\bproducer\x12#\n" +
+	"\vproducer_id\x18\x04 \x01(\x06B\x020\x01R\n" +
+	"producerId\x12\x14\n" +
+	"\x05epoch\x18\x05 \x01(\rR\x05epoch\x12#\n" +
+	"\rlast_sequence\x18\x06 \x01(\x04R\flastSequence\x12\x1f\n" +
+	"\vlast_offset\x18\a \x01(\x04R\n" +
+	"lastOffset\x12-\n" +
+	"\x13last_append_time_us\x18\b \x01(\x06R\x10lastAppendTimeUs\x12\x14\n" +
+	"\x05owner\x18\t \x01(\tR\x05owner\x12\x18\n" +
+	"\arecords\x18\n" +
+	" \x01(\x04R\arecords\"\xdf\x01\n" +
+	"\x13InitProducerRequest\x12\x10\n" +
+	"\x03log\x18\x01 \x01(\tR\x03log\x12\x1a\n" +
+	"\bproducer\x18\x02 \x01(\tR\bproducer\x12\x1e\n" +
+	"\binstance\x18\x03 \x01(\x06B\x020\x01R\binstance\x12*\n" +
+	"\x0eexpected_epoch\x18\x04 \x01(\rH\x00R\rexpectedEpoch\x88\x01\x01\x12\x1a\n" +
+	"\x06log_id\x18\x05 \x01(\tH\x01R\x05logId\x88\x01\x01\x12\x14\n" +
+	"\x05owner\x18\x06 \x01(\tR\x05ownerB\x11\n" +
+	"\x0f_expected_epochB\t\n" +
+	"\a_log_id\"I\n" +
+	"\x14InitProducerResponse\x121\n" +
+	"\bproducer\x18\x01 \x01(\v2\x15.seriatim.v1.ProducerR\bproducer\"t\n" +
+	"\x12GetProducerRequest\x12\x10\n" +
+	"\x03log\x18\x01 \x01(\tR\x03log\x12\x1c\n" +
+	"\bproducer\x18\x02 \x01(\tH\x00R\bproducer\x12%\n" +
+	"\vproducer_id\x18\x03 \x01(\x06B\x020\x01H\x00R\n" +
+	"producerIdB\a\n" +
+	"\x05which\"H\n" +
+	"\x13GetProducerResponse\x121\n" +
+	"\bproducer\x18\x01 \x01(\v2\x15.seriatim.v1.ProducerR\bproducer\"(\n" +
+	"\x14ListProducersRequest\x12\x10\n" +
+	"\x03log\x18\x01 \x01(\tR\x03log\"L\n" +
+	"\x15ListProducersResponse\x123\n" +
+	"\tproducers\x18\x01 \x03(\v2\x15.seriatim.v1.ProducerR\tproducers*_\n" +
 	"\x05Start\x12\x10\n" +
 	"\fSTART_OFFSET\x10\x00\x12\x12\n" +
 	"\x0eSTART_EARLIEST\x10\x01\x12\x10\n" +
@@ -2223,7 +2795,7 @@ const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"\x15LOG_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12LOG_STATE_CREATING\x10\x01\x12\x14\n" +
 	"\x10LOG_STATE_ACTIVE\x10\x02\x12\x15\n" +
-	"\x11LOG_STATE_DELETED\x10\x05\"\x04\b\x03\x10\x03\"\x04\b\x04\x10\x042\x8d\a\n" +
+	"\x11LOG_STATE_DELETED\x10\x05\"\x04\b\x03\x10\x03\"\x04\b\x04\x10\x042\x8c\t\n" +
 	"\n" +
 	"LogService\x12D\n" +
 	"\aProduce\x12\x1b.seriatim.v1.ProduceRequest\x1a\x1c.seriatim.v1.ProduceResponse\x12N\n" +
@@ -2238,7 +2810,10 @@ const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"\tUpdateLog\x12\x1d.seriatim.v1.UpdateLogRequest\x1a\x1e.seriatim.v1.UpdateLogResponse\x12J\n" +
 	"\tDeleteLog\x12\x1d.seriatim.v1.DeleteLogRequest\x1a\x1e.seriatim.v1.DeleteLogResponse\x12P\n" +
 	"\vUndeleteLog\x12\x1f.seriatim.v1.UndeleteLogRequest\x1a .seriatim.v1.UndeleteLogResponse\x12D\n" +
-	"\aTrimLog\x12\x1b.seriatim.v1.TrimLogRequest\x1a\x1c.seriatim.v1.TrimLogResponseB\x91\x01\n" +
+	"\aTrimLog\x12\x1b.seriatim.v1.TrimLogRequest\x1a\x1c.seriatim.v1.TrimLogResponse\x12S\n" +
+	"\fInitProducer\x12 .seriatim.v1.InitProducerRequest\x1a!.seriatim.v1.InitProducerResponse\x12P\n" +
+	"\vGetProducer\x12\x1f.seriatim.v1.GetProducerRequest\x1a .seriatim.v1.GetProducerResponse\x12V\n" +
+	"\rListProducers\x12!.seriatim.v1.ListProducersRequest\x1a\".seriatim.v1.ListProducersResponseB\x91\x01\n" +
 	"\x0eio.seriatim.v1B\x0fLogServiceProtoP\x01ZAgithub.com/seriatim-log/seriatim/clients/go/seriatimv1;seriatimv1\xaa\x02\vSeriatim.V1\xca\x02\vSeriatim\\V1\xea\x02\fSeriatim::V1b\x06proto3"
 
 var (
@@ -2254,7 +2829,7 @@ func file_seriatim_v1_log_service_proto_rawDescGZIP() []byte {
 }
 
 var file_seriatim_v1_log_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_seriatim_v1_log_service_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_seriatim_v1_log_service_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_seriatim_v1_log_service_proto_goTypes = []any{
 	(Start)(0),                    // 0: seriatim.v1.Start
 	(LogState)(0),                 // 1: seriatim.v1.LogState
@@ -2284,10 +2859,17 @@ var file_seriatim_v1_log_service_proto_goTypes = []any{
 	(*UndeleteLogResponse)(nil),   // 25: seriatim.v1.UndeleteLogResponse
 	(*TrimLogRequest)(nil),        // 26: seriatim.v1.TrimLogRequest
 	(*TrimLogResponse)(nil),       // 27: seriatim.v1.TrimLogResponse
-	nil,                           // 28: seriatim.v1.LogConfig.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil), // 31: google.protobuf.FieldMask
+	(*Producer)(nil),              // 28: seriatim.v1.Producer
+	(*InitProducerRequest)(nil),   // 29: seriatim.v1.InitProducerRequest
+	(*InitProducerResponse)(nil),  // 30: seriatim.v1.InitProducerResponse
+	(*GetProducerRequest)(nil),    // 31: seriatim.v1.GetProducerRequest
+	(*GetProducerResponse)(nil),   // 32: seriatim.v1.GetProducerResponse
+	(*ListProducersRequest)(nil),  // 33: seriatim.v1.ListProducersRequest
+	(*ListProducersResponse)(nil), // 34: seriatim.v1.ListProducersResponse
+	nil,                           // 35: seriatim.v1.LogConfig.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 37: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil), // 38: google.protobuf.FieldMask
 }
 var file_seriatim_v1_log_service_proto_depIdxs = []int32{
 	3,  // 0: seriatim.v1.Record.headers:type_name -> seriatim.v1.Header
@@ -2298,52 +2880,61 @@ var file_seriatim_v1_log_service_proto_depIdxs = []int32{
 	12, // 5: seriatim.v1.LogInfo.config:type_name -> seriatim.v1.LogConfig
 	13, // 6: seriatim.v1.LogInfo.position:type_name -> seriatim.v1.LogPosition
 	1,  // 7: seriatim.v1.LogInfo.state:type_name -> seriatim.v1.LogState
-	29, // 8: seriatim.v1.LogInfo.create_time:type_name -> google.protobuf.Timestamp
-	29, // 9: seriatim.v1.LogInfo.delete_time:type_name -> google.protobuf.Timestamp
-	29, // 10: seriatim.v1.LogInfo.purge_time:type_name -> google.protobuf.Timestamp
+	36, // 8: seriatim.v1.LogInfo.create_time:type_name -> google.protobuf.Timestamp
+	36, // 9: seriatim.v1.LogInfo.delete_time:type_name -> google.protobuf.Timestamp
+	36, // 10: seriatim.v1.LogInfo.purge_time:type_name -> google.protobuf.Timestamp
 	12, // 11: seriatim.v1.LogInfo.own_config:type_name -> seriatim.v1.LogConfig
-	30, // 12: seriatim.v1.LogConfig.retention_age:type_name -> google.protobuf.Duration
-	28, // 13: seriatim.v1.LogConfig.labels:type_name -> seriatim.v1.LogConfig.LabelsEntry
+	37, // 12: seriatim.v1.LogConfig.retention_age:type_name -> google.protobuf.Duration
+	35, // 13: seriatim.v1.LogConfig.labels:type_name -> seriatim.v1.LogConfig.LabelsEntry
 	12, // 14: seriatim.v1.CreateLogRequest.config:type_name -> seriatim.v1.LogConfig
 	11, // 15: seriatim.v1.CreateLogResponse.log:type_name -> seriatim.v1.LogInfo
 	11, // 16: seriatim.v1.GetLogResponse.log:type_name -> seriatim.v1.LogInfo
 	11, // 17: seriatim.v1.ListLogsResponse.logs:type_name -> seriatim.v1.LogInfo
 	12, // 18: seriatim.v1.UpdateLogRequest.config:type_name -> seriatim.v1.LogConfig
-	31, // 19: seriatim.v1.UpdateLogRequest.update_mask:type_name -> google.protobuf.FieldMask
+	38, // 19: seriatim.v1.UpdateLogRequest.update_mask:type_name -> google.protobuf.FieldMask
 	11, // 20: seriatim.v1.UpdateLogResponse.log:type_name -> seriatim.v1.LogInfo
-	30, // 21: seriatim.v1.DeleteLogRequest.purge_after:type_name -> google.protobuf.Duration
+	37, // 21: seriatim.v1.DeleteLogRequest.purge_after:type_name -> google.protobuf.Duration
 	11, // 22: seriatim.v1.DeleteLogResponse.log:type_name -> seriatim.v1.LogInfo
 	11, // 23: seriatim.v1.UndeleteLogResponse.log:type_name -> seriatim.v1.LogInfo
 	11, // 24: seriatim.v1.TrimLogResponse.log:type_name -> seriatim.v1.LogInfo
-	4,  // 25: seriatim.v1.LogService.Produce:input_type -> seriatim.v1.ProduceRequest
-	4,  // 26: seriatim.v1.LogService.ProduceStream:input_type -> seriatim.v1.ProduceRequest
-	6,  // 27: seriatim.v1.LogService.Consume:input_type -> seriatim.v1.ConsumeRequest
-	6,  // 28: seriatim.v1.LogService.ConsumeStream:input_type -> seriatim.v1.ConsumeRequest
-	8,  // 29: seriatim.v1.LogService.GetServers:input_type -> seriatim.v1.GetServersRequest
-	14, // 30: seriatim.v1.LogService.CreateLog:input_type -> seriatim.v1.CreateLogRequest
-	16, // 31: seriatim.v1.LogService.GetLog:input_type -> seriatim.v1.GetLogRequest
-	18, // 32: seriatim.v1.LogService.ListLogs:input_type -> seriatim.v1.ListLogsRequest
-	20, // 33: seriatim.v1.LogService.UpdateLog:input_type -> seriatim.v1.UpdateLogRequest
-	22, // 34: seriatim.v1.LogService.DeleteLog:input_type -> seriatim.v1.DeleteLogRequest
-	24, // 35: seriatim.v1.LogService.UndeleteLog:input_type -> seriatim.v1.UndeleteLogRequest
-	26, // 36: seriatim.v1.LogService.TrimLog:input_type -> seriatim.v1.TrimLogRequest
-	5,  // 37: seriatim.v1.LogService.Produce:output_type -> seriatim.v1.ProduceResponse
-	5,  // 38: seriatim.v1.LogService.ProduceStream:output_type -> seriatim.v1.ProduceResponse
-	7,  // 39: seriatim.v1.LogService.Consume:output_type -> seriatim.v1.ConsumeResponse
-	7,  // 40: seriatim.v1.LogService.ConsumeStream:output_type -> seriatim.v1.ConsumeResponse
-	9,  // 41: seriatim.v1.LogService.GetServers:output_type -> seriatim.v1.GetServersResponse
-	15, // 42: seriatim.v1.LogService.CreateLog:output_type -> seriatim.v1.CreateLogResponse
-	17, // 43: seriatim.v1.LogService.GetLog:output_type -> seriatim.v1.GetLogResponse
-	19, // 44: seriatim.v1.LogService.ListLogs:output_type -> seriatim.v1.ListLogsResponse
-	21, // 45: seriatim.v1.LogService.UpdateLog:output_type -> seriatim.v1.UpdateLogResponse
-	23, // 46: seriatim.v1.LogService.DeleteLog:output_type -> seriatim.v1.DeleteLogResponse
-	25, // 47: seriatim.v1.LogService.UndeleteLog:output_type -> seriatim.v1.UndeleteLogResponse
-	27, // 48: seriatim.v1.LogService.TrimLog:output_type -> seriatim.v1.TrimLogResponse
-	37, // [37:49] is the sub-list for method output_type
-	25, // [25:37] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	28, // 25: seriatim.v1.InitProducerResponse.producer:type_name -> seriatim.v1.Producer
+	28, // 26: seriatim.v1.GetProducerResponse.producer:type_name -> seriatim.v1.Producer
+	28, // 27: seriatim.v1.ListProducersResponse.producers:type_name -> seriatim.v1.Producer
+	4,  // 28: seriatim.v1.LogService.Produce:input_type -> seriatim.v1.ProduceRequest
+	4,  // 29: seriatim.v1.LogService.ProduceStream:input_type -> seriatim.v1.ProduceRequest
+	6,  // 30: seriatim.v1.LogService.Consume:input_type -> seriatim.v1.ConsumeRequest
+	6,  // 31: seriatim.v1.LogService.ConsumeStream:input_type -> seriatim.v1.ConsumeRequest
+	8,  // 32: seriatim.v1.LogService.GetServers:input_type -> seriatim.v1.GetServersRequest
+	14, // 33: seriatim.v1.LogService.CreateLog:input_type -> seriatim.v1.CreateLogRequest
+	16, // 34: seriatim.v1.LogService.GetLog:input_type -> seriatim.v1.GetLogRequest
+	18, // 35: seriatim.v1.LogService.ListLogs:input_type -> seriatim.v1.ListLogsRequest
+	20, // 36: seriatim.v1.LogService.UpdateLog:input_type -> seriatim.v1.UpdateLogRequest
+	22, // 37: seriatim.v1.LogService.DeleteLog:input_type -> seriatim.v1.DeleteLogRequest
+	24, // 38: seriatim.v1.LogService.UndeleteLog:input_type -> seriatim.v1.UndeleteLogRequest
+	26, // 39: seriatim.v1.LogService.TrimLog:input_type -> seriatim.v1.TrimLogRequest
+	29, // 40: seriatim.v1.LogService.InitProducer:input_type -> seriatim.v1.InitProducerRequest
+	31, // 41: seriatim.v1.LogService.GetProducer:input_type -> seriatim.v1.GetProducerRequest
+	33, // 42: seriatim.v1.LogService.ListProducers:input_type -> seriatim.v1.ListProducersRequest
+	5,  // 43: seriatim.v1.LogService.Produce:output_type -> seriatim.v1.ProduceResponse
+	5,  // 44: seriatim.v1.LogService.ProduceStream:output_type -> seriatim.v1.ProduceResponse
+	7,  // 45: seriatim.v1.LogService.Consume:output_type -> seriatim.v1.ConsumeResponse
+	7,  // 46: seriatim.v1.LogService.ConsumeStream:output_type -> seriatim.v1.ConsumeResponse
+	9,  // 47: seriatim.v1.LogService.GetServers:output_type -> seriatim.v1.GetServersResponse
+	15, // 48: seriatim.v1.LogService.CreateLog:output_type -> seriatim.v1.CreateLogResponse
+	17, // 49: seriatim.v1.LogService.GetLog:output_type -> seriatim.v1.GetLogResponse
+	19, // 50: seriatim.v1.LogService.ListLogs:output_type -> seriatim.v1.ListLogsResponse
+	21, // 51: seriatim.v1.LogService.UpdateLog:output_type -> seriatim.v1.UpdateLogResponse
+	23, // 52: seriatim.v1.LogService.DeleteLog:output_type -> seriatim.v1.DeleteLogResponse
+	25, // 53: seriatim.v1.LogService.UndeleteLog:output_type -> seriatim.v1.UndeleteLogResponse
+	27, // 54: seriatim.v1.LogService.TrimLog:output_type -> seriatim.v1.TrimLogResponse
+	30, // 55: seriatim.v1.LogService.InitProducer:output_type -> seriatim.v1.InitProducerResponse
+	32, // 56: seriatim.v1.LogService.GetProducer:output_type -> seriatim.v1.GetProducerResponse
+	34, // 57: seriatim.v1.LogService.ListProducers:output_type -> seriatim.v1.ListProducersResponse
+	43, // [43:58] is the sub-list for method output_type
+	28, // [28:43] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_seriatim_v1_log_service_proto_init() }
@@ -2360,13 +2951,18 @@ func file_seriatim_v1_log_service_proto_init() {
 	file_seriatim_v1_log_service_proto_msgTypes[18].OneofWrappers = []any{}
 	file_seriatim_v1_log_service_proto_msgTypes[20].OneofWrappers = []any{}
 	file_seriatim_v1_log_service_proto_msgTypes[24].OneofWrappers = []any{}
+	file_seriatim_v1_log_service_proto_msgTypes[27].OneofWrappers = []any{}
+	file_seriatim_v1_log_service_proto_msgTypes[29].OneofWrappers = []any{
+		(*GetProducerRequest_Producer)(nil),
+		(*GetProducerRequest_ProducerId)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_seriatim_v1_log_service_proto_rawDesc), len(file_seriatim_v1_log_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   27,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

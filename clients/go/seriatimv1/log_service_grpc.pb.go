@@ -31,6 +31,9 @@ const (
 	LogService_DeleteLog_FullMethodName     = "/seriatim.v1.LogService/DeleteLog"
 	LogService_UndeleteLog_FullMethodName   = "/seriatim.v1.LogService/UndeleteLog"
 	LogService_TrimLog_FullMethodName       = "/seriatim.v1.LogService/TrimLog"
+	LogService_InitProducer_FullMethodName  = "/seriatim.v1.LogService/InitProducer"
+	LogService_GetProducer_FullMethodName   = "/seriatim.v1.LogService/GetProducer"
+	LogService_ListProducers_FullMethodName = "/seriatim.v1.LogService/ListProducers"
 )
 
 // LogServiceClient is the client API for LogService service.
@@ -56,6 +59,9 @@ const (
 // certificate, on the log that the call names.
 type LogServiceClient interface {
 	// Appends records. The response is sent once a majority has them on disk. Needs `produce`.
+	//
+	// Without a producer, a retry after an unknown outcome may append the records twice. With one
+	// (InitProducer), it appends them once.
 	Produce(ctx context.Context, in *ProduceRequest, opts ...grpc.CallOption) (*ProduceResponse, error)
 	// Appends records without waiting for the response to one request before the next is sent.
 	// Responses are in the order of the requests. Needs `produce`.
@@ -105,6 +111,25 @@ type LogServiceClient interface {
 	UndeleteLog(ctx context.Context, in *UndeleteLogRequest, opts ...grpc.CallOption) (*UndeleteLogResponse, error)
 	// Makes the records below an offset unreadable on every node, for good. Needs `admin`.
 	TrimLog(ctx context.Context, in *TrimLogRequest, opts ...grpc.CallOption) (*TrimLogResponse, error)
+	// Registers a producer, whose retries are appended once, or takes a named one over. Needs
+	// `produce`.
+	//
+	// The producer numbers its requests from last_sequence + 1 on, without gaps. The same request
+	// again gets the first answer again, with `duplicate`, through any node and however late it is.
+	// The answers to the last 64 requests are kept; an older one fails with SEQUENCE_TOO_OLD, whose
+	// outcome is `done`. So at most 64 requests may be unanswered.
+	//
+	// A named producer belongs to one process at a time. A new process gets the next epoch, and
+	// requests of the one before fail with PRODUCER_FENCED. It goes on after last_sequence, and the
+	// record at last_offset tells it where the process before it has stopped.
+	//
+	// A log has at most 1,024 producers. A new one replaces the unnamed producer that was used least
+	// recently; requests of that one then fail with PRODUCER_UNKNOWN and are never appended.
+	InitProducer(ctx context.Context, in *InitProducerRequest, opts ...grpc.CallOption) (*InitProducerResponse, error)
+	// Returns a producer. Needs `produce`, `consume` or `admin`.
+	GetProducer(ctx context.Context, in *GetProducerRequest, opts ...grpc.CallOption) (*GetProducerResponse, error)
+	// Lists the producers of a log, those with names first. Needs `produce`, `consume` or `admin`.
+	ListProducers(ctx context.Context, in *ListProducersRequest, opts ...grpc.CallOption) (*ListProducersResponse, error)
 }
 
 type logServiceClient struct {
@@ -247,6 +272,36 @@ func (c *logServiceClient) TrimLog(ctx context.Context, in *TrimLogRequest, opts
 	return out, nil
 }
 
+func (c *logServiceClient) InitProducer(ctx context.Context, in *InitProducerRequest, opts ...grpc.CallOption) (*InitProducerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(InitProducerResponse)
+	err := c.cc.Invoke(ctx, LogService_InitProducer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *logServiceClient) GetProducer(ctx context.Context, in *GetProducerRequest, opts ...grpc.CallOption) (*GetProducerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetProducerResponse)
+	err := c.cc.Invoke(ctx, LogService_GetProducer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *logServiceClient) ListProducers(ctx context.Context, in *ListProducersRequest, opts ...grpc.CallOption) (*ListProducersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListProducersResponse)
+	err := c.cc.Invoke(ctx, LogService_ListProducers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LogServiceServer is the server API for LogService service.
 // All implementations must embed UnimplementedLogServiceServer
 // for forward compatibility.
@@ -270,6 +325,9 @@ func (c *logServiceClient) TrimLog(ctx context.Context, in *TrimLogRequest, opts
 // certificate, on the log that the call names.
 type LogServiceServer interface {
 	// Appends records. The response is sent once a majority has them on disk. Needs `produce`.
+	//
+	// Without a producer, a retry after an unknown outcome may append the records twice. With one
+	// (InitProducer), it appends them once.
 	Produce(context.Context, *ProduceRequest) (*ProduceResponse, error)
 	// Appends records without waiting for the response to one request before the next is sent.
 	// Responses are in the order of the requests. Needs `produce`.
@@ -319,6 +377,25 @@ type LogServiceServer interface {
 	UndeleteLog(context.Context, *UndeleteLogRequest) (*UndeleteLogResponse, error)
 	// Makes the records below an offset unreadable on every node, for good. Needs `admin`.
 	TrimLog(context.Context, *TrimLogRequest) (*TrimLogResponse, error)
+	// Registers a producer, whose retries are appended once, or takes a named one over. Needs
+	// `produce`.
+	//
+	// The producer numbers its requests from last_sequence + 1 on, without gaps. The same request
+	// again gets the first answer again, with `duplicate`, through any node and however late it is.
+	// The answers to the last 64 requests are kept; an older one fails with SEQUENCE_TOO_OLD, whose
+	// outcome is `done`. So at most 64 requests may be unanswered.
+	//
+	// A named producer belongs to one process at a time. A new process gets the next epoch, and
+	// requests of the one before fail with PRODUCER_FENCED. It goes on after last_sequence, and the
+	// record at last_offset tells it where the process before it has stopped.
+	//
+	// A log has at most 1,024 producers. A new one replaces the unnamed producer that was used least
+	// recently; requests of that one then fail with PRODUCER_UNKNOWN and are never appended.
+	InitProducer(context.Context, *InitProducerRequest) (*InitProducerResponse, error)
+	// Returns a producer. Needs `produce`, `consume` or `admin`.
+	GetProducer(context.Context, *GetProducerRequest) (*GetProducerResponse, error)
+	// Lists the producers of a log, those with names first. Needs `produce`, `consume` or `admin`.
+	ListProducers(context.Context, *ListProducersRequest) (*ListProducersResponse, error)
 	mustEmbedUnimplementedLogServiceServer()
 }
 
@@ -364,6 +441,15 @@ func (UnimplementedLogServiceServer) UndeleteLog(context.Context, *UndeleteLogRe
 }
 func (UnimplementedLogServiceServer) TrimLog(context.Context, *TrimLogRequest) (*TrimLogResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method TrimLog not implemented")
+}
+func (UnimplementedLogServiceServer) InitProducer(context.Context, *InitProducerRequest) (*InitProducerResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method InitProducer not implemented")
+}
+func (UnimplementedLogServiceServer) GetProducer(context.Context, *GetProducerRequest) (*GetProducerResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method GetProducer not implemented")
+}
+func (UnimplementedLogServiceServer) ListProducers(context.Context, *ListProducersRequest) (*ListProducersResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method ListProducers not implemented")
 }
 func (UnimplementedLogServiceServer) mustEmbedUnimplementedLogServiceServer() {}
 func (UnimplementedLogServiceServer) testEmbeddedByValue()                    {}
@@ -584,6 +670,60 @@ func _LogService_TrimLog_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LogService_InitProducer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(InitProducerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LogServiceServer).InitProducer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LogService_InitProducer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LogServiceServer).InitProducer(ctx, req.(*InitProducerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LogService_GetProducer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetProducerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LogServiceServer).GetProducer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LogService_GetProducer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LogServiceServer).GetProducer(ctx, req.(*GetProducerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LogService_ListProducers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListProducersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LogServiceServer).ListProducers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LogService_ListProducers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LogServiceServer).ListProducers(ctx, req.(*ListProducersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // LogService_ServiceDesc is the grpc.ServiceDesc for LogService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -630,6 +770,18 @@ var LogService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "TrimLog",
 			Handler:    _LogService_TrimLog_Handler,
+		},
+		{
+			MethodName: "InitProducer",
+			Handler:    _LogService_InitProducer_Handler,
+		},
+		{
+			MethodName: "GetProducer",
+			Handler:    _LogService_GetProducer_Handler,
+		},
+		{
+			MethodName: "ListProducers",
+			Handler:    _LogService_ListProducers_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -45,6 +45,18 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TOO_MANY_LOGS: _ClassVar[Reason]
     FEATURE_LEVEL_TOO_LOW: _ClassVar[Reason]
     REPLICA_UNREACHABLE: _ClassVar[Reason]
+    PRODUCER_UNKNOWN: _ClassVar[Reason]
+    PRODUCER_FENCED: _ClassVar[Reason]
+    SEQUENCE_GAP: _ClassVar[Reason]
+    SEQUENCE_TOO_OLD: _ClassVar[Reason]
+    SEQUENCE_REUSED: _ClassVar[Reason]
+    EPOCH_MISMATCH: _ClassVar[Reason]
+    TOO_MANY_PRODUCERS: _ClassVar[Reason]
+    NO_SUCH_PRODUCER: _ClassVar[Reason]
+    NO_SUCH_CURSOR: _ClassVar[Reason]
+    CURSOR_FENCED: _ClassVar[Reason]
+    CURSOR_BEHIND: _ClassVar[Reason]
+    TOO_MANY_CURSORS: _ClassVar[Reason]
 REASON_UNSPECIFIED: Reason
 NO_IDENTITY: Reason
 NOT_ALLOWED: Reason
@@ -84,3 +96,15 @@ REVISION_MISMATCH: Reason
 TOO_MANY_LOGS: Reason
 FEATURE_LEVEL_TOO_LOW: Reason
 REPLICA_UNREACHABLE: Reason
+PRODUCER_UNKNOWN: Reason
+PRODUCER_FENCED: Reason
+SEQUENCE_GAP: Reason
+SEQUENCE_TOO_OLD: Reason
+SEQUENCE_REUSED: Reason
+EPOCH_MISMATCH: Reason
+TOO_MANY_PRODUCERS: Reason
+NO_SUCH_PRODUCER: Reason
+NO_SUCH_CURSOR: Reason
+CURSOR_FENCED: Reason
+CURSOR_BEHIND: Reason
+TOO_MANY_CURSORS: Reason

@@ -65,30 +65,38 @@ class Header(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
 
 class ProduceRequest(_message.Message):
-    __slots__ = ("log", "records", "expected_offset", "log_id")
+    __slots__ = ("log", "records", "expected_offset", "producer_id", "sequence", "log_id", "producer_epoch")
     LOG_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    PRODUCER_ID_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    PRODUCER_EPOCH_FIELD_NUMBER: _ClassVar[int]
     log: str
     records: _containers.RepeatedCompositeFieldContainer[Record]
     expected_offset: int
+    producer_id: int
+    sequence: int
     log_id: str
-    def __init__(self, log: _Optional[str] = ..., records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ..., expected_offset: _Optional[int] = ..., log_id: _Optional[str] = ...) -> None: ...
+    producer_epoch: int
+    def __init__(self, log: _Optional[str] = ..., records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ..., expected_offset: _Optional[int] = ..., producer_id: _Optional[int] = ..., sequence: _Optional[int] = ..., log_id: _Optional[str] = ..., producer_epoch: _Optional[int] = ...) -> None: ...
 
 class ProduceResponse(_message.Message):
-    __slots__ = ("offset", "count", "term", "append_time_us", "log_id")
+    __slots__ = ("offset", "count", "term", "append_time_us", "log_id", "duplicate")
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     APPEND_TIME_US_FIELD_NUMBER: _ClassVar[int]
     LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATE_FIELD_NUMBER: _ClassVar[int]
     offset: int
     count: int
     term: int
     append_time_us: int
     log_id: str
-    def __init__(self, offset: _Optional[int] = ..., count: _Optional[int] = ..., term: _Optional[int] = ..., append_time_us: _Optional[int] = ..., log_id: _Optional[str] = ...) -> None: ...
+    duplicate: bool
+    def __init__(self, offset: _Optional[int] = ..., count: _Optional[int] = ..., term: _Optional[int] = ..., append_time_us: _Optional[int] = ..., log_id: _Optional[str] = ..., duplicate: bool = ...) -> None: ...
 
 class ConsumeRequest(_message.Message):
     __slots__ = ("offset", "log", "start", "start_time_us", "max_records", "max_bytes", "wait_ms", "heartbeat_ms", "stop_at_end", "log_id")
@@ -350,3 +358,77 @@ class TrimLogResponse(_message.Message):
     log: LogInfo
     trimmed_records: int
     def __init__(self, log: _Optional[_Union[LogInfo, _Mapping]] = ..., trimmed_records: _Optional[int] = ...) -> None: ...
+
+class Producer(_message.Message):
+    __slots__ = ("log", "log_id", "producer", "producer_id", "epoch", "last_sequence", "last_offset", "last_append_time_us", "owner", "records")
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    PRODUCER_FIELD_NUMBER: _ClassVar[int]
+    PRODUCER_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    LAST_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    LAST_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    LAST_APPEND_TIME_US_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    log: str
+    log_id: str
+    producer: str
+    producer_id: int
+    epoch: int
+    last_sequence: int
+    last_offset: int
+    last_append_time_us: int
+    owner: str
+    records: int
+    def __init__(self, log: _Optional[str] = ..., log_id: _Optional[str] = ..., producer: _Optional[str] = ..., producer_id: _Optional[int] = ..., epoch: _Optional[int] = ..., last_sequence: _Optional[int] = ..., last_offset: _Optional[int] = ..., last_append_time_us: _Optional[int] = ..., owner: _Optional[str] = ..., records: _Optional[int] = ...) -> None: ...
+
+class InitProducerRequest(_message.Message):
+    __slots__ = ("log", "producer", "instance", "expected_epoch", "log_id", "owner")
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    PRODUCER_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    log: str
+    producer: str
+    instance: int
+    expected_epoch: int
+    log_id: str
+    owner: str
+    def __init__(self, log: _Optional[str] = ..., producer: _Optional[str] = ..., instance: _Optional[int] = ..., expected_epoch: _Optional[int] = ..., log_id: _Optional[str] = ..., owner: _Optional[str] = ...) -> None: ...
+
+class InitProducerResponse(_message.Message):
+    __slots__ = ("producer",)
+    PRODUCER_FIELD_NUMBER: _ClassVar[int]
+    producer: Producer
+    def __init__(self, producer: _Optional[_Union[Producer, _Mapping]] = ...) -> None: ...
+
+class GetProducerRequest(_message.Message):
+    __slots__ = ("log", "producer", "producer_id")
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    PRODUCER_FIELD_NUMBER: _ClassVar[int]
+    PRODUCER_ID_FIELD_NUMBER: _ClassVar[int]
+    log: str
+    producer: str
+    producer_id: int
+    def __init__(self, log: _Optional[str] = ..., producer: _Optional[str] = ..., producer_id: _Optional[int] = ...) -> None: ...
+
+class GetProducerResponse(_message.Message):
+    __slots__ = ("producer",)
+    PRODUCER_FIELD_NUMBER: _ClassVar[int]
+    producer: Producer
+    def __init__(self, producer: _Optional[_Union[Producer, _Mapping]] = ...) -> None: ...
+
+class ListProducersRequest(_message.Message):
+    __slots__ = ("log",)
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    log: str
+    def __init__(self, log: _Optional[str] = ...) -> None: ...
+
+class ListProducersResponse(_message.Message):
+    __slots__ = ("producers",)
+    PRODUCERS_FIELD_NUMBER: _ClassVar[int]
+    producers: _containers.RepeatedCompositeFieldContainer[Producer]
+    def __init__(self, producers: _Optional[_Iterable[_Union[Producer, _Mapping]]] = ...) -> None: ...

@@ -111,6 +111,21 @@ class LogServiceStub(object):
                 request_serializer=seriatim_dot_v1_dot_log__service__pb2.TrimLogRequest.SerializeToString,
                 response_deserializer=seriatim_dot_v1_dot_log__service__pb2.TrimLogResponse.FromString,
                 _registered_method=True)
+        self.InitProducer = channel.unary_unary(
+                '/seriatim.v1.LogService/InitProducer',
+                request_serializer=seriatim_dot_v1_dot_log__service__pb2.InitProducerRequest.SerializeToString,
+                response_deserializer=seriatim_dot_v1_dot_log__service__pb2.InitProducerResponse.FromString,
+                _registered_method=True)
+        self.GetProducer = channel.unary_unary(
+                '/seriatim.v1.LogService/GetProducer',
+                request_serializer=seriatim_dot_v1_dot_log__service__pb2.GetProducerRequest.SerializeToString,
+                response_deserializer=seriatim_dot_v1_dot_log__service__pb2.GetProducerResponse.FromString,
+                _registered_method=True)
+        self.ListProducers = channel.unary_unary(
+                '/seriatim.v1.LogService/ListProducers',
+                request_serializer=seriatim_dot_v1_dot_log__service__pb2.ListProducersRequest.SerializeToString,
+                response_deserializer=seriatim_dot_v1_dot_log__service__pb2.ListProducersResponse.FromString,
+                _registered_method=True)
 
 
 class LogServiceServicer(object):
@@ -135,6 +150,9 @@ class LogServiceServicer(object):
 
     def Produce(self, request, context):
         """Appends records. The response is sent once a majority has them on disk. Needs `produce`.
+
+        Without a producer, a retry after an unknown outcome may append the records twice. With one
+        (InitProducer), it appends them once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -243,6 +261,40 @@ class LogServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def InitProducer(self, request, context):
+        """Registers a producer, whose retries are appended once, or takes a named one over. Needs
+        `produce`.
+
+        The producer numbers its requests from last_sequence + 1 on, without gaps. The same request
+        again gets the first answer again, with `duplicate`, through any node and however late it is.
+        The answers to the last 64 requests are kept; an older one fails with SEQUENCE_TOO_OLD, whose
+        outcome is `done`. So at most 64 requests may be unanswered.
+
+        A named producer belongs to one process at a time. A new process gets the next epoch, and
+        requests of the one before fail with PRODUCER_FENCED. It goes on after last_sequence, and the
+        record at last_offset tells it where the process before it has stopped.
+
+        A log has at most 1,024 producers. A new one replaces the unnamed producer that was used least
+        recently; requests of that one then fail with PRODUCER_UNKNOWN and are never appended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProducer(self, request, context):
+        """Returns a producer. Needs `produce`, `consume` or `admin`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProducers(self, request, context):
+        """Lists the producers of a log, those with names first. Needs `produce`, `consume` or `admin`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LogServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -305,6 +357,21 @@ def add_LogServiceServicer_to_server(servicer, server):
                     servicer.TrimLog,
                     request_deserializer=seriatim_dot_v1_dot_log__service__pb2.TrimLogRequest.FromString,
                     response_serializer=seriatim_dot_v1_dot_log__service__pb2.TrimLogResponse.SerializeToString,
+            ),
+            'InitProducer': grpc.unary_unary_rpc_method_handler(
+                    servicer.InitProducer,
+                    request_deserializer=seriatim_dot_v1_dot_log__service__pb2.InitProducerRequest.FromString,
+                    response_serializer=seriatim_dot_v1_dot_log__service__pb2.InitProducerResponse.SerializeToString,
+            ),
+            'GetProducer': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProducer,
+                    request_deserializer=seriatim_dot_v1_dot_log__service__pb2.GetProducerRequest.FromString,
+                    response_serializer=seriatim_dot_v1_dot_log__service__pb2.GetProducerResponse.SerializeToString,
+            ),
+            'ListProducers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProducers,
+                    request_deserializer=seriatim_dot_v1_dot_log__service__pb2.ListProducersRequest.FromString,
+                    response_serializer=seriatim_dot_v1_dot_log__service__pb2.ListProducersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -648,6 +715,87 @@ class LogService(object):
             '/seriatim.v1.LogService/TrimLog',
             seriatim_dot_v1_dot_log__service__pb2.TrimLogRequest.SerializeToString,
             seriatim_dot_v1_dot_log__service__pb2.TrimLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InitProducer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seriatim.v1.LogService/InitProducer',
+            seriatim_dot_v1_dot_log__service__pb2.InitProducerRequest.SerializeToString,
+            seriatim_dot_v1_dot_log__service__pb2.InitProducerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProducer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seriatim.v1.LogService/GetProducer',
+            seriatim_dot_v1_dot_log__service__pb2.GetProducerRequest.SerializeToString,
+            seriatim_dot_v1_dot_log__service__pb2.GetProducerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProducers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seriatim.v1.LogService/ListProducers',
+            seriatim_dot_v1_dot_log__service__pb2.ListProducersRequest.SerializeToString,
+            seriatim_dot_v1_dot_log__service__pb2.ListProducersResponse.FromString,
             options,
             channel_credentials,
             insecure,
