@@ -16,6 +16,7 @@ const PROTOS: &[&str] = &[
     "seriatim/v1/cluster_service.proto",
     "seriatim/peer/v1/peer.proto",
     "seriatim/catalog/v1/catalog.proto",
+    "seriatim/logstate/v1/log_state.proto",
     "grpc/health/v1/health.proto",
     "grpc/reflection/v1/reflection.proto",
     "google/rpc/status.proto",

@@ -63,6 +63,8 @@ features! {
     Baseline = 1,
     /// Named logs, whose replicas have ids of their own; quiet groups; event times of records.
     ManyLogs = 2,
+    /// Producers and cursors of logs.
+    Producers = 3,
 }
 
 /// The feature levels that a binary supports, all from `min` to `max`.

@@ -18,6 +18,7 @@
 //! [`types`] defines the ids and names that all modules use. `docs/ARCHITECTURE.md` describes how a record travels
 //! through the layers, which threads exist, and which file does what.
 
+pub mod bucket_map;
 pub mod types;
 pub mod varint;
 
@@ -27,6 +28,7 @@ pub mod codes;
 pub mod config;
 pub mod descriptors;
 pub mod doorbell;
+mod faults;
 pub mod feature_level;
 pub mod inbox;
 pub mod metrics;

@@ -10,6 +10,7 @@ use futures::channel::oneshot;
 use futures::future::Shared;
 use parking_lot::{Mutex, RwLock};
 
+use crate::log_state::TablesView;
 use crate::storage::reader::GroupReader;
 use crate::types::{GroupId, LogId, LogName};
 use crate::watermark::HighWatermark;
@@ -28,6 +29,8 @@ pub struct OpenLog {
     pub request_bytes_max: u32,
     /// The end of the applied entries on this node.
     pub watermark: HighWatermark,
+    /// Its producers and cursors, never older than the watermark.
+    pub tables: TablesView,
     /// Reads its records from disk.
     pub reader: GroupReader,
     /// Ends the streams of the log when it is deleted. [`Logs::insert`] sets it, if the log has other limits than

@@ -7,8 +7,8 @@ mod generated {
 }
 
 pub use generated::{
-    catalog, cluster_service_grpc, error_details, errors, health, health_grpc, log, log_grpc, log_service_grpc, peer,
-    peer_grpc, reflection, status,
+    catalog, cluster_service_grpc, error_details, errors, health, health_grpc, log, log_grpc, log_service_grpc,
+    log_state as logstate, peer, peer_grpc, reflection, status,
 };
 
 /// The messages of the package `seriatim.v1`.
@@ -22,10 +22,11 @@ pub mod v1 {
     pub use super::generated::errors::Reason;
     pub use super::generated::log_service::{
         ConsumeRequest, ConsumeResponse, CreateLogRequest, CreateLogResponse, DeleteLogRequest, DeleteLogResponse,
-        GetLogRequest, GetLogResponse, GetServersRequest, GetServersResponse, Header, ListLogsRequest,
-        ListLogsResponse, LogConfig, LogInfo, LogPosition, LogState, ProduceRequest, ProduceResponse, Record, Server,
-        Start, TrimLogRequest, TrimLogResponse, UndeleteLogRequest, UndeleteLogResponse, UpdateLogRequest,
-        UpdateLogResponse,
+        GetLogRequest, GetLogResponse, GetProducerRequest, GetProducerResponse, GetServersRequest, GetServersResponse,
+        Header, InitProducerRequest, InitProducerResponse, ListLogsRequest, ListLogsResponse, ListProducersRequest,
+        ListProducersResponse, LogConfig, LogInfo, LogPosition, LogState, ProduceRequest, ProduceResponse, Producer,
+        Record, Server, Start, TrimLogRequest, TrimLogResponse, UndeleteLogRequest, UndeleteLogResponse,
+        UpdateLogRequest, UpdateLogResponse, get_producer_request,
     };
 }
 

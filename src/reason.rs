@@ -152,6 +152,30 @@ reasons! {
     FeatureLevelTooLow = "FEATURE_LEVEL_TOO_LOW": FAILED_PRECONDITION, None, Later;
     /// The node has no replica of the log, and the one that served the request for it is lost.
     ReplicaUnreachable = "REPLICA_UNREACHABLE", log.v1 "JOINING": UNAVAILABLE, None, Same;
+    /// The log has no producer with that id, or not any more.
+    ProducerUnknown = "PRODUCER_UNKNOWN": FAILED_PRECONDITION, Unknown, No;
+    /// Another process has taken the producer over.
+    ProducerFenced = "PRODUCER_FENCED": FAILED_PRECONDITION, Unknown, No;
+    /// Earlier requests of the producer are missing.
+    SequenceGap = "SEQUENCE_GAP": FAILED_PRECONDITION, None, No;
+    /// The request was appended, and its answer is not kept any more.
+    SequenceTooOld = "SEQUENCE_TOO_OLD": FAILED_PRECONDITION, Done, No;
+    /// Another request with that sequence was appended.
+    SequenceReused = "SEQUENCE_REUSED": INVALID_ARGUMENT, None, No;
+    /// The producer or the cursor does not have the expected epoch.
+    EpochMismatch = "EPOCH_MISMATCH": FAILED_PRECONDITION, None, No;
+    /// The log has as many named producers as it can have.
+    TooManyProducers = "TOO_MANY_PRODUCERS": RESOURCE_EXHAUSTED, None, Later;
+    /// The log has no such producer.
+    NoSuchProducer = "NO_SUCH_PRODUCER": NOT_FOUND, None, No;
+    /// The log has no such cursor.
+    NoSuchCursor = "NO_SUCH_CURSOR": NOT_FOUND, None, No;
+    /// Another reader has acquired the cursor.
+    CursorFenced = "CURSOR_FENCED": FAILED_PRECONDITION, None, No;
+    /// The cursor would move back.
+    CursorBehind = "CURSOR_BEHIND": FAILED_PRECONDITION, None, No;
+    /// The log has as many cursors as it can have.
+    TooManyCursors = "TOO_MANY_CURSORS": RESOURCE_EXHAUSTED, None, Later;
 }
 
 #[cfg(test)]

@@ -103,6 +103,10 @@ random_id! {
     StreamId
 }
 random_id! {
+    /// The id of a producer within its log. Never used again in that log.
+    ProducerId
+}
+random_id! {
     /// A log's id, created with the log. The same name with another id is another log.
     LogId
 }
@@ -160,6 +164,14 @@ pub struct LogName(String);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeName(String);
 
+/// The name of a producer within its log: 1 to 255 of the characters of a log's name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProducerName(String);
+
+/// The name of a cursor within its log: 1 to 255 of the characters of a log's name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CursorName(String);
+
 /// A name that is empty, too long, or contains other characters.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -214,6 +226,43 @@ impl NodeName {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl ProducerName {
+    /// Checks the name of a producer.
+    ///
+    /// # Errors
+    /// [`BadName`] if it is empty or not valid.
+    pub fn new(name: &str) -> Result<ProducerName, BadName> {
+        check_name("producer", name, 255).map(ProducerName)
+    }
+}
+
+impl CursorName {
+    /// Checks the name of a cursor.
+    ///
+    /// # Errors
+    /// [`BadName`] if it is empty or not valid.
+    pub fn new(name: &str) -> Result<CursorName, BadName> {
+        check_name("cursor", name, 255).map(CursorName)
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ProducerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for CursorName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

@@ -55,7 +55,10 @@ fn append(bench: &mut Bench) {
             let bounds = log.bounds();
             log.append_hard_state(&HardState { term: bounds.last_term, vote: None, commit: bounds.last_index })
                 .expect("appends");
-            log.set_log_state(LogState { first_offset: bounds.next_offset, last_append_time_us: 1 }, bounds.last_index);
+            log.set_log_state(
+                LogState { first_offset: bounds.next_offset, last_append_time_us: 1, ..LogState::default() },
+                bounds.last_index,
+            );
             log.trim(bounds.next_offset, bounds.last_index).expect("trims");
             let job = log.begin_sync().expect("something to sync");
             job.perform(&disk).expect("syncs");

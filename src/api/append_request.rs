@@ -142,6 +142,7 @@ struct Conditions {
     expected_offset: Option<Offset>,
     producer_id: u64,
     sequence: u64,
+    producer_epoch: u32,
 }
 
 fn text(bytes: &[u8]) -> Result<&str, Invalid> {
@@ -191,6 +192,7 @@ impl AppendRequest {
 
     fn decode_seriatim_v1(message: &[u8]) -> Result<AppendRequest, Invalid> {
         let (mut log, mut expected_offset, mut log_id) = ("", None, None);
+        let (mut producer_id, mut sequence, mut producer_epoch) = (0, 0, 0);
         let mut parts = Parts::default();
         let mut payload = Payload::for_message(message);
         for field in MessageFields::with_groups(message) {
@@ -202,14 +204,21 @@ impl AppendRequest {
                     payload.push(&parts)?;
                 }
                 (4, Value::Varint(offset)) => expected_offset = Some(Offset(offset)),
+                (5, Value::Fixed64(id)) => producer_id = id,
+                (6, Value::Varint(number)) => sequence = number,
                 (7, Value::Bytes(id)) => log_id = Some(text(id)?),
+                // As protobuf requires, a uint32 keeps the low 32 bits.
+                (8, Value::Varint(number)) => producer_epoch = number as u32,
                 (number, _) => return Err(refused_field(&v1::ProduceRequest::descriptor(), number, "")),
             }
         }
         if payload.count == 0 {
             return Err(Invalid::NoRecords);
         }
-        let conditions = Conditions { expected_offset, producer_id: 0, sequence: 0 };
+        if (producer_id == 0) != (sequence == 0) || (producer_id == 0) != (producer_epoch == 0) {
+            return Err(Invalid::PartOfProducer);
+        }
+        let conditions = Conditions { expected_offset, producer_id, sequence, producer_epoch };
         AppendRequest::new(Package::SeriatimV1, log, WantedLogId::of_text(log_id), payload, conditions)
     }
 
@@ -241,7 +250,7 @@ impl AppendRequest {
             None if payload.count == 0 => return Err(Invalid::NoRecordOrRecords),
             None => {}
         }
-        let conditions = Conditions { expected_offset, producer_id, sequence };
+        let conditions = Conditions { expected_offset, producer_id, sequence, producer_epoch: 0 };
         AppendRequest::new(Package::LogV1, log, WantedLogId::of_number(log_id), payload, conditions)
     }
 
@@ -252,14 +261,14 @@ impl AppendRequest {
         payload: Payload,
         conditions: Conditions,
     ) -> Result<AppendRequest, Invalid> {
-        let Conditions { expected_offset, producer_id, sequence } = conditions;
+        let Conditions { expected_offset, producer_id, sequence, producer_epoch } = conditions;
         if let Some(offset) = expected_offset.filter(|offset| *offset > Offset::MAX) {
             return Err(Invalid::ExpectedOffset(offset));
         }
         let (names_log, log) = (!log.is_empty(), LogName::new(log).map_err(Invalid::LogName)?);
         let records = Unstamped::new(payload.bytes);
         let proposal = Proposal::new(NO_GROUP, EntryKind::Records, payload.count, records);
-        let proposal = Proposal { expected_offset, producer_id, sequence, ..proposal };
+        let proposal = Proposal { expected_offset, producer_id, sequence, producer_epoch, ..proposal };
         Ok(AppendRequest { log, names_log, log_id, package, sizes: payload.sizes, proposal })
     }
 
@@ -303,8 +312,11 @@ impl AppendRequest {
         if has_event_times && !level.allows(Feature::ManyLogs) {
             return Err(ApiError::LevelTooLow(Feature::ManyLogs.level()));
         }
-        if self.proposal.producer_id != 0 {
+        if self.proposal.producer_id != 0 && self.package == Package::LogV1 {
             return Err(ApiError::Unimplemented("producer_id"));
+        }
+        if self.proposal.producer_id != 0 && !level.allows(Feature::Producers) {
+            return Err(ApiError::LevelTooLow(Feature::Producers.level()));
         }
         Ok(Proposal { group: log.group, deadline: Some(proposal_deadline(deadline)), ..self.proposal })
     }

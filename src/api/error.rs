@@ -7,6 +7,7 @@ use super::limits::LimitReached;
 use crate::calendar::rfc3339;
 use crate::consensus::handle::{ProposeError, ReadIndexError};
 use crate::feature_level::FeatureLevel;
+use crate::log_state::StateRefusal;
 use crate::reason::ErrorReason;
 use crate::security::acl::Action;
 use crate::security::identity::{NoIdentity, Principal};
@@ -148,6 +149,20 @@ pub enum ApiError {
         /// The next offset of the log.
         next_offset: Offset,
     },
+    /// The request does not fit the producers or the cursors of the log.
+    #[error("not done in log {log}: {refusal}")]
+    State {
+        /// The name of the log.
+        log: LogName,
+        /// Why.
+        refusal: StateRefusal,
+    },
+    /// The log has no producer of that name or id.
+    #[error("log {log} has no such producer")]
+    NoSuchProducer {
+        /// The name of the log.
+        log: LogName,
+    },
     /// A queue of this node or of the leader is full.
     #[error("nothing was done: a queue is full, try again")]
     QueueFull,
@@ -286,6 +301,7 @@ impl ApiError {
             ProposeError::PastEnd { next_offset } => {
                 ApiError::OffsetPastEnd(LogBounds { next_offset, ..proposed.bounds.clone() }, proposed.offset)
             }
+            ProposeError::State(refusal) => ApiError::State { log: proposed.bounds.log.clone(), refusal },
             other => ApiError::from_command(other),
         }
     }
@@ -302,6 +318,9 @@ impl ApiError {
             ProposeError::DeadlinePassed => ApiError::DeadlinePassed,
             ProposeError::ExpectedOffset { .. } | ProposeError::PastEnd { .. } => {
                 ApiError::Internal("a command was refused because of an offset, and commands name none")
+            }
+            ProposeError::State(_) => {
+                ApiError::Internal("a command of the catalog was refused because of a log's state")
             }
             ProposeError::LevelUnsupported { .. } | ProposeError::MemberSilent { .. } => {
                 ApiError::Internal("a proposal that does not raise the feature level was refused because of it")

@@ -199,7 +199,13 @@ fn strict_produce_request() {
             (Ok(_), Ok(())) => true,
             // The generic check looks at neither texts nor values.
             (
-                Err(Invalid::Malformed | Invalid::NoRecords | Invalid::LogName(_) | Invalid::ExpectedOffset(_)),
+                Err(
+                    Invalid::Malformed
+                    | Invalid::NoRecords
+                    | Invalid::LogName(_)
+                    | Invalid::ExpectedOffset(_)
+                    | Invalid::PartOfProducer,
+                ),
                 Ok(()),
             ) => false,
             // The first fault in the order of the bytes. A text that is not UTF-8 may come before.

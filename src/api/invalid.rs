@@ -16,6 +16,26 @@ pub enum Invalid {
         /// The limit of the method.
         bytes_max: usize,
     },
+    /// Another name is malformed.
+    #[error("{bad}")]
+    Name {
+        /// The name of the field.
+        field: &'static str,
+        /// What is wrong.
+        bad: BadName,
+    },
+    /// Only some of the three fields of a producer are set.
+    #[error("`producer_id`, `producer_epoch` and `sequence` belong together: set all of them, or none")]
+    PartOfProducer,
+    /// `instance` is missing.
+    #[error("`instance` is missing: a random number, another one for each process")]
+    NoInstance,
+    /// `owner` is too long.
+    #[error("`owner` exceeds 255 bytes")]
+    Owner,
+    /// A request for a producer names none.
+    #[error("the request names no producer: set `producer` or `producer_id`")]
+    NoProducer,
     /// The name of the log is malformed.
     #[error("{0}")]
     LogName(BadName),
@@ -150,6 +170,11 @@ impl Invalid {
             Invalid::Settings { field, .. } => Cow::Borrowed(field),
             Invalid::NotApplicable { field } => Cow::Borrowed(field),
             Invalid::LogName(_) | Invalid::LogChanged => "log".into(),
+            Invalid::Name { field, .. } => Cow::Borrowed(field),
+            Invalid::PartOfProducer => "producer_id".into(),
+            Invalid::NoInstance => "instance".into(),
+            Invalid::Owner => "owner".into(),
+            Invalid::NoProducer => "producer".into(),
             Invalid::NoRecordOrRecords
             | Invalid::NoRecords
             | Invalid::RecordAndRecords

@@ -90,7 +90,12 @@ impl ProduceReply {
         put_fixed64_field(&mut bytes, 4, self.appended.append_time_us);
         match self.package {
             Package::LogV1 => put_fixed64_field(&mut bytes, 5, self.log_id.0),
-            Package::SeriatimV1 => put_text_field(&mut bytes, 5, &self.log_id.to_string()),
+            Package::SeriatimV1 => {
+                put_text_field(&mut bytes, 5, &self.log_id.to_string());
+                if self.appended.duplicate {
+                    put_varint_field(&mut bytes, 6, 1);
+                }
+            }
         }
         bytes
     }

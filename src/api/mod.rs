@@ -55,6 +55,7 @@ pub mod metrics;
 pub mod append_request;
 pub mod produce;
 pub mod produce_stream;
+pub mod producers;
 
 pub mod consume;
 pub mod consume_stream;

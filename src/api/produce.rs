@@ -9,7 +9,7 @@ use super::error::{ApiError, FailedProposal};
 use super::messages::{ProduceReply, Request};
 use super::service::{Call, Service};
 use crate::consensus::handle::{Proposal, ProposeError};
-use crate::types::Offset;
+use crate::types::{LogName, Offset};
 
 /// Serves `Produce`.
 ///
@@ -47,9 +47,23 @@ pub async fn open_for_append(
     call: &Call,
     append: &AppendRequest,
 ) -> Result<FoundLog, ApiError> {
-    match core.find(&append.log, &service.timers, call.deadline).await {
+    find_or_create(service, core, call, &append.log, append.requires_id()).await
+}
+
+/// Returns the log of a request that appends, or is about to. `requires_id`: it applies to a log with a certain id only.
+///
+/// # Errors
+/// Those of [`Core::find`] and of [`create_for_append`].
+pub async fn find_or_create(
+    service: &Service,
+    core: &Core,
+    call: &Call,
+    log: &LogName,
+    requires_id: bool,
+) -> Result<FoundLog, ApiError> {
+    match core.find(log, &service.timers, call.deadline).await {
         // A log with the id that the request requires does not exist.
-        Err(ApiError::NoSuchLog(_)) if append.requires_id() => Err(ApiError::NoSuchLog(append.log.clone())),
+        Err(ApiError::NoSuchLog(name)) if requires_id => Err(ApiError::NoSuchLog(name)),
         Err(ApiError::NoSuchLog(name)) if core.catalog.get().cluster_settings().create_on_append => {
             create_for_append(service, core, call, &name).await
         }

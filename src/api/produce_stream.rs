@@ -32,6 +32,7 @@ use super::router::{Route, outcome, proposal_deadline};
 use super::service::{Call, RequestFailure, Service, StreamEnd};
 use super::status::FailedAt;
 use crate::consensus::handle::{Appended, Proposal, ProposeError, StreamPosition};
+use crate::log_state::StateRefusal;
 use crate::reply::ReplyReceiver;
 use crate::security::identity::Principal;
 use crate::types::StreamId;
@@ -348,6 +349,10 @@ impl AppendStream<'_> {
 fn surely_not_appended(outcome: &Result<Appended, ProposeError>) -> bool {
     match outcome {
         Ok(_) | Err(ProposeError::OutcomeUnknown) => false,
+        // An earlier attempt may have been.
+        Err(ProposeError::State(
+            StateRefusal::ProducerUnknown(_) | StateRefusal::ProducerFenced(_) | StateRefusal::SequenceTooOld(_),
+        )) => false,
         Err(
             ProposeError::NotLeader { .. }
             | ProposeError::QueueFull
@@ -357,6 +362,7 @@ fn surely_not_appended(outcome: &Result<Appended, ProposeError>) -> bool {
             | ProposeError::DeadlinePassed
             | ProposeError::ExpectedOffset { .. }
             | ProposeError::PastEnd { .. }
+            | ProposeError::State(_)
             | ProposeError::LevelUnsupported { .. }
             | ProposeError::MemberSilent { .. }
             | ProposeError::NoSuchGroup

@@ -66,25 +66,21 @@ impl Relay<'_> {
     /// [`ApiError::OutcomeUnknown`].
     pub async fn unary(self, kind: RelayKind, request: &Request) -> Result<Vec<u8>, ApiError> {
         let lost = match kind {
-            RelayKind::TrimLog => ApiError::OutcomeUnknown { retry_is_safe: true },
-            RelayKind::Consume | RelayKind::ConsumeStream | RelayKind::GetLog => ApiError::ReplicaLost,
+            _ if kind.changes() => ApiError::OutcomeUnknown { retry_is_safe: true },
+            _ => ApiError::ReplicaLost,
         };
         let mut answers = self.open(kind, request).await?;
         let until = self.deadline.map_or_else(|| Instant::now() + ANSWER_MAX, |deadline| deadline + GRACE);
         let over = async {
             let end = self.service.timers.at(until);
-            match kind {
-                // A stopping node waits for its answer.
-                RelayKind::TrimLog => {
-                    end.await;
-                    None
-                }
-                RelayKind::Consume | RelayKind::ConsumeStream | RelayKind::GetLog => {
-                    match select(end, self.service.stopping()).await {
-                        Either::Left(_) => None,
-                        Either::Right(_) => Some(ApiError::Stopping),
-                    }
-                }
+            // A stopping node waits for the answer to a change.
+            if kind.changes() {
+                end.await;
+                return None;
+            }
+            match select(end, self.service.stopping()).await {
+                Either::Left(_) => None,
+                Either::Right(_) => Some(ApiError::Stopping),
             }
         };
         match select(answers.next(), pin!(over)).await {

@@ -17,6 +17,7 @@ use super::error::ApiError;
 use super::logs::{get_log, get_log_log_v1};
 use super::messages::{ConsumeReply, Request};
 use super::package::Package;
+use super::producers::{get_producer, init_producer, list_producers};
 use super::service::{Call, RequestFailure, Service, StreamEnd};
 use super::status::{classify, status_of};
 use super::trim::trim_log;
@@ -76,6 +77,15 @@ impl RelayedRequests {
                     (encoded(get_log(service, call, message).await?.write_to_bytes())?, None)
                 }
                 (RelayKind::TrimLog, _) => (encoded(trim_log(service, call, message).await?.write_to_bytes())?, None),
+                (RelayKind::InitProducer, _) => {
+                    (encoded(init_producer(service, call, message).await?.write_to_bytes())?, None)
+                }
+                (RelayKind::GetProducer, _) => {
+                    (encoded(get_producer(service, call, message).await?.write_to_bytes())?, None)
+                }
+                (RelayKind::ListProducers, _) => {
+                    (encoded(list_producers(service, call, message).await?.write_to_bytes())?, None)
+                }
             })
         };
         let done = match select(pin!(work), poll_fn(|cx| poll_relay_gone(sink, cx))).await {

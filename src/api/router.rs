@@ -149,6 +149,7 @@ impl Core {
             | ProposeError::DeadlinePassed
             | ProposeError::ExpectedOffset { .. }
             | ProposeError::PastEnd { .. }
+            | ProposeError::State(_)
             | ProposeError::LevelUnsupported { .. }
             | ProposeError::MemberSilent { .. }
             | ProposeError::NoSuchGroup

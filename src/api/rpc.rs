@@ -16,7 +16,7 @@ use super::prelude::{AccessChecker, DuplexStream, Prelude, ServerStream};
 use super::service::{Call, Service, StreamEnd};
 use super::{
     cluster_settings, consume, consume_stream, create, delete, health, identity, logs, node, produce, produce_stream,
-    reflection, servers, trim, update, upgrade,
+    producers, reflection, servers, trim, update, upgrade,
 };
 use crate::grpc::CLIENT_MESSAGE_BYTES_MAX;
 use crate::security::acl::Action::{Admin, Consume, Produce};
@@ -63,6 +63,9 @@ fn table() -> Vec<Rpc> {
         rpc("/seriatim.v1.LogService/DeleteLog", admin, SMALL, unary(delete::delete_log)),
         rpc("/seriatim.v1.LogService/UndeleteLog", admin, SMALL, unary(delete::undelete_log)),
         rpc("/seriatim.v1.LogService/TrimLog", admin, SMALL, unary(trim::trim_log)),
+        rpc("/seriatim.v1.LogService/InitProducer", produce, SMALL, unary(producers::init_producer)),
+        rpc("/seriatim.v1.LogService/GetProducer", Right::Log(SEES), SMALL, unary(producers::get_producer)),
+        rpc("/seriatim.v1.LogService/ListProducers", Right::Log(SEES), SMALL, unary(producers::list_producers)),
         rpc("/seriatim.v1.ClusterService/GetCluster", certificate, SMALL, unary(identity::get_cluster)),
         rpc(
             "/seriatim.v1.ClusterService/UpdateCluster",
@@ -198,6 +201,9 @@ mod tests {
             ("/seriatim.v1.LogService/DeleteLog", admin),
             ("/seriatim.v1.LogService/UndeleteLog", admin),
             ("/seriatim.v1.LogService/TrimLog", admin),
+            ("/seriatim.v1.LogService/InitProducer", produce),
+            ("/seriatim.v1.LogService/GetProducer", Right::Log(ANY)),
+            ("/seriatim.v1.LogService/ListProducers", Right::Log(ANY)),
             ("/seriatim.v1.ClusterService/GetCluster", Right::Certificate),
             ("/seriatim.v1.ClusterService/UpdateCluster", Right::EveryLog(Admin)),
             ("/seriatim.v1.ClusterService/RaiseFeatureLevel", Right::EveryLog(Admin)),

@@ -16,6 +16,7 @@ use super::error::{ApiError, Invalid, LogBounds, RelayedFailure};
 use super::limits::LimitReached;
 use super::package::Package;
 use crate::calendar::rfc3339;
+use crate::log_state::StateRefusal;
 use crate::metrics::Limit;
 use crate::pb::{error_details, status};
 use crate::reason::{ErrorReason, Retry, key};
@@ -159,6 +160,8 @@ pub fn classify(error: &ApiError) -> Class {
         ApiError::ExpectedOffset { log, expected: _, next_offset } => {
             class(Reason::ExpectedOffsetMismatch).with("log", log).with("next_offset", next_offset)
         }
+        ApiError::State { log, refusal } => classify_refusal(*refusal).with("log", log),
+        ApiError::NoSuchProducer { log } => class(Reason::NoSuchProducer).with("log", log),
         ApiError::OffsetPastEnd(of, offset) => Class::out_of_range(Reason::OffsetPastEnd, of, *offset),
         ApiError::OffsetTrimmed(of, offset) => Class::out_of_range(Reason::OffsetTrimmed, of, *offset),
         ApiError::QueueFull => full(Reason::QueueFull, Limit::Queue),
@@ -191,6 +194,29 @@ pub fn classify(error: &ApiError) -> Class {
     }
 }
 
+fn classify_refusal(refusal: StateRefusal) -> Class {
+    use ErrorReason as Reason;
+    let class = Class::new;
+    match refusal {
+        StateRefusal::ProducerUnknown(_) => class(Reason::ProducerUnknown),
+        StateRefusal::ProducerFenced(epoch) => class(Reason::ProducerFenced).with("epoch", epoch),
+        StateRefusal::SequenceGap(last) => class(Reason::SequenceGap).with("last_sequence", last),
+        StateRefusal::SequenceTooOld(last) => class(Reason::SequenceTooOld).with("last_sequence", last),
+        StateRefusal::SequenceReused(_) => class(Reason::SequenceReused),
+        StateRefusal::ProducerEpoch(epoch) | StateRefusal::CursorEpoch(epoch) => {
+            class(Reason::EpochMismatch).with("epoch", epoch)
+        }
+        StateRefusal::ProducersFull(max) => class(Reason::TooManyProducers).with("max", max),
+        StateRefusal::NoSuchCursor(_) => class(Reason::NoSuchCursor),
+        StateRefusal::CursorFenced(epoch) => class(Reason::CursorFenced).with("epoch", epoch),
+        StateRefusal::CursorRevision(revision) => class(Reason::RevisionMismatch).with("revision", revision),
+        StateRefusal::CursorBehind(next_offset) => class(Reason::CursorBehind).with("next_offset", next_offset),
+        StateRefusal::CursorsFull(max) => class(Reason::TooManyCursors).with("max", max),
+        // The caller chooses another id, or treats it as done.
+        StateRefusal::ProducerIdTaken(_) | StateRefusal::Unchanged(_) => class(Reason::InternalError),
+    }
+}
+
 fn classify_invalid(invalid: &Invalid) -> Class {
     use ErrorReason as Reason;
     let class = |reason| {
@@ -217,6 +243,11 @@ fn classify_invalid(invalid: &Invalid) -> Class {
         }
         Invalid::Malformed
         | Invalid::LogName(_)
+        | Invalid::Name { .. }
+        | Invalid::PartOfProducer
+        | Invalid::NoInstance
+        | Invalid::Owner
+        | Invalid::NoProducer
         | Invalid::NoRecordOrRecords
         | Invalid::NoRecords
         | Invalid::RecordAndRecords

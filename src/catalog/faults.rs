@@ -1,10 +1,8 @@
-//! The rules of the catalog and of consensus that tests break, one at a time, to check that another test detects it.
-//!
-//! Outside tests [`broken`] is constantly false, and the code that depends on it is removed by the compiler.
+//! The rules of the catalog and of consensus that tests break (`crate::faults`).
 
-/// A broken rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+use crate::faults::faults;
+
+faults! {
     /// A node creates again replicas that it gave up: the replay of the catalog resurrects deleted logs.
     ReplayResurrects,
     /// A node keeps the replicas of purged logs.
@@ -25,28 +23,4 @@ pub(crate) enum Fault {
     SilenceIgnored,
     /// Neither a different digest of quiet groups, nor a node that restarts or is heard again, wakes them.
     DigestsIgnored,
-}
-
-/// True if this rule is broken.
-#[cfg(not(test))]
-#[inline(always)]
-pub(crate) const fn broken(_: Fault) -> bool {
-    false
-}
-
-#[cfg(test)]
-thread_local! {
-    static BROKEN: std::cell::Cell<Option<Fault>> = const { std::cell::Cell::new(None) };
-}
-
-/// True if this rule is broken.
-#[cfg(test)]
-pub(crate) fn broken(fault: Fault) -> bool {
-    BROKEN.get() == Some(fault)
-}
-
-/// From now on this thread breaks this rule, or none.
-#[cfg(test)]
-pub(crate) fn set(fault: Option<Fault>) {
-    BROKEN.set(fault);
 }

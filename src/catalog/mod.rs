@@ -35,7 +35,6 @@
 //! it does not write the entry, and does not start with a log that contains it. So a new command, or a new field of
 //! an existing one, is proposed only once every member knows it.
 
-mod buckets;
 pub mod command;
 pub mod conflict;
 pub(crate) mod faults;

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::buckets::BucketMap;
 use super::command::Command;
 use super::conflict::{self, Conflict};
 use super::faults::{Fault, broken};
 use super::meta::{
     ClusterSettings, Deletion, EffectiveSettings, LogMeta, LogSettings, Member, NewLog, Origin, Placement, is_address,
 };
+use crate::bucket_map::BucketMap;
 use crate::feature_level::{Feature, FeatureLevel};
 use crate::types::{GroupId, LogId, LogName, NodeId, ReplicaId};
 

@@ -203,12 +203,22 @@ fn next_of(reason: ErrorReason, status: &Status) -> Option<&'static str> {
             "try again later. To join a cluster, start a blank node with --join HOST:PORT, the bind_addr of a member; to make \
              a new cluster, start one node, once, with --bootstrap",
         ),
+        ProducerFenced => {
+            Some("another process uses this producer now: stop one of them, or give each a name of its own")
+        }
+        ProducerUnknown => {
+            Some("the log has forgotten this producer: look at the end of the log before you append again")
+        }
+        SequenceTooOld => Some("the records are in the log already"),
+        CursorFenced => Some("another reader uses this cursor now"),
+        CursorBehind => Some("the cursor is further already; to move it back, allow that"),
+        EpochMismatch | TooManyProducers | NoSuchProducer | NoSuchCursor | TooManyCursors => None,
         CommittedNotApplied => Some("the change is done: the same command again prints the result"),
         Joining | ReplicaUnreachable => Some("try again, or ask another node"),
         NoIdentity | NotAllowed | InvalidRequest | UnknownField | NotImplemented | RecordTooLarge | RequestTooLarge
         | NoSuchService | QueueFull | Shortage | LimitReached | LeaderChanged | NoLeader | AnotherCluster
         | Stopping | ReplicaDamaged | LeaderDamaged | RecordDamaged | RecordUnsupported | DeadlinePassed
-        | OutcomeUnknown | AnswerLost | InternalError => None,
+        | OutcomeUnknown | AnswerLost | InternalError | SequenceGap | SequenceReused => None,
     }
 }
 

@@ -1,9 +1,12 @@
 //! A pipelined produce that reports the exact outcome of every record.
 //!
 //! Requests are sent without waiting for responses, up to a window that is smaller than the server's. If the stream
-//! ends for a temporary reason (an election, a full queue, a node that stops) **and** the server reports that no
-//! unanswered request was appended, the pipeline opens a new stream and sends the unanswered requests again.
-//! Otherwise it fails: a request with an unknown outcome is never sent again.
+//! ends for a temporary reason (an election, a full queue, a node that stops, a lost connection), the pipeline opens a
+//! new stream and sends the unanswered requests again, through any node. Each request has a sequence of the producer, so
+//! one that was appended before is not appended again.
+//!
+//! Without a producer, requests are sent again only if the server reports that none of them was appended. Otherwise the
+//! pipeline fails: a request with an unknown outcome is never sent again.
 //!
 //! Before it opens a stream, a node must have answered another request. If none answers, no produce request was sent,
 //! so the outcome is known: nothing more was appended.
@@ -55,6 +58,17 @@ struct Sent {
     bytes: usize,
 }
 
+/// The producer of a pipeline.
+#[derive(Clone, Copy, Debug)]
+pub struct Session {
+    /// Its id.
+    pub id: u64,
+    /// Its epoch.
+    pub epoch: u32,
+    /// The sequence of its last request; 0 if there was none.
+    pub last_sequence: u64,
+}
+
 /// Sends requests and counts responses.
 pub struct Pipeline<'a> {
     client: Client,
@@ -65,6 +79,9 @@ pub struct Pipeline<'a> {
     log_id: Option<String>,
     /// The offset that the next request must get, if the user specified one.
     expected_offset: Option<u64>,
+    producer: Option<Session>,
+    /// An attempt to send the unanswered requests had an unknown outcome.
+    is_uncertain: bool,
     stream: Option<ProduceStream>,
     /// The number of requests that were answered on the current stream.
     answered: u64,
@@ -86,6 +103,8 @@ impl<'a> Pipeline<'a> {
             log: log.to_owned(),
             log_id,
             expected_offset: None,
+            producer: None,
+            is_uncertain: false,
             stream: None,
             answered: 0,
             broken: false,
@@ -99,6 +118,11 @@ impl<'a> Pipeline<'a> {
     /// Requires that the first request gets this offset, and each further request the offset after the previous one.
     pub fn expect_offset(&mut self, first: Option<u64>) {
         self.expected_offset = first;
+    }
+
+    /// Sends the requests as this producer.
+    pub fn use_producer(&mut self, producer: Option<Session>) {
+        self.producer = producer;
     }
 
     /// Returns the address of the current node.
@@ -134,7 +158,14 @@ impl<'a> Pipeline<'a> {
             }
         }
         let count = records.len() as u64;
+        if let Some(producer) = &mut self.producer {
+            producer.last_sequence += 1;
+        }
+        let producer = self.producer;
         let request = ProduceRequest {
+            producer_id: producer.map_or(0, |producer| producer.id),
+            producer_epoch: producer.map_or(0, |producer| producer.epoch),
+            sequence: producer.map_or(0, |producer| producer.last_sequence),
             log: self.log.clone(),
             log_id: self.log_id.clone(),
             expected_offset: self.expected_offset,
@@ -214,6 +245,7 @@ impl<'a> Pipeline<'a> {
         }
         let count = sent.request.records.len() as u64;
         self.done.next_offset = answer.offset + count;
+        self.is_uncertain &= !self.unanswered.is_empty();
         self.done.records += count;
         self.done.bytes += sent.bytes as u64;
         Ok(())
@@ -221,15 +253,18 @@ impl<'a> Pipeline<'a> {
 
     fn begin_again(&mut self, error: ClientError) -> Result<(), Failed> {
         let Some(status) = error.status() else { return Err(self.failed(error)) };
-        let is_temporary = status.retry() != Retry::No;
+        // A lost connection says nothing about the request.
+        let is_temporary = status.retry() != Retry::No || self.producer.is_some() && !error.is_answer();
         let certain = status.outcome() == Outcome::None
             && status.number("failed_request") == Some(self.answered)
             && status.number("unknown_through").is_none();
-        if !is_temporary || !certain || self.progress.elapsed() > self.dialer.timeout {
+        let may_send_again = certain || self.producer.is_some();
+        if !is_temporary || !may_send_again || self.progress.elapsed() > self.dialer.timeout {
             return Err(self.failed(error));
         }
-        let stops = status.retry() == Retry::Elsewhere;
-        log::info!("{status}; trying again from the first request that was not appended");
+        self.is_uncertain |= !certain;
+        let stops = status.retry() == Retry::Elsewhere || !error.is_answer();
+        log::info!("{status}; trying again from the first request without an answer");
         let wait = status.retry_after.unwrap_or(Duration::from_millis(200)).min(Duration::from_secs(2));
         // Clients are not notified when the cluster accepts records again.
         let _ = after(wait).recv();
@@ -262,7 +297,8 @@ impl<'a> Pipeline<'a> {
                 }
             };
             if self.progress.elapsed() > self.dialer.timeout {
-                return Err(Failed { error, unknown_records: 0 });
+                let unanswered = self.unanswered.iter().map(|sent| sent.request.records.len() as u64).sum();
+                return Err(Failed { error, unknown_records: if self.is_uncertain { unanswered } else { 0 } });
             }
             if error.is_answer() {
                 // Clients are not notified when the node has stopped or started.
@@ -282,6 +318,7 @@ impl<'a> Pipeline<'a> {
     fn failed(&self, error: ClientError) -> Failed {
         let through = error.status().and_then(|status| status.number("unknown_through"));
         let requests = match (error.outcome(), through) {
+            _ if self.is_uncertain => self.unanswered.len(),
             (_, Some(through)) => (through + 1).saturating_sub(self.answered) as usize,
             (Outcome::None, None) => 0,
             (Outcome::Unknown | Outcome::Done, None) => self.unanswered.len(),

@@ -3,35 +3,25 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crossbeam_channel::{Receiver, TryRecvError, after, bounded, select};
+use crossbeam_channel::{Receiver, TryRecvError, bounded, select};
 use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::connect::ConnectArgs;
 use super::exit::{Exit, Failure};
 use super::lines::{Lines, Piece};
+use super::log_limits::{Limits, limits};
 use super::log_name::LogArg;
 use super::output::{self, OutputArgs};
-use super::pipeline::{Done, Failed, Pipeline};
+use super::pipeline::{Done, Failed, Pipeline, Session};
+use super::producer::init_producer;
 use super::record_shape::{RecordArgs, content_bytes, stored_bytes};
 use super::subcommand::{Process, Subcommand};
 use super::{interrupt, progress, units};
-use crate::client::{Client, ClientError, Retry};
 use crate::pb::v1::Record;
-use crate::reason::ErrorReason;
 use crate::types::LogId;
-
-/// The maximum of record bytes in one request. It is large enough to make the cost per message negligible.
-const REQUEST_BYTES: usize = 512 * 1024;
-/// The default limits of a log. They are used if the client lacks the permission to consume, and so can't read the
-/// limits of the log.
-const RECORD_BYTES_MAX: u32 = 1 << 20;
-const REQUEST_BYTES_MAX: u32 = 4 << 20;
-
-/// The pause between two requests for the limits of a log, while a node can't answer temporarily.
-const RETRY: Duration = Duration::from_millis(200);
 
 /// Append lines, or one whole file, to a log
 ///
@@ -40,10 +30,17 @@ const RETRY: Duration = Duration::from_millis(200);
 /// each line is an object as `consume --format json` writes it, so that a log can be copied.
 ///
 /// At a line that is not a valid record, or exceeds the log's limit for value, key and headers, it stops with exit code
-/// 65, and only the lines before it are appended. While no leader is elected, or a node answers that nothing was
-/// appended (because it restarts, for example), it tries again for --timeout seconds, at the other addresses too. If a
-/// connection breaks, records that were not acknowledged may or may not be appended: it prints which lines these are,
-/// exits with code 3 and sends nothing again.
+/// 65, and only the lines before it are appended.
+///
+/// It survives the loss of the leader, and with several addresses also that of its own node: what was not acknowledged is
+/// sent again for --timeout seconds, and appended once. If no node answers for that long, it prints which lines may or
+/// may not be appended, and exits with code 3.
+///
+/// With --producer, the log remembers under that name how many records were appended. The same command again continues
+/// with the line after them, whatever has ended the first one, and a second one at the same time stops the first. Use a
+/// name for one input only. Without it, an interrupted input has to be continued by hand.
+///
+/// With --no-idempotence, what was not acknowledged is sent again only if it was certainly not appended.
 ///
 /// With --output json, it prints what it has appended as one object, also if it failed after it had begun to send.
 ///
@@ -61,6 +58,12 @@ pub struct Args {
     /// Append only if the first record gets this offset, and no other client appends in between
     #[arg(long, value_name = "OFFSET")]
     pub expected_offset: Option<u64>,
+    /// Name under which the log remembers how much of the input was appended
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["whole", "no_idempotence", "expected_offset"])]
+    pub producer: Option<String>,
+    /// Send without a producer: a record may be appended twice if it is sent again by hand
+    #[arg(long)]
+    pub no_idempotence: bool,
     /// Append only if the log has this id (see `seriatim log info`): a log that was created again has another id
     #[arg(long, value_name = "ID", value_parser = units::log_id)]
     pub log_id: Option<LogId>,
@@ -75,18 +78,12 @@ pub struct Args {
     connect: ConnectArgs,
 }
 
-struct Limits {
-    log_id: Option<String>,
-    /// The maximum bytes of value, key and headers of one record.
-    record_bytes: usize,
-    request_bytes: usize,
-}
-
 impl Subcommand for Args {
     const NAME: &'static str = "produce";
     const EXAMPLES: &'static [&'static str] = &[
         "seriatim produce --certs certs events.txt",
         "seriatim produce --certs certs --addr n1:8400,n2:8400,n3:8400 --key-separator : < pairs.txt",
+        "seriatim produce --certs certs --producer import-7 events.txt",
         "seriatim produce --certs certs --format json < copy.jsonl",
     ];
 
@@ -103,15 +100,25 @@ fn run(args: &Args) -> Result<(), Failure> {
     let client = dialer.connect()?;
     let limits = limits(&client, &log, dialer.timeout)?;
     let log_id = args.log_id.map(|id| id.to_string()).or_else(|| limits.log_id.clone());
+    let producer = match args.no_idempotence {
+        true => None,
+        false => init_producer(args.producer.as_deref(), &dialer, &log, log_id.clone())?,
+    };
+    let before = producer.as_ref().map_or(0, |producer| producer.records);
     let mut pipeline = Pipeline::new(client, &dialer, &log, log_id);
     pipeline.expect_offset(args.expected_offset);
+    pipeline.use_producer(producer.map(|producer| Session {
+        id: producer.producer_id,
+        epoch: producer.epoch,
+        last_sequence: producer.last_sequence,
+    }));
     let begin = Instant::now();
     let bar = progress::bar(bytes, args.quiet);
     let interrupted = interrupt::receiver();
     let end = if args.whole {
         produce_whole(input, &limits, &args.records, &mut pipeline, &interrupted)
     } else {
-        produce_lines(input, &limits, &args.records, &mut pipeline, &bar, &interrupted)
+        produce_lines(input, before, &limits, &args.records, &mut pipeline, &bar, &interrupted)
     };
     bar.finish_and_clear();
     let done = pipeline.done();
@@ -121,11 +128,12 @@ fn run(args: &Args) -> Result<(), Failure> {
     match end {
         Ok(()) => {
             if !args.quiet {
-                output::tell(&format!("{} in {:.1} s", appended(&log, done), begin.elapsed().as_secs_f64()));
+                let earlier = if before > 0 { format!("; {before} were appended before") } else { String::new() };
+                output::tell(&format!("{} in {:.1} s{earlier}", appended(&log, done), begin.elapsed().as_secs_f64()));
             }
             Ok(())
         }
-        Err(end) => Err(explain(end, args, &log, pipeline.addr(), done)),
+        Err(end) => Err(explain(end, args, (&log, before), pipeline.addr(), done)),
     }
 }
 
@@ -146,8 +154,16 @@ fn result_json(log: &str, done: Done, end: &Result<(), End>) -> serde_json::Valu
 enum End {
     Input(io::Error),
     Interrupted,
-    TooLong { record_bytes_max: usize },
-    Invalid { what: String },
+    TooLong {
+        record_bytes_max: usize,
+    },
+    Invalid {
+        what: String,
+    },
+    /// The input has so many lines less than the producer has appended.
+    Shorter {
+        missing: u64,
+    },
     Failed(Failed),
 }
 
@@ -157,8 +173,10 @@ impl From<Failed> for End {
     }
 }
 
+/// Sends the lines after the first `skipped` ones, which were appended before.
 fn produce_lines(
     input: Box<dyn Read + Send>,
+    mut skipped: u64,
     limits: &Limits,
     shape: &RecordArgs,
     pipeline: &mut Pipeline<'_>,
@@ -180,7 +198,12 @@ fn produce_lines(
             pieces.try_recv()
         };
         match piece {
-            Ok(Ok(Piece::Lines(lines))) => send_lines(lines, limits, shape, pipeline, bar)?,
+            Ok(Ok(Piece::Lines(mut lines))) => {
+                let before = usize::try_from(skipped).unwrap_or(usize::MAX).min(lines.len());
+                lines.drain(..before);
+                skipped -= before as u64;
+                send_lines(lines, limits, shape, pipeline, bar)?;
+            }
             Ok(Ok(Piece::TooLong)) => {
                 pipeline.finish()?;
                 return Err(End::TooLong { record_bytes_max: limits.record_bytes });
@@ -191,6 +214,9 @@ fn produce_lines(
             }
             // While no input is available, responses are read, so that a failure is noticed before the next line.
             Err(TryRecvError::Empty) => pipeline.settle_one()?,
+            Ok(Ok(Piece::End)) | Err(TryRecvError::Disconnected) if skipped > 0 => {
+                return Err(End::Shorter { missing: skipped });
+            }
             Ok(Ok(Piece::End)) | Err(TryRecvError::Disconnected) => {
                 while !pipeline.is_settled() {
                     pipeline.settle_one()?;
@@ -311,51 +337,6 @@ fn open(file: Option<&Path>) -> Result<(Box<dyn Read + Send>, Option<u64>), Fail
     Ok((Box::new(file), metadata.is_file().then_some(metadata.len())))
 }
 
-fn limits(client: &Client, log: &str, timeout: Duration) -> Result<Limits, Failure> {
-    let begin = Instant::now();
-    let (log_id, record_bytes_max, request_bytes_max) = loop {
-        match client.get_log(log) {
-            Ok(log) => {
-                let config = log.config.unwrap_or_default();
-                let (record, request) = (config.max_record_bytes, config.max_request_bytes);
-                break (Some(log.log_id), record.unwrap_or(RECORD_BYTES_MAX), request.unwrap_or(REQUEST_BYTES_MAX));
-            }
-            Err(error) if error.status().is_some_and(|s| s.code == grpcio::RpcStatusCode::PERMISSION_DENIED) => {
-                break (None, RECORD_BYTES_MAX, REQUEST_BYTES_MAX);
-            }
-            Err(error) if error.status().is_some_and(|s| s.reason == ErrorReason::NoSuchLog.code()) => {
-                break of_new_log(client).ok_or_else(|| Failure::of_call(client.addr(), &error))?;
-            }
-            // Temporary, for example an election, or a node that is joining.
-            Err(error) if is_temporary(&error) && begin.elapsed() < timeout => {
-                log::info!("{}: {error}; trying again", client.addr());
-                // Clients are not notified of a new leader.
-                let _ = after(RETRY).recv();
-            }
-            Err(error) => return Err(Failure::of_call(client.addr(), &error)),
-        }
-    };
-    Ok(Limits {
-        log_id,
-        record_bytes: (record_bytes_max as usize).min(request_bytes_max as usize),
-        request_bytes: REQUEST_BYTES.min(request_bytes_max as usize),
-    })
-}
-
-/// Returns the limits of a log that the first append creates; `None` if the cluster creates none.
-fn of_new_log(client: &Client) -> Option<(Option<String>, u32, u32)> {
-    let settings = client.get_cluster().ok()?.settings.unwrap_or_default();
-    let config = settings.log_defaults.unwrap_or_default();
-    let (record, request) = (config.max_record_bytes, config.max_request_bytes);
-    let limits = (None, record.unwrap_or(RECORD_BYTES_MAX), request.unwrap_or(REQUEST_BYTES_MAX));
-    settings.create_on_append.unwrap_or_default().then_some(limits)
-}
-
-/// Returns true if the node itself reported a temporary failure. A broken connection does not count.
-fn is_temporary(error: &ClientError) -> bool {
-    error.is_answer() && matches!(error.retry(), Retry::Same | Retry::Elsewhere)
-}
-
 fn appended(log: &str, done: Done) -> String {
     match done.records {
         0 => format!("nothing appended to log {log}"),
@@ -375,13 +356,15 @@ fn appended(log: &str, done: Done) -> String {
     }
 }
 
-fn explain(end: End, args: &Args, log: &str, addr: &str, done: Done) -> Failure {
+/// Explains why not all input was appended. `before` lines were appended by earlier runs.
+fn explain(end: End, args: &Args, (log, before): (&str, u64), addr: &str, done: Done) -> Failure {
     let known = appended(log, done);
-    let what = if args.whole { "the input".to_owned() } else { format!("line {}", done.records + 1) };
+    let line = before + done.records + 1;
+    let what = if args.whole { "the input".to_owned() } else { format!("line {line}") };
     match end {
         End::Input(error) => Failure::new(Exit::Failed, format!("can't read the input: {error}; {known}"), ""),
         End::Interrupted => {
-            let next = format!("continue with {}", rest(args, done.records + 1));
+            let next = format!("continue with {}", rest(args, line));
             Failure::new(Exit::Interrupted, format!("interrupted; {known}, nothing else"), next)
         }
         End::TooLong { record_bytes_max } => Failure::new(
@@ -390,18 +373,26 @@ fn explain(end: End, args: &Args, log: &str, addr: &str, done: Done) -> Failure 
             if args.whole {
                 "split it into smaller files, or append its lines".to_owned()
             } else {
-                after_line(args, done.records + 1)
+                after_line(args, line)
             },
         ),
         End::Invalid { what: wrong } => Failure::new(
             Exit::BadData,
             format!("{what} is not a valid record: {wrong}; {known}"),
-            after_line(args, done.records + 1),
+            after_line(args, line),
+        ),
+        End::Shorter { missing } => Failure::new(
+            Exit::BadData,
+            format!(
+                "the input has {} lines, and the producer has appended {before}: it is another input",
+                before - missing
+            ),
+            "give each input a producer of its own",
         ),
         End::Failed(failed) => {
             let call = Failure::of_call(addr, &failed.error);
             if failed.unknown_records == 0 {
-                let next = format!("{}{}", call.next, resume(args, done.records + 1));
+                let next = format!("{}{}", call.next, resume(args, line));
                 let else_nothing = if done.records == 0 { "" } else { ", nothing else" };
                 // The outcome of all records is known. A status with an unknown outcome is that of a request which
                 // appends nothing.
@@ -410,26 +401,33 @@ fn explain(end: End, args: &Args, log: &str, addr: &str, done: Done) -> Failure 
             }
             let unknown = match (args.whole, failed.unknown_records) {
                 (true, _) => "the record".to_owned(),
-                (false, n) => format!("lines {} to {}", done.records + 1, done.records + n),
+                (false, n) => format!("lines {line} to {}", line + n - 1),
             };
             let from =
                 if done.records == 0 { "the log's end".to_owned() } else { format!("offset {}", done.next_offset) };
             Failure::new(
                 Exit::OutcomeUnknown,
                 format!("{}; {known}; {unknown} may be appended or not", call.message),
-                format!("read the log from {from} with `seriatim consume` before you send {unknown} again"),
+                match &args.producer {
+                    Some(_) => format!("run {}", rest(args, line)),
+                    None => format!("read the log from {from} with `seriatim consume` before you send {unknown} again"),
+                },
             )
         }
     }
 }
 
 fn after_line(args: &Args, line: u64) -> String {
+    if args.producer.is_some() {
+        return "correct that line, and run the same command again".to_owned();
+    }
     format!("continue after that line with {}", rest(args, line + 1))
 }
 
 /// Returns the command that appends the input from this line on.
 fn rest(args: &Args, line: u64) -> String {
     match &args.file {
+        _ if args.producer.is_some() => "the same command: it begins where this one has stopped".to_owned(),
         Some(file) if file != Path::new("-") => format!("`tail -n +{line} {} | seriatim produce`", file.display()),
         // Of a pipe, only its writer knows the rest.
         Some(_) | None => format!("`tail -n +{line} FILE | seriatim produce`, if the input was a file"),

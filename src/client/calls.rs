@@ -11,9 +11,10 @@ use super::status::ClientError;
 use super::streams::{ConsumeStream, ProduceStream};
 use crate::pb::v1::{
     Cluster, ConsumeRequest, ConsumeResponse, CreateLogRequest, DeleteLogRequest, GetClusterRequest, GetLogRequest,
-    GetNodeRequest, GetNodeResponse, GetServersRequest, GetServersResponse, ListLogsRequest, ListLogsResponse, LogInfo,
-    ProduceRequest, ProduceResponse, RaiseFeatureLevelRequest, RaiseFeatureLevelResponse, Record, TrimLogRequest,
-    TrimLogResponse, UndeleteLogRequest, UpdateClusterRequest, UpdateLogRequest, WhoAmIRequest, WhoAmIResponse,
+    GetNodeRequest, GetNodeResponse, GetServersRequest, GetServersResponse, InitProducerRequest, ListLogsRequest,
+    ListLogsResponse, ListProducersRequest, LogInfo, ProduceRequest, ProduceResponse, Producer,
+    RaiseFeatureLevelRequest, RaiseFeatureLevelResponse, Record, TrimLogRequest, TrimLogResponse, UndeleteLogRequest,
+    UpdateClusterRequest, UpdateLogRequest, WhoAmIRequest, WhoAmIResponse,
 };
 use crate::security::tls;
 
@@ -234,6 +235,23 @@ impl Client {
     pub fn begin_get_node(&self) -> impl Future<Output = Result<GetNodeResponse, ClientError>> + use<> {
         let call = self.connection.stubs().cluster.get_node_async_opt(&GetNodeRequest::default(), self.deadline());
         async move { Ok(call?.await?) }
+    }
+
+    /// Registers a producer, or takes a named one over.
+    ///
+    /// # Errors
+    /// The server's status. The same request again has no further effect.
+    pub fn init_producer(&self, request: &InitProducerRequest) -> Result<Producer, ClientError> {
+        Ok(self.connection.stubs().log.init_producer_opt(request, self.deadline())?.producer.unwrap_or_default())
+    }
+
+    /// Returns all producers of a log.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn list_producers(&self, log: &str) -> Result<Vec<Producer>, ClientError> {
+        let request = ListProducersRequest { log: log.to_owned(), ..ListProducersRequest::default() };
+        Ok(self.connection.stubs().log.list_producers_opt(&request, self.deadline())?.producers)
     }
 
     /// Makes the records below an offset unreadable.

@@ -59,7 +59,7 @@ fn a_snapshot() -> LogSnapshot {
         base: Base { index: LogIndex(9), term: Term(2), offset: Offset(7), ..Base::default() },
         conf_state: ConfState { voters: vec![ReplicaId(1), ReplicaId(2)], learners: vec![ReplicaId(3)] },
         conf_index: LogIndex(4),
-        log_state: LogState { first_offset: Offset(3), last_append_time_us: 4 },
+        log_state: LogState { first_offset: Offset(3), last_append_time_us: 4, ..LogState::default() },
         log_state_index: LogIndex(8),
         catalog: Some(CatalogState { index: LogIndex(11), bytes: vec![1, 2, 3].into() }),
     }

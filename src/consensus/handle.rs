@@ -17,7 +17,7 @@ use crate::clock::PeerClocks;
 use crate::doorbell::Doorbell;
 use crate::feature_level::FeatureRange;
 use crate::inbox::Outbox;
-use crate::log_state::encode_trim;
+use crate::log_state::{StateCommand, StateRefusal, encode_trim};
 use crate::pb::peer::RaftMessage;
 use crate::reply::{ReplyReceiver, ReplySender, reply};
 use crate::storage::entry::{EntryKind, Unstamped};
@@ -42,7 +42,7 @@ pub struct StreamPosition {
 pub struct Proposal {
     /// The group of the log.
     pub group: GroupId,
-    /// [`EntryKind::Records`] or [`EntryKind::Trim`]. Only consensus itself creates entries of other kinds.
+    /// [`EntryKind::Records`], [`EntryKind::Trim`] or [`EntryKind::State`]. Only consensus itself creates entries of other kinds.
     pub kind: EntryKind,
     /// The number of records in the payload; 0 for a trim.
     pub count: u32,
@@ -55,6 +55,8 @@ pub struct Proposal {
     pub producer_id: u64,
     /// With a producer id: the producer's sequence, starting at 1.
     pub sequence: u64,
+    /// With a producer id: the epoch in which the producer sends it.
+    pub producer_epoch: u32,
     /// The position in a stream; `None` if the proposal does not depend on another one.
     pub in_stream: Option<StreamPosition>,
     /// Append only in this term. A forwarding node sets it, so that the proposal can't become an entry of a later term.
@@ -74,10 +76,16 @@ impl Proposal {
             expected_offset: None,
             producer_id: 0,
             sequence: 0,
+            producer_epoch: 0,
             in_stream: None,
             term: None,
             deadline: None,
         }
+    }
+
+    /// A change of the producers or the cursors of a log.
+    pub fn state(group: GroupId, command: &StateCommand) -> Proposal {
+        Proposal::new(group, EntryKind::State, 0, command.encode().as_slice().into())
     }
 
     /// A trim: `first_offset` is the first offset to keep.
@@ -104,6 +112,8 @@ pub struct Appended {
     pub index: LogIndex,
     /// The leader's clock, Unix microseconds.
     pub append_time_us: u64,
+    /// True if an earlier request with the same sequence was appended, and this is the answer to it.
+    pub duplicate: bool,
 }
 
 /// Why a proposal was not appended. All but `OutcomeUnknown` say that it was **not** appended and never will be.
@@ -137,6 +147,8 @@ pub enum ProposeError {
         /// The next offset of the log.
         next_offset: Offset,
     },
+    /// The proposal does not fit the producers or the cursors of the log.
+    State(StateRefusal),
     /// This member of the cluster does not support the proposed feature level.
     LevelUnsupported {
         /// The first one that the leader found.

@@ -73,7 +73,8 @@ fn check_entry(group: GroupId, entry: &RaftEntry, supported: FeatureRange) -> Re
         .map_err(|unknown| UnknownCode { what: unknown.what, code: unknown.code.into() })?;
     let stamp = Stamp::decode(&entry.data).map_err(|_| BadMessage::Malformed("an entry without a valid stamp"))?;
     let body = &entry.data[Stamp::BYTES..];
-    match state_change(group, &stamp, body).map_err(|bad| BadMessage::Malformed(bad.0))? {
+    let position = (LogIndex(entry.index), Term(entry.term));
+    match state_change(group, position, &stamp, body).map_err(|bad| BadMessage::Malformed(bad.0))? {
         StateChange::Records { .. } => {
             let term = Term(entry.term);
             payload::check_stamped(body, stamp.base_offset, term, stamp.append_time_us, stamp.count)

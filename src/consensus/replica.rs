@@ -23,6 +23,7 @@ use super::status::GroupStatus;
 use super::{received, wire};
 use crate::catalog::policy::facts::ReplicaFacts;
 use crate::feature_level::FeatureRange;
+use crate::log_state::TablesView;
 use crate::pb::peer::RaftMessage;
 use crate::storage::log::{CatalogState, GroupLog, HardState, Recovered, SealAge, StorageError};
 use crate::storage::node::DataDir;
@@ -38,6 +39,8 @@ pub struct Replica {
     pub watermark: HighWatermark,
     /// Reads the stored entries.
     pub reader: GroupReader,
+    /// The applied producers and cursors.
+    pub tables: TablesView,
     id: GroupId,
     log: Arc<Mutex<GroupLog>>,
     hard_state: HardState,
@@ -128,6 +131,8 @@ impl Replica {
         if let Some(catalog) = origin.catalog {
             group.set_catalog(catalog);
         }
+        let tables = TablesView::default();
+        tables.publish(&group.log_state().0.tables);
         watermark.advance(group.visible());
         if let Some(index) = group.suspect() {
             log::warn!(
@@ -145,6 +150,7 @@ impl Replica {
             watermark,
             begun_us: reader.begun_us(),
             reader,
+            tables,
             id,
             log,
             hard_state,
@@ -441,6 +447,7 @@ impl Replica {
     /// entries than the applied one.
     fn note_applied(&self, visible: Visible) {
         let (log_state, as_of) = self.group.log_state();
+        self.tables.publish(&log_state.tables);
         let mut log = self.log();
         log.set_log_state(log_state, as_of);
         log.set_applied(visible.applied);

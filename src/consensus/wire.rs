@@ -423,7 +423,10 @@ mod tests {
             |m, n| m.offset = n,
             |m, n| m.conf_index = n,
             |m, n| m.log_state_index = n,
-            |m, n| m.log_state = LogState { first_offset: Offset(n), last_append_time_us: 0 }.encode().into(),
+            |m, n| {
+                m.log_state =
+                    LogState { first_offset: Offset(n), last_append_time_us: 0, ..LogState::default() }.encode().into()
+            },
         ];
         for change in changes {
             for (number, taken) in [(NUMBER_MAX - 1, true), (NUMBER_MAX, false), (u64::MAX, false)] {

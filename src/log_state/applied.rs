@@ -2,8 +2,12 @@
 
 use thiserror::Error;
 
+use std::sync::Arc;
+
 use super::codec::LogState;
-use crate::types::{LogIndex, Offset};
+use super::producers::Answer;
+use super::tables::{StateCommand, Tables};
+use crate::types::{LogIndex, Offset, ProducerId};
 
 /// What readers may see of a log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,12 +23,21 @@ pub struct Visible {
 }
 
 /// The part of an entry that the log state depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StateChange {
     /// Records of a client.
     Records {
         /// The offset after the last one.
         next_offset: Offset,
+        /// The leader's clock, Unix microseconds.
+        append_time_us: u64,
+        /// The producer, and the sequence of its request and the answer to it.
+        producer: Option<(ProducerId, u64, Answer)>,
+    },
+    /// Changes of the producers or the cursors.
+    Commands {
+        /// They are applied in this order.
+        commands: Vec<StateCommand>,
         /// The leader's clock, Unix microseconds.
         append_time_us: u64,
     },
@@ -65,7 +78,7 @@ pub fn decode_trim(bytes: &[u8]) -> Result<Offset, BadTrim> {
 ///
 /// After a snapshot or a restart, the state may include later entries than the last applied one. The entries in
 /// between are applied again, without changing the state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
     index: LogIndex,
     next_offset: Offset,
@@ -83,8 +96,8 @@ impl Applied {
     /// Returns the state after a snapshot. Offsets never decrease, whatever the snapshot contains.
     #[must_use]
     pub fn after_snapshot(&self, snapshot: Applied) -> Applied {
-        let state =
-            LogState { first_offset: snapshot.state.first_offset.max(self.state.first_offset), ..snapshot.state };
+        let first_offset = snapshot.state.first_offset.max(self.state.first_offset);
+        let state = LogState { first_offset, ..snapshot.state };
         Applied { next_offset: snapshot.next_offset.max(self.next_offset), state, ..snapshot }
     }
 
@@ -93,10 +106,19 @@ impl Applied {
         let is_new = index > self.as_of;
         let mut outcome = Outcome::Applied;
         match change {
-            StateChange::Records { next_offset, append_time_us } => {
+            StateChange::Records { next_offset, append_time_us, producer } => {
                 self.next_offset = next_offset;
                 if is_new {
                     self.state.last_append_time_us = self.state.last_append_time_us.max(append_time_us);
+                    if let Some((id, sequence, answer)) = producer {
+                        Arc::make_mut(&mut self.state.tables).producers.appended(id, sequence, answer);
+                    }
+                }
+            }
+            StateChange::Commands { commands, append_time_us } => {
+                if is_new {
+                    let tables = Arc::make_mut(&mut self.state.tables);
+                    commands.iter().for_each(|command| tables.apply(command, index, append_time_us));
                 }
             }
             StateChange::Trim(first_offset) => {
@@ -118,8 +140,13 @@ impl Applied {
     }
 
     /// Returns the log state, and the index of the last entry that it includes.
-    pub fn log_state(&self) -> (LogState, LogIndex) {
-        (self.state, self.as_of)
+    pub fn log_state(&self) -> (&LogState, LogIndex) {
+        (&self.state, self.as_of)
+    }
+
+    /// Returns the producers and the cursors.
+    pub fn tables(&self) -> &Arc<Tables> {
+        &self.state.tables
     }
 
     /// Returns what readers may see.
@@ -138,7 +165,7 @@ mod tests {
     use super::*;
 
     fn records(next_offset: u64, append_time_us: u64) -> StateChange {
-        StateChange::Records { next_offset: Offset(next_offset), append_time_us }
+        StateChange::Records { next_offset: Offset(next_offset), append_time_us, producer: None }
     }
 
     fn visible(applied: u64, first_offset: u64, next_offset: u64, last_append_time_us: u64) -> Visible {
@@ -164,25 +191,26 @@ mod tests {
 
     #[test]
     fn entries_that_the_state_contains_do_not_change_it_again() {
-        let state = LogState { first_offset: Offset(5), last_append_time_us: 90 };
-        let mut log = Applied::new(LogIndex(1), Offset(0), state, LogIndex(4));
+        let state = LogState { first_offset: Offset(5), last_append_time_us: 90, ..LogState::default() };
+        let mut log = Applied::new(LogIndex(1), Offset(0), state.clone(), LogIndex(4));
         log.apply(LogIndex(2), records(8, 80));
         assert_eq!(log.apply(LogIndex(3), StateChange::Trim(Offset(5))), Outcome::Applied);
         log.apply(LogIndex(4), records(9, 90));
-        assert_eq!((log.log_state(), log.visible()), ((state, LogIndex(4)), visible(4, 5, 9, 90)));
+        assert_eq!((log.log_state(), log.visible()), ((&state, LogIndex(4)), visible(4, 5, 9, 90)));
         log.apply(LogIndex(5), records(10, 95));
-        assert_eq!(log.log_state(), (LogState { last_append_time_us: 95, ..state }, LogIndex(5)));
+        assert_eq!(log.log_state(), (&LogState { last_append_time_us: 95, ..state }, LogIndex(5)));
         log.apply(LogIndex(6), records(11, 94));
         assert_eq!(log.visible(), visible(6, 5, 11, 95));
     }
 
     #[test]
     fn offsets_do_not_go_back_with_a_snapshot() {
-        let state = |first, time| LogState { first_offset: Offset(first), last_append_time_us: time };
+        let state =
+            |first, time| LogState { first_offset: Offset(first), last_append_time_us: time, ..LogState::default() };
         let before = Applied::new(LogIndex(5), Offset(20), state(10, 7), LogIndex(5));
         let older = Applied::new(LogIndex(9), Offset(15), state(8, 6), LogIndex(12));
         assert_eq!(before.after_snapshot(older).visible(), visible(9, 10, 20, 6));
         let newer = Applied::new(LogIndex(9), Offset(30), state(25, 8), LogIndex(12));
-        assert_eq!(before.after_snapshot(newer), newer);
+        assert_eq!(before.after_snapshot(newer.clone()), newer);
     }
 }

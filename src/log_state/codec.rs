@@ -1,25 +1,32 @@
 //! The log state and its encoding in manifests and snapshots.
 //!
 //! ```text
-//!  0  version u32          1
+//!  0  version u32          1, or 2 with tables
 //!  4  0 u32
 //!  8  first offset u64
 //! 16  last append time u64  Unix microseconds
+//! 24  tables               `Tables` of proto/seriatim/logstate/v1/log_state.proto; only in version 2
 //! ```
 //!
-//! All numbers are little-endian.
+//! All numbers are little-endian. The first version is written as long as the log has no producers and no cursors.
+
+use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::faults::{Fault, broken};
+use super::tables::Tables;
 use crate::types::Offset;
 
 /// The state that is derived from applied entries. The index of the last entry that it includes is stored next to it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogState {
     /// The first record that clients may read. Trims raise it.
     pub first_offset: Offset,
     /// The timestamp of the last record, Unix microseconds; 0 without records.
     pub last_append_time_us: u64,
+    /// The producers and the cursors.
+    pub tables: Arc<Tables>,
 }
 
 /// Why bytes are not a log state of this version.
@@ -35,16 +42,20 @@ pub enum BadLogState {
 
 impl LogState {
     /// The newest format that this version reads, and the one that it writes.
-    pub const FORMAT: u32 = 1;
+    pub const FORMAT: u32 = 2;
     const BYTES: usize = 24;
 
     /// Encodes the state for a manifest or a snapshot.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(Self::BYTES);
-        bytes.extend_from_slice(&Self::FORMAT.to_le_bytes());
+        let version: u32 = if self.tables.is_empty() || broken(Fault::NotInSnapshot) { 1 } else { 2 };
+        bytes.extend_from_slice(&version.to_le_bytes());
         bytes.extend_from_slice(&0u32.to_le_bytes());
         bytes.extend_from_slice(&self.first_offset.0.to_le_bytes());
         bytes.extend_from_slice(&self.last_append_time_us.to_le_bytes());
+        if version > 1 {
+            bytes.extend(self.tables.encode());
+        }
         bytes
     }
 
@@ -56,20 +67,28 @@ impl LogState {
         // Every version starts with its number. Nothing else is known of a newer one.
         let (version, rest) = bytes.split_first_chunk::<4>().ok_or(BadLogState::Malformed)?;
         match u32::from_le_bytes(*version) {
-            1 => LogState::decode_first(rest).ok_or(BadLogState::Malformed),
-            newer if newer > LogState::FORMAT => Err(BadLogState::Newer(newer)),
-            _ => Err(BadLogState::Malformed),
+            1 => LogState::decode_fixed(rest).filter(|(_, rest)| rest.is_empty()).map(|(state, _)| state),
+            2 => LogState::decode_fixed(rest).and_then(|(state, rest)| {
+                let tables = Tables::decode(rest).ok().filter(|tables| !tables.is_empty())?;
+                Some(LogState { tables: Arc::new(tables), ..state })
+            }),
+            newer if newer > LogState::FORMAT => return Err(BadLogState::Newer(newer)),
+            _ => None,
         }
+        .ok_or(BadLogState::Malformed)
     }
 
-    fn decode_first(bytes: &[u8]) -> Option<LogState> {
+    /// Decodes all but the tables. Returns the bytes after it, too.
+    fn decode_fixed(bytes: &[u8]) -> Option<(LogState, &[u8])> {
         let bytes = bytes.strip_prefix(&[0; 4])?;
-        let (first_offset, last) = bytes.split_first_chunk::<8>()?;
-        let last: &[u8; 8] = last.try_into().ok()?;
-        Some(LogState {
+        let (first_offset, bytes) = bytes.split_first_chunk::<8>()?;
+        let (last, rest) = bytes.split_first_chunk::<8>()?;
+        let state = LogState {
             first_offset: Offset(u64::from_le_bytes(*first_offset)),
             last_append_time_us: u64::from_le_bytes(*last),
-        })
+            ..LogState::default()
+        };
+        Some((state, rest))
     }
 }
 
@@ -79,7 +98,7 @@ mod tests {
 
     #[test]
     fn the_first_format_never_changes() {
-        let state = LogState { first_offset: Offset(0x0102), last_append_time_us: 0x0304 };
+        let state = LogState { first_offset: Offset(0x0102), last_append_time_us: 0x0304, ..LogState::default() };
         let bytes = [1, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 4, 3, 0, 0, 0, 0, 0, 0];
         assert_eq!(state.encode(), bytes);
         assert_eq!(LogState::decode(&bytes), Ok(state));
@@ -88,13 +107,13 @@ mod tests {
     #[test]
     fn refuses_a_newer_format_by_its_number_and_any_other_bytes() {
         let mut bytes = LogState::default().encode();
-        bytes[0] = 2;
+        bytes[0] = 3;
         bytes.extend([7; 100]);
         let newer = LogState::decode(&bytes).expect_err("newer");
-        assert_eq!(newer, BadLogState::Newer(2));
-        assert_eq!(newer.to_string(), "log state of format 2, this version reads formats up to 1");
+        assert_eq!(newer, BadLogState::Newer(3));
+        assert_eq!(newer.to_string(), "log state of format 3, this version reads formats up to 2");
         for length in 4..bytes.len() {
-            assert_eq!(LogState::decode(&bytes[..length]), Err(BadLogState::Newer(2)), "{length} bytes");
+            assert_eq!(LogState::decode(&bytes[..length]), Err(BadLogState::Newer(3)), "{length} bytes");
         }
         let good = LogState::default().encode();
         for length in (0..good.len()).chain([good.len() + 1]) {

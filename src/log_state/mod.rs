@@ -14,6 +14,16 @@
 
 mod applied;
 mod codec;
+pub mod cursors;
+pub(crate) mod faults;
+pub mod producers;
+mod refusal;
+mod tables;
 
 pub use applied::{Applied, BadTrim, Outcome, StateChange, Visible, decode_trim, encode_trim};
 pub use codec::{BadLogState, LogState};
+pub use refusal::StateRefusal;
+pub use tables::{BadStateCommand, StateCommand, Tables, TablesView};
+
+#[cfg(test)]
+mod tests;

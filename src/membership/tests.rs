@@ -35,7 +35,14 @@ impl Leader {
                         new.apply(&command, 1);
                         catalog.publish(new);
                         let (offset, index) = (Offset(0), LogIndex(2));
-                        reply.send(Ok(Appended { offset, count: 1, term: Term(1), index, append_time_us: 1 }));
+                        reply.send(Ok(Appended {
+                            offset,
+                            count: 1,
+                            term: Term(1),
+                            index,
+                            append_time_us: 1,
+                            duplicate: false,
+                        }));
                     }
                     ConsensusMsg::ReadIndex(_, _, reply) => reply.send(Ok(LogIndex(0))),
                     _ => {}

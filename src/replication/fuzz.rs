@@ -108,8 +108,14 @@ fn forward_request() {
 
 #[test]
 fn forward_response() {
-    let appended =
-        Appended { offset: Offset(7), count: 2, term: Term(3), index: LogIndex(11), append_time_us: 1_700_000_000 };
+    let appended = Appended {
+        offset: Offset(7),
+        count: 2,
+        term: Term(3),
+        index: LogIndex(11),
+        append_time_us: 1_700_000_000,
+        duplicate: false,
+    };
     let outcomes = vec![
         appended_outcome(1, Ok(appended)),
         appended_outcome(2, Err(ProposeError::PastEnd { next_offset: Offset(3) })),

@@ -338,6 +338,7 @@ fn undecided(error: ProposeError) -> Refusal {
         ProposeError::TooLarge
         | ProposeError::ExpectedOffset { .. }
         | ProposeError::PastEnd { .. }
+        | ProposeError::State(_)
         | ProposeError::LevelUnsupported { .. }
         | ProposeError::MemberSilent { .. } => "the catalog does not accept the entry",
     };

@@ -8,6 +8,7 @@
 
 use crate::codes::{UnknownCode, codes};
 use crate::consensus::handle::{Appended, ProposeError, ReadIndexError};
+use crate::log_state::StateRefusal;
 use crate::pb::peer;
 use crate::types::{LogIndex, NodeId, Offset, Term};
 
@@ -58,6 +59,7 @@ pub fn appended_outcome(id: u64, result: Result<Appended, ProposeError>) -> peer
             out.term = appended.term.0;
             out.index = appended.index.0;
             out.append_time_us = appended.append_time_us;
+            out.duplicate = appended.duplicate;
             return outcome;
         }
         Err(ProposeError::NotLeader { leader }) => (RefusedJob::NotLeader, node_number(leader)),
@@ -69,13 +71,17 @@ pub fn appended_outcome(id: u64, result: Result<Appended, ProposeError>) -> peer
         Err(ProposeError::DeadlinePassed) => (RefusedJob::DeadlinePassed, 0),
         Err(ProposeError::ExpectedOffset { next_offset }) => (RefusedJob::ExpectedOffset, next_offset.0),
         Err(ProposeError::PastEnd { next_offset }) => (RefusedJob::PastEnd, next_offset.0),
+        Err(ProposeError::State(refusal)) => {
+            let (code, detail) = refusal.code();
+            return refused(id, code, detail);
+        }
         Err(ProposeError::LevelUnsupported { member }) => (RefusedJob::LevelUnsupported, member.0),
         Err(ProposeError::MemberSilent { member }) => (RefusedJob::MemberSilent, member.0),
         Err(ProposeError::NoSuchGroup) => (RefusedJob::NoSuchGroup, 0),
         Err(ProposeError::Damaged) => (RefusedJob::Damaged, 0),
         Err(ProposeError::Stopping) => (RefusedJob::Stopping, 0),
     };
-    refused(id, code, detail)
+    refused(id, code.code(), detail)
 }
 
 /// Encodes the outcome of a read index.
@@ -93,7 +99,7 @@ pub fn read_index_outcome(id: u64, result: Result<LogIndex, ReadIndexError>) -> 
         Err(ReadIndexError::Damaged) => (RefusedJob::Damaged, 0),
         Err(ReadIndexError::Stopping) => (RefusedJob::Stopping, 0),
     };
-    refused(id, code, detail)
+    refused(id, code.code(), detail)
 }
 
 /// Encodes the leader in a refusal; 0 if none is known.
@@ -105,9 +111,9 @@ fn node_of(detail: u64) -> Option<NodeId> {
     (detail != 0).then_some(NodeId(detail))
 }
 
-fn refused(id: u64, code: RefusedJob, detail: u64) -> peer::Outcome {
+fn refused(id: u64, code: u32, detail: u64) -> peer::Outcome {
     let mut outcome = peer::Outcome { id, ..peer::Outcome::default() };
-    outcome.set_refused(peer::Refused { code: code.code(), detail, ..peer::Refused::default() });
+    outcome.set_refused(peer::Refused { code, detail, ..peer::Refused::default() });
     outcome
 }
 
@@ -116,7 +122,8 @@ pub fn unknown_part(outcome: &peer::Outcome) -> Option<String> {
     match &outcome.outcome {
         None => Some("an outcome of a kind that this version does not know".to_owned()),
         Some(peer::outcome::Outcome::Refused(refused)) => {
-            RefusedJob::try_from(refused.code).err().map(|e| e.to_string())
+            let of_state = StateRefusal::of_code(refused.code, refused.detail);
+            RefusedJob::try_from(refused.code).err().filter(|_| of_state.is_none()).map(|e| e.to_string())
         }
         Some(peer::outcome::Outcome::Appended(_) | peer::outcome::Outcome::ReadIndex(_)) => None,
     }
@@ -139,12 +146,16 @@ pub fn read_appended(outcome: peer::Outcome) -> Result<Appended, ProposeError> {
                 term: Term(a.term),
                 index: LogIndex(a.index),
                 append_time_us: a.append_time_us,
+                duplicate: a.duplicate,
             });
         }
         Some(peer::outcome::Outcome::Refused(refused)) => refused,
         Some(peer::outcome::Outcome::ReadIndex(_)) | None => return Err(ProposeError::OutcomeUnknown),
     };
     let next_offset = Offset(refused.detail);
+    if let Some(refusal) = StateRefusal::of_code(refused.code, refused.detail) {
+        return Err(ProposeError::State(refusal));
+    }
     let Ok(code) = RefusedJob::try_from(refused.code) else { return Err(ProposeError::OutcomeUnknown) };
     Err(match code {
         RefusedJob::NotLeader => ProposeError::NotLeader { leader: node_of(refused.detail) },
@@ -203,6 +214,7 @@ mod tests {
             term: Term(3),
             index: LogIndex(11),
             append_time_us: 1_700_000_000_000_000,
+            duplicate: true,
         };
         assert_eq!(read_appended(appended_outcome(1, Ok(appended))), Ok(appended));
         for large in [Appended { offset: Offset::MAX, ..appended }, Appended { term: Term(1 << 63), ..appended }] {
@@ -225,14 +237,19 @@ mod tests {
         ] {
             assert_eq!(read_appended(appended_outcome(1, Err(same))), Err(same));
         }
+        for refusal in StateRefusal::all(7) {
+            let outcome = appended_outcome(1, Err(ProposeError::State(refusal)));
+            assert_eq!(unknown_part(&outcome), None);
+            assert_eq!(read_appended(outcome), Err(ProposeError::State(refusal)));
+        }
         for not_here in [ProposeError::NoSuchGroup, ProposeError::Damaged, ProposeError::Stopping] {
             assert_eq!(read_appended(appended_outcome(1, Err(not_here))), Err(ProposeError::Dropped));
         }
-        let mut newer = refused(1, RefusedJob::Dropped, 0);
+        let mut newer = refused(1, RefusedJob::Dropped.code(), 0);
         newer.mut_refused().code = 99;
         assert_eq!(read_appended(newer.clone()), Err(ProposeError::OutcomeUnknown));
         assert!(unknown_part(&newer).is_some_and(|text| text.contains("refusal code 99")));
-        assert_eq!(unknown_part(&refused(1, RefusedJob::Dropped, 0)), None);
+        assert_eq!(unknown_part(&refused(1, RefusedJob::Dropped.code(), 0)), None);
         assert_eq!(read_appended(peer::Outcome::new()), Err(ProposeError::OutcomeUnknown));
 
         assert_eq!(read_read_index(read_index_outcome(1, Ok(LogIndex(5)))), Ok(LogIndex(5)));

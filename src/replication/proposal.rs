@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::catalog::{Catalog, Command, EffectiveSettings};
 use crate::consensus::handle::{Proposal, StreamPosition};
+use crate::log_state::StateCommand;
 use crate::pb::peer::Propose;
 use crate::storage::entry::{EntryKind, PayloadForm};
 use crate::storage::payload;
@@ -52,7 +53,16 @@ pub fn proposal_of(
         GroupId::CATALOG => may_be_forwarded(&propose.payload),
         _ => fits(catalog_now, group, &propose.payload),
     };
-    if !form.fits(propose.payload.len(), propose.count) || form == PayloadForm::Records && !has_good_records() {
+    let has_good_commands = || {
+        let is_deleted = catalog_now.log(group).is_some_and(|meta| meta.deletion.is_some());
+        !is_deleted && StateCommand::decode_all(&propose.payload).is_ok()
+    };
+    let is_good = match form {
+        PayloadForm::Records => has_good_records(),
+        PayloadForm::Message => has_good_commands(),
+        PayloadForm::Bytes(_) | PayloadForm::Filler => true,
+    };
+    if !form.fits(propose.payload.len(), propose.count) || !is_good {
         return Err(BadProposal::BadPayload { group, count: propose.count, bytes: propose.payload.len() });
     }
     Ok(Proposal {
@@ -63,6 +73,7 @@ pub fn proposal_of(
         expected_offset: propose.expected_offset.map(Offset),
         producer_id: propose.producer_id,
         sequence: propose.sequence,
+        producer_epoch: propose.producer_epoch,
         in_stream: (propose.stream != 0)
             .then_some(StreamPosition { stream: StreamId(propose.stream), sequence: propose.sequence_in_stream }),
         term: (propose.term != 0).then_some(Term(propose.term)),

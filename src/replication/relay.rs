@@ -31,6 +31,26 @@ codes! {
         GetLog = 3,
         /// Makes the oldest records unreadable.
         TrimLog = 4,
+        /// Registers a producer.
+        InitProducer = 5,
+        /// What a producer has appended, by its name or its id.
+        GetProducer = 6,
+        /// The same of all producers of a log.
+        ListProducers = 7,
+    }
+}
+
+impl RelayKind {
+    /// Returns true for a request that changes the log. Each of them can be sent again without another effect.
+    pub fn changes(self) -> bool {
+        match self {
+            RelayKind::TrimLog | RelayKind::InitProducer => true,
+            RelayKind::Consume
+            | RelayKind::ConsumeStream
+            | RelayKind::GetLog
+            | RelayKind::GetProducer
+            | RelayKind::ListProducers => false,
+        }
     }
 }
 

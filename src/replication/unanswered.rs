@@ -60,6 +60,11 @@ struct SentProposal {
 impl SentProposal {
     /// Returns its outcome. `entries` must contain all committed entries of its term above `after`.
     fn found_in(&self, entries: &[Entry]) -> Result<Appended, ProposeError> {
+        // The stamp of a producer's request is that of each attempt to send it, perhaps by a process that was replaced. Its
+        // entry may also be older than this attempt. A retry finds the truth.
+        if self.producer.0 != 0 {
+            return Err(ProposeError::OutcomeUnknown);
+        }
         let stamps = entries.iter().filter(|entry| entry.index > self.after && entry.term == self.term);
         let mut found = stamps.filter_map(|entry| Some((entry, entry.stamp().ok()?)));
         match found.find(|(_, stamp)| (stamp.producer_id, stamp.sequence) == self.producer) {
@@ -70,6 +75,7 @@ impl SentProposal {
                 term: entry.term,
                 index: entry.index,
                 append_time_us: stamp.append_time_us,
+                duplicate: false,
             }),
         }
     }
@@ -130,6 +136,7 @@ impl UnansweredJobs {
                     0 => self.tags.wrapping_add(self.last_id),
                     _ => proposal.sequence,
                 };
+                propose.producer_epoch = proposal.producer_epoch;
                 let unique = propose.sequence != 0 && self.tags != 0;
                 let producer = (proposal.producer_id, propose.sequence);
                 if let Some(position) = proposal.in_stream {

@@ -1,10 +1,8 @@
-//! The rules of storage that tests break, one at a time, to check that another test detects it.
-//!
-//! Outside tests [`broken`] is constantly false, and the code that depends on it is removed by the compiler.
+//! The rules of storage that tests break (`crate::faults`).
 
-/// A broken rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+use crate::faults::faults;
+
+faults! {
     /// The directory is not synced after a file was replaced.
     NoDirSyncAfterRename,
     /// The directory is not synced after a segment was created.
@@ -104,30 +102,6 @@ pub(crate) enum Fault {
     DamageTakenForNewer,
     /// A frame of a newer version is reported as damage.
     NewerTakenForDamage,
-}
-
-/// True if this rule is broken.
-#[cfg(not(test))]
-#[inline(always)]
-pub(crate) const fn broken(_: Fault) -> bool {
-    false
-}
-
-#[cfg(test)]
-thread_local! {
-    static BROKEN: std::cell::Cell<Option<Fault>> = const { std::cell::Cell::new(None) };
-}
-
-/// True if this rule is broken.
-#[cfg(test)]
-pub(crate) fn broken(fault: Fault) -> bool {
-    BROKEN.get() == Some(fault)
-}
-
-/// From now on this thread breaks this rule, or none.
-#[cfg(test)]
-pub(crate) fn set(fault: Option<Fault>) {
-    BROKEN.set(fault);
 }
 
 /// The rule that this thread breaks.

@@ -422,7 +422,7 @@ fn group() {
 
 #[test]
 fn log_state() {
-    let log_state = LogState { first_offset: Offset(1), last_append_time_us: 2 };
+    let log_state = LogState { first_offset: Offset(1), last_append_time_us: 2, ..LogState::default() };
     Loop::new("log_state", vec![log_state.encode()]).run(|bytes| {
         let Ok(log_state) = LogState::decode(bytes) else { return false };
         assert!(log_state.encode() == bytes);

@@ -42,6 +42,7 @@ mod one_log;
 mod peers;
 mod placement;
 mod power;
+mod producers;
 mod prose;
 mod refusals;
 mod revoked;

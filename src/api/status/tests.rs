@@ -7,6 +7,7 @@ use crate::api::error::{FailedProposal, LogScope};
 use crate::codes::UnknownCode;
 use crate::consensus::handle::ProposeError;
 use crate::feature_level::FeatureLevel;
+use crate::log_state::StateRefusal;
 use crate::security::acl::Action;
 use crate::security::identity::{NoIdentity, Principal};
 use crate::storage::damage::DamagedRange;
@@ -62,10 +63,12 @@ fn number(error: &ApiError) -> usize {
         ApiError::LevelTooLow(_) => 33,
         ApiError::ReplicaLost => 34,
         ApiError::Relayed(_) => 35,
+        ApiError::State { .. } => 36,
+        ApiError::NoSuchProducer { .. } => 37,
     }
 }
 
-const VARIANTS: usize = 36;
+const VARIANTS: usize = 38;
 
 /// The failure of a newer node, with a reason that this version does not know.
 fn relayed() -> ApiError {
@@ -82,12 +85,30 @@ fn relayed() -> ApiError {
     ApiError::Relayed(RelayedFailure { reason: None, status: whole.write_to_bytes().expect("encoded") })
 }
 
+fn of_state(refusal: StateRefusal) -> ApiError {
+    ApiError::State { log: name(), refusal }
+}
+
 fn samples() -> Vec<(ApiError, Code, &'static str)> {
     let principal = Principal::anonymous();
     let bad_name = LogName::new("/").expect_err("no name");
     vec![
         (ApiError::ReplicaLost, Code::UNAVAILABLE, "REPLICA_UNREACHABLE"),
         (relayed(), Code::UNAVAILABLE, "QUEUE_IS_BLUE"),
+        (ApiError::NoSuchProducer { log: name() }, Code::NOT_FOUND, "NO_SUCH_PRODUCER"),
+        (of_state(StateRefusal::ProducerUnknown(7)), Code::FAILED_PRECONDITION, "PRODUCER_UNKNOWN"),
+        (of_state(StateRefusal::ProducerFenced(7)), Code::FAILED_PRECONDITION, "PRODUCER_FENCED"),
+        (of_state(StateRefusal::SequenceGap(7)), Code::FAILED_PRECONDITION, "SEQUENCE_GAP"),
+        (of_state(StateRefusal::SequenceTooOld(7)), Code::FAILED_PRECONDITION, "SEQUENCE_TOO_OLD"),
+        (of_state(StateRefusal::SequenceReused(7)), Code::INVALID_ARGUMENT, "SEQUENCE_REUSED"),
+        (of_state(StateRefusal::ProducerEpoch(7)), Code::FAILED_PRECONDITION, "EPOCH_MISMATCH"),
+        (of_state(StateRefusal::ProducersFull(7)), Code::RESOURCE_EXHAUSTED, "TOO_MANY_PRODUCERS"),
+        (of_state(StateRefusal::NoSuchCursor(0)), Code::NOT_FOUND, "NO_SUCH_CURSOR"),
+        (of_state(StateRefusal::CursorFenced(7)), Code::FAILED_PRECONDITION, "CURSOR_FENCED"),
+        (of_state(StateRefusal::CursorEpoch(7)), Code::FAILED_PRECONDITION, "EPOCH_MISMATCH"),
+        (of_state(StateRefusal::CursorRevision(7)), Code::FAILED_PRECONDITION, "REVISION_MISMATCH"),
+        (of_state(StateRefusal::CursorBehind(7)), Code::FAILED_PRECONDITION, "CURSOR_BEHIND"),
+        (of_state(StateRefusal::CursorsFull(7)), Code::RESOURCE_EXHAUSTED, "TOO_MANY_CURSORS"),
         (ApiError::NoIdentity(NoIdentity::NoCommonName), Code::UNAUTHENTICATED, "NO_IDENTITY"),
         (
             ApiError::NotAllowed { principal, log: LogScope::One(name()), action: Action::Produce },

@@ -138,6 +138,7 @@ impl FakeState {
                     log_id: log.log_id,
                     record_bytes_max: 1 << 20,
                     request_bytes_max: 4 << 20,
+                    tables: crate::log_state::TablesView::default(),
                     watermark: self.watermark.clone(),
                     reader: self.log.reader(),
                     removal: Removal::default(),
@@ -148,7 +149,7 @@ impl FakeState {
         self.last_command = self.last_command.next();
         let (index, offset) = (self.last_command, Offset::default());
         self.catalog_watermark.advance(Visible { applied: index, ..Visible::default() });
-        Ok(Appended { offset, count: 1, term: Term(1), index, append_time_us: TIME_US })
+        Ok(Appended { offset, count: 1, term: Term(1), index, append_time_us: TIME_US, duplicate: false })
     }
 
     fn append(&mut self, proposal: &Proposal) -> Result<Appended, ProposeError> {
@@ -179,7 +180,14 @@ impl FakeState {
         self.visible.applied = self.last;
         self.visible.next_offset.0 += u64::from(proposal.count);
         self.visible.last_append_time_us = TIME_US;
-        Ok(Appended { offset: base, count: proposal.count, term: Term(1), index: self.last, append_time_us: TIME_US })
+        Ok(Appended {
+            offset: base,
+            count: proposal.count,
+            term: Term(1),
+            index: self.last,
+            append_time_us: TIME_US,
+            duplicate: false,
+        })
     }
 }
 

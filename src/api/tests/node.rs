@@ -127,6 +127,7 @@ impl Node {
             log_id: LOG_ID,
             record_bytes_max: 1 << 20,
             request_bytes_max: 4 << 20,
+            tables: crate::log_state::TablesView::default(),
             watermark: watermark.clone(),
             reader: log.reader(),
             removal: Removal::default(),

@@ -184,6 +184,7 @@ fn answers(samples: &mut Vec<Sample>) {
             term: Term(number),
             index: LogIndex(1),
             append_time_us: number,
+            duplicate: false,
         };
         let reply = |package| ProduceReply { package, appended, log_id: LogId(!number) };
         let old = log::ProduceResponse {

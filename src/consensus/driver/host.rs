@@ -120,6 +120,7 @@ impl Host {
             record_bytes_max: settings.record_bytes_max,
             request_bytes_max: settings.request_bytes_max,
             watermark: replica.watermark.clone(),
+            tables: replica.tables.clone(),
             reader: replica.reader.clone(),
             removal: Removal::default(),
         };

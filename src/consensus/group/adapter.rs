@@ -130,7 +130,7 @@ impl Adapter {
             base: recovered.base,
             conf_state: recovered.conf_state.clone(),
             conf_index: recovered.conf_index,
-            log_state: recovered.log_state,
+            log_state: recovered.log_state.clone(),
             log_state_index: recovered.log_state_index,
             catalog: None,
             terms: recovered.terms.clone(),
@@ -233,7 +233,7 @@ impl Adapter {
         self.base = snapshot.base;
         self.conf_state = snapshot.conf_state.clone();
         self.conf_index = snapshot.conf_index;
-        self.log_state = snapshot.log_state;
+        self.log_state = snapshot.log_state.clone();
         self.log_state_index = snapshot.log_state_index;
         self.catalog = snapshot.catalog.clone();
         self.terms = vec![(snapshot.base.index, snapshot.base.term)];
@@ -435,7 +435,7 @@ impl Storage for Adapter {
             base: self.base,
             conf_state: self.conf_state.clone(),
             conf_index: self.conf_index,
-            log_state: self.log_state,
+            log_state: self.log_state.clone(),
             log_state_index: self.log_state_index,
             catalog: self.catalog.clone(),
         }))

@@ -16,6 +16,7 @@ use super::adapter::CACHE_BYTES_MAX;
 use super::effects::{CommittedCommand, Effects};
 use super::node::RaftNode;
 use super::pending::Pending;
+use super::propose::AppliedTables;
 use crate::consensus::conf_change::{ConfChange, ConfChangeKind};
 use crate::consensus::state_change::state_change;
 use crate::consensus::wire::{conf_from_raft, is_conf_change, is_noop};
@@ -56,6 +57,11 @@ impl Applier {
         self.applied.visible()
     }
 
+    /// What the leader needs to decide about proposals.
+    pub fn tables(&self) -> AppliedTables<'_> {
+        AppliedTables { index: self.applied.index(), tables: self.applied.tables() }
+    }
+
     /// The last applied entry.
     pub fn index(&self) -> LogIndex {
         self.applied.index()
@@ -84,7 +90,7 @@ impl Applier {
             // here.
             return Ok(());
         }
-        let before = self.applied;
+        let before = self.applied.index();
         let mut result = Ok(());
         while let Some(committed) = self.queue.front() {
             let new_conf_change = is_new_conf_change(node, &committed.entry);
@@ -103,7 +109,7 @@ impl Applier {
             pending.applied(LogIndex(entry.index), Term(entry.term), &mut out.answers);
         }
         // What was applied before a failure is acknowledged, so it must be visible too.
-        if self.applied != before {
+        if self.applied.index() != before {
             self.publish(node, out);
         }
         result
@@ -115,7 +121,7 @@ impl Applier {
         let store = node.mut_store();
         let (log_state, as_of) = self.applied.log_state();
         if as_of > store.log_state().1 {
-            store.set_log_state(log_state, as_of);
+            store.set_log_state(log_state.clone(), as_of);
         }
         store.evict(applied, self.cache_bytes_max);
         out.visible = Some(self.applied.visible());
@@ -150,8 +156,8 @@ impl Applier {
     pub fn persisted(&mut self, ready: u64, node: &mut RaftNode, out: &mut Effects) {
         if let Some((_, applied)) = self.installing.take_if(|(installing, _)| *installing <= ready) {
             node.advance_apply_to(applied.index().0);
-            self.applied = applied;
             out.visible = Some(applied.visible());
+            self.applied = applied;
         }
     }
 }
@@ -190,7 +196,12 @@ fn change(group: GroupId, entry: &RaftEntry) -> Result<StateChange, BadEntry> {
     if is_conf_change(entry) || is_noop(entry) {
         return Ok(StateChange::Nothing);
     }
-    state_change(group, &Stamp::decode(&entry.data)?, &entry.data[Stamp::BYTES..])
+    state_change(
+        group,
+        (LogIndex(entry.index), Term(entry.term)),
+        &Stamp::decode(&entry.data)?,
+        &entry.data[Stamp::BYTES..],
+    )
 }
 
 /// Returns the catalog's commands: the values of an entry's records.

@@ -129,7 +129,8 @@ impl Group {
     pub fn new(config: GroupConfig, recovered: &Recovered, start: EntryEnd, tail: &[Entry]) -> Result<Group, String> {
         let node = RaftNode::new(&config, recovered.clone(), start, tail)?;
         let term = recovered.hard_state.term.0;
-        let applied = Applied::new(recovered.applied, start.offset, recovered.log_state, recovered.log_state_index);
+        let applied =
+            Applied::new(recovered.applied, start.offset, recovered.log_state.clone(), recovered.log_state_index);
         Ok(Group {
             node,
             health: Health::new(config.id, recovered.differing),
@@ -173,9 +174,13 @@ impl Group {
         let proposed = if self.health.is_damaged() {
             Err(ProposeError::Damaged.into())
         } else {
-            self.proposer.propose(&mut self.node, proposal, now, time_us)
+            self.proposer.propose(&mut self.node, self.applier.tables(), proposal, now, time_us)
         };
         match proposed {
+            Ok(appended) if appended.duplicate => {
+                let applied = self.applier.index();
+                self.pending.join(appended, applied, deadline, reply, &mut self.out.answers);
+            }
             Ok(appended) => self.pending.insert(appended, deadline, reply, &mut self.out.answers),
             Err(Rejected::AtOnce(error)) => self.out.answers.push(Answer::Append(reply, Err(error))),
             Err(Rejected::ByLogEnd { error, .. }) if !self.config.rules.hold_uncommitted_refusals => {

@@ -149,6 +149,11 @@ impl RaftNode {
         self.raft.become_follower(term, raft::INVALID_ID);
     }
 
+    /// Returns the term of an entry, if it is not before the base.
+    pub fn term_at(&self, index: LogIndex) -> Option<Term> {
+        self.raft.raft_log.term(index.0).ok().map(Term)
+    }
+
     /// Returns the voters, ordered by id.
     pub fn voters(&self) -> Vec<ReplicaId> {
         let mut voters: Vec<ReplicaId> = self.raft.prs().conf().voters().ids().iter().map(ReplicaId).collect();

@@ -47,6 +47,12 @@ struct PendingProposal {
     reply: AppendReply,
 }
 
+impl PendingProposal {
+    fn answer(self, result: Result<(), ProposeError>) -> Answer {
+        Answer::Append(self.reply, result.map(|()| self.appended))
+    }
+}
+
 /// The rejection of a proposal that did not match the end of the log. It is valid only if the entry that was last at
 /// that time is committed. Otherwise a partitioned leader could report a next offset whose records another leader has
 /// replaced.
@@ -76,6 +82,8 @@ impl HeldRefusal {
 pub struct Pending {
     by_index: BTreeMap<LogIndex, PendingProposal>,
     refusals: BTreeMap<LogIndex, Vec<HeldRefusal>>,
+    /// Retries of proposals whose entries are not applied yet.
+    retries: BTreeMap<LogIndex, Vec<PendingProposal>>,
     /// The term of the last applied entry.
     applied_term: Term,
 }
@@ -83,7 +91,7 @@ pub struct Pending {
 impl Pending {
     /// Returns true if nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.by_index.is_empty() && self.refusals.is_empty()
+        self.by_index.is_empty() && self.refusals.is_empty() && self.retries.is_empty()
     }
 
     /// Adds a proposal that raft has accepted.
@@ -93,6 +101,36 @@ impl Pending {
             // The entry of a newer term replaces the older entry at this index, which was truncated.
             out.push(Answer::Append(replaced.reply, Err(ProposeError::OutcomeUnknown)));
         }
+    }
+
+    /// Adds a retry of a proposal whose entry this leader has appended before. It is answered as the first one.
+    pub fn join(
+        &mut self,
+        appended: Appended,
+        applied: LogIndex,
+        deadline: Instant,
+        reply: AppendReply,
+        out: &mut Vec<Answer>,
+    ) {
+        let retry = PendingProposal { appended, deadline, reply };
+        if appended.index <= applied {
+            out.push(retry.answer(Ok(())));
+        } else {
+            self.retries.entry(appended.index).or_default().push(retry);
+        }
+    }
+
+    /// Removes the proposals and the retries for which `is_over` returns true, with the index of their entries.
+    fn take_if(
+        &mut self,
+        is_over: impl Fn(LogIndex, &PendingProposal) -> bool,
+    ) -> impl Iterator<Item = (LogIndex, PendingProposal)> {
+        let mut over: Vec<_> = self.by_index.extract_if(.., |at, proposed| is_over(*at, proposed)).collect();
+        for (at, retries) in &mut self.retries {
+            over.extend(retries.extract_if(.., |retry| is_over(*at, retry)).map(|retry| (*at, retry)));
+        }
+        self.retries.retain(|_, retries| !retries.is_empty());
+        over.into_iter()
     }
 
     /// Holds a rejection until the entry that it depends on is applied.
@@ -117,10 +155,10 @@ impl Pending {
             let error = if refusal.last_term == term { refusal.error } else { ProposeError::Dropped };
             out.push(refusal.answer(error));
         }
-        if let Some(proposed) = self.by_index.remove(&index) {
-            let result =
-                if proposed.appended.term == term { Ok(proposed.appended) } else { Err(ProposeError::Dropped) };
-            out.push(Answer::Append(proposed.reply, result));
+        let retries = self.retries.remove(&index).into_iter().flatten();
+        for proposed in self.by_index.remove(&index).into_iter().chain(retries) {
+            let is_there = proposed.appended.term == term;
+            out.push(proposed.answer(if is_there { Ok(()) } else { Err(ProposeError::Dropped) }));
         }
         self.overtaken(index, term, out);
     }
@@ -131,30 +169,32 @@ impl Pending {
         if std::mem::replace(&mut self.applied_term, term) >= term {
             return;
         }
-        for (at, proposed) in self.by_index.extract_if(.., |_, proposed| proposed.appended.term < term) {
+        for (at, proposed) in self.take_if(|_, proposed| proposed.appended.term < term) {
             let error = if at > index { ProposeError::Dropped } else { ProposeError::OutcomeUnknown };
-            out.push(Answer::Append(proposed.reply, Err(error)));
+            out.push(proposed.answer(Err(error)));
         }
     }
 
     /// Called when a snapshot has replaced the entries up to `index`. This node will not see them, so the outcome of
     /// their proposals is unknown.
     pub fn skipped(&mut self, index: LogIndex, out: &mut Vec<Answer>) {
-        let rest = self.by_index.split_off(&index.next());
-        let skipped = std::mem::replace(&mut self.by_index, rest);
         self.withdraw_refusals(ProposeError::Dropped, out);
-        out.extend(skipped.into_values().map(|p| Answer::Append(p.reply, Err(ProposeError::OutcomeUnknown))));
+        let skipped = self.take_if(|at, _| at <= index);
+        out.extend(skipped.map(|(_, proposed)| proposed.answer(Err(ProposeError::OutcomeUnknown))));
     }
 
     /// Limits the deadlines of all proposals to `until`.
     pub fn wait_at_most(&mut self, until: Instant) {
-        self.by_index.values_mut().for_each(|proposed| proposed.deadline = proposed.deadline.min(until));
+        let retries = self.retries.values_mut().flatten();
+        for proposed in self.by_index.values_mut().chain(retries) {
+            proposed.deadline = proposed.deadline.min(until);
+        }
     }
 
     /// Answers the requests whose deadline has passed.
     pub fn expire(&mut self, now: Instant, out: &mut Vec<Answer>) {
-        let expired = self.by_index.extract_if(.., |_, p| p.deadline <= now);
-        out.extend(expired.map(|(_, p)| Answer::Append(p.reply, Err(ProposeError::OutcomeUnknown))));
+        let expired = self.take_if(|_, proposed| proposed.deadline <= now);
+        out.extend(expired.map(|(_, proposed)| proposed.answer(Err(ProposeError::OutcomeUnknown))));
         for refusals in self.refusals.values_mut() {
             let expired = refusals.extract_if(.., |r| r.deadline <= now);
             out.extend(expired.map(|r| r.answer(ProposeError::DeadlinePassed)));
@@ -165,7 +205,7 @@ impl Pending {
     /// Answers all requests. The outcome of the proposals is unknown.
     pub fn fail_all(&mut self, out: &mut Vec<Answer>) {
         self.withdraw_refusals(ProposeError::Dropped, out);
-        let all = std::mem::take(&mut self.by_index);
-        out.extend(all.into_values().map(|p| Answer::Append(p.reply, Err(ProposeError::OutcomeUnknown))));
+        let all = self.take_if(|_, _| true);
+        out.extend(all.map(|(_, proposed)| proposed.answer(Err(ProposeError::OutcomeUnknown))));
     }
 }

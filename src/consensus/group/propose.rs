@@ -3,6 +3,7 @@
 //! An entry's base offset is the end of raft's last entry, stored or not; no separate counter exists. A rejection
 //! that depends on this end is sent only after the end is committed: until then another leader may replace it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use raft::eraftpb::Message;
@@ -11,11 +12,14 @@ use super::node::RaftNode;
 use super::sequences::StreamSequences;
 use super::settings::UNCOMMITTED_BYTES_MAX;
 use crate::consensus::handle::{Appended, Proposal, ProposeError};
+use crate::log_state::faults::{Fault, broken};
+use crate::log_state::producers::{Answer, ProducerRequest};
+use crate::log_state::{StateCommand, StateRefusal, Tables};
 use crate::storage::entry::{ENTRY_BYTES_MAX, EntryKind, Stamp};
 use crate::storage::frame::frame_bytes;
 use crate::storage::payload::stamp_records;
 use crate::storage::space::Space;
-use crate::types::{GroupId, LogIndex, Offset};
+use crate::types::{GroupId, LogIndex, Offset, ProducerId, Term};
 
 /// Why a proposal is rejected.
 pub enum Rejected {
@@ -37,11 +41,35 @@ impl From<ProposeError> for Rejected {
     }
 }
 
+impl From<StateRefusal> for Rejected {
+    fn from(refusal: StateRefusal) -> Rejected {
+        // A newer leader may have other producers and cursors.
+        Rejected::ByLogEnd { error: ProposeError::State(refusal), beyond: true }
+    }
+}
+
+/// What is applied on the leader.
+#[derive(Clone, Copy)]
+pub struct AppliedTables<'a> {
+    /// The last applied entry.
+    pub index: LogIndex,
+    /// The producers and the cursors after it.
+    pub tables: &'a Arc<Tables>,
+}
+
+/// The producers and the cursors after the last entry of the leader, which may not be committed yet. Only the leader of
+/// the term appends entries, so none of them is replaced as long as it leads.
+struct LeaderTables {
+    term: Term,
+    tables: Arc<Tables>,
+}
+
 /// The state that a leader keeps between proposals.
 #[derive(Default)]
 pub struct Proposer {
     streams: StreamSequences,
     space: Space,
+    tables: Option<LeaderTables>,
 }
 
 impl Proposer {
@@ -72,11 +100,15 @@ impl Proposer {
     pub fn propose(
         &mut self,
         node: &mut RaftNode,
+        applied: AppliedTables<'_>,
         proposal: Proposal,
         now: Instant,
         time_us: u64,
     ) -> Result<Appended, Rejected> {
         let (group, leader, term) = (node.group(), node.leader_node(), node.term());
+        if !node.is_leader() {
+            self.tables = None;
+        }
         if !node.is_leader() || proposal.term.is_some_and(|wanted| wanted != term) {
             return Err(ProposeError::NotLeader { leader }.into());
         }
@@ -90,6 +122,21 @@ impl Proposer {
             return Err(ProposeError::TooLarge.into());
         }
         let end = node.log_end().ok_or(ProposeError::Damaged)?;
+        let producer = Some(ProducerId(proposal.producer_id)).filter(|id| id.0 != 0 && group != GroupId::CATALOG);
+        let producer = producer.filter(|_| proposal.kind == EntryKind::Records);
+        if let Some(id) = producer {
+            let request = ProducerRequest { id, epoch: proposal.producer_epoch, sequence: proposal.sequence };
+            if let Some(answer) = self.tables(node, applied)?.producers.check(request, proposal.count)? {
+                if let Some(position) = proposal.in_stream {
+                    self.streams.record_appended(position, term);
+                }
+                return Ok(answered_before(&answer));
+            }
+        }
+        let commands = match proposal.kind {
+            EntryKind::State => self.check_commands(node, applied, &proposal.payload)?,
+            _ => Vec::new(),
+        };
         if let Some(expected) = proposal.expected_offset.filter(|expected| *expected != end.offset) {
             let error = ProposeError::ExpectedOffset { next_offset: end.offset };
             return Err(Rejected::ByLogEnd { error, beyond: expected > end.offset });
@@ -111,15 +158,75 @@ impl Proposer {
             term,
             index: LogIndex(node.last_index().0 + 1),
             append_time_us: time_us.max(end.append_time_us),
+            duplicate: false,
         };
         let position = proposal.in_stream;
+        let sequence = proposal.sequence;
         let data = stamped(proposal, &appended)?;
         node.propose(Vec::new(), data).map_err(|e| raft_refusal(node, &e))?;
         if let Some(position) = position {
             self.streams.record_appended(position, term);
         }
+        if let Some(LeaderTables { tables, .. }) =
+            self.tables.as_mut().filter(|_| producer.is_some() || !commands.is_empty())
+        {
+            let tables = Arc::make_mut(tables);
+            if let Some(id) = producer {
+                tables.producers.appended(id, sequence, answer_of(&appended));
+            }
+            commands.iter().for_each(|command| tables.apply(command, appended.index, appended.append_time_us));
+        }
         Ok(appended)
     }
+
+    /// Returns the producers and the cursors after the last entry.
+    ///
+    /// # Errors
+    /// [`ProposeError::Dropped`] until this leader has applied its first entry, and so all entries of earlier terms.
+    fn tables(&mut self, node: &RaftNode, applied: AppliedTables<'_>) -> Result<&Tables, ProposeError> {
+        let term = node.term();
+        let is_current = self.tables.as_ref().is_some_and(|tables| tables.term == term || broken(Fault::NotRolledBack));
+        let has_all = applied.index == node.last_index();
+        if !is_current || has_all {
+            if node.term_at(applied.index) != Some(term) {
+                return Err(ProposeError::Dropped);
+            }
+            // Shared with the applied state, so that the tables are not in memory twice.
+            self.tables = Some(LeaderTables { term, tables: Arc::clone(applied.tables) });
+        }
+        self.tables.as_ref().map(|tables| &*tables.tables).ok_or(ProposeError::Dropped)
+    }
+
+    /// Decodes commands, and checks that each one has an effect.
+    fn check_commands(
+        &mut self,
+        node: &RaftNode,
+        applied: AppliedTables<'_>,
+        payload: &[u8],
+    ) -> Result<Vec<StateCommand>, Rejected> {
+        let commands = StateCommand::decode_all(payload).map_err(|bad| {
+            log::error!("a proposal that can't be appended: {bad}");
+            ProposeError::Dropped
+        })?;
+        let tables = self.tables(node, applied)?;
+        for command in &commands {
+            if !tables.would_change(command)? {
+                return Err(StateRefusal::Unchanged(0).into());
+            }
+        }
+        Ok(commands)
+    }
+}
+
+/// Returns the answer to a request that was appended before.
+fn answered_before(answer: &Answer) -> Appended {
+    let Answer { offset, count, term, index, append_time_us } = *answer;
+    Appended { offset, count, term, index, append_time_us, duplicate: true }
+}
+
+fn answer_of(appended: &Appended) -> Answer {
+    let Appended { offset, count, term, index, append_time_us, duplicate: _ } = *appended;
+    Answer { offset, count, term, index, append_time_us }
 }
 
 fn raft_refusal(node: &RaftNode, error: &raft::Error) -> ProposeError {

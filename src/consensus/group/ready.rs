@@ -140,7 +140,7 @@ impl Group {
         }
         self.pending.skipped(index, &mut self.out.answers);
         self.node.mut_store().install(&snapshot);
-        let applied = Applied::new(index, snapshot.base.offset, snapshot.log_state, snapshot.log_state_index);
+        let applied = Applied::new(index, snapshot.base.offset, snapshot.log_state.clone(), snapshot.log_state_index);
         self.applier.install(number, applied);
         write.snapshot = Some(snapshot);
     }

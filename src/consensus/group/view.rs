@@ -19,7 +19,7 @@ impl Group {
     /// Returns the log state, and the index of the last entry that it includes.
     pub fn log_state(&self) -> (LogState, LogIndex) {
         let (log_state, as_of) = self.node.store().log_state();
-        (*log_state, as_of)
+        (log_state.clone(), as_of)
     }
 
     /// Returns what readers may see.

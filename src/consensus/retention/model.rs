@@ -230,7 +230,10 @@ impl World {
             self.remove(keep.0);
             let log = &mut self.node.log;
             let applied = log.bounds().last_index;
-            log.set_log_state(LogState { first_offset: keep, last_append_time_us: self.last_stamp_us }, applied);
+            log.set_log_state(
+                LogState { first_offset: keep, last_append_time_us: self.last_stamp_us, ..LogState::default() },
+                applied,
+            );
             log.trim(keep, applied).expect("trimmed");
         }
         self.sync();

@@ -44,7 +44,7 @@ impl Files {
             base,
             conf_state: ConfState { voters, learners: Vec::new() },
             conf_index: base.index,
-            log_state: LogState { first_offset: Offset(0), last_append_time_us: 0 },
+            log_state: LogState { first_offset: Offset(0), last_append_time_us: 0, ..LogState::default() },
             log_state_index: base.index,
             applied: base.index,
             entries: Vec::new(),
@@ -57,7 +57,7 @@ impl Files {
                 if let Some(snapshot) = &write.snapshot {
                     self.base = snapshot.base;
                     (self.conf_state, self.conf_index) = (snapshot.conf_state.clone(), snapshot.conf_index);
-                    (self.log_state, self.log_state_index) = (snapshot.log_state, snapshot.log_state_index);
+                    (self.log_state, self.log_state_index) = (snapshot.log_state.clone(), snapshot.log_state_index);
                     self.applied = snapshot.base.index;
                     self.entries.clear();
                 }
@@ -74,7 +74,7 @@ impl Files {
             }
             Change::Conf(conf_state, index) => (self.conf_state, self.conf_index) = (conf_state.clone(), *index),
             Change::Applied(log_state, as_of, applied) => {
-                (self.log_state, self.log_state_index, self.applied) = (*log_state, *as_of, *applied);
+                (self.log_state, self.log_state_index, self.applied) = (log_state.clone(), *as_of, *applied);
             }
             Change::Trim(base) => {
                 self.base = *base;
@@ -189,7 +189,7 @@ impl Disk {
             terms,
             conf_state: files.conf_state.clone(),
             conf_index: files.conf_index,
-            log_state: files.log_state,
+            log_state: files.log_state.clone(),
             log_state_index: files.log_state_index,
             applied: files.applied,
             differing: None,

@@ -10,6 +10,7 @@ mod full_disk;
 mod histories;
 mod learners;
 mod placements;
+mod producers;
 mod safety;
 mod script;
 mod show;

@@ -24,7 +24,14 @@ pub(crate) fn consensus_of(node: &TestNode, leader: NodeId, commands: usize) -> 
                     catalog.publish(new);
                     let index = LogIndex(2);
                     let offset = Offset(0);
-                    reply.send(Ok(Appended { offset, count: 1, term: Term(1), index, append_time_us: 1 }));
+                    reply.send(Ok(Appended {
+                        offset,
+                        count: 1,
+                        term: Term(1),
+                        index,
+                        append_time_us: 1,
+                        duplicate: false,
+                    }));
                     left -= 1;
                 }
                 ConsensusMsg::Command(_, _, reply) => {

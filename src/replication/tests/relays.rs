@@ -57,7 +57,9 @@ impl RelayServer for FakeServer {
                     responses.send(vec![7; 5 << 20]).await.expect("sent");
                     RelayEnd::Complete
                 }
-                RelayKind::TrimLog => RelayEnd::Failed(failure()),
+                RelayKind::TrimLog | RelayKind::InitProducer | RelayKind::GetProducer | RelayKind::ListProducers => {
+                    RelayEnd::Failed(failure())
+                }
                 RelayKind::ConsumeStream => loop {
                     if let Err(RelayGone) = responses.send(vec![1; 64 << 10]).await {
                         self.gone.fetch_add(1, Ordering::SeqCst);

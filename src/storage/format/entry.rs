@@ -12,7 +12,7 @@
 //!
 //! All numbers are little-endian. The leader writes the stamp when it appends; followers check it. The payload of
 //! records is drawn in `payload`. That of a conf change is 16 bytes (type u32, 0 u32, node id u64); of a trim 8 bytes
-//! (the first offset to keep); of a no-op none.
+//! (the first offset to keep); of a change of the log state a message; of a no-op none.
 
 use std::fmt;
 use std::ops::Deref;
@@ -38,6 +38,8 @@ codes! {
         ConfChange = 3,
         /// A new first offset.
         Trim = 4,
+        /// Changes of the producers or the cursors of a log (`crate::log_state::StateCommand`).
+        State = 8,
     }
 }
 
@@ -48,6 +50,8 @@ pub enum PayloadForm {
     Records,
     /// A fixed number of bytes.
     Bytes(usize),
+    /// A message, at least one byte.
+    Message,
     /// Bytes without meaning.
     Filler,
 }
@@ -58,6 +62,7 @@ impl PayloadForm {
         match self {
             PayloadForm::Records => count > 0,
             PayloadForm::Bytes(length) => count == 0 && bytes == length,
+            PayloadForm::Message => count == 0 && bytes > 0,
             PayloadForm::Filler => count == 0,
         }
     }
@@ -82,6 +87,7 @@ impl EntryKind {
             EntryKind::Noop => (PayloadForm::Bytes(0), ProposedTo::NoGroup),
             EntryKind::ConfChange => (PayloadForm::Bytes(16), ProposedTo::NoGroup),
             EntryKind::Trim => (PayloadForm::Bytes(8), ProposedTo::Logs),
+            EntryKind::State => (PayloadForm::Message, ProposedTo::Logs),
         }
     }
 
@@ -328,7 +334,7 @@ mod tests {
         };
         assert!(Stamp::decode(&good.encode()[..39]).is_err());
         assert!(Stamp::decode(&[0; 40]).is_err(), "zeros");
-        for (at, value) in [(0, 5), (0, 8), (1, 1), (4, 1)] {
+        for (at, value) in [(0, 5), (0, 9), (1, 1), (4, 1)] {
             let mut bytes = good.encode();
             bytes[at] = value;
             assert!(Stamp::decode(&bytes).is_err(), "{at} {value}");

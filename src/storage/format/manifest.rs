@@ -245,7 +245,7 @@ mod tests {
             differing: Some(LogIndex(24)),
             conf_state: ConfState { voters: vec![ReplicaId(10), ReplicaId(11)], learners: vec![ReplicaId(12)] },
             conf_index: LogIndex(13),
-            log_state: LogState { first_offset: Offset(14), last_append_time_us: 15 },
+            log_state: LogState { first_offset: Offset(14), last_append_time_us: 15, ..LogState::default() },
             log_state_index: LogIndex(16),
             terms: vec![(LogIndex(2), Term(3)), (LogIndex(17), Term(18))],
             checkpoints: vec![Base { index: LogIndex(20), term: Term(21), offset: Offset(22), digest: Digest(23) }],
@@ -298,11 +298,11 @@ mod tests {
     fn a_newer_log_state_is_not_damage() {
         let mut bytes = manifest().encode();
         let version_at = bytes.len() - 24;
-        bytes[version_at] = 2;
+        bytes[version_at] = 3;
         Manifest::seal(&mut bytes);
         let error = Manifest::decode(&bytes, Path::new("m")).expect_err("newer");
         let told = error.to_string();
-        assert!(error.is_config() && !error.is_damage() && told.contains("a log state of format 2, newer"), "{told}");
+        assert!(error.is_config() && !error.is_damage() && told.contains("a log state of format 3, newer"), "{told}");
     }
 
     #[test]

@@ -150,7 +150,7 @@ impl Holes {
 
     /// Turns a frame into one of a newer version, as that version would have written it.
     fn newer(&mut self) {
-        let (is_note, kind) = (self.rng.once_in(4), [8, 9, 255][self.rng.below(3) as usize]);
+        let (is_note, kind) = (self.rng.once_in(4), [9, 10, 255][self.rng.below(3) as usize]);
         let frames = if is_note { &self.notes } else { &self.frames };
         let i = self.rng.below(frames.len() as u64) as usize;
         let Some(Placed { file, at, end, bytes, .. }) = frames.get(i) else { return };
@@ -383,7 +383,10 @@ impl Holes {
         self.log.append_hard_state(&hard_state).expect("appended");
         self.log.set_applied(last.last_index);
         let first_offset = Offset(self.rng.below(last.next_offset.0));
-        self.log.set_log_state(LogState { first_offset, last_append_time_us: self.clock }, last.last_index);
+        self.log.set_log_state(
+            LogState { first_offset, last_append_time_us: self.clock, ..LogState::default() },
+            last.last_index,
+        );
         self.log.trim(first_offset, last.last_index).expect("trimmed").offset
     }
 }

@@ -286,7 +286,10 @@ impl Model {
             self.log.append_hard_state(&state.hard_state)?;
         }
         let commit = state.hard_state.commit;
-        self.log.set_log_state(LogState { first_offset: offset, last_append_time_us: self.clock }, commit);
+        self.log.set_log_state(
+            LogState { first_offset: offset, last_append_time_us: self.clock, ..LogState::default() },
+            commit,
+        );
         let base = self.log.trim(offset, commit)?;
         assert!(base.offset <= offset.max(state.base.offset) && base.index <= commit.max(state.base.index));
         state.base = base;

@@ -131,7 +131,10 @@ impl Plain {
     fn trim(&mut self) {
         let commit = self.hard_state.commit;
         let offset = Offset(self.base.offset.0 + self.rng.below(self.last().offset.0 - self.base.offset.0 + 1));
-        self.log.set_log_state(LogState { first_offset: offset, last_append_time_us: self.clock }, commit);
+        self.log.set_log_state(
+            LogState { first_offset: offset, last_append_time_us: self.clock, ..LogState::default() },
+            commit,
+        );
         let base = self.log.trim(offset, commit).expect("trimmed");
         assert!(base.offset <= offset && base.index <= commit && base.index >= self.base.index, "{base:?}");
         let dropped = self.entries.iter().filter(|e| e.index <= base.index).count();
@@ -155,7 +158,7 @@ impl Plain {
             digest: Digest(index.0),
         };
         let conf_state = ConfState { voters: vec![ReplicaId(3)], learners: vec![ReplicaId(4)] };
-        let log_state = LogState { first_offset: base.offset, last_append_time_us: self.clock };
+        let log_state = LogState { first_offset: base.offset, last_append_time_us: self.clock, ..LogState::default() };
         let snapshot =
             LogSnapshot { base, conf_state, conf_index: index, log_state, log_state_index: index, catalog: None };
         self.hard_state = HardState { term: base.term, vote: None, commit: index };

@@ -70,7 +70,7 @@ fn life() -> Vec<u8> {
     sync(&sim, &mut log);
     add_files(&sim, &mut out);
     let applied = log.hard_state.commit;
-    log.set_log_state(LogState { first_offset: Offset(20), last_append_time_us: 1020 }, applied);
+    log.set_log_state(LogState { first_offset: Offset(20), last_append_time_us: 1020, ..LogState::default() }, applied);
     log.trim(Offset(20), applied).expect("trimmed");
     sync(&sim, &mut log);
     log.close().expect("closed");

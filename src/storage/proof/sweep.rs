@@ -109,7 +109,7 @@ fn directory(end: End) -> Sim {
             log.set_applied(commit);
             if time == 16 {
                 let first_offset = Offset(log.bounds().next_offset.0 / 2);
-                log.set_log_state(LogState { first_offset, last_append_time_us: time }, commit);
+                log.set_log_state(LogState { first_offset, last_append_time_us: time, ..LogState::default() }, commit);
                 log.trim(first_offset, commit).expect("trimmed");
             }
             if time.is_multiple_of(5) || time == 25 {

@@ -292,7 +292,7 @@ impl GroupLog {
             log.checkpoints = Checkpoints::default();
             log.recent = RecentEnds::default();
             (log.conf_state, log.conf_index) = (snapshot.conf_state.clone(), snapshot.conf_index);
-            (log.log_state, log.log_state_index) = (snapshot.log_state, snapshot.log_state_index);
+            (log.log_state, log.log_state_index) = (snapshot.log_state.clone(), snapshot.log_state_index);
             log.applied = base.index;
             log.begin_segment(Position::default(), View { base, parts: Vec::new() })
         })?;
@@ -482,7 +482,7 @@ impl GroupLog {
             differing: self.differing,
             conf_state: self.conf_state.clone(),
             conf_index: self.conf_index,
-            log_state: self.log_state,
+            log_state: self.log_state.clone(),
             log_state_index: self.log_state_index,
             terms: self.terms.clone(),
             checkpoints: self.checkpoints.all().to_vec(),

@@ -126,7 +126,7 @@ fn snapshot(log: &GroupLog, model: &Model) -> LogSnapshot {
         offset: Offset(model.next()),
         ..Base::default()
     };
-    let log_state = LogState { first_offset: base.offset, last_append_time_us: model.now };
+    let log_state = LogState { first_offset: base.offset, last_append_time_us: model.now, ..LogState::default() };
     LogSnapshot {
         base,
         conf_state: ConfState { voters: vec![ReplicaId(9)], learners: Vec::new() },
@@ -154,7 +154,8 @@ fn finds_what_a_scan_finds() {
                 84..88 => {
                     let first = Offset(model.first + random.below(model.next() - model.first + 1));
                     model.commit(&mut log);
-                    let log_state = LogState { first_offset: first, last_append_time_us: model.now };
+                    let log_state =
+                        LogState { first_offset: first, last_append_time_us: model.now, ..LogState::default() };
                     let applied = log.bounds().last_index;
                     log.set_log_state(log_state, applied);
                     let base = log.trim(first, applied).expect("trimmed");
@@ -294,7 +295,7 @@ fn retention_by_size_drops_whole_segments() {
     assert_eq!(log.reader().first_within(all), None);
     let first = log.reader().first_within(20_000).expect("some can go");
     let applied = log.bounds().last_index;
-    log.set_log_state(LogState { first_offset: first, last_append_time_us: model.now }, applied);
+    log.set_log_state(LogState { first_offset: first, last_append_time_us: model.now, ..LogState::default() }, applied);
     log.trim(first, applied).expect("trimmed");
     let left = log.reader().stored_bytes();
     assert!((20_000..20_000 + 3 * 4096).contains(&left), "{left} of {all} bytes");

@@ -148,7 +148,11 @@ fn an_old_copy_of_the_manifest_changes_nothing() {
     fs::write(home.path("manifest"), &newest).expect("written");
     let (mut log, _) = home.open();
     log.set_log_state(
-        crate::storage::format::state::LogState { first_offset: crate::types::Offset(30), last_append_time_us: 9 },
+        crate::storage::format::state::LogState {
+            first_offset: crate::types::Offset(30),
+            last_append_time_us: 9,
+            ..Default::default()
+        },
         whole.last_index,
     );
     log.trim(crate::types::Offset(30), whole.last_index).expect("trimmed");

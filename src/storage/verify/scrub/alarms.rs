@@ -89,7 +89,8 @@ impl Life {
                 let (first, next) = (self.log.bounds().base.offset, self.log.bounds().next_offset);
                 let applied = self.log.hard_state.commit;
                 let first_offset = Offset(first.0 + self.rng.below(next.0 - first.0 + 1));
-                self.log.set_log_state(LogState { first_offset, last_append_time_us: 1 }, applied);
+                self.log
+                    .set_log_state(LogState { first_offset, last_append_time_us: 1, ..LogState::default() }, applied);
                 self.log.trim(first_offset, applied).expect("trimmed");
             }
             17 if self.rng.once_in(4) => {

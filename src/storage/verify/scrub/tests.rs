@@ -227,7 +227,10 @@ fn segments_deleted_during_a_pass_are_not_damage() {
     let state = crate::storage::format::state::HardState { term: Term(1), vote: None, commit };
     home.log.append_hard_state(&state).expect("appended");
     let first_offset = home.log.bounds().next_offset;
-    home.log.set_log_state(crate::storage::format::state::LogState { first_offset, last_append_time_us: 1 }, commit);
+    home.log.set_log_state(
+        crate::storage::format::state::LogState { first_offset, last_append_time_us: 1, ..Default::default() },
+        commit,
+    );
     let old = home.log.reader().published().view();
     home.log.trim(first_offset, commit).expect("trimmed");
     home.sync();

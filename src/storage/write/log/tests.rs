@@ -237,7 +237,7 @@ fn a_trim_of_everything_ends_the_newest_segment() {
     let bounds = log.bounds();
     let (end, last) = (bounds.next_offset, bounds.last_index);
     log.append_hard_state(&HardState { term: Term(1), vote: None, commit: last }).expect("appended");
-    log.set_log_state(LogState { first_offset: end, last_append_time_us: 1003 }, last);
+    log.set_log_state(LogState { first_offset: end, last_append_time_us: 1003, ..LogState::default() }, last);
     let before = log.trim(Offset(end.0 - 1), last).expect("trimmed");
     assert_eq!(before.index, LogIndex(1), "one record is kept, and its segment with it");
     assert_eq!(log.trim(end, LogIndex(last.0 - 1)).expect("trimmed"), before, "the last entry is not applied");
@@ -266,7 +266,7 @@ fn a_trim_drops_whole_segments() {
     sync(&mut log, &home);
     let applied = log.bounds().last_index;
     assert_eq!(log.trim(Offset(50), applied).expect("trimmed").offset, Offset(0), "log state has not seen it");
-    log.set_log_state(LogState { first_offset: Offset(50), last_append_time_us: 7 }, applied);
+    log.set_log_state(LogState { first_offset: Offset(50), last_append_time_us: 7, ..LogState::default() }, applied);
     let base = log.trim(Offset(50), applied).expect("trimmed");
     assert!((40..=50).contains(&base.offset.0), "{base:?}");
     let reader = log.reader();
@@ -279,7 +279,7 @@ fn a_trim_drops_whole_segments() {
     drop(log);
     let (log, found) = home.open();
     assert_eq!((found.base, found.terms), (base, vec![(base.index, Term(1))]));
-    assert_eq!(found.log_state, LogState { first_offset: Offset(50), last_append_time_us: 7 });
+    assert_eq!(found.log_state, LogState { first_offset: Offset(50), last_append_time_us: 7, ..LogState::default() });
     assert_eq!(values(&log, 50, 60).len(), 10);
 }
 
@@ -298,7 +298,7 @@ fn a_trim_keeps_entries_whose_commit_is_not_written() {
     }
     sync(&mut log, &home);
     let applied = log.bounds().last_index;
-    log.set_log_state(LogState { first_offset: Offset(50), last_append_time_us: 7 }, applied);
+    log.set_log_state(LogState { first_offset: Offset(50), last_append_time_us: 7, ..LogState::default() }, applied);
     let base = log.trim(Offset(50), applied).expect("trimmed");
     assert!(base.index <= committed && base.offset > Offset(0), "{base:?}");
     commit(&mut log, 1);
@@ -330,7 +330,7 @@ fn a_snapshot_replaces_the_log() {
         catalog: None,
         conf_state: ConfState { voters: vec![ReplicaId(1)], learners: vec![ReplicaId(2)] },
         conf_index: LogIndex(120),
-        log_state: LogState { first_offset: Offset(1005), last_append_time_us: 9 },
+        log_state: LogState { first_offset: Offset(1005), last_append_time_us: 9, ..LogState::default() },
         log_state_index: LogIndex(110),
     };
     let hard_state = HardState { term: Term(8), vote: None, commit: LogIndex(100) };

@@ -57,6 +57,11 @@ impl<K: BucketKey, V: Clone> BucketMap<K, V> {
         self.len
     }
 
+    /// Returns true if it has no entry.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Returns the value of a key.
     pub fn get(&self, key: &K) -> Option<&V> {
         self.buckets.get(BucketMap::<K, V>::at(key))?.get(key)

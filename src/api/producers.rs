@@ -1,0 +1,225 @@
+//! `InitProducer`, `GetProducer` and `ListProducers`: the producers of a log, whose retries are appended once.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::core::{Core, FoundLog, WantedLogId, bounds};
+use super::error::{ApiError, FailedProposal, Invalid};
+use super::messages::{Request, decode};
+use super::produce::find_or_create;
+use super::relay::Relay;
+use super::router::proposal_deadline;
+use super::service::{Call, Service};
+use crate::consensus::handle::{Proposal, ProposeError};
+use crate::feature_level::Feature;
+use crate::log_state::producers::{InitProducer, Producer};
+use crate::log_state::{StateCommand, StateRefusal};
+use crate::logs::OpenLog;
+use crate::pb::v1;
+use crate::pb::v1::get_producer_request::Which;
+use crate::replication::relay::RelayKind;
+use crate::types::{Offset, ProducerId, ProducerName};
+
+/// The maximum size of `owner`.
+pub const OWNER_BYTES_MAX: usize = 255;
+
+/// Serves `InitProducer`. Responds once this node has applied the registration.
+///
+/// # Errors
+/// Those of [`super::status`].
+pub async fn init_producer(
+    service: Service,
+    call: Call,
+    request: Request,
+) -> Result<v1::InitProducerResponse, ApiError> {
+    let message = request;
+    let request: v1::InitProducerRequest = decode(&message, call.package)?;
+    let name = call.log_name(&request.log)?;
+    let producer = optional_name(&request.producer)?;
+    if request.instance == 0 {
+        return Err(Invalid::NoInstance.into());
+    }
+    check_owner(&request.owner)?;
+    let core = service.core()?;
+    let wanted = WantedLogId::of_text(request.log_id.as_deref());
+    let found = find_or_create(&service, core, &call, &name, wanted != WantedLogId::Any).await?;
+    wanted.check_id(&found.name, found.log_id)?;
+    check_level(core)?;
+    let Some(log) = found.replica.clone() else {
+        return relay(&service, core, &call, &found).message(RelayKind::InitProducer, &message).await;
+    };
+    let deadline = proposal_deadline(call.deadline);
+    let mut init = InitProducer {
+        id: ProducerId(0),
+        name: producer,
+        instance: request.instance,
+        expected_epoch: request.expected_epoch,
+        owner: request.owner,
+    };
+    loop {
+        init.id = ProducerId::random().map_err(|_| ApiError::Internal("the system returned no random number"))?;
+        match change(&service, core, &call, &log, &StateCommand::InitProducer(init.clone()), deadline).await {
+            // Another producer of the log has that random number.
+            Err(ApiError::State { refusal: StateRefusal::ProducerIdTaken(_), .. }) => {}
+            other => break other?,
+        }
+    }
+    let tables = log.tables.get();
+    let is_mine = |producer: &&Producer| producer.name == init.name && producer.instance == init.instance;
+    let Some(producer) = tables.producers.iter().find(is_mine) else {
+        // Another process has taken the name over in the meantime, or many others were registered.
+        let epoch = init.name.as_ref().and_then(|name| tables.producers.named(name)).map_or(0, |other| other.epoch);
+        let refusal = match epoch {
+            0 => StateRefusal::ProducerUnknown(0),
+            epoch => StateRefusal::ProducerFenced(epoch.into()),
+        };
+        return Err(ApiError::State { log: log.name.clone(), refusal });
+    };
+    let mut response = v1::InitProducerResponse::new();
+    response.producer = Some(to_message(&log, producer)).into();
+    Ok(response)
+}
+
+/// Serves `GetProducer`.
+///
+/// # Errors
+/// Those of [`super::status`].
+pub async fn get_producer(service: Service, call: Call, request: Request) -> Result<v1::GetProducerResponse, ApiError> {
+    let message = request;
+    let request: v1::GetProducerRequest = decode(&message, call.package)?;
+    let name = call.log_name(&request.log)?;
+    let by_name = match &request.which {
+        Some(Which::Producer(name)) => Some(producer_name(name)?),
+        Some(Which::ProducerId(_)) => None,
+        None => return Err(Invalid::NoProducer.into()),
+    };
+    let core = service.core()?;
+    let found = core.find(&name, &service.timers, call.deadline).await?;
+    check_level(core)?;
+    let Some(log) = found.replica.clone() else {
+        return relay(&service, core, &call, &found).message(RelayKind::GetProducer, &message).await;
+    };
+    caught_up(&service, core, &call, &log).await?;
+    let tables = log.tables.get();
+    let producer = match (&by_name, &request.which) {
+        (Some(name), _) => tables.producers.named(name),
+        (None, Some(Which::ProducerId(id))) => tables.producers.get(ProducerId(*id)),
+        (None, _) => None,
+    };
+    let producer = producer.ok_or_else(|| ApiError::NoSuchProducer { log: log.name.clone() })?;
+    let mut response = v1::GetProducerResponse::new();
+    response.producer = Some(to_message(&log, producer)).into();
+    Ok(response)
+}
+
+/// Serves `ListProducers`.
+///
+/// # Errors
+/// Those of [`super::status`].
+pub async fn list_producers(
+    service: Service,
+    call: Call,
+    request: Request,
+) -> Result<v1::ListProducersResponse, ApiError> {
+    let message = request;
+    let request: v1::ListProducersRequest = decode(&message, call.package)?;
+    let name = call.log_name(&request.log)?;
+    let core = service.core()?;
+    let found = core.find(&name, &service.timers, call.deadline).await?;
+    check_level(core)?;
+    let Some(log) = found.replica.clone() else {
+        return relay(&service, core, &call, &found).message(RelayKind::ListProducers, &message).await;
+    };
+    caught_up(&service, core, &call, &log).await?;
+    let tables = log.tables.get();
+    let mut producers: Vec<&Producer> = tables.producers.iter().collect();
+    producers.sort_by_key(|producer| (producer.name.is_none(), &producer.name, producer.id));
+    let mut response = v1::ListProducersResponse::new();
+    response.producers = producers.into_iter().map(|producer| to_message(&log, producer)).collect();
+    Ok(response)
+}
+
+/// Checks the level before a request is relayed: an older node would not know its kind.
+fn check_level(core: &Core) -> Result<(), ApiError> {
+    if core.catalog.level().allows(Feature::Producers) {
+        Ok(())
+    } else {
+        Err(ApiError::LevelTooLow(Feature::Producers.level()))
+    }
+}
+
+/// Commits a change of the producers or the cursors of a log, and waits until it is applied on this node.
+///
+/// # Errors
+/// [`ApiError::State`] if it does not fit, and those of a proposal. The same change again has no further effect.
+pub async fn change(
+    service: &Service,
+    core: &Core,
+    call: &Call,
+    log: &Arc<OpenLog>,
+    command: &StateCommand,
+    deadline: Instant,
+) -> Result<(), ApiError> {
+    let proposal = Proposal { deadline: Some(deadline), ..Proposal::state(log.group, command) };
+    match core.propose(call.principal().as_str(), proposal).await {
+        Ok(appended) => {
+            let applied = core.wait_applied(log.group, appended.index, &log.watermark, &service.timers, deadline).await;
+            applied.map_err(|_| ApiError::CommittedNotApplied)?;
+        }
+        // Somebody has done it before, perhaps this request.
+        Err(ProposeError::State(StateRefusal::Unchanged(_))) => caught_up(service, core, call, log).await?,
+        Err(error) => {
+            let bounds = bounds(log, &log.watermark.get());
+            let failed = FailedProposal { bounds: &bounds, offset: Offset::default(), retry_is_safe: true };
+            return Err(core.error_of(log, ApiError::from_propose(error, &failed)));
+        }
+    }
+    Ok(())
+}
+
+/// Waits until this node has applied everything that was acknowledged before.
+///
+/// # Errors
+/// Those of [`Core::catch_up`].
+pub async fn caught_up(service: &Service, core: &Core, call: &Call, log: &Arc<OpenLog>) -> Result<(), ApiError> {
+    let caught_up = core.catch_up(log.group, &log.watermark, &service.timers, call.deadline).await;
+    caught_up.map(drop).map_err(|error| core.error_of(log, error))
+}
+
+/// Returns a relay of a request for a log without a replica here.
+pub fn relay<'a>(service: &'a Service, core: &'a Core, call: &'a Call, log: &'a FoundLog) -> Relay<'a> {
+    Relay { service, core, call, log, deadline: call.deadline }
+}
+
+/// Checks the text that a process says about itself.
+///
+/// # Errors
+/// [`Invalid::Owner`].
+pub fn check_owner(owner: &str) -> Result<(), Invalid> {
+    if owner.len() > OWNER_BYTES_MAX { Err(Invalid::Owner) } else { Ok(()) }
+}
+
+fn optional_name(name: &str) -> Result<Option<ProducerName>, Invalid> {
+    if name.is_empty() { Ok(None) } else { producer_name(name).map(Some) }
+}
+
+fn producer_name(name: &str) -> Result<ProducerName, Invalid> {
+    ProducerName::new(name).map_err(|bad| Invalid::Name { field: "producer", bad })
+}
+
+fn to_message(log: &OpenLog, producer: &Producer) -> v1::Producer {
+    let last = producer.last_answer();
+    v1::Producer {
+        log: log.name.to_string(),
+        log_id: log.log_id.to_string(),
+        producer: producer.name.as_ref().map(ToString::to_string).unwrap_or_default(),
+        producer_id: producer.id.0,
+        epoch: producer.epoch,
+        last_sequence: producer.last_sequence,
+        last_offset: last.map_or(0, |last| last.offset.0 + u64::from(last.count.saturating_sub(1))),
+        last_append_time_us: last.map_or(0, |last| last.append_time_us),
+        owner: producer.owner.clone(),
+        records: producer.records,
+        ..v1::Producer::default()
+    }
+}
