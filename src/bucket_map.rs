@@ -67,6 +67,12 @@ impl<K: BucketKey, V: Clone> BucketMap<K, V> {
         self.buckets.get(BucketMap::<K, V>::at(key))?.get(key)
     }
 
+    /// Returns the value of a key for a change.
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.get(key)?;
+        Arc::make_mut(self.buckets.get_mut(BucketMap::<K, V>::at(key))?).get_mut(key)
+    }
+
     /// Sets the value of a key.
     pub fn insert(&mut self, key: K, value: V) {
         if self.buckets.is_empty() {
@@ -122,6 +128,8 @@ mod tests {
             let sorted = |map: &BucketMap<u64, u64>| map.iter().map(|(k, v)| (*k, *v)).collect::<BTreeMap<_, _>>();
             assert_eq!((sorted(&map), map.len(), map.get(&key)), (model.clone(), model.len(), model.get(&key)));
             assert_eq!(sorted(&before), expected);
+            assert_eq!(map.get_mut(&key).map(|value| *value += 1), model.get_mut(&key).map(|value| *value += 1));
+            assert_eq!((sorted(&map), sorted(&before)), (model.clone(), expected));
         }
         model.keys().for_each(|key| map.remove(key));
         assert_eq!(map, BucketMap::default(), "an empty map has one form");

@@ -88,17 +88,22 @@ fn placed<'a>(core: &Core, command: &'a Command) -> Cow<'a, Command> {
     }
 }
 
-/// Checks that the cluster may use named logs. A level that is too low is an answer only once this node has caught up with the
-/// catalog.
+/// Checks that the cluster may use a feature. A level that is too low is an answer only once this node has caught up with
+/// the catalog.
 ///
 /// # Errors
 /// [`ApiError::LevelTooLow`], or if this node can't catch up with the catalog.
-pub async fn check_level(service: &Service, core: &Core, deadline: Instant) -> Result<(), ApiError> {
-    let is_allowed = || core.catalog.level().allows(Feature::ManyLogs);
+pub async fn check_level(
+    service: &Service,
+    core: &Core,
+    feature: Feature,
+    deadline: Option<Instant>,
+) -> Result<(), ApiError> {
+    let is_allowed = || core.catalog.level().allows(feature);
     if !is_allowed() {
-        core.catch_up(GroupId::CATALOG, &core.catalog_watermark, &service.timers, Some(deadline)).await?;
+        core.catch_up(GroupId::CATALOG, &core.catalog_watermark, &service.timers, deadline).await?;
     }
-    if is_allowed() { Ok(()) } else { Err(ApiError::LevelTooLow(Feature::ManyLogs.level())) }
+    if is_allowed() { Ok(()) } else { Err(ApiError::LevelTooLow(feature.level())) }
 }
 
 /// Returns the error of a command that does not fit the catalog. The request was checked before, so most conflicts are

@@ -9,6 +9,7 @@ use super::messages::{Request, decode};
 use super::router::proposal_deadline;
 use super::service::{Call, Service};
 use crate::catalog::{Catalog, ClusterSettings, Command, LogSettings};
+use crate::feature_level::Feature;
 use crate::pb::v1;
 use crate::types::GroupId;
 
@@ -26,7 +27,7 @@ pub async fn update_cluster(
     wanted(&ClusterSettings::default(), &request)?;
     let core = service.core()?;
     let deadline = proposal_deadline(call.deadline);
-    check_level(&service, core, deadline).await?;
+    check_level(&service, core, Feature::ManyLogs, Some(deadline)).await?;
     let mut response = v1::UpdateClusterResponse::new();
     if request.validate_only {
         core.catch_up(GroupId::CATALOG, &core.catalog_watermark, &service.timers, Some(deadline)).await?;

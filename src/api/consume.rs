@@ -48,8 +48,7 @@ pub async fn consume(
     let core = service.core()?;
     let found = core.find(&name, &service.timers, call.deadline).await?;
     let Some(log) = found.replica.clone() else {
-        let deadline = call.deadline;
-        let relay = Relay { service: &service, core, call: &call, log: &found, deadline };
+        let relay = Relay::of(&service, core, &call, &found);
         let bytes = relay.unary(RelayKind::Consume, &message).await?;
         // The permission may have been revoked while the other node waited.
         call.check_log(&name)?;

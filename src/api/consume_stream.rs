@@ -61,7 +61,7 @@ async fn serve(stream: ServerStream<'_, ConsumeReply>) -> Result<(), StreamEnd> 
                 read(service, call, &request, Arc::clone(log), sink).await
             }
             None => {
-                let relay = Relay { service, core, call, log: &found, deadline: call.deadline };
+                let relay = Relay::of(service, core, call, &found);
                 // Boxed, because otherwise each stream that this node serves would reserve memory for it.
                 Box::pin(relay.stream(RelayKind::ConsumeStream, message, sink)).await
             }

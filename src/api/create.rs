@@ -13,6 +13,7 @@ use super::messages::{Request, decode};
 use super::router::proposal_deadline;
 use super::service::{Call, Service};
 use crate::catalog::{Catalog, Command, LogMeta, LogSettings, NewLog, Origin};
+use crate::feature_level::Feature;
 use crate::pb::v1;
 use crate::storage::log::Base;
 use crate::types::{GroupId, LogId, LogName};
@@ -35,7 +36,7 @@ pub async fn create_log(service: Service, call: Call, request: Request) -> Resul
     let settings = settings_of(request.config.get_or_default(), Place::CONFIG)?;
     let core = service.core()?;
     let deadline = proposal_deadline(call.deadline);
-    check_level(&service, core, deadline).await?;
+    check_level(&service, core, Feature::ManyLogs, Some(deadline)).await?;
     let mut response = v1::CreateLogResponse::new();
     if request.validate_only {
         core.catch_up(GroupId::CATALOG, &core.catalog_watermark, &service.timers, Some(deadline)).await?;

@@ -15,6 +15,7 @@ use super::router::proposal_deadline;
 use super::service::{Call, Service};
 use crate::catalog::{Catalog, Command, LogMeta};
 use crate::clock::wall_us;
+use crate::feature_level::Feature;
 use crate::pb::v1;
 use crate::types::LogName;
 use crate::watermark::Until;
@@ -39,7 +40,7 @@ pub async fn delete_log(service: Service, call: Call, request: Request) -> Resul
     let (purge_after_ms, expected_revision) = (purge_after_ms.transpose()?, request.expected_revision);
     let core = service.core()?;
     let deadline = proposal_deadline(call.deadline);
-    check_level(&service, core, deadline).await?;
+    check_level(&service, core, Feature::ManyLogs, Some(deadline)).await?;
     let mut is_proposed = false;
     let deleted = change(&service, core, &call, deadline, |catalog| {
         let meta = match find(catalog, &name, log_id)? {
@@ -95,7 +96,7 @@ pub async fn undelete_log(service: Service, call: Call, request: Request) -> Res
     let log_id = wanted_id(&request.log_id)?;
     let core = service.core()?;
     let deadline = proposal_deadline(call.deadline);
-    check_level(&service, core, deadline).await?;
+    check_level(&service, core, Feature::ManyLogs, Some(deadline)).await?;
     let mut is_proposed = false;
     let meta = change(&service, core, &call, deadline, |catalog| match find(catalog, &name, log_id)? {
         Found::Purged => Err(ApiError::NoSuchLog(name.clone())),

@@ -55,8 +55,7 @@ pub async fn get_log_log_v1(service: Service, call: Call, request: Request) -> R
     let core = service.core()?;
     let found = core.find(&name, &service.timers, call.deadline).await?;
     let Some(log) = found.replica.clone() else {
-        let deadline = call.deadline;
-        let relay = Relay { service: &service, core, call: &call, log: &found, deadline };
+        let relay = Relay::of(&service, core, &call, &found);
         return relay.message(RelayKind::GetLog, &message).await;
     };
     let position = position(&service, core, &log, call.deadline).await?;
@@ -88,7 +87,7 @@ pub async fn get_log(service: Service, call: Call, request: Request) -> Result<v
         Ok(found) => {
             wanted.check_id(&found.name, found.log_id)?;
             let Some(log) = &found.replica else {
-                let relay = Relay { service: &service, core, call: &call, log: &found, deadline: call.deadline };
+                let relay = Relay::of(&service, core, &call, &found);
                 return relay.message(RelayKind::GetLog, &message).await;
             };
             match log_info(&service, core, &call, log).await {
@@ -215,7 +214,7 @@ async fn position_elsewhere(
         log_id: Some(meta.log_id.to_string()),
         ..v1::GetLogRequest::default()
     };
-    let relay = Relay { service, core, call, log: &found, deadline: Some(until) };
+    let relay = Relay { deadline: Some(until), ..Relay::of(service, core, call, &found) };
     let message = Request(request.write_to_bytes().ok()?);
     let response: v1::GetLogResponse = relay.message(RelayKind::GetLog, &message).await.ok()?;
     response.log.into_option()?.position.into_option()

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::core::{Core, FoundLog, WantedLogId, bounds};
+use super::change::check_level;
+use super::core::{Core, WantedLogId, bounds};
 use super::error::{ApiError, FailedProposal, Invalid};
 use super::messages::{Request, decode};
 use super::produce::find_or_create;
@@ -44,9 +45,10 @@ pub async fn init_producer(
     let wanted = WantedLogId::of_text(request.log_id.as_deref());
     let found = find_or_create(&service, core, &call, &name, wanted != WantedLogId::Any).await?;
     wanted.check_id(&found.name, found.log_id)?;
-    check_level(core)?;
+    // Before it is relayed: an older node would not know the kind of request.
+    check_level(&service, core, Feature::Producers, call.deadline).await?;
     let Some(log) = found.replica.clone() else {
-        return relay(&service, core, &call, &found).message(RelayKind::InitProducer, &message).await;
+        return Relay::of(&service, core, &call, &found).message(RelayKind::InitProducer, &message).await;
     };
     let deadline = proposal_deadline(call.deadline);
     let mut init = InitProducer {
@@ -95,9 +97,10 @@ pub async fn get_producer(service: Service, call: Call, request: Request) -> Res
     };
     let core = service.core()?;
     let found = core.find(&name, &service.timers, call.deadline).await?;
-    check_level(core)?;
+    // Before it is relayed: an older node would not know the kind of request.
+    check_level(&service, core, Feature::Producers, call.deadline).await?;
     let Some(log) = found.replica.clone() else {
-        return relay(&service, core, &call, &found).message(RelayKind::GetProducer, &message).await;
+        return Relay::of(&service, core, &call, &found).message(RelayKind::GetProducer, &message).await;
     };
     caught_up(&service, core, &call, &log).await?;
     let tables = log.tables.get();
@@ -126,9 +129,10 @@ pub async fn list_producers(
     let name = call.log_name(&request.log)?;
     let core = service.core()?;
     let found = core.find(&name, &service.timers, call.deadline).await?;
-    check_level(core)?;
+    // Before it is relayed: an older node would not know the kind of request.
+    check_level(&service, core, Feature::Producers, call.deadline).await?;
     let Some(log) = found.replica.clone() else {
-        return relay(&service, core, &call, &found).message(RelayKind::ListProducers, &message).await;
+        return Relay::of(&service, core, &call, &found).message(RelayKind::ListProducers, &message).await;
     };
     caught_up(&service, core, &call, &log).await?;
     let tables = log.tables.get();
@@ -137,15 +141,6 @@ pub async fn list_producers(
     let mut response = v1::ListProducersResponse::new();
     response.producers = producers.into_iter().map(|producer| to_message(&log, producer)).collect();
     Ok(response)
-}
-
-/// Checks the level before a request is relayed: an older node would not know its kind.
-fn check_level(core: &Core) -> Result<(), ApiError> {
-    if core.catalog.level().allows(Feature::Producers) {
-        Ok(())
-    } else {
-        Err(ApiError::LevelTooLow(Feature::Producers.level()))
-    }
 }
 
 /// Commits a change of the producers or the cursors of a log, and waits until it is applied on this node.
@@ -184,11 +179,6 @@ pub async fn change(
 pub async fn caught_up(service: &Service, core: &Core, call: &Call, log: &Arc<OpenLog>) -> Result<(), ApiError> {
     let caught_up = core.catch_up(log.group, &log.watermark, &service.timers, call.deadline).await;
     caught_up.map(drop).map_err(|error| core.error_of(log, error))
-}
-
-/// Returns a relay of a request for a log without a replica here.
-pub fn relay<'a>(service: &'a Service, core: &'a Core, call: &'a Call, log: &'a FoundLog) -> Relay<'a> {
-    Relay { service, core, call, log, deadline: call.deadline }
 }
 
 /// Checks the text that a process says about itself.

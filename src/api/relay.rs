@@ -58,7 +58,12 @@ pub struct Relay<'a> {
     pub deadline: Option<Instant>,
 }
 
-impl Relay<'_> {
+impl<'a> Relay<'a> {
+    /// Relays the request of a call, until the call's own deadline.
+    pub fn of(service: &'a Service, core: &'a Core, call: &'a Call, log: &'a FoundLog) -> Relay<'a> {
+        Relay { service, core, call, log, deadline: call.deadline }
+    }
+
     /// Relays a request with one response, which is returned as the client gets it.
     ///
     /// # Errors

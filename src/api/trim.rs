@@ -23,8 +23,7 @@ pub async fn trim_log(service: Service, call: Call, request: Request) -> Result<
     let core = service.core()?;
     let found = core.find(&name, &service.timers, call.deadline).await?;
     let Some(log) = found.replica.clone() else {
-        let deadline = call.deadline;
-        let relay = Relay { service: &service, core, call: &call, log: &found, deadline };
+        let relay = Relay::of(&service, core, &call, &found);
         return relay.message(RelayKind::TrimLog, &message).await;
     };
     WantedLogId::of_text(request.log_id.as_deref()).check(&log)?;

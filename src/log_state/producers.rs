@@ -167,13 +167,9 @@ impl Producers {
 
     /// Records that a request was appended. One that does not follow the last one has no effect: no leader appends it.
     pub fn appended(&mut self, id: ProducerId, sequence: u64, answer: Answer) {
-        let Some(producer) = self.by_id.get(&id).filter(|producer| producer.last_sequence + 1 == sequence) else {
-            return;
-        };
-        let mut producer = Arc::clone(producer);
-        // The map's own reference goes away when the producer is inserted again.
-        self.by_id.remove(&id);
-        let changed = Arc::make_mut(&mut producer);
+        let follows = |producer: &&mut Arc<Producer>| producer.last_sequence + 1 == sequence;
+        let Some(producer) = self.by_id.get_mut(&id).filter(follows) else { return };
+        let changed = Arc::make_mut(producer);
         changed.last_sequence = sequence;
         changed.used = answer.index;
         changed.records = changed.records.saturating_add(answer.count.into());
@@ -181,7 +177,6 @@ impl Producers {
             changed.answers.pop_front();
         }
         changed.answers.push_back(answer);
-        self.by_id.insert(id, producer);
     }
 
     /// Returns the producer that a command is about, if it exists.
