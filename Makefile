@@ -13,11 +13,11 @@ HISTORIES  ?= 20000
 SEED       ?= 0
 # Which end-to-end tests `make e2e` runs, and which decoders `make fuzz`. Empty: all of them.
 ONLY       ?=
-# For each loop of `make fuzz`.
+# For each loop of `make fuzz`, and for `make once`.
 MINUTES    ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help deps first-build build certs demo test e2e scenario kill power disk-full hostile proof fuzz prose update-golden check bench test-clients test-decoders proto proto-check proto-baseline clean
+.PHONY: help deps first-build build certs demo test e2e scenario kill once power disk-full hostile proof fuzz prose update-golden check bench test-clients test-decoders proto proto-check proto-baseline clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,7 +42,7 @@ certs: build ## issue development certificates into certs/ (never overwrites a C
 	    echo "certs/ca.pem exists: nothing to do (start over with: git clean -xdf certs)"; \
 	fi
 
-demo: build ## three nodes, a real file, a killed follower, two equal checksums (FILE=... chooses the file)
+demo: build ## three nodes, a real file, a killed leader, two equal checksums (FILE=... chooses the file)
 	@SERIATIM='$(SERIATIM)' FILE='$(FILE)' dist/demo.sh
 
 test: deps first-build ## run all tests, including a short kill loop
@@ -60,6 +60,9 @@ kill: deps first-build ## kill -9 of random nodes under load, RUNS times with th
 fuzz: deps first-build ## mutate the input of every decoder, MINUTES each, two at a time; ONLY=name chooses one
 	@SERIATIM_FUZZ_MINUTES=$(MINUTES) $(CARGO) test --release --locked --lib fuzz::$(ONLY) -- \
 	    --nocapture --test-threads=2 --skip mutates_and_measures
+
+once: deps first-build ## eight producers while nodes are killed, stopped and trimmed, for MINUTES: each record is there once
+	@SERIATIM_TEST_ONCE_MINUTES=$(MINUTES) $(CARGO) test --release --locked --test e2e exactly_once:: -- --nocapture
 
 power: deps first-build ## simulated power cuts of real processes, RUNS times with one node and half as often with three
 	@SERIATIM_TEST_POWER_RUNS=$(RUNS) $(CARGO) test --release --locked --test e2e power:: -- --nocapture --test-threads=1
@@ -93,7 +96,7 @@ bench: deps first-build ## each figure next to its ceiling; ONLY=part of a name 
 	@SERIATIM_BENCH='$(ONLY)' SERIATIM_BENCH_OUT=$(if $(ONLY),,$(CURDIR)/docs/benchmarks) \
 	    $(CARGO) bench --profile release --locked --bench bench
 
-test-clients: build ## the Python, Go and Java clients, generated code of seven languages, grpcurl (downloads their packages)
+test-clients: build ## the client libraries, generated code of seven languages, grpcurl (downloads their packages)
 	@SERIATIM='$(SERIATIM)' clients/test.sh
 
 test-decoders: ## the protobuf decoders of other languages on golden responses (downloads them)

@@ -21,12 +21,14 @@ pub mod v1 {
     };
     pub use super::generated::errors::Reason;
     pub use super::generated::log_service::{
-        ConsumeRequest, ConsumeResponse, CreateLogRequest, CreateLogResponse, DeleteLogRequest, DeleteLogResponse,
-        GetLogRequest, GetLogResponse, GetProducerRequest, GetProducerResponse, GetServersRequest, GetServersResponse,
-        Header, InitProducerRequest, InitProducerResponse, ListLogsRequest, ListLogsResponse, ListProducersRequest,
-        ListProducersResponse, LogConfig, LogInfo, LogPosition, LogState, ProduceRequest, ProduceResponse, Producer,
-        Record, Server, Start, TrimLogRequest, TrimLogResponse, UndeleteLogRequest, UndeleteLogResponse,
-        UpdateLogRequest, UpdateLogResponse, get_producer_request,
+        AcquireCursorRequest, AcquireCursorResponse, CommitCursorRequest, CommitCursorResponse, ConsumeRequest,
+        ConsumeResponse, CreateLogRequest, CreateLogResponse, Cursor, DeleteCursorRequest, DeleteCursorResponse,
+        DeleteLogRequest, DeleteLogResponse, GetCursorRequest, GetCursorResponse, GetLogRequest, GetLogResponse,
+        GetProducerRequest, GetProducerResponse, GetServersRequest, GetServersResponse, Header, InitProducerRequest,
+        InitProducerResponse, ListCursorsRequest, ListCursorsResponse, ListLogsRequest, ListLogsResponse,
+        ListProducersRequest, ListProducersResponse, LogConfig, LogInfo, LogPosition, LogState, ProduceRequest,
+        ProduceResponse, Producer, Record, Server, Start, TrimLogRequest, TrimLogResponse, UndeleteLogRequest,
+        UndeleteLogResponse, UpdateLogRequest, UpdateLogResponse, get_producer_request,
     };
 }
 

@@ -10,7 +10,7 @@ use super::core::{Core, bounds};
 use super::error::ApiError;
 use super::limits::Permit;
 use super::messages::{ConsumeReply, ReadState, Request};
-use super::read::{Batching, ReadPosition, read_position};
+use super::read::{Batching, ReadPosition, read_position, refused};
 use super::read_request::{ReadMethod, ReadRequest};
 use super::relay::Relay;
 use super::service::{Call, Service};
@@ -96,8 +96,11 @@ async fn read_here(
                 Either::Left((waited, _)) => waited?,
                 Either::Right(_) => return Err(core.removed(&position.log)),
             }
-            // The permission may have been revoked during the wait.
+            // The permission may have been revoked during the wait, and another reader may have acquired the cursor.
             call.check_log(name)?;
+            if let Some(fence) = request.fence() {
+                fence.check(&position.log.tables.get()).map_err(|refusal| refused(&position.log, refusal))?;
+            }
         } else if batching.one_by_one {
             return Err(ApiError::OffsetPastEnd(bounds(&position.log, &visible), position.offset));
         } else {

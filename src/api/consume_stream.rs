@@ -19,7 +19,7 @@ use super::limits::Permit;
 use super::messages::{ConsumeReply, ReadState, Request};
 use super::package::Package;
 use super::prelude::ServerStream;
-use super::read::{Batching, ReadPosition, read_position};
+use super::read::{Batching, ReadPosition, read_position, refused};
 use super::read_request::{ReadMethod, ReadRequest};
 use super::relay::Relay;
 use super::service::{Call, Service, StreamEnd};
@@ -128,8 +128,13 @@ async fn read<S: TailSink>(
         let read_bytes = if request.bytes_max == 0 { READ_BYTES } else { READ_BYTES.max(batching.bytes_max) };
         let package = request.package;
         let mut tail = Tail { service, core, principal, package, position, batching, read_bytes, heartbeat, end: None };
-        tail.find_end(request, call.deadline).await?;
-        tail.run(sink).await
+        let Some(fence) = request.fence() else { return tail.run(request, call.deadline, sink).await };
+        // Only now, because this node may have lagged before.
+        let fenced = opened.tables.wait_fenced(&fence);
+        match select(fenced, pin!(tail.run(request, call.deadline, sink))).await {
+            Either::Left((refusal, _)) => Err(refused(&opened, refusal).into()),
+            Either::Right((result, _)) => result,
+        }
     };
     match select(opened.removal.wait(), pin!(read)).await {
         Either::Left(_) => Err(core.removed(&opened).into()),
@@ -176,7 +181,13 @@ impl Tail<'_> {
         ReadState { package: self.package, visible, log_id: self.position.log.log_id, resume: self.position.offset }
     }
 
-    async fn run<S: TailSink>(&mut self, sink: &mut S) -> Result<(), StreamEnd> {
+    async fn run<S: TailSink>(
+        &mut self,
+        request: &ReadRequest,
+        deadline: Option<Instant>,
+        sink: &mut S,
+    ) -> Result<(), StreamEnd> {
+        self.find_end(request, deadline).await?;
         match self.package {
             Package::LogV1 => {}
             // Tells where the stream begins, so that a client whose connection breaks before the first record can

@@ -363,6 +363,7 @@ fn verb(action: Action) -> &'static str {
     match action {
         Action::Produce => "produce to",
         Action::Consume => "consume",
+        Action::Commit => "move cursors of",
         Action::Admin => "administer",
         Action::Replicate => "replicate",
     }

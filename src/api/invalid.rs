@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::log_state::cursors::METADATA_BYTES_MAX;
 use crate::types::{BadName, Offset};
 
 /// Why a request is invalid, independent of the state of the log.
@@ -33,6 +34,18 @@ pub enum Invalid {
     /// `owner` is too long.
     #[error("`owner` exceeds 255 bytes")]
     Owner,
+    /// A request that needs a cursor names none.
+    #[error("the request names no cursor: set `cursor`")]
+    NoCursor,
+    /// A new cursor can't begin at a cursor.
+    #[error("`start` of a new cursor can't be START_CURSOR")]
+    CursorStart,
+    /// `metadata` is too long.
+    #[error("`metadata` exceeds {METADATA_BYTES_MAX} bytes")]
+    Metadata,
+    /// `next_offset` exceeds the largest offset of any log.
+    #[error("`next_offset` {0} exceeds the largest offset ({max})", max = Offset::MAX)]
+    NextOffset(Offset),
     /// A request for a producer names none.
     #[error("the request names no producer: set `producer` or `producer_id`")]
     NoProducer,
@@ -174,6 +187,10 @@ impl Invalid {
             Invalid::PartOfProducer => "producer_id".into(),
             Invalid::NoInstance => "instance".into(),
             Invalid::Owner => "owner".into(),
+            Invalid::NoCursor => "cursor".into(),
+            Invalid::CursorStart => "start".into(),
+            Invalid::Metadata => "metadata".into(),
+            Invalid::NextOffset(_) => "next_offset".into(),
             Invalid::NoProducer => "producer".into(),
             Invalid::NoRecordOrRecords
             | Invalid::NoRecords

@@ -35,7 +35,7 @@ const POSITIONS_AT_ONCE: usize = 64;
 const BASE_INDEX: LogIndex = LogIndex(1);
 
 /// The actions that let a client see a log.
-pub const SEES: &[Action] = &[Action::Consume, Action::Produce, Action::Admin];
+pub const SEES: &[Action] = &[Action::Consume, Action::Produce, Action::Commit, Action::Admin];
 
 /// The records of a log: its bounds, and when the first and the last one were appended; 0 if there are none.
 struct Position {

@@ -56,9 +56,11 @@ pub mod append_request;
 pub mod produce;
 pub mod produce_stream;
 pub mod producers;
+mod state_change;
 
 pub mod consume;
 pub mod consume_stream;
+pub mod cursors;
 pub mod read;
 pub mod read_request;
 

@@ -1,17 +1,14 @@
 //! `InitProducer`, `GetProducer` and `ListProducers`: the producers of a log, whose retries are appended once.
 
-use std::sync::Arc;
-use std::time::Instant;
-
 use super::change::check_level;
-use super::core::{Core, WantedLogId, bounds};
-use super::error::{ApiError, FailedProposal, Invalid};
+use super::core::WantedLogId;
+use super::error::{ApiError, Invalid};
 use super::messages::{Request, decode};
 use super::produce::find_or_create;
 use super::relay::Relay;
 use super::router::proposal_deadline;
 use super::service::{Call, Service};
-use crate::consensus::handle::{Proposal, ProposeError};
+use super::state_change::{caught_up, change, check_owner};
 use crate::feature_level::Feature;
 use crate::log_state::producers::{InitProducer, Producer};
 use crate::log_state::{StateCommand, StateRefusal};
@@ -19,10 +16,7 @@ use crate::logs::OpenLog;
 use crate::pb::v1;
 use crate::pb::v1::get_producer_request::Which;
 use crate::replication::relay::RelayKind;
-use crate::types::{Offset, ProducerId, ProducerName};
-
-/// The maximum size of `owner`.
-pub const OWNER_BYTES_MAX: usize = 255;
+use crate::types::{ProducerId, ProducerName};
 
 /// Serves `InitProducer`. Responds once this node has applied the registration.
 ///
@@ -141,52 +135,6 @@ pub async fn list_producers(
     let mut response = v1::ListProducersResponse::new();
     response.producers = producers.into_iter().map(|producer| to_message(&log, producer)).collect();
     Ok(response)
-}
-
-/// Commits a change of the producers or the cursors of a log, and waits until it is applied on this node.
-///
-/// # Errors
-/// [`ApiError::State`] if it does not fit, and those of a proposal. The same change again has no further effect.
-pub async fn change(
-    service: &Service,
-    core: &Core,
-    call: &Call,
-    log: &Arc<OpenLog>,
-    command: &StateCommand,
-    deadline: Instant,
-) -> Result<(), ApiError> {
-    let proposal = Proposal { deadline: Some(deadline), ..Proposal::state(log.group, command) };
-    match core.propose(call.principal().as_str(), proposal).await {
-        Ok(appended) => {
-            let applied = core.wait_applied(log.group, appended.index, &log.watermark, &service.timers, deadline).await;
-            applied.map_err(|_| ApiError::CommittedNotApplied)?;
-        }
-        // Somebody has done it before, perhaps this request.
-        Err(ProposeError::State(StateRefusal::Unchanged(_))) => caught_up(service, core, call, log).await?,
-        Err(error) => {
-            let bounds = bounds(log, &log.watermark.get());
-            let failed = FailedProposal { bounds: &bounds, offset: Offset::default(), retry_is_safe: true };
-            return Err(core.error_of(log, ApiError::from_propose(error, &failed)));
-        }
-    }
-    Ok(())
-}
-
-/// Waits until this node has applied everything that was acknowledged before.
-///
-/// # Errors
-/// Those of [`Core::catch_up`].
-pub async fn caught_up(service: &Service, core: &Core, call: &Call, log: &Arc<OpenLog>) -> Result<(), ApiError> {
-    let caught_up = core.catch_up(log.group, &log.watermark, &service.timers, call.deadline).await;
-    caught_up.map(drop).map_err(|error| core.error_of(log, error))
-}
-
-/// Checks the text that a process says about itself.
-///
-/// # Errors
-/// [`Invalid::Owner`].
-pub fn check_owner(owner: &str) -> Result<(), Invalid> {
-    if owner.len() > OWNER_BYTES_MAX { Err(Invalid::Owner) } else { Ok(()) }
 }
 
 fn optional_name(name: &str) -> Result<Option<ProducerName>, Invalid> {

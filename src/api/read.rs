@@ -8,6 +8,7 @@ use super::error::{ApiError, Invalid};
 use super::limits::{LimitReached, Permit};
 use super::metrics::RequestMetrics;
 use super::read_request::{ReadRequest, StartAt};
+use crate::log_state::StateRefusal;
 use crate::logs::OpenLog;
 use crate::reply::reply;
 use crate::storage::ahead::Ahead;
@@ -62,7 +63,8 @@ pub struct ReadPosition {
 /// Determines the start of a request. The caller has checked its permission.
 ///
 /// # Errors
-/// If the log id or the start is invalid, this node can't catch up with the leader, or a read fails.
+/// If the log id or the start is invalid, the reader no longer has its cursor, this node can't catch up with the leader, or a read
+/// fails.
 pub async fn read_position(
     core: &Core,
     log: Arc<OpenLog>,
@@ -71,6 +73,45 @@ pub async fn read_position(
     deadline: Option<Instant>,
 ) -> Result<ReadPosition, ApiError> {
     request.log_id.check(&log)?;
+    let fence = request.fence();
+    if request.start != StartAt::Cursor {
+        if let Some(fence) = fence
+            && fence.check(&log.tables.get()).is_err()
+        {
+            // Perhaps this node only lags.
+            core.catch_up(log.group, &log.watermark, timers, deadline).await?;
+            fence.check(&log.tables.get()).map_err(|refusal| refused(&log, refusal))?;
+        }
+        return position_at(core, log, request.start, timers, deadline).await;
+    }
+    let visible = core.catch_up(log.group, &log.watermark, timers, deadline).await?;
+    let tables = log.tables.get();
+    if let Some(fence) = fence {
+        fence.check(&tables).map_err(|refusal| refused(&log, refusal))?;
+    }
+    let cursor = request.cursor.as_ref().and_then(|name| tables.cursors.get(name));
+    let next_offset = cursor.ok_or_else(|| refused(&log, StateRefusal::NoSuchCursor(0)))?.next_offset;
+    let position = position_at(core, log, StartAt::Offset(next_offset), timers, deadline).await?;
+    // The tables are published before the watermark, so they may be newer.
+    Ok(ReadPosition { confirmed: Some(visible).filter(|visible| next_offset <= visible.next_offset), ..position })
+}
+
+/// Returns the error of a request that does not fit the cursors or the producers of its log.
+pub fn refused(log: &OpenLog, refusal: StateRefusal) -> ApiError {
+    ApiError::State { log: log.name.clone(), refusal }
+}
+
+/// Determines a position in a log.
+///
+/// # Errors
+/// If the start is invalid, this node can't catch up with the leader, or a read fails.
+pub async fn position_at(
+    core: &Core,
+    log: Arc<OpenLog>,
+    start: StartAt,
+    timers: &TimersHandle,
+    deadline: Option<Instant>,
+) -> Result<ReadPosition, ApiError> {
     let at = |log, offset| ReadPosition {
         log,
         offset,
@@ -79,8 +120,10 @@ pub async fn read_position(
         resume_point: None,
         read_ahead: Ahead::default(),
     };
-    match request.start {
+    match start {
         StartAt::Unknown(value) => Err(Invalid::Start(value).into()),
+        // `read_position` replaces it by an offset.
+        StartAt::Cursor => Err(Invalid::NoCursor.into()),
         StartAt::Offset(offset) => Ok(at(log, offset)),
         StartAt::Earliest => {
             let offset = log.watermark.get().first_offset;

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use protobuf::EnumOrUnknown;
+
 use super::core::WantedLogId;
 use super::error::Invalid;
 use super::messages::{Request, decode};
 use super::package::Package;
+use crate::log_state::Fence;
 use crate::pb::{log, v1};
-use crate::types::Offset;
+use crate::types::{CursorName, Offset};
 
 /// The maximum number of records in one message if the request does not set it, in `seriatim.v1`.
 const RECORDS_DEFAULT: u32 = 1000;
@@ -29,6 +32,8 @@ pub enum StartAt {
     Time(u64),
     /// This many records before the end.
     Last(u64),
+    /// At the position of the request's cursor.
+    Cursor,
     /// A value that this version does not know.
     Unknown(i32),
 }
@@ -53,6 +58,10 @@ pub struct ReadRequest {
     /// How long to wait for a record.
     pub wait_ms: u32,
     heartbeat_ms: u32,
+    /// The cursor of the reader.
+    pub cursor: Option<CursorName>,
+    /// The epoch that the cursor must have; 0 if it may have any.
+    pub cursor_epoch: u64,
     /// End after the records that are visible when the call arrives.
     pub stop_at_end: bool,
 }
@@ -96,6 +105,8 @@ impl ReadRequest {
             bytes_max: request.max_bytes,
             wait_ms: request.wait_ms,
             heartbeat_ms: request.heartbeat_ms,
+            cursor: None,
+            cursor_epoch: 0,
             stop_at_end: request.stop_at_end,
         }
     }
@@ -110,14 +121,11 @@ impl ReadRequest {
         if let Some(field) = inapplicable {
             return Err(Invalid::NotApplicable { field });
         }
-        let start = match request.start.enum_value() {
-            Ok(v1::Start::START_OFFSET) => StartAt::Offset(Offset(request.offset)),
-            Ok(v1::Start::START_EARLIEST) => StartAt::Earliest,
-            Ok(v1::Start::START_LATEST) => StartAt::Latest,
-            Ok(v1::Start::START_TIME) => StartAt::Time(request.start_time_us),
-            Ok(v1::Start::START_LAST) => StartAt::Last(request.offset),
-            Err(value) => StartAt::Unknown(value),
-        };
+        let cursor = (!request.cursor.is_empty()).then(|| cursor_name(&request.cursor)).transpose()?;
+        let start = start_at(request.start, request.offset, request.start_time_us);
+        if cursor.is_none() && (start == StartAt::Cursor || request.cursor_epoch > 0) {
+            return Err(Invalid::NoCursor);
+        }
         Ok(ReadRequest {
             package: Package::SeriatimV1,
             log: request.log,
@@ -128,8 +136,16 @@ impl ReadRequest {
             bytes_max: request.max_bytes,
             wait_ms: request.wait_ms,
             heartbeat_ms: request.heartbeat_ms,
+            cursor,
+            cursor_epoch: request.cursor_epoch,
             stop_at_end: request.stop_at_end,
         })
+    }
+
+    /// Returns the cursor and the epoch that it must keep while the request reads.
+    pub fn fence(&self) -> Option<Fence> {
+        let cursor = self.cursor.clone().filter(|_| self.cursor_epoch > 0)?;
+        Some(Fence { cursor, epoch: self.cursor_epoch })
     }
 
     /// Returns the interval of heartbeats; `None` if there are none.
@@ -144,6 +160,30 @@ impl ReadRequest {
             (Package::LogV1, _) => Err(Invalid::HeartbeatOfBatches { heartbeat_ms_min: HEARTBEAT_MS_MIN }),
             (Package::SeriatimV1, _) => Err(Invalid::Heartbeat { heartbeat_ms_min: HEARTBEAT_MS_MIN }),
         }
+    }
+}
+
+/// Checks the name of a cursor.
+///
+/// # Errors
+/// [`Invalid::NoCursor`] if it is empty, and [`Invalid::Name`].
+pub fn cursor_name(name: &str) -> Result<CursorName, Invalid> {
+    if name.is_empty() {
+        return Err(Invalid::NoCursor);
+    }
+    CursorName::new(name).map_err(|bad| Invalid::Name { field: "cursor", bad })
+}
+
+/// Returns where a request of `seriatim.v1` starts.
+pub fn start_at(start: EnumOrUnknown<v1::Start>, offset: u64, time_us: u64) -> StartAt {
+    match start.enum_value() {
+        Ok(v1::Start::START_OFFSET) => StartAt::Offset(Offset(offset)),
+        Ok(v1::Start::START_EARLIEST) => StartAt::Earliest,
+        Ok(v1::Start::START_LATEST) => StartAt::Latest,
+        Ok(v1::Start::START_TIME) => StartAt::Time(time_us),
+        Ok(v1::Start::START_LAST) => StartAt::Last(offset),
+        Ok(v1::Start::START_CURSOR) => StartAt::Cursor,
+        Err(value) => StartAt::Unknown(value),
     }
 }
 

@@ -74,7 +74,7 @@ impl<'a> Relay<'a> {
             _ if kind.changes() => ApiError::OutcomeUnknown { retry_is_safe: true },
             _ => ApiError::ReplicaLost,
         };
-        let mut answers = self.open(kind, request).await?;
+        let (mut answers, sent) = self.open(kind, request).await?;
         let until = self.deadline.map_or_else(|| Instant::now() + ANSWER_MAX, |deadline| deadline + GRACE);
         let over = async {
             let end = self.service.timers.at(until);
@@ -90,7 +90,7 @@ impl<'a> Relay<'a> {
         };
         match select(answers.next(), pin!(over)).await {
             Either::Left((Some(Ok(RelayPart::Response(bytes))), _)) => Ok(bytes),
-            Either::Left((Some(Err(RelayError::Failed(failure))), _)) => Err(failed(failure)),
+            Either::Left((Some(Err(RelayError::Failed(failure))), _)) => Err(sent.error(failed(failure))),
             Either::Left((
                 Some(Ok(RelayPart::Accepted) | Err(RelayError::NoReplica | RelayError::Lost(_))) | None,
                 _,
@@ -126,7 +126,7 @@ impl<'a> Relay<'a> {
                 Either::Right(_) => return Err(StreamEnd::Gone),
             }
         };
-        let mut answers = opened?;
+        let (mut answers, _) = opened?;
         // Small messages that are ready at the same time share a write.
         sink.enhance_batch(true);
         loop {
@@ -185,7 +185,7 @@ impl<'a> Relay<'a> {
     }
 
     /// Sends the request to one node after the other, until one accepts it.
-    async fn open(self, kind: RelayKind, request: &Request) -> Result<RelayAnswers, ApiError> {
+    async fn open(self, kind: RelayKind, request: &Request) -> Result<(RelayAnswers, SentBefore), ApiError> {
         let Relay { service, core, call, log, deadline } = self;
         if call.is_relayed() {
             // A node asked this one because it had a replica a moment ago.
@@ -200,48 +200,88 @@ impl<'a> Relay<'a> {
             deadline,
             request: request.0.clone(),
         };
+        let mut sent = SentBefore(false);
         for node in core.nodes_of(log.group) {
-            if let Some(answers) = self.ask(node, &request).await? {
-                return Ok(answers);
+            match self.ask(node, &request).await {
+                Ok(Asked::Accepted(answers)) => return Ok((answers, sent)),
+                Ok(asked) => sent.record(kind, &asked),
+                Err(error) => return Err(sent.error(error)),
+            }
+            if self.is_late() {
+                return Err(sent.error(ApiError::DeadlinePassed));
             }
         }
         // None of them answers or has a replica. Perhaps the log was deleted, or has moved.
-        core.catch_up(GroupId::CATALOG, &core.catalog_watermark, &service.timers, deadline).await?;
-        let now = core.find(&log.name, &service.timers, deadline).await?;
+        let found = async {
+            core.catch_up(GroupId::CATALOG, &core.catalog_watermark, &service.timers, deadline).await?;
+            core.find(&log.name, &service.timers, deadline).await
+        };
+        let now = found.await.map_err(|error| sent.error(error))?;
         if now.replica.is_none() && now.log_id == log.log_id {
             for node in core.nodes_of(log.group).into_iter().filter(|node| !core.forward.is_suspect(*node)) {
-                if let Some(answers) = self.ask(node, &request).await? {
-                    return Ok(answers);
+                match self.ask(node, &request).await {
+                    Ok(Asked::Accepted(answers)) => return Ok((answers, sent)),
+                    Ok(asked) => sent.record(kind, &asked),
+                    Err(error) => return Err(sent.error(error)),
                 }
             }
         }
-        Err(ApiError::ReplicaLost)
+        Err(sent.error(ApiError::ReplicaLost))
     }
 
-    /// Asks one node. Returns `None` if it does not serve the request, and another one should be asked.
-    async fn ask(self, node: NodeId, request: &RelayedRequest) -> Result<Option<RelayAnswers>, ApiError> {
+    fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+
+    /// Asks one node.
+    async fn ask(self, node: NodeId, request: &RelayedRequest) -> Result<Asked, ApiError> {
         let mut answers = self.core.forward.relay(node, request);
         let until = Instant::now() + ACCEPT_MAX;
         let until = self.deadline.map_or(until, |deadline| until.min(deadline));
         match select(answers.next(), self.service.timers.at(until)).await {
             Either::Left((Some(Ok(RelayPart::Accepted)), _)) => {
                 self.service.metrics.relayed();
-                Ok(Some(answers))
+                Ok(Asked::Accepted(answers))
             }
             Either::Left((Some(Err(RelayError::Failed(failure))), _)) => Err(failed(failure)),
             Either::Left((Some(Err(RelayError::Lost(why))), _)) => {
                 log::debug!("node {node} does not serve a request for log {}: {why}", request.log);
-                Ok(None)
+                Ok(Asked::Unknown)
             }
-            Either::Left((Some(Err(RelayError::NoReplica) | Ok(RelayPart::Response(_))) | None, _)) => Ok(None),
-            Either::Right(_) if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
-                Err(ApiError::DeadlinePassed)
-            }
+            Either::Left((Some(Err(RelayError::NoReplica)), _)) => Ok(Asked::Refused),
+            Either::Left((Some(Ok(RelayPart::Response(_))) | None, _)) => Ok(Asked::Unknown),
             Either::Right(_) => {
-                self.core.forward.suspect(node);
-                Ok(None)
+                if !self.is_late() {
+                    self.core.forward.suspect(node);
+                }
+                Ok(Asked::Unknown)
             }
         }
+    }
+}
+
+/// What one node has answered.
+enum Asked {
+    /// It serves the request.
+    Accepted(RelayAnswers),
+    /// It has no replica, and has done nothing.
+    Refused,
+    /// It has not answered. Perhaps it has received the request.
+    Unknown,
+}
+
+/// Whether a request that changes something was sent to a node that has not answered, so that it may have been done there.
+#[derive(Clone, Copy, Debug)]
+struct SentBefore(bool);
+
+impl SentBefore {
+    fn record(&mut self, kind: RelayKind, asked: &Asked) {
+        self.0 |= kind.changes() && matches!(asked, Asked::Unknown);
+    }
+
+    /// Returns the error of the request, if a later node failed with `error`: that says nothing about the earlier one.
+    fn error(self, error: ApiError) -> ApiError {
+        if self.0 { ApiError::OutcomeUnknown { retry_is_safe: true } } else { error }
     }
 }
 

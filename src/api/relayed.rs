@@ -9,10 +9,11 @@ use std::task::{Context, Poll};
 use futures::future::{BoxFuture, Either, poll_fn, select};
 use futures::{FutureExt as _, Sink, SinkExt as _};
 use grpcio::WriteFlags;
-use protobuf::Message as _;
+use protobuf::Message;
 
 use super::consume::consume;
 use super::consume_stream::tail;
+use super::cursors::{acquire_cursor, commit_cursor, delete_cursor, get_cursor, list_cursors};
 use super::error::ApiError;
 use super::logs::{get_log, get_log_log_v1};
 use super::messages::{ConsumeReply, Request};
@@ -63,30 +64,24 @@ impl RelayedRequests {
         let _held = service.limits.call(&principal, message.0.len())?;
         let work = async {
             let service = service.clone();
-            let encoded =
-                |bytes: protobuf::Result<Vec<u8>>| bytes.map_err(|_| ApiError::Internal("a response can't be encoded"));
-            Ok::<_, ApiError>(match (kind, call.package) {
+            let (reply, permit) = match (kind, call.package) {
                 (RelayKind::Consume | RelayKind::ConsumeStream, _) => {
                     let (reply, permit) = consume(service, call, message).await?;
                     (reply.into_bytes(), permit)
                 }
-                (RelayKind::GetLog, Package::LogV1) => {
-                    (encoded(get_log_log_v1(service, call, message).await?.write_to_bytes())?, None)
-                }
-                (RelayKind::GetLog, Package::SeriatimV1) => {
-                    (encoded(get_log(service, call, message).await?.write_to_bytes())?, None)
-                }
-                (RelayKind::TrimLog, _) => (encoded(trim_log(service, call, message).await?.write_to_bytes())?, None),
-                (RelayKind::InitProducer, _) => {
-                    (encoded(init_producer(service, call, message).await?.write_to_bytes())?, None)
-                }
-                (RelayKind::GetProducer, _) => {
-                    (encoded(get_producer(service, call, message).await?.write_to_bytes())?, None)
-                }
-                (RelayKind::ListProducers, _) => {
-                    (encoded(list_producers(service, call, message).await?.write_to_bytes())?, None)
-                }
-            })
+                (RelayKind::GetLog, Package::LogV1) => (encoded(get_log_log_v1(service, call, message)).await?, None),
+                (RelayKind::GetLog, Package::SeriatimV1) => (encoded(get_log(service, call, message)).await?, None),
+                (RelayKind::TrimLog, _) => (encoded(trim_log(service, call, message)).await?, None),
+                (RelayKind::InitProducer, _) => (encoded(init_producer(service, call, message)).await?, None),
+                (RelayKind::GetProducer, _) => (encoded(get_producer(service, call, message)).await?, None),
+                (RelayKind::ListProducers, _) => (encoded(list_producers(service, call, message)).await?, None),
+                (RelayKind::AcquireCursor, _) => (encoded(acquire_cursor(service, call, message)).await?, None),
+                (RelayKind::CommitCursor, _) => (encoded(commit_cursor(service, call, message)).await?, None),
+                (RelayKind::GetCursor, _) => (encoded(get_cursor(service, call, message)).await?, None),
+                (RelayKind::ListCursors, _) => (encoded(list_cursors(service, call, message)).await?, None),
+                (RelayKind::DeleteCursor, _) => (encoded(delete_cursor(service, call, message)).await?, None),
+            };
+            Ok::<_, ApiError>((reply, permit))
         };
         let done = match select(pin!(work), poll_fn(|cx| poll_relay_gone(sink, cx))).await {
             Either::Left((done, _)) => done,
@@ -126,6 +121,11 @@ impl RelayServer for RelayedRequests {
         }
         .boxed()
     }
+}
+
+/// Encodes the response of a handler.
+async fn encoded<M: Message>(response: impl Future<Output = Result<M, ApiError>>) -> Result<Vec<u8>, ApiError> {
+    response.await?.write_to_bytes().map_err(|_| ApiError::Internal("a response can't be encoded"))
 }
 
 fn poll_relay_gone(sink: &mut RelaySink<'_>, cx: &mut Context<'_>) -> Poll<()> {

@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 use grpcio::{MethodType, ServiceBuilder};
 
 use super::access::Right;
+use super::cursors::SEES_CURSORS;
 use super::error::ApiError;
 use super::limits::Permit;
 use super::logs::SEES;
@@ -15,11 +16,11 @@ use super::package::{HEALTH, Package, REFLECTION};
 use super::prelude::{AccessChecker, DuplexStream, Prelude, ServerStream};
 use super::service::{Call, Service, StreamEnd};
 use super::{
-    cluster_settings, consume, consume_stream, create, delete, health, identity, logs, node, produce, produce_stream,
-    producers, reflection, servers, trim, update, upgrade,
+    cluster_settings, consume, consume_stream, create, cursors, delete, health, identity, logs, node, produce,
+    produce_stream, producers, reflection, servers, trim, update, upgrade,
 };
 use crate::grpc::CLIENT_MESSAGE_BYTES_MAX;
-use crate::security::acl::Action::{Admin, Consume, Produce};
+use crate::security::acl::Action::{Admin, Commit, Consume, Produce};
 
 /// The maximum size of a request that contains records.
 const RECORDS: usize = CLIENT_MESSAGE_BYTES_MAX;
@@ -49,6 +50,7 @@ type Handler = Box<dyn FnOnce(ServiceBuilder, &'static str, Prelude) -> ServiceB
 fn table() -> Vec<Rpc> {
     let rpc = |method, right, request_bytes_max, handler| Rpc { method, right, request_bytes_max, handler };
     let (produce, consume, admin) = (Right::Log(&[Produce]), Right::Log(&[Consume]), Right::Log(&[Admin]));
+    let commit = Right::Log(&[Commit]);
     let certificate = Right::Certificate;
     vec![
         rpc("/seriatim.v1.LogService/Produce", produce, RECORDS, unary(produce::produce)),
@@ -66,6 +68,11 @@ fn table() -> Vec<Rpc> {
         rpc("/seriatim.v1.LogService/InitProducer", produce, SMALL, unary(producers::init_producer)),
         rpc("/seriatim.v1.LogService/GetProducer", Right::Log(SEES), SMALL, unary(producers::get_producer)),
         rpc("/seriatim.v1.LogService/ListProducers", Right::Log(SEES), SMALL, unary(producers::list_producers)),
+        rpc("/seriatim.v1.LogService/AcquireCursor", commit, SMALL, unary(cursors::acquire_cursor)),
+        rpc("/seriatim.v1.LogService/CommitCursor", commit, SMALL, unary(cursors::commit_cursor)),
+        rpc("/seriatim.v1.LogService/GetCursor", Right::Log(SEES_CURSORS), SMALL, unary(cursors::get_cursor)),
+        rpc("/seriatim.v1.LogService/ListCursors", Right::Log(SEES_CURSORS), SMALL, unary(cursors::list_cursors)),
+        rpc("/seriatim.v1.LogService/DeleteCursor", commit, SMALL, unary(cursors::delete_cursor)),
         rpc("/seriatim.v1.ClusterService/GetCluster", certificate, SMALL, unary(identity::get_cluster)),
         rpc(
             "/seriatim.v1.ClusterService/UpdateCluster",
@@ -187,7 +194,8 @@ mod tests {
     #[test]
     fn each_rpc_needs_its_right() {
         let (produce, consume, admin) = (Right::Log(&[Produce]), Right::Log(&[Consume]), Right::Log(&[Admin]));
-        const ANY: &[Action] = &[Consume, Produce, Admin];
+        let commit = Right::Log(&[Commit]);
+        const ANY: &[Action] = &[Consume, Produce, Commit, Admin];
         let expected = [
             ("/seriatim.v1.LogService/Produce", produce),
             ("/seriatim.v1.LogService/ProduceStream", produce),
@@ -204,6 +212,11 @@ mod tests {
             ("/seriatim.v1.LogService/InitProducer", produce),
             ("/seriatim.v1.LogService/GetProducer", Right::Log(ANY)),
             ("/seriatim.v1.LogService/ListProducers", Right::Log(ANY)),
+            ("/seriatim.v1.LogService/AcquireCursor", commit),
+            ("/seriatim.v1.LogService/CommitCursor", commit),
+            ("/seriatim.v1.LogService/GetCursor", Right::Log(&[Consume, Commit, Admin])),
+            ("/seriatim.v1.LogService/ListCursors", Right::Log(&[Consume, Commit, Admin])),
+            ("/seriatim.v1.LogService/DeleteCursor", commit),
             ("/seriatim.v1.ClusterService/GetCluster", Right::Certificate),
             ("/seriatim.v1.ClusterService/UpdateCluster", Right::EveryLog(Admin)),
             ("/seriatim.v1.ClusterService/RaiseFeatureLevel", Right::EveryLog(Admin)),

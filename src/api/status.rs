@@ -248,6 +248,10 @@ fn classify_invalid(invalid: &Invalid) -> Class {
         | Invalid::NoInstance
         | Invalid::Owner
         | Invalid::NoProducer
+        | Invalid::NoCursor
+        | Invalid::CursorStart
+        | Invalid::Metadata
+        | Invalid::NextOffset(_)
         | Invalid::NoRecordOrRecords
         | Invalid::NoRecords
         | Invalid::RecordAndRecords

@@ -13,6 +13,7 @@ use super::connect::ConnectArgs;
 use super::encode::{self, Format};
 use super::exit::{Exit, Failure};
 use super::log_name::LogArg;
+use super::reader_cursor::{self, ReaderCursor, StartOf};
 use super::subcommand::{Process, Subcommand};
 use super::{interrupt, output, units};
 use crate::client::{Client, ClientError, Retry};
@@ -28,7 +29,7 @@ const HEARTBEAT_MS: u32 = 1000;
 const RETRY: Duration = Duration::from_millis(200);
 /// which counts only up to this one.
 const RETRY_MAX: Duration = Duration::from_secs(2);
-/// The maximum time that a blocked standard output delays the exit after a signal.
+/// The maximum time that a blocked standard output, or the last commit, delays the exit after a signal.
 const LAST_WRITE_MAX: Duration = Duration::from_secs(1);
 
 /// The first record to print.
@@ -121,6 +122,11 @@ fn ago_us(ms: u64) -> u64 {
 /// If records are trimmed before it reads them, it prints their offsets on stderr and continues with the first record
 /// that is left; with --from OFFSET it fails instead.
 ///
+/// With --cursor, it continues where the last command with this cursor has stopped, and the cluster keeps the position:
+/// every second, and at the end, it stores the position after the records that it has written out. A new cursor begins
+/// at --from. If it is killed, it prints up to a second of records again the next time. Only one process reads with a
+/// cursor: an earlier one ends, with exit code 4. It requires the action `commit`.
+///
 /// SIGINT (Ctrl-C) and SIGTERM end it after a complete record, with exit code 130.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -144,6 +150,9 @@ pub struct Args {
     /// Exit after the last record that was stored at the start (the default)
     #[arg(long, conflicts_with = "follow")]
     pub until_end: bool,
+    /// Name of the cursor to continue at; `seriatim cursor list` prints all
+    #[arg(long, value_name = "NAME", value_parser = super::cursor::parse_name)]
+    pub cursor: Option<String>,
     /// Read only if the log has this id (see `seriatim log info`): a log that was created again has another id
     #[arg(long, value_name = "ID", value_parser = units::log_id)]
     pub log_id: Option<LogId>,
@@ -159,6 +168,7 @@ impl Subcommand for Args {
     const EXAMPLES: &'static [&'static str] = &[
         "seriatim consume --certs certs --from earliest",
         "seriatim consume --certs certs --from -10 --follow",
+        "seriatim consume --certs certs --cursor billing --follow -o json",
         "seriatim consume --certs certs --from 2026-01-31T12:00:00Z --to 2026-02-01T00:00:00Z -o json > copy.jsonl",
     ];
 
@@ -177,15 +187,28 @@ fn run(args: &Args) -> Result<(), Failure> {
     let dialer = args.connect.resolve()?;
     let log = args.log.name(&dialer)?;
     let out = Out::new();
-    out.end_at_a_signal();
+    let mut position = Position::new(args.from);
+    let log_id = args.log_id.map(|id| id.to_string());
+    let cursor = args.cursor.as_ref().map(|name| {
+        let (start, offset, time_us) = position.start();
+        let start = StartOf { start, offset, time_us };
+        let acquired = reader_cursor::acquire(&dialer, &log, log_id.clone(), name, start)?;
+        // --from has determined where a new cursor begins, and does not apply any more.
+        position = Position { from: Begin::Offset(acquired.next_offset), not_before_us: 0 };
+        Ok::<_, Failure>(Arc::new(ReaderCursor::new(&dialer, acquired)))
+    });
+    let cursor = cursor.transpose()?;
+    let log_id = cursor.as_ref().map(|cursor| cursor.log_id().to_owned()).or(log_id);
+    out.end_at_a_signal(cursor.clone());
     let mut reading = Reading {
         out,
         format: args.format,
         left: args.count.unwrap_or(u64::MAX),
         log,
-        position: Position::new(args.from),
+        position,
         limit: args.to,
-        log_id: args.log_id.map(|id| id.to_string()),
+        log_id,
+        cursor,
         answered: false,
     };
     let mut client = dialer.connect()?;
@@ -197,6 +220,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         }
         match end {
             Ok(()) => break,
+            // What was written before the pipe was closed was perhaps not read, so it is not committed.
             Err(Stop::Output(error)) => return output::written(Err(error)),
             Err(Stop::Call(error)) if is_temporary(&error) && broken_since.elapsed() < dialer.timeout => {
                 log::info!("{}: {error}; trying again", client.addr());
@@ -208,12 +232,14 @@ fn run(args: &Args) -> Result<(), Failure> {
             Err(Stop::Call(error)) if reading.skip_trimmed(args, &error) => {}
             Err(Stop::Call(error)) => {
                 // All records before the error are complete.
-                output::written(reading.out.lock().flush())?;
+                if let Err(failure) = reading.finish() {
+                    output::tell(&format!("seriatim: {failure}"));
+                }
                 return Err(Failure::of_call(client.addr(), &error));
             }
         }
     }
-    output::written(reading.out.lock().flush())
+    reading.finish()
 }
 
 /// Returns whether the rest can be read later, or from another node. Records that one node can't read are an error at
@@ -238,8 +264,8 @@ impl Out {
         self.0.lock()
     }
 
-    /// Makes the first signal write all complete records and end the process.
-    fn end_at_a_signal(&self) {
+    /// Makes the first signal write all complete records, store the position after them, and end the process.
+    fn end_at_a_signal(&self, cursor: Option<Arc<ReaderCursor>>) {
         let out = self.clone();
         interrupt::on_first(move || {
             // The last write may block, so this thread ends the process after a time limit.
@@ -251,7 +277,13 @@ impl Out {
             };
             // Not joined: the thread ends with the process.
             std::mem::forget(thread::spawn("end", &fatal, end));
-            let _ = out.lock().flush();
+            // Locked until the end: nothing more is written, and so nothing more counts as written.
+            let mut out = out.lock();
+            if let (Ok(()), Some(cursor)) = (out.flush(), cursor)
+                && let Err(failure) = cursor.commit()
+            {
+                output::tell(&format!("seriatim: the position of cursor {} was not stored: {failure}", cursor.name()));
+            }
             interrupt::end();
         });
     }
@@ -272,6 +304,19 @@ impl Position {
         let not_before_us = if let Begin::Time(time_us) = from { time_us } else { 0 };
         Position { from, not_before_us }
     }
+
+    /// Returns the start of a request, with its offset and its time.
+    fn start(self) -> (Start, u64, u64) {
+        match self.from {
+            Begin::Offset(offset) => (Start::START_OFFSET, offset, 0),
+            Begin::Earliest => (Start::START_EARLIEST, 0, 0),
+            Begin::Latest => (Start::START_LATEST, 0, 0),
+            Begin::Last(records) => (Start::START_LAST, records, 0),
+            Begin::Time(time_us) => (Start::START_TIME, 0, time_us),
+            // `Position::new` has replaced it by a time.
+            Begin::Ago(_) => (Start::START_EARLIEST, 0, 0),
+        }
+    }
 }
 
 struct Reading {
@@ -282,6 +327,7 @@ struct Reading {
     limit: Option<Limit>,
     position: Position,
     log_id: Option<String>,
+    cursor: Option<Arc<ReaderCursor>>,
     /// True if a message, possibly only a heartbeat, was received since this was last reset.
     answered: bool,
 }
@@ -304,7 +350,8 @@ impl Reading {
         let status = error.status().filter(|status| status.code == RpcStatusCode::OUT_OF_RANGE);
         let first = status.and_then(|status| status.number("first_offset"));
         let (Begin::Offset(next), Some(first)) = (self.position.from, first) else { return false };
-        if matches!(args.from, Begin::Offset(_)) || first <= next {
+        let is_given = self.cursor.is_none() && matches!(args.from, Begin::Offset(_));
+        if is_given || first <= next {
             return false;
         }
         output::tell(&format!(
@@ -318,15 +365,7 @@ impl Reading {
 
     /// Prints records until the stream ends or `left` records are printed.
     fn read(&mut self, client: &Client, args: &Args) -> Result<(), Stop> {
-        let (start, offset, start_time_us) = match self.position.from {
-            Begin::Offset(offset) => (Start::START_OFFSET, offset, 0),
-            Begin::Earliest => (Start::START_EARLIEST, 0, 0),
-            Begin::Latest => (Start::START_LATEST, 0, 0),
-            Begin::Last(records) => (Start::START_LAST, records, 0),
-            Begin::Time(time_us) => (Start::START_TIME, 0, time_us),
-            // `Position::new` has replaced it by a time.
-            Begin::Ago(_) => (Start::START_EARLIEST, 0, 0),
-        };
+        let (start, offset, start_time_us) = self.position.start();
         let request = ConsumeRequest {
             log: self.log.clone(),
             start: start.into(),
@@ -336,6 +375,9 @@ impl Reading {
             stop_at_end: !args.follow,
             heartbeat_ms: if args.follow { HEARTBEAT_MS } else { 0 },
             log_id: self.log_id.clone(),
+            // Set only if needed: an older node refuses fields that it does not know.
+            cursor: self.cursor.as_ref().map(|cursor| cursor.name().to_owned()).unwrap_or_default(),
+            cursor_epoch: self.cursor.as_ref().map_or(0, |cursor| cursor.epoch()),
             ..ConsumeRequest::default()
         };
         for answer in client.consume_stream(&request, None).map_err(Stop::Call)? {
@@ -352,6 +394,10 @@ impl Reading {
                     continue;
                 }
                 encode::write(&mut *out, self.format, record)?;
+                // While `out` is locked: after a signal, everything that counts as written is written out.
+                if let Some(cursor) = &self.cursor {
+                    cursor.written(record.offset + 1);
+                }
                 self.left -= 1;
                 if self.left == 0 {
                     return Ok(());
@@ -360,11 +406,27 @@ impl Reading {
             // The first message has no records: from then on, the position is an offset. A relative one would skip records when
             // it is resolved again after the log has grown.
             self.position.from = Begin::Offset(answer.resume_offset);
-            if args.follow {
+            if args.follow || self.cursor.is_some() {
                 out.flush()?;
+            }
+            drop(out);
+            if let Some(cursor) = &self.cursor {
+                cursor.written(answer.resume_offset);
+                cursor.commit_sometimes(client).map_err(Stop::Call)?;
             }
         }
         Ok(())
+    }
+
+    /// Writes out all records, and stores the position after them.
+    fn finish(&self) -> Result<(), Failure> {
+        let flushed = self.out.lock().flush();
+        let is_written = flushed.is_ok();
+        output::written(flushed)?;
+        match &self.cursor {
+            Some(cursor) if is_written => cursor.commit(),
+            Some(_) | None => Ok(()),
+        }
     }
 }
 

@@ -17,6 +17,9 @@ pub(super) const ANSWER_MAX: Duration = Duration::from_secs(3);
 /// The minimum timeout of a call, even after the deadline, so that it can fail with the reason for a missing answer.
 const ANSWER_MIN: Duration = Duration::from_millis(500);
 
+/// The pause before a request that no node can serve for the moment is sent again.
+const RETRY: Duration = Duration::from_millis(200);
+
 /// If a node answered that it can't serve, the search continues for this time, so that another node may answer.
 const SETTLE: Duration = Duration::from_secs(1);
 
@@ -124,6 +127,30 @@ impl Dialer {
     /// If a node rejects the request, or none can serve it.
     pub fn ask<T>(&self, question: impl Fn(&Client) -> Result<T, ClientError>) -> Result<(Client, T), Unanswered> {
         self.rounds(self.timeout, None, &question)
+    }
+
+    /// The same, but waits up to the timeout while the nodes answer that they can't serve the request for the moment, for
+    /// example because of an election.
+    ///
+    /// # Errors
+    /// As [`Dialer::ask`].
+    pub fn ask_until_served<T>(
+        &self,
+        question: impl Fn(&Client) -> Result<T, ClientError>,
+    ) -> Result<(Client, T), Unanswered> {
+        let begin = Instant::now();
+        loop {
+            let unanswered = match self.ask(&question) {
+                Err(unanswered) if begin.elapsed() < self.timeout => unanswered,
+                answered => return answered,
+            };
+            let is_temporary = |(_, status): (&str, &Status)| matches!(status.retry(), Retry::Same | Retry::Elsewhere);
+            if !unanswered.statuses().any(is_temporary) {
+                return Err(unanswered);
+            }
+            // Clients are not notified of a new leader.
+            let _ = after(RETRY).recv();
+        }
     }
 
     fn rounds<T>(

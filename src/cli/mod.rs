@@ -26,6 +26,7 @@ pub mod cluster_set;
 pub mod completion;
 pub mod config_cmd;
 pub mod consume;
+pub mod cursor;
 pub mod dump;
 pub mod log_admin;
 pub mod log_create;
@@ -48,6 +49,7 @@ mod log_show;
 mod output;
 mod pipeline;
 mod progress;
+mod reader_cursor;
 pub mod record_shape;
 mod units;
 
@@ -63,6 +65,7 @@ const SUBCOMMANDS: &[Entry] = &[
     Entry::of::<consume::Args>(),
     Entry::of::<status::Args>(),
     Entry::group("log", "Create, inspect, change and delete logs", LOG_SUBCOMMANDS),
+    Entry::group("cursor", "The positions of readers that the cluster keeps", CURSOR_SUBCOMMANDS),
     Entry::group("cluster", "Inspect and administer the cluster", CLUSTER_SUBCOMMANDS),
     Entry::group("node", "Inspect the nodes", NODE_SUBCOMMANDS),
     Entry::group("data", "Check and read the data directory of a stopped node", DATA_SUBCOMMANDS),
@@ -85,6 +88,9 @@ const LOG_SUBCOMMANDS: &[Entry] = &[
     Entry::of::<verify::Args>().hidden(),
     Entry::of::<dump::Args>().hidden(),
 ];
+
+const CURSOR_SUBCOMMANDS: &[Entry] =
+    &[Entry::of::<cursor::ListArgs>(), Entry::of::<cursor::SetArgs>(), Entry::of::<cursor::DeleteArgs>()];
 
 const CLUSTER_SUBCOMMANDS: &[Entry] = &[
     Entry::of::<cluster::InfoArgs>(),

@@ -97,8 +97,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     let (input, bytes) = open(args.file.as_deref())?;
     let dialer = args.connect.resolve()?;
     let log = args.log.name(&dialer)?;
-    let client = dialer.connect()?;
-    let limits = limits(&client, &log, dialer.timeout)?;
+    let (client, limits) = limits(&dialer, &log)?;
     let log_id = args.log_id.map(|id| id.to_string()).or_else(|| limits.log_id.clone());
     let producer = match args.no_idempotence {
         true => None,

@@ -1,18 +1,10 @@
 //! The producer of `seriatim produce`: the log appends its requests once, however often they are sent.
 
-use std::time::{Duration, Instant};
-
-use crossbeam_channel::after;
-
-use super::dialer::Dialer;
+use super::dialer::{Dialer, Unanswered};
 use super::exit::{Exit, Failure};
-use crate::client::Retry;
 use crate::pb::v1::{InitProducerRequest, Producer};
 use crate::reason::ErrorReason;
 use crate::types::StreamId;
-
-/// The pause before a registration that failed for a temporary reason is tried again.
-const RETRY: Duration = Duration::from_millis(200);
 
 /// Registers a producer for this process, or takes over the one with that name. `None`: the cluster has no producers yet,
 /// and the user names none.
@@ -31,33 +23,26 @@ pub fn init_producer(
         log_id,
         producer: name.unwrap_or_default().to_owned(),
         instance: instance.0,
-        owner: owner(),
+        owner: owner("produce"),
         ..InitProducerRequest::default()
     };
-    let begin = Instant::now();
-    loop {
-        let unanswered = match dialer.ask(|client| client.init_producer(&request)) {
-            Ok((_, producer)) => return Ok(Some(producer)),
-            Err(unanswered) => unanswered,
-        };
-        // For example an election. The same request again has no further effect.
-        let is_temporary =
-            unanswered.statuses().any(|(_, status)| matches!(status.retry(), Retry::Same | Retry::Elsewhere));
-        if is_temporary && begin.elapsed() < dialer.timeout {
-            // Clients are not notified of a new leader.
-            let _ = after(RETRY).recv();
-            continue;
-        }
-        let too_old = unanswered.statuses().any(|(_, status)| {
-            let reason = status.reason.as_str();
-            reason == ErrorReason::FeatureLevelTooLow.code() || status.code == grpcio::RpcStatusCode::UNIMPLEMENTED
-        });
-        return if too_old && name.is_none() { Ok(None) } else { Err(unanswered.into()) };
+    match dialer.ask_until_served(|client| client.init_producer(&request)) {
+        Ok((_, producer)) => Ok(Some(producer)),
+        Err(unanswered) if name.is_none() && has_no_such_feature(&unanswered) => Ok(None),
+        Err(unanswered) => Err(unanswered.into()),
     }
 }
 
+/// Returns true if a node, or the cluster, is too old for the request.
+pub fn has_no_such_feature(unanswered: &Unanswered) -> bool {
+    unanswered.statuses().any(|(_, status)| {
+        let reason = status.reason.as_str();
+        reason == ErrorReason::FeatureLevelTooLow.code() || status.code == grpcio::RpcStatusCode::UNIMPLEMENTED
+    })
+}
+
 /// What other people see of this process.
-fn owner() -> String {
+pub fn owner(command: &str) -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("seriatim produce, process {} on {}", std::process::id(), host.trim()).chars().take(200).collect()
+    format!("seriatim {command}, process {} on {}", std::process::id(), host.trim()).chars().take(200).collect()
 }

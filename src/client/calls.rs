@@ -10,8 +10,9 @@ use super::connection::ClientConnection;
 use super::status::ClientError;
 use super::streams::{ConsumeStream, ProduceStream};
 use crate::pb::v1::{
-    Cluster, ConsumeRequest, ConsumeResponse, CreateLogRequest, DeleteLogRequest, GetClusterRequest, GetLogRequest,
-    GetNodeRequest, GetNodeResponse, GetServersRequest, GetServersResponse, InitProducerRequest, ListLogsRequest,
+    AcquireCursorRequest, Cluster, CommitCursorRequest, ConsumeRequest, ConsumeResponse, CreateLogRequest, Cursor,
+    DeleteCursorRequest, DeleteLogRequest, GetClusterRequest, GetCursorRequest, GetLogRequest, GetNodeRequest,
+    GetNodeResponse, GetServersRequest, GetServersResponse, InitProducerRequest, ListCursorsRequest, ListLogsRequest,
     ListLogsResponse, ListProducersRequest, LogInfo, ProduceRequest, ProduceResponse, Producer,
     RaiseFeatureLevelRequest, RaiseFeatureLevelResponse, Record, TrimLogRequest, TrimLogResponse, UndeleteLogRequest,
     UpdateClusterRequest, UpdateLogRequest, WhoAmIRequest, WhoAmIResponse,
@@ -252,6 +253,49 @@ impl Client {
     pub fn list_producers(&self, log: &str) -> Result<Vec<Producer>, ClientError> {
         let request = ListProducersRequest { log: log.to_owned(), ..ListProducersRequest::default() };
         Ok(self.connection.stubs().log.list_producers_opt(&request, self.deadline())?.producers)
+    }
+
+    /// Takes a cursor over, and creates it if it does not exist.
+    ///
+    /// # Errors
+    /// The server's status. The same request again has no further effect.
+    pub fn acquire_cursor(&self, request: &AcquireCursorRequest) -> Result<Cursor, ClientError> {
+        Ok(self.connection.stubs().log.acquire_cursor_opt(request, self.deadline())?.cursor.unwrap_or_default())
+    }
+
+    /// Stores the position of a reader.
+    ///
+    /// # Errors
+    /// The server's status. The same request again has no further effect.
+    pub fn commit_cursor(&self, request: &CommitCursorRequest) -> Result<Cursor, ClientError> {
+        Ok(self.connection.stubs().log.commit_cursor_opt(request, self.deadline())?.cursor.unwrap_or_default())
+    }
+
+    /// Returns a cursor.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn get_cursor(&self, log: &str, cursor: &str) -> Result<Cursor, ClientError> {
+        let request =
+            GetCursorRequest { log: log.to_owned(), cursor: cursor.to_owned(), ..GetCursorRequest::default() };
+        Ok(self.connection.stubs().log.get_cursor_opt(&request, self.deadline())?.cursor.unwrap_or_default())
+    }
+
+    /// Returns all cursors of a log.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn list_cursors(&self, log: &str) -> Result<Vec<Cursor>, ClientError> {
+        let request = ListCursorsRequest { log: log.to_owned(), ..ListCursorsRequest::default() };
+        Ok(self.connection.stubs().log.list_cursors_opt(&request, self.deadline())?.cursors)
+    }
+
+    /// Deletes a cursor.
+    ///
+    /// # Errors
+    /// The server's status. The same request again has no further effect.
+    pub fn delete_cursor(&self, request: &DeleteCursorRequest) -> Result<(), ClientError> {
+        Ok(self.connection.stubs().log.delete_cursor_opt(request, self.deadline()).map(drop)?)
     }
 
     /// Makes the records below an offset unreadable.

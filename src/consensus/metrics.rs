@@ -1,5 +1,6 @@
 //! The metrics of consensus: elections, leader changes, and the lag of followers.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -7,17 +8,25 @@ use super::groups::Groups;
 use super::status::GroupStatus;
 use crate::catalog::Catalog;
 use crate::catalog::policy::facts::Replicas;
+use crate::log_state::cursors::Cursor;
 use crate::metrics::{Counter, Gauge, Labelled, Registry};
 use crate::types::{GroupId, NodeId, Term};
 
 /// Ticks between two measurements of lag.
 const LAG_TICKS: u64 = 10;
 
+/// Ticks between two measurements of the lag of cursors, of which there may be many.
+const CURSOR_LAG_TICKS: u64 = 100;
+
+/// The maximum number of cursors whose lag is measured. Those with the largest lag come first.
+const CURSORS_MEASURED_MAX: usize = 1000;
+
 /// The metrics of all groups of this node.
 pub struct ConsensusMetrics {
     terms: Counter,
     leader_changes: Counter,
     lag: Labelled<Gauge>,
+    cursor_lag: Labelled<Gauge>,
     seen: BTreeMap<GroupId, (Term, Option<NodeId>)>,
 }
 
@@ -32,6 +41,11 @@ impl ConsensusMetrics {
                 "commit_lag_entries",
                 "peer",
                 "Committed entries that a follower lacks, in all groups that this node leads",
+            ),
+            cursor_lag: registry.gauges(
+                "cursor_lag_records",
+                "cursor",
+                "Records that the reader of a cursor has still to read; on the node that leads the log",
             ),
             seen: BTreeMap::new(),
         }
@@ -60,6 +74,9 @@ impl ConsensusMetrics {
         if tick.is_multiple_of(LAG_TICKS) {
             self.measure_lag(statuses, replicas, groups, catalog);
         }
+        if tick.is_multiple_of(CURSOR_LAG_TICKS) {
+            self.measure_cursors(groups, catalog);
+        }
     }
 
     fn measure_lag(&self, statuses: &[Arc<GroupStatus>], replicas: &Replicas, groups: &Groups, catalog: &Catalog) {
@@ -76,6 +93,31 @@ impl ConsensusMetrics {
         for (node, lag) in lags {
             let peer = catalog.member(node).map_or_else(|| node.to_string(), |member| member.name.to_string());
             self.lag.with(&peer).set(i64::try_from(lag).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Measures the lag of the readers of all logs that this node leads.
+    fn measure_cursors(&self, groups: &Groups, catalog: &Catalog) {
+        let mut lags = Vec::new();
+        for (group, replica) in groups.iter().filter(|(_, replica)| replica.group.leads()) {
+            let tables = replica.tables.get();
+            if tables.cursors.is_empty() {
+                continue;
+            }
+            let Some(meta) = catalog.log(*group) else { continue };
+            let visible = replica.watermark.get();
+            let lag = |cursor: &Cursor| cursor.lag(visible.first_offset, visible.next_offset);
+            lags.extend(tables.cursors.iter().map(|cursor| (lag(cursor), &meta.name, cursor.name.clone())));
+        }
+        // Each is a time series of a monitoring system.
+        if lags.len() > CURSORS_MEASURED_MAX {
+            lags.select_nth_unstable_by_key(CURSORS_MEASURED_MAX, |(lag, ..)| Reverse(*lag));
+            lags.truncate(CURSORS_MEASURED_MAX);
+        }
+        // Removes those that were deleted, and those of logs that this node no longer leads.
+        self.cursor_lag.clear();
+        for (lag, log, cursor) in lags {
+            self.cursor_lag.with(&format!("{log}/{cursor}")).set(i64::try_from(lag).unwrap_or(i64::MAX));
         }
     }
 }

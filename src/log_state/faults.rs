@@ -13,6 +13,12 @@ faults! {
     RetryAppended,
     /// Requests of earlier epochs are appended.
     EpochIgnored,
+    /// A producer that was not used for a minute is forgotten when another one registers.
+    EvictedByTime,
     /// A commit of a cursor ignores the expected revision.
     RevisionIgnored,
+    /// A commit of a cursor ignores the epoch.
+    CursorEpochIgnored,
+    /// A snapshot contains no cursors.
+    CursorsNotInSnapshot,
 }

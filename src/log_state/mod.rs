@@ -19,11 +19,13 @@ pub(crate) mod faults;
 pub mod producers;
 mod refusal;
 mod tables;
+mod view;
 
 pub use applied::{Applied, BadTrim, Outcome, StateChange, Visible, decode_trim, encode_trim};
 pub use codec::{BadLogState, LogState};
 pub use refusal::StateRefusal;
-pub use tables::{BadStateCommand, StateCommand, Tables, TablesView};
+pub use tables::{BadStateCommand, StateCommand, Tables};
+pub use view::{Fence, TablesView};
 
 #[cfg(test)]
 mod tests;

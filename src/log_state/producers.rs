@@ -253,6 +253,13 @@ impl Producers {
         fits
     }
 
+    /// Forgets the producers whose last request was appended before this time. Only a broken rule does that.
+    pub(super) fn forget_older(&mut self, time_us: u64) {
+        let is_old = |producer: &&Producer| producer.last_answer().is_some_and(|last| last.append_time_us < time_us);
+        let old: Vec<ProducerId> = self.iter().filter(is_old).map(|producer| producer.id).collect();
+        old.iter().for_each(|id| self.by_id.remove(id));
+    }
+
     /// Returns the unnamed producer that was used least recently.
     fn least_used(&self) -> Option<ProducerId> {
         let unnamed = self.iter().filter(|producer| producer.name.is_none());

@@ -1,11 +1,9 @@
 //! The producers and the cursors of a log, and the commands that change them.
 
-use std::sync::Arc;
-
-use parking_lot::RwLock;
 use protobuf::Message as _;
 
 use super::cursors::{AcquireCursor, CommitCursor, Cursor, Cursors, DeleteCursor};
+use super::faults::{Fault, broken};
 use super::producers::{Answer, InitProducer, Producer, Producers};
 use super::refusal::StateRefusal;
 use crate::pb::logstate as pb;
@@ -186,7 +184,12 @@ impl Tables {
     /// Applies a command of the entry at `index`, which was appended at `time_us`. One that does not fit has no effect.
     pub fn apply(&mut self, command: &StateCommand, index: LogIndex, time_us: u64) {
         match command {
-            StateCommand::InitProducer(init) => self.producers.init(init, index),
+            StateCommand::InitProducer(init) => {
+                if broken(Fault::EvictedByTime) {
+                    self.producers.forget_older(time_us.saturating_sub(60_000_000));
+                }
+                self.producers.init(init, index);
+            }
             StateCommand::AcquireCursor(acquire) => {
                 if let Ok(Some(cursor)) = self.cursors.acquired(acquire) {
                     self.cursors.set(cursor);
@@ -205,7 +208,8 @@ impl Tables {
     pub fn encode(&self) -> Vec<u8> {
         let mut producers: Vec<&Producer> = self.producers.iter().collect();
         producers.sort_unstable_by_key(|producer| producer.id);
-        let mut cursors: Vec<&Cursor> = self.cursors.iter().collect();
+        let kept = |_: &&Cursor| !broken(Fault::CursorsNotInSnapshot);
+        let mut cursors: Vec<&Cursor> = self.cursors.iter().filter(kept).collect();
         cursors.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let message = pb::Tables {
             producers: producers.into_iter().map(store_producer).collect(),
@@ -317,23 +321,4 @@ fn load_cursor(message: pb::Cursor) -> Result<Cursor, BadStateCommand> {
         metadata: message.metadata.to_vec(),
         commit_time_us: message.commit_time_us,
     })
-}
-
-/// The applied producers and cursors of a log, for readers. `consensus` publishes them before it advances the watermark, so
-/// they are never older. Clones share them.
-#[derive(Clone, Debug, Default)]
-pub struct TablesView(Arc<RwLock<Arc<Tables>>>);
-
-impl TablesView {
-    /// Returns the newest tables.
-    pub fn get(&self) -> Arc<Tables> {
-        Arc::clone(&self.0.read())
-    }
-
-    /// Replaces the tables.
-    pub fn publish(&self, tables: &Arc<Tables>) {
-        if !Arc::ptr_eq(&self.0.read(), tables) {
-            *self.0.write() = Arc::clone(tables);
-        }
-    }
 }

@@ -98,6 +98,23 @@ fn the_unnamed_producer_that_was_used_least_recently_is_replaced() {
     assert_eq!(named.producers.check_init(&init(5000, None, 5000)), full);
 }
 
+/// A retry is recognized however late it is.
+#[test]
+fn a_producer_is_known_however_long_it_pauses() {
+    let year_us = 365 * 24 * 3_600_000_000;
+    let retry = || {
+        let mut tables = Tables::default();
+        tables.apply(&StateCommand::InitProducer(init(1, None, 9)), LogIndex(1), 7);
+        tables.producers.appended(ProducerId(1), 1, answer(2));
+        tables.apply(&StateCommand::InitProducer(init(2, None, 10)), LogIndex(3), 7 + year_us);
+        tables.producers.check(request(1, 1, 1), 2)
+    };
+    assert_eq!(retry(), Ok(Some(answer(2))));
+    set(Some(Fault::EvictedByTime));
+    assert_eq!(retry(), Err(StateRefusal::ProducerUnknown(1)), "the rule is needed");
+    set(None);
+}
+
 #[test]
 fn a_cursor_moves_forward_and_belongs_to_its_last_reader() {
     let mut tables = Tables::default();

@@ -37,6 +37,16 @@ codes! {
         GetProducer = 6,
         /// The same of all producers of a log.
         ListProducers = 7,
+        /// Takes a cursor over.
+        AcquireCursor = 8,
+        /// Stores the position of a reader.
+        CommitCursor = 9,
+        /// The position of a cursor.
+        GetCursor = 10,
+        /// The same of all cursors of a log.
+        ListCursors = 11,
+        /// The reader needs the cursor no longer.
+        DeleteCursor = 12,
     }
 }
 
@@ -44,12 +54,18 @@ impl RelayKind {
     /// Returns true for a request that changes the log. Each of them can be sent again without another effect.
     pub fn changes(self) -> bool {
         match self {
-            RelayKind::TrimLog | RelayKind::InitProducer => true,
+            RelayKind::TrimLog
+            | RelayKind::InitProducer
+            | RelayKind::AcquireCursor
+            | RelayKind::CommitCursor
+            | RelayKind::DeleteCursor => true,
             RelayKind::Consume
             | RelayKind::ConsumeStream
             | RelayKind::GetLog
             | RelayKind::GetProducer
-            | RelayKind::ListProducers => false,
+            | RelayKind::ListProducers
+            | RelayKind::GetCursor
+            | RelayKind::ListCursors => false,
         }
     }
 }

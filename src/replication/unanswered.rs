@@ -11,7 +11,7 @@ use crate::pb::peer::{Job, Outcome};
 use crate::replication::forward::{Forward, NotSent, Work};
 use crate::replication::outcome::{read_appended, read_read_index};
 use crate::reply::ReplySender;
-use crate::storage::entry::Entry;
+use crate::storage::entry::{Entry, EntryKind};
 use crate::types::{GroupId, LogIndex, StreamId, Term};
 
 /// The wait for a job's answer after its deadline: the leader knows the outcome, and its answer may be in flight.
@@ -55,6 +55,7 @@ struct SentProposal {
     after: LogIndex,
     /// The producer id and sequence in the entry's stamp, which identify the proposal uniquely.
     producer: (u64, u64),
+    kind: EntryKind,
 }
 
 impl SentProposal {
@@ -62,7 +63,8 @@ impl SentProposal {
     fn found_in(&self, entries: &[Entry]) -> Result<Appended, ProposeError> {
         // The stamp of a producer's request is that of each attempt to send it, perhaps by a process that was replaced. Its
         // entry may also be older than this attempt. A retry finds the truth.
-        if self.producer.0 != 0 {
+        // Commands of several requests share an entry, whose stamp is that of none of them. They, too, can be sent again.
+        if self.producer.0 != 0 || self.kind == EntryKind::State {
             return Err(ProposeError::OutcomeUnknown);
         }
         let stamps = entries.iter().filter(|entry| entry.index > self.after && entry.term == self.term);
@@ -144,7 +146,8 @@ impl UnansweredJobs {
                 }
                 let led = led.filter(|_| unique);
                 propose.term = led.map_or(0, |(term, _)| term.0);
-                let sent = led.map(|(term, after)| SentProposal { group: proposal.group, term, after, producer });
+                let (group, kind) = (proposal.group, proposal.kind);
+                let sent = led.map(|(term, after)| SentProposal { group, term, after, producer, kind });
                 JobCaller::Propose(reply, sent)
             }
             Work::ReadIndex(group, _, reply) => {
@@ -245,6 +248,7 @@ impl UnansweredJobs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::consensus::handle::Proposal;
     use crate::replication::outcome::read_index_outcome;
     use crate::reply::reply;
 
@@ -269,6 +273,18 @@ mod tests {
         unanswered.expire(now + Duration::from_secs(2));
         let answers: Vec<_> = receivers.into_iter().map(|(_, rx)| rx.wait()).collect();
         assert_eq!(answers, [Ok(Err(ReadIndexError::Unconfirmed)), Ok(Ok(LogIndex(2))), Ok(Ok(LogIndex(3)))]);
+    }
+
+    /// A commit of a cursor whose leader died was answered "not appended", although its successor had it.
+    #[test]
+    fn the_log_does_not_show_what_became_of_a_command() {
+        let (now, mut unanswered) = (Instant::now(), UnansweredJobs::default());
+        let command = Proposal::new(GroupId(1), EntryKind::State, 0, [0].as_slice().into());
+        let (tx, rx) = reply();
+        let forward = Forward { principal: String::new(), work: Work::Propose(command, tx) };
+        unanswered.job(forward, Some((Term(2), LogIndex(5))), now).expect("a job");
+        unanswered.settle(GroupId(1), Term(3), Some(&[]));
+        assert_eq!(rx.wait(), Ok(Err(ProposeError::OutcomeUnknown)));
     }
 
     #[test]

@@ -39,6 +39,8 @@ codes! {
         Produce = "produce",
         /// Read records.
         Consume = "consume",
+        /// Move cursors, which are positions of readers.
+        Commit = "commit",
         /// Trim, create, configure and inspect.
         Admin = "admin",
         /// Act as a peer of the cluster.

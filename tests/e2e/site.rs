@@ -20,6 +20,7 @@ pub const CLUSTER: &str = "seriatim";
 pub const POLICY: &str = "\
 p, root, *, produce
 p, root, *, consume
+p, root, *, commit
 p, root, *, admin
 p, peer, *, replicate
 p, writer, default, produce
@@ -32,6 +33,7 @@ g, member, role:team
 const INSECURE_POLICY: &str = "\
 p, anonymous, *, produce
 p, anonymous, *, consume
+p, anonymous, *, commit
 p, anonymous, *, admin
 p, anonymous, *, replicate
 ";

@@ -167,9 +167,9 @@ const (
 	// NOT_FOUND; outcome none, retry no. The log of that name is deleted. Its name stays taken, and
 	// it can be undeleted, until its purge_time. Keys: log, log_id, purge_time (RFC 3339).
 	Reason_LOG_DELETED Reason = 34
-	// FAILED_PRECONDITION; outcome none, retry no. The log or the cluster was changed, and does not
-	// have the expected revision. Keys: revision (the present one), log (absent if the cluster was
-	// changed).
+	// FAILED_PRECONDITION; outcome none, retry no. The log, the cursor or the cluster was changed, and
+	// does not have the expected revision. Keys: revision (the present one; 0 if the cursor does not
+	// exist), log (absent if the cluster was changed).
 	Reason_REVISION_MISMATCH Reason = 35
 	// RESOURCE_EXHAUSTED; outcome none, retry later. The cluster has the maximum number of logs,
 	// including those that are deleted and not purged. Keys: max.

@@ -40,6 +40,9 @@ const (
 	Start_START_TIME Start = 3
 	// At the record that is `offset` records before the end; if the log has fewer, as START_EARLIEST.
 	Start_START_LAST Start = 4
+	// At the position of `cursor`. The call fails with NO_SUCH_CURSOR if it does not exist, and with
+	// OFFSET_TRIMMED if the record was trimmed.
+	Start_START_CURSOR Start = 5
 )
 
 // Enum value maps for Start.
@@ -50,6 +53,7 @@ var (
 		2: "START_LATEST",
 		3: "START_TIME",
 		4: "START_LAST",
+		5: "START_CURSOR",
 	}
 	Start_value = map[string]int32{
 		"START_OFFSET":   0,
@@ -57,6 +61,7 @@ var (
 		"START_LATEST":   2,
 		"START_TIME":     3,
 		"START_LAST":     4,
+		"START_CURSOR":   5,
 	}
 )
 
@@ -527,7 +532,12 @@ type ConsumeRequest struct {
 	// ConsumeStream only: end with OK after the records that were acknowledged before the call.
 	StopAtEnd bool `protobuf:"varint,9,opt,name=stop_at_end,json=stopAtEnd,proto3" json:"stop_at_end,omitempty"`
 	// Read only if the log has this id. Else the call fails with LOG_ID_MISMATCH.
-	LogId         *string `protobuf:"bytes,10,opt,name=log_id,json=logId,proto3,oneof" json:"log_id,omitempty"`
+	LogId *string `protobuf:"bytes,10,opt,name=log_id,json=logId,proto3,oneof" json:"log_id,omitempty"`
+	// The cursor of the reader. For START_CURSOR, and for `cursor_epoch`.
+	Cursor string `protobuf:"bytes,11,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// Read only while the cursor has this epoch. Once another process has acquired it, the call fails
+	// with CURSOR_FENCED, and an open stream ends with it. 0: read in any case.
+	CursorEpoch   uint64 `protobuf:"varint,12,opt,name=cursor_epoch,json=cursorEpoch,proto3" json:"cursor_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -630,6 +640,20 @@ func (x *ConsumeRequest) GetLogId() string {
 		return *x.LogId
 	}
 	return ""
+}
+
+func (x *ConsumeRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *ConsumeRequest) GetCursorEpoch() uint64 {
+	if x != nil {
+		return x.CursorEpoch
+	}
+	return 0
 }
 
 // Records at contiguous offsets, possibly none.
@@ -2576,6 +2600,776 @@ func (x *ListProducersResponse) GetProducers() []*Producer {
 	return nil
 }
 
+// A cursor of a log.
+type Cursor struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The log.
+	Log string `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	// The id of the log.
+	LogId string `protobuf:"bytes,2,opt,name=log_id,json=logId,proto3" json:"log_id,omitempty"`
+	// The name.
+	Cursor string `protobuf:"bytes,3,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// The position: the next record to read, and not the last one that was read.
+	NextOffset uint64 `protobuf:"varint,4,opt,name=next_offset,json=nextOffset,proto3" json:"next_offset,omitempty"`
+	// The epoch, for requests. It rises when another process acquires the cursor. 0: none has.
+	Epoch uint64 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Increases with each change.
+	Revision uint64 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
+	// What the process that has acquired it says about itself.
+	Owner string `protobuf:"bytes,7,opt,name=owner,proto3" json:"owner,omitempty"`
+	// What the reader has stored with the position.
+	Metadata []byte `protobuf:"bytes,8,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// When the position was stored. 0: it is the one at which the cursor was created.
+	CommitTimeUs uint64 `protobuf:"fixed64,9,opt,name=commit_time_us,json=commitTimeUs,proto3" json:"commit_time_us,omitempty"`
+	// The number of records from the position to the end of the log, without those that were trimmed.
+	Lag uint64 `protobuf:"varint,10,opt,name=lag,proto3" json:"lag,omitempty"`
+	// The number of records from the position on that were trimmed. The reader will never get them.
+	Trimmed       uint64 `protobuf:"varint,11,opt,name=trimmed,proto3" json:"trimmed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cursor) Reset() {
+	*x = Cursor{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cursor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cursor) ProtoMessage() {}
+
+func (x *Cursor) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cursor.ProtoReflect.Descriptor instead.
+func (*Cursor) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *Cursor) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *Cursor) GetLogId() string {
+	if x != nil {
+		return x.LogId
+	}
+	return ""
+}
+
+func (x *Cursor) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *Cursor) GetNextOffset() uint64 {
+	if x != nil {
+		return x.NextOffset
+	}
+	return 0
+}
+
+func (x *Cursor) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Cursor) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Cursor) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Cursor) GetMetadata() []byte {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *Cursor) GetCommitTimeUs() uint64 {
+	if x != nil {
+		return x.CommitTimeUs
+	}
+	return 0
+}
+
+func (x *Cursor) GetLag() uint64 {
+	if x != nil {
+		return x.Lag
+	}
+	return 0
+}
+
+func (x *Cursor) GetTrimmed() uint64 {
+	if x != nil {
+		return x.Trimmed
+	}
+	return 0
+}
+
+// A request to take a cursor over.
+type AcquireCursorRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The log.
+	Log string `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	// The name: 1 to 255 of the characters of a log's name.
+	Cursor string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// Only if the log has this id. Else the call fails with LOG_ID_MISMATCH.
+	LogId *string `protobuf:"bytes,3,opt,name=log_id,json=logId,proto3,oneof" json:"log_id,omitempty"`
+	// A random number, another one for each process and cursor, and not 0. The same request again
+	// returns the cursor in the same epoch.
+	Instance uint64 `protobuf:"fixed64,4,opt,name=instance,proto3" json:"instance,omitempty"`
+	// Only if the cursor has this epoch. 0: only if nobody has acquired it. Else the call fails with
+	// EPOCH_MISMATCH.
+	ExpectedEpoch *uint64 `protobuf:"varint,5,opt,name=expected_epoch,json=expectedEpoch,proto3,oneof" json:"expected_epoch,omitempty"`
+	// The position of a new cursor: all values but START_CURSOR, with the next two fields as in
+	// ConsumeRequest.
+	Start Start `protobuf:"varint,6,opt,name=start,proto3,enum=seriatim.v1.Start" json:"start,omitempty"`
+	// For START_OFFSET and START_LAST.
+	Offset uint64 `protobuf:"varint,7,opt,name=offset,proto3" json:"offset,omitempty"`
+	// For START_TIME.
+	StartTimeUs uint64 `protobuf:"fixed64,8,opt,name=start_time_us,json=startTimeUs,proto3" json:"start_time_us,omitempty"`
+	// What people should know about the process, for example its host. At most 255 bytes.
+	Owner         string `protobuf:"bytes,9,opt,name=owner,proto3" json:"owner,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcquireCursorRequest) Reset() {
+	*x = AcquireCursorRequest{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcquireCursorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcquireCursorRequest) ProtoMessage() {}
+
+func (x *AcquireCursorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcquireCursorRequest.ProtoReflect.Descriptor instead.
+func (*AcquireCursorRequest) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *AcquireCursorRequest) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *AcquireCursorRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *AcquireCursorRequest) GetLogId() string {
+	if x != nil && x.LogId != nil {
+		return *x.LogId
+	}
+	return ""
+}
+
+func (x *AcquireCursorRequest) GetInstance() uint64 {
+	if x != nil {
+		return x.Instance
+	}
+	return 0
+}
+
+func (x *AcquireCursorRequest) GetExpectedEpoch() uint64 {
+	if x != nil && x.ExpectedEpoch != nil {
+		return *x.ExpectedEpoch
+	}
+	return 0
+}
+
+func (x *AcquireCursorRequest) GetStart() Start {
+	if x != nil {
+		return x.Start
+	}
+	return Start_START_OFFSET
+}
+
+func (x *AcquireCursorRequest) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *AcquireCursorRequest) GetStartTimeUs() uint64 {
+	if x != nil {
+		return x.StartTimeUs
+	}
+	return 0
+}
+
+func (x *AcquireCursorRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+// The cursor.
+type AcquireCursorResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cursor        *Cursor                `protobuf:"bytes,1,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcquireCursorResponse) Reset() {
+	*x = AcquireCursorResponse{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcquireCursorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcquireCursorResponse) ProtoMessage() {}
+
+func (x *AcquireCursorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcquireCursorResponse.ProtoReflect.Descriptor instead.
+func (*AcquireCursorResponse) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *AcquireCursorResponse) GetCursor() *Cursor {
+	if x != nil {
+		return x.Cursor
+	}
+	return nil
+}
+
+// A request to store the position of a reader.
+type CommitCursorRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The log.
+	Log string `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	// The name of the cursor.
+	Cursor string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// Only if the log has this id. Else the call fails with LOG_ID_MISMATCH.
+	LogId *string `protobuf:"bytes,3,opt,name=log_id,json=logId,proto3,oneof" json:"log_id,omitempty"`
+	// The position: the next record to read. Above the next offset of the log, the call fails with
+	// OFFSET_PAST_END.
+	NextOffset uint64 `protobuf:"varint,4,opt,name=next_offset,json=nextOffset,proto3" json:"next_offset,omitempty"`
+	// The epoch in which the reader has acquired the cursor. If the cursor has another one, the call
+	// fails with CURSOR_FENCED. 0: nobody has acquired the cursor, which is created if it does not
+	// exist.
+	Epoch uint64 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Only if the cursor has this revision. 0: only if it does not exist. Else the call fails with
+	// REVISION_MISMATCH.
+	ExpectedRevision *uint64 `protobuf:"varint,6,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
+	// Whether the position may move back. If not, the call fails with CURSOR_BEHIND.
+	AllowRewind bool `protobuf:"varint,7,opt,name=allow_rewind,json=allowRewind,proto3" json:"allow_rewind,omitempty"`
+	// Replaces the data that is stored with the position. At most 4,096 bytes.
+	Metadata      []byte `protobuf:"bytes,8,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommitCursorRequest) Reset() {
+	*x = CommitCursorRequest{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommitCursorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommitCursorRequest) ProtoMessage() {}
+
+func (x *CommitCursorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommitCursorRequest.ProtoReflect.Descriptor instead.
+func (*CommitCursorRequest) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *CommitCursorRequest) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *CommitCursorRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *CommitCursorRequest) GetLogId() string {
+	if x != nil && x.LogId != nil {
+		return *x.LogId
+	}
+	return ""
+}
+
+func (x *CommitCursorRequest) GetNextOffset() uint64 {
+	if x != nil {
+		return x.NextOffset
+	}
+	return 0
+}
+
+func (x *CommitCursorRequest) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *CommitCursorRequest) GetExpectedRevision() uint64 {
+	if x != nil && x.ExpectedRevision != nil {
+		return *x.ExpectedRevision
+	}
+	return 0
+}
+
+func (x *CommitCursorRequest) GetAllowRewind() bool {
+	if x != nil {
+		return x.AllowRewind
+	}
+	return false
+}
+
+func (x *CommitCursorRequest) GetMetadata() []byte {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+// The cursor.
+type CommitCursorResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cursor        *Cursor                `protobuf:"bytes,1,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommitCursorResponse) Reset() {
+	*x = CommitCursorResponse{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommitCursorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommitCursorResponse) ProtoMessage() {}
+
+func (x *CommitCursorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommitCursorResponse.ProtoReflect.Descriptor instead.
+func (*CommitCursorResponse) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *CommitCursorResponse) GetCursor() *Cursor {
+	if x != nil {
+		return x.Cursor
+	}
+	return nil
+}
+
+// A request for a cursor.
+type GetCursorRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The log.
+	Log string `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	// The name of the cursor.
+	Cursor        string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCursorRequest) Reset() {
+	*x = GetCursorRequest{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCursorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCursorRequest) ProtoMessage() {}
+
+func (x *GetCursorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCursorRequest.ProtoReflect.Descriptor instead.
+func (*GetCursorRequest) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *GetCursorRequest) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *GetCursorRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+// The cursor.
+type GetCursorResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cursor        *Cursor                `protobuf:"bytes,1,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCursorResponse) Reset() {
+	*x = GetCursorResponse{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCursorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCursorResponse) ProtoMessage() {}
+
+func (x *GetCursorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCursorResponse.ProtoReflect.Descriptor instead.
+func (*GetCursorResponse) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *GetCursorResponse) GetCursor() *Cursor {
+	if x != nil {
+		return x.Cursor
+	}
+	return nil
+}
+
+// A request for the cursors of a log.
+type ListCursorsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The log.
+	Log           string `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCursorsRequest) Reset() {
+	*x = ListCursorsRequest{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCursorsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCursorsRequest) ProtoMessage() {}
+
+func (x *ListCursorsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCursorsRequest.ProtoReflect.Descriptor instead.
+func (*ListCursorsRequest) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ListCursorsRequest) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+// The cursors of a log, at most 1,024, without their metadata.
+type ListCursorsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cursors       []*Cursor              `protobuf:"bytes,1,rep,name=cursors,proto3" json:"cursors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCursorsResponse) Reset() {
+	*x = ListCursorsResponse{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCursorsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCursorsResponse) ProtoMessage() {}
+
+func (x *ListCursorsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCursorsResponse.ProtoReflect.Descriptor instead.
+func (*ListCursorsResponse) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *ListCursorsResponse) GetCursors() []*Cursor {
+	if x != nil {
+		return x.Cursors
+	}
+	return nil
+}
+
+// A request to delete a cursor.
+type DeleteCursorRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The log.
+	Log string `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	// The name of the cursor.
+	Cursor string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// Only if the log has this id. Else the call fails with LOG_ID_MISMATCH.
+	LogId *string `protobuf:"bytes,3,opt,name=log_id,json=logId,proto3,oneof" json:"log_id,omitempty"`
+	// Only if the cursor has this revision. Else the call fails with REVISION_MISMATCH.
+	ExpectedRevision *uint64 `protobuf:"varint,4,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
+	// Only if the cursor has this epoch. Else the call fails with CURSOR_FENCED.
+	Epoch         *uint64 `protobuf:"varint,5,opt,name=epoch,proto3,oneof" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteCursorRequest) Reset() {
+	*x = DeleteCursorRequest{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteCursorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteCursorRequest) ProtoMessage() {}
+
+func (x *DeleteCursorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteCursorRequest.ProtoReflect.Descriptor instead.
+func (*DeleteCursorRequest) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *DeleteCursorRequest) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *DeleteCursorRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *DeleteCursorRequest) GetLogId() string {
+	if x != nil && x.LogId != nil {
+		return *x.LogId
+	}
+	return ""
+}
+
+func (x *DeleteCursorRequest) GetExpectedRevision() uint64 {
+	if x != nil && x.ExpectedRevision != nil {
+		return *x.ExpectedRevision
+	}
+	return 0
+}
+
+func (x *DeleteCursorRequest) GetEpoch() uint64 {
+	if x != nil && x.Epoch != nil {
+		return *x.Epoch
+	}
+	return 0
+}
+
+// Nothing.
+type DeleteCursorResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteCursorResponse) Reset() {
+	*x = DeleteCursorResponse{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteCursorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteCursorResponse) ProtoMessage() {}
+
+func (x *DeleteCursorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteCursorResponse.ProtoReflect.Descriptor instead.
+func (*DeleteCursorResponse) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{43}
+}
+
 var File_seriatim_v1_log_service_proto protoreflect.FileDescriptor
 
 const file_seriatim_v1_log_service_proto_rawDesc = "" +
@@ -2612,7 +3406,7 @@ const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12$\n" +
 	"\x0eappend_time_us\x18\x04 \x01(\x06R\fappendTimeUs\x12\x15\n" +
 	"\x06log_id\x18\x05 \x01(\tR\x05logId\x12\x1c\n" +
-	"\tduplicate\x18\x06 \x01(\bR\tduplicate\"\xc9\x02\n" +
+	"\tduplicate\x18\x06 \x01(\bR\tduplicate\"\x84\x03\n" +
 	"\x0eConsumeRequest\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12\x10\n" +
 	"\x03log\x18\x02 \x01(\tR\x03log\x12(\n" +
@@ -2625,7 +3419,9 @@ const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"\fheartbeat_ms\x18\b \x01(\rR\vheartbeatMs\x12\x1e\n" +
 	"\vstop_at_end\x18\t \x01(\bR\tstopAtEnd\x12\x1a\n" +
 	"\x06log_id\x18\n" +
-	" \x01(\tH\x00R\x05logId\x88\x01\x01B\t\n" +
+	" \x01(\tH\x00R\x05logId\x88\x01\x01\x12\x16\n" +
+	"\x06cursor\x18\v \x01(\tR\x06cursor\x12!\n" +
+	"\fcursor_epoch\x18\f \x01(\x04R\vcursorEpochB\t\n" +
 	"\a_log_id\"\xcc\x01\n" +
 	"\x0fConsumeResponse\x12-\n" +
 	"\arecords\x18\x03 \x03(\v2\x13.seriatim.v1.RecordR\arecords\x12!\n" +
@@ -2782,7 +3578,68 @@ const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"\x14ListProducersRequest\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\tR\x03log\"L\n" +
 	"\x15ListProducersResponse\x123\n" +
-	"\tproducers\x18\x01 \x03(\v2\x15.seriatim.v1.ProducerR\tproducers*_\n" +
+	"\tproducers\x18\x01 \x03(\v2\x15.seriatim.v1.ProducerR\tproducers\"\xa0\x02\n" +
+	"\x06Cursor\x12\x10\n" +
+	"\x03log\x18\x01 \x01(\tR\x03log\x12\x15\n" +
+	"\x06log_id\x18\x02 \x01(\tR\x05logId\x12\x16\n" +
+	"\x06cursor\x18\x03 \x01(\tR\x06cursor\x12\x1f\n" +
+	"\vnext_offset\x18\x04 \x01(\x04R\n" +
+	"nextOffset\x12\x14\n" +
+	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\x12\x1a\n" +
+	"\brevision\x18\x06 \x01(\x04R\brevision\x12\x14\n" +
+	"\x05owner\x18\a \x01(\tR\x05owner\x12\x1a\n" +
+	"\bmetadata\x18\b \x01(\fR\bmetadata\x12$\n" +
+	"\x0ecommit_time_us\x18\t \x01(\x06R\fcommitTimeUs\x12\x10\n" +
+	"\x03lag\x18\n" +
+	" \x01(\x04R\x03lag\x12\x18\n" +
+	"\atrimmed\x18\v \x01(\x04R\atrimmed\"\xc2\x02\n" +
+	"\x14AcquireCursorRequest\x12\x10\n" +
+	"\x03log\x18\x01 \x01(\tR\x03log\x12\x16\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x1a\n" +
+	"\x06log_id\x18\x03 \x01(\tH\x00R\x05logId\x88\x01\x01\x12\x1e\n" +
+	"\binstance\x18\x04 \x01(\x06B\x020\x01R\binstance\x12*\n" +
+	"\x0eexpected_epoch\x18\x05 \x01(\x04H\x01R\rexpectedEpoch\x88\x01\x01\x12(\n" +
+	"\x05start\x18\x06 \x01(\x0e2\x12.seriatim.v1.StartR\x05start\x12\x16\n" +
+	"\x06offset\x18\a \x01(\x04R\x06offset\x12\"\n" +
+	"\rstart_time_us\x18\b \x01(\x06R\vstartTimeUs\x12\x14\n" +
+	"\x05owner\x18\t \x01(\tR\x05ownerB\t\n" +
+	"\a_log_idB\x11\n" +
+	"\x0f_expected_epoch\"D\n" +
+	"\x15AcquireCursorResponse\x12+\n" +
+	"\x06cursor\x18\x01 \x01(\v2\x13.seriatim.v1.CursorR\x06cursor\"\xa4\x02\n" +
+	"\x13CommitCursorRequest\x12\x10\n" +
+	"\x03log\x18\x01 \x01(\tR\x03log\x12\x16\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x1a\n" +
+	"\x06log_id\x18\x03 \x01(\tH\x00R\x05logId\x88\x01\x01\x12\x1f\n" +
+	"\vnext_offset\x18\x04 \x01(\x04R\n" +
+	"nextOffset\x12\x14\n" +
+	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\x120\n" +
+	"\x11expected_revision\x18\x06 \x01(\x04H\x01R\x10expectedRevision\x88\x01\x01\x12!\n" +
+	"\fallow_rewind\x18\a \x01(\bR\vallowRewind\x12\x1a\n" +
+	"\bmetadata\x18\b \x01(\fR\bmetadataB\t\n" +
+	"\a_log_idB\x14\n" +
+	"\x12_expected_revision\"C\n" +
+	"\x14CommitCursorResponse\x12+\n" +
+	"\x06cursor\x18\x01 \x01(\v2\x13.seriatim.v1.CursorR\x06cursor\"<\n" +
+	"\x10GetCursorRequest\x12\x10\n" +
+	"\x03log\x18\x01 \x01(\tR\x03log\x12\x16\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\"@\n" +
+	"\x11GetCursorResponse\x12+\n" +
+	"\x06cursor\x18\x01 \x01(\v2\x13.seriatim.v1.CursorR\x06cursor\"&\n" +
+	"\x12ListCursorsRequest\x12\x10\n" +
+	"\x03log\x18\x01 \x01(\tR\x03log\"D\n" +
+	"\x13ListCursorsResponse\x12-\n" +
+	"\acursors\x18\x01 \x03(\v2\x13.seriatim.v1.CursorR\acursors\"\xd3\x01\n" +
+	"\x13DeleteCursorRequest\x12\x10\n" +
+	"\x03log\x18\x01 \x01(\tR\x03log\x12\x16\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x1a\n" +
+	"\x06log_id\x18\x03 \x01(\tH\x00R\x05logId\x88\x01\x01\x120\n" +
+	"\x11expected_revision\x18\x04 \x01(\x04H\x01R\x10expectedRevision\x88\x01\x01\x12\x19\n" +
+	"\x05epoch\x18\x05 \x01(\x04H\x02R\x05epoch\x88\x01\x01B\t\n" +
+	"\a_log_idB\x14\n" +
+	"\x12_expected_revisionB\b\n" +
+	"\x06_epoch\"\x16\n" +
+	"\x14DeleteCursorResponse*q\n" +
 	"\x05Start\x12\x10\n" +
 	"\fSTART_OFFSET\x10\x00\x12\x12\n" +
 	"\x0eSTART_EARLIEST\x10\x01\x12\x10\n" +
@@ -2790,12 +3647,13 @@ const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"\n" +
 	"START_TIME\x10\x03\x12\x0e\n" +
 	"\n" +
-	"START_LAST\x10\x04*v\n" +
+	"START_LAST\x10\x04\x12\x10\n" +
+	"\fSTART_CURSOR\x10\x05*v\n" +
 	"\bLogState\x12\x19\n" +
 	"\x15LOG_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12LOG_STATE_CREATING\x10\x01\x12\x14\n" +
 	"\x10LOG_STATE_ACTIVE\x10\x02\x12\x15\n" +
-	"\x11LOG_STATE_DELETED\x10\x05\"\x04\b\x03\x10\x03\"\x04\b\x04\x10\x042\x8c\t\n" +
+	"\x11LOG_STATE_DELETED\x10\x05\"\x04\b\x03\x10\x03\"\x04\b\x04\x10\x042\xac\f\n" +
 	"\n" +
 	"LogService\x12D\n" +
 	"\aProduce\x12\x1b.seriatim.v1.ProduceRequest\x1a\x1c.seriatim.v1.ProduceResponse\x12N\n" +
@@ -2813,7 +3671,12 @@ const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"\aTrimLog\x12\x1b.seriatim.v1.TrimLogRequest\x1a\x1c.seriatim.v1.TrimLogResponse\x12S\n" +
 	"\fInitProducer\x12 .seriatim.v1.InitProducerRequest\x1a!.seriatim.v1.InitProducerResponse\x12P\n" +
 	"\vGetProducer\x12\x1f.seriatim.v1.GetProducerRequest\x1a .seriatim.v1.GetProducerResponse\x12V\n" +
-	"\rListProducers\x12!.seriatim.v1.ListProducersRequest\x1a\".seriatim.v1.ListProducersResponseB\x91\x01\n" +
+	"\rListProducers\x12!.seriatim.v1.ListProducersRequest\x1a\".seriatim.v1.ListProducersResponse\x12V\n" +
+	"\rAcquireCursor\x12!.seriatim.v1.AcquireCursorRequest\x1a\".seriatim.v1.AcquireCursorResponse\x12S\n" +
+	"\fCommitCursor\x12 .seriatim.v1.CommitCursorRequest\x1a!.seriatim.v1.CommitCursorResponse\x12J\n" +
+	"\tGetCursor\x12\x1d.seriatim.v1.GetCursorRequest\x1a\x1e.seriatim.v1.GetCursorResponse\x12P\n" +
+	"\vListCursors\x12\x1f.seriatim.v1.ListCursorsRequest\x1a .seriatim.v1.ListCursorsResponse\x12S\n" +
+	"\fDeleteCursor\x12 .seriatim.v1.DeleteCursorRequest\x1a!.seriatim.v1.DeleteCursorResponseB\x91\x01\n" +
 	"\x0eio.seriatim.v1B\x0fLogServiceProtoP\x01ZAgithub.com/seriatim-log/seriatim/clients/go/seriatimv1;seriatimv1\xaa\x02\vSeriatim.V1\xca\x02\vSeriatim\\V1\xea\x02\fSeriatim::V1b\x06proto3"
 
 var (
@@ -2829,7 +3692,7 @@ func file_seriatim_v1_log_service_proto_rawDescGZIP() []byte {
 }
 
 var file_seriatim_v1_log_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_seriatim_v1_log_service_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_seriatim_v1_log_service_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_seriatim_v1_log_service_proto_goTypes = []any{
 	(Start)(0),                    // 0: seriatim.v1.Start
 	(LogState)(0),                 // 1: seriatim.v1.LogState
@@ -2866,10 +3729,21 @@ var file_seriatim_v1_log_service_proto_goTypes = []any{
 	(*GetProducerResponse)(nil),   // 32: seriatim.v1.GetProducerResponse
 	(*ListProducersRequest)(nil),  // 33: seriatim.v1.ListProducersRequest
 	(*ListProducersResponse)(nil), // 34: seriatim.v1.ListProducersResponse
-	nil,                           // 35: seriatim.v1.LogConfig.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 37: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil), // 38: google.protobuf.FieldMask
+	(*Cursor)(nil),                // 35: seriatim.v1.Cursor
+	(*AcquireCursorRequest)(nil),  // 36: seriatim.v1.AcquireCursorRequest
+	(*AcquireCursorResponse)(nil), // 37: seriatim.v1.AcquireCursorResponse
+	(*CommitCursorRequest)(nil),   // 38: seriatim.v1.CommitCursorRequest
+	(*CommitCursorResponse)(nil),  // 39: seriatim.v1.CommitCursorResponse
+	(*GetCursorRequest)(nil),      // 40: seriatim.v1.GetCursorRequest
+	(*GetCursorResponse)(nil),     // 41: seriatim.v1.GetCursorResponse
+	(*ListCursorsRequest)(nil),    // 42: seriatim.v1.ListCursorsRequest
+	(*ListCursorsResponse)(nil),   // 43: seriatim.v1.ListCursorsResponse
+	(*DeleteCursorRequest)(nil),   // 44: seriatim.v1.DeleteCursorRequest
+	(*DeleteCursorResponse)(nil),  // 45: seriatim.v1.DeleteCursorResponse
+	nil,                           // 46: seriatim.v1.LogConfig.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 47: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 48: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil), // 49: google.protobuf.FieldMask
 }
 var file_seriatim_v1_log_service_proto_depIdxs = []int32{
 	3,  // 0: seriatim.v1.Record.headers:type_name -> seriatim.v1.Header
@@ -2880,61 +3754,76 @@ var file_seriatim_v1_log_service_proto_depIdxs = []int32{
 	12, // 5: seriatim.v1.LogInfo.config:type_name -> seriatim.v1.LogConfig
 	13, // 6: seriatim.v1.LogInfo.position:type_name -> seriatim.v1.LogPosition
 	1,  // 7: seriatim.v1.LogInfo.state:type_name -> seriatim.v1.LogState
-	36, // 8: seriatim.v1.LogInfo.create_time:type_name -> google.protobuf.Timestamp
-	36, // 9: seriatim.v1.LogInfo.delete_time:type_name -> google.protobuf.Timestamp
-	36, // 10: seriatim.v1.LogInfo.purge_time:type_name -> google.protobuf.Timestamp
+	47, // 8: seriatim.v1.LogInfo.create_time:type_name -> google.protobuf.Timestamp
+	47, // 9: seriatim.v1.LogInfo.delete_time:type_name -> google.protobuf.Timestamp
+	47, // 10: seriatim.v1.LogInfo.purge_time:type_name -> google.protobuf.Timestamp
 	12, // 11: seriatim.v1.LogInfo.own_config:type_name -> seriatim.v1.LogConfig
-	37, // 12: seriatim.v1.LogConfig.retention_age:type_name -> google.protobuf.Duration
-	35, // 13: seriatim.v1.LogConfig.labels:type_name -> seriatim.v1.LogConfig.LabelsEntry
+	48, // 12: seriatim.v1.LogConfig.retention_age:type_name -> google.protobuf.Duration
+	46, // 13: seriatim.v1.LogConfig.labels:type_name -> seriatim.v1.LogConfig.LabelsEntry
 	12, // 14: seriatim.v1.CreateLogRequest.config:type_name -> seriatim.v1.LogConfig
 	11, // 15: seriatim.v1.CreateLogResponse.log:type_name -> seriatim.v1.LogInfo
 	11, // 16: seriatim.v1.GetLogResponse.log:type_name -> seriatim.v1.LogInfo
 	11, // 17: seriatim.v1.ListLogsResponse.logs:type_name -> seriatim.v1.LogInfo
 	12, // 18: seriatim.v1.UpdateLogRequest.config:type_name -> seriatim.v1.LogConfig
-	38, // 19: seriatim.v1.UpdateLogRequest.update_mask:type_name -> google.protobuf.FieldMask
+	49, // 19: seriatim.v1.UpdateLogRequest.update_mask:type_name -> google.protobuf.FieldMask
 	11, // 20: seriatim.v1.UpdateLogResponse.log:type_name -> seriatim.v1.LogInfo
-	37, // 21: seriatim.v1.DeleteLogRequest.purge_after:type_name -> google.protobuf.Duration
+	48, // 21: seriatim.v1.DeleteLogRequest.purge_after:type_name -> google.protobuf.Duration
 	11, // 22: seriatim.v1.DeleteLogResponse.log:type_name -> seriatim.v1.LogInfo
 	11, // 23: seriatim.v1.UndeleteLogResponse.log:type_name -> seriatim.v1.LogInfo
 	11, // 24: seriatim.v1.TrimLogResponse.log:type_name -> seriatim.v1.LogInfo
 	28, // 25: seriatim.v1.InitProducerResponse.producer:type_name -> seriatim.v1.Producer
 	28, // 26: seriatim.v1.GetProducerResponse.producer:type_name -> seriatim.v1.Producer
 	28, // 27: seriatim.v1.ListProducersResponse.producers:type_name -> seriatim.v1.Producer
-	4,  // 28: seriatim.v1.LogService.Produce:input_type -> seriatim.v1.ProduceRequest
-	4,  // 29: seriatim.v1.LogService.ProduceStream:input_type -> seriatim.v1.ProduceRequest
-	6,  // 30: seriatim.v1.LogService.Consume:input_type -> seriatim.v1.ConsumeRequest
-	6,  // 31: seriatim.v1.LogService.ConsumeStream:input_type -> seriatim.v1.ConsumeRequest
-	8,  // 32: seriatim.v1.LogService.GetServers:input_type -> seriatim.v1.GetServersRequest
-	14, // 33: seriatim.v1.LogService.CreateLog:input_type -> seriatim.v1.CreateLogRequest
-	16, // 34: seriatim.v1.LogService.GetLog:input_type -> seriatim.v1.GetLogRequest
-	18, // 35: seriatim.v1.LogService.ListLogs:input_type -> seriatim.v1.ListLogsRequest
-	20, // 36: seriatim.v1.LogService.UpdateLog:input_type -> seriatim.v1.UpdateLogRequest
-	22, // 37: seriatim.v1.LogService.DeleteLog:input_type -> seriatim.v1.DeleteLogRequest
-	24, // 38: seriatim.v1.LogService.UndeleteLog:input_type -> seriatim.v1.UndeleteLogRequest
-	26, // 39: seriatim.v1.LogService.TrimLog:input_type -> seriatim.v1.TrimLogRequest
-	29, // 40: seriatim.v1.LogService.InitProducer:input_type -> seriatim.v1.InitProducerRequest
-	31, // 41: seriatim.v1.LogService.GetProducer:input_type -> seriatim.v1.GetProducerRequest
-	33, // 42: seriatim.v1.LogService.ListProducers:input_type -> seriatim.v1.ListProducersRequest
-	5,  // 43: seriatim.v1.LogService.Produce:output_type -> seriatim.v1.ProduceResponse
-	5,  // 44: seriatim.v1.LogService.ProduceStream:output_type -> seriatim.v1.ProduceResponse
-	7,  // 45: seriatim.v1.LogService.Consume:output_type -> seriatim.v1.ConsumeResponse
-	7,  // 46: seriatim.v1.LogService.ConsumeStream:output_type -> seriatim.v1.ConsumeResponse
-	9,  // 47: seriatim.v1.LogService.GetServers:output_type -> seriatim.v1.GetServersResponse
-	15, // 48: seriatim.v1.LogService.CreateLog:output_type -> seriatim.v1.CreateLogResponse
-	17, // 49: seriatim.v1.LogService.GetLog:output_type -> seriatim.v1.GetLogResponse
-	19, // 50: seriatim.v1.LogService.ListLogs:output_type -> seriatim.v1.ListLogsResponse
-	21, // 51: seriatim.v1.LogService.UpdateLog:output_type -> seriatim.v1.UpdateLogResponse
-	23, // 52: seriatim.v1.LogService.DeleteLog:output_type -> seriatim.v1.DeleteLogResponse
-	25, // 53: seriatim.v1.LogService.UndeleteLog:output_type -> seriatim.v1.UndeleteLogResponse
-	27, // 54: seriatim.v1.LogService.TrimLog:output_type -> seriatim.v1.TrimLogResponse
-	30, // 55: seriatim.v1.LogService.InitProducer:output_type -> seriatim.v1.InitProducerResponse
-	32, // 56: seriatim.v1.LogService.GetProducer:output_type -> seriatim.v1.GetProducerResponse
-	34, // 57: seriatim.v1.LogService.ListProducers:output_type -> seriatim.v1.ListProducersResponse
-	43, // [43:58] is the sub-list for method output_type
-	28, // [28:43] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	0,  // 28: seriatim.v1.AcquireCursorRequest.start:type_name -> seriatim.v1.Start
+	35, // 29: seriatim.v1.AcquireCursorResponse.cursor:type_name -> seriatim.v1.Cursor
+	35, // 30: seriatim.v1.CommitCursorResponse.cursor:type_name -> seriatim.v1.Cursor
+	35, // 31: seriatim.v1.GetCursorResponse.cursor:type_name -> seriatim.v1.Cursor
+	35, // 32: seriatim.v1.ListCursorsResponse.cursors:type_name -> seriatim.v1.Cursor
+	4,  // 33: seriatim.v1.LogService.Produce:input_type -> seriatim.v1.ProduceRequest
+	4,  // 34: seriatim.v1.LogService.ProduceStream:input_type -> seriatim.v1.ProduceRequest
+	6,  // 35: seriatim.v1.LogService.Consume:input_type -> seriatim.v1.ConsumeRequest
+	6,  // 36: seriatim.v1.LogService.ConsumeStream:input_type -> seriatim.v1.ConsumeRequest
+	8,  // 37: seriatim.v1.LogService.GetServers:input_type -> seriatim.v1.GetServersRequest
+	14, // 38: seriatim.v1.LogService.CreateLog:input_type -> seriatim.v1.CreateLogRequest
+	16, // 39: seriatim.v1.LogService.GetLog:input_type -> seriatim.v1.GetLogRequest
+	18, // 40: seriatim.v1.LogService.ListLogs:input_type -> seriatim.v1.ListLogsRequest
+	20, // 41: seriatim.v1.LogService.UpdateLog:input_type -> seriatim.v1.UpdateLogRequest
+	22, // 42: seriatim.v1.LogService.DeleteLog:input_type -> seriatim.v1.DeleteLogRequest
+	24, // 43: seriatim.v1.LogService.UndeleteLog:input_type -> seriatim.v1.UndeleteLogRequest
+	26, // 44: seriatim.v1.LogService.TrimLog:input_type -> seriatim.v1.TrimLogRequest
+	29, // 45: seriatim.v1.LogService.InitProducer:input_type -> seriatim.v1.InitProducerRequest
+	31, // 46: seriatim.v1.LogService.GetProducer:input_type -> seriatim.v1.GetProducerRequest
+	33, // 47: seriatim.v1.LogService.ListProducers:input_type -> seriatim.v1.ListProducersRequest
+	36, // 48: seriatim.v1.LogService.AcquireCursor:input_type -> seriatim.v1.AcquireCursorRequest
+	38, // 49: seriatim.v1.LogService.CommitCursor:input_type -> seriatim.v1.CommitCursorRequest
+	40, // 50: seriatim.v1.LogService.GetCursor:input_type -> seriatim.v1.GetCursorRequest
+	42, // 51: seriatim.v1.LogService.ListCursors:input_type -> seriatim.v1.ListCursorsRequest
+	44, // 52: seriatim.v1.LogService.DeleteCursor:input_type -> seriatim.v1.DeleteCursorRequest
+	5,  // 53: seriatim.v1.LogService.Produce:output_type -> seriatim.v1.ProduceResponse
+	5,  // 54: seriatim.v1.LogService.ProduceStream:output_type -> seriatim.v1.ProduceResponse
+	7,  // 55: seriatim.v1.LogService.Consume:output_type -> seriatim.v1.ConsumeResponse
+	7,  // 56: seriatim.v1.LogService.ConsumeStream:output_type -> seriatim.v1.ConsumeResponse
+	9,  // 57: seriatim.v1.LogService.GetServers:output_type -> seriatim.v1.GetServersResponse
+	15, // 58: seriatim.v1.LogService.CreateLog:output_type -> seriatim.v1.CreateLogResponse
+	17, // 59: seriatim.v1.LogService.GetLog:output_type -> seriatim.v1.GetLogResponse
+	19, // 60: seriatim.v1.LogService.ListLogs:output_type -> seriatim.v1.ListLogsResponse
+	21, // 61: seriatim.v1.LogService.UpdateLog:output_type -> seriatim.v1.UpdateLogResponse
+	23, // 62: seriatim.v1.LogService.DeleteLog:output_type -> seriatim.v1.DeleteLogResponse
+	25, // 63: seriatim.v1.LogService.UndeleteLog:output_type -> seriatim.v1.UndeleteLogResponse
+	27, // 64: seriatim.v1.LogService.TrimLog:output_type -> seriatim.v1.TrimLogResponse
+	30, // 65: seriatim.v1.LogService.InitProducer:output_type -> seriatim.v1.InitProducerResponse
+	32, // 66: seriatim.v1.LogService.GetProducer:output_type -> seriatim.v1.GetProducerResponse
+	34, // 67: seriatim.v1.LogService.ListProducers:output_type -> seriatim.v1.ListProducersResponse
+	37, // 68: seriatim.v1.LogService.AcquireCursor:output_type -> seriatim.v1.AcquireCursorResponse
+	39, // 69: seriatim.v1.LogService.CommitCursor:output_type -> seriatim.v1.CommitCursorResponse
+	41, // 70: seriatim.v1.LogService.GetCursor:output_type -> seriatim.v1.GetCursorResponse
+	43, // 71: seriatim.v1.LogService.ListCursors:output_type -> seriatim.v1.ListCursorsResponse
+	45, // 72: seriatim.v1.LogService.DeleteCursor:output_type -> seriatim.v1.DeleteCursorResponse
+	53, // [53:73] is the sub-list for method output_type
+	33, // [33:53] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_seriatim_v1_log_service_proto_init() }
@@ -2956,13 +3845,16 @@ func file_seriatim_v1_log_service_proto_init() {
 		(*GetProducerRequest_Producer)(nil),
 		(*GetProducerRequest_ProducerId)(nil),
 	}
+	file_seriatim_v1_log_service_proto_msgTypes[34].OneofWrappers = []any{}
+	file_seriatim_v1_log_service_proto_msgTypes[36].OneofWrappers = []any{}
+	file_seriatim_v1_log_service_proto_msgTypes[42].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_seriatim_v1_log_service_proto_rawDesc), len(file_seriatim_v1_log_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   34,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -34,6 +34,11 @@ const (
 	LogService_InitProducer_FullMethodName  = "/seriatim.v1.LogService/InitProducer"
 	LogService_GetProducer_FullMethodName   = "/seriatim.v1.LogService/GetProducer"
 	LogService_ListProducers_FullMethodName = "/seriatim.v1.LogService/ListProducers"
+	LogService_AcquireCursor_FullMethodName = "/seriatim.v1.LogService/AcquireCursor"
+	LogService_CommitCursor_FullMethodName  = "/seriatim.v1.LogService/CommitCursor"
+	LogService_GetCursor_FullMethodName     = "/seriatim.v1.LogService/GetCursor"
+	LogService_ListCursors_FullMethodName   = "/seriatim.v1.LogService/ListCursors"
+	LogService_DeleteCursor_FullMethodName  = "/seriatim.v1.LogService/DeleteCursor"
 )
 
 // LogServiceClient is the client API for LogService service.
@@ -83,8 +88,8 @@ type LogServiceClient interface {
 	// control beyond HTTP/2's: the server has at most one unsent message for each stream.
 	ConsumeStream(ctx context.Context, in *ConsumeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ConsumeResponse], error)
 	// Returns the members of the cluster, and which of them have replicas of a log and lead it. Needs
-	// `produce`, `consume` or `admin` on the log, if the request names one, and otherwise only a
-	// certificate.
+	// `produce`, `consume`, `commit` or `admin` on the log, if the request names one, and otherwise
+	// only a certificate.
 	GetServers(ctx context.Context, in *GetServersRequest, opts ...grpc.CallOption) (*GetServersResponse, error)
 	// Creates a log. Needs `admin` on its name.
 	//
@@ -93,10 +98,10 @@ type LogServiceClient interface {
 	// log_id. Without one, the retry fails with LOG_EXISTS.
 	CreateLog(ctx context.Context, in *CreateLogRequest, opts ...grpc.CallOption) (*CreateLogResponse, error)
 	// Returns a log, including everything that was acknowledged before the call. Needs `produce`,
-	// `consume` or `admin`.
+	// `consume`, `commit` or `admin`.
 	GetLog(ctx context.Context, in *GetLogRequest, opts ...grpc.CallOption) (*GetLogResponse, error)
-	// Lists the logs on which the caller is allowed `produce`, `consume` or `admin`, in the order of
-	// their names.
+	// Lists the logs on which the caller is allowed `produce`, `consume`, `commit` or `admin`, in the
+	// order of their names.
 	ListLogs(ctx context.Context, in *ListLogsRequest, opts ...grpc.CallOption) (*ListLogsResponse, error)
 	// Changes the settings of a log. Needs `admin`.
 	UpdateLog(ctx context.Context, in *UpdateLogRequest, opts ...grpc.CallOption) (*UpdateLogResponse, error)
@@ -126,10 +131,31 @@ type LogServiceClient interface {
 	// A log has at most 1,024 producers. A new one replaces the unnamed producer that was used least
 	// recently; requests of that one then fail with PRODUCER_UNKNOWN and are never appended.
 	InitProducer(ctx context.Context, in *InitProducerRequest, opts ...grpc.CallOption) (*InitProducerResponse, error)
-	// Returns a producer. Needs `produce`, `consume` or `admin`.
+	// Returns a producer. Needs `produce`, `consume`, `commit` or `admin`.
 	GetProducer(ctx context.Context, in *GetProducerRequest, opts ...grpc.CallOption) (*GetProducerResponse, error)
-	// Lists the producers of a log, those with names first. Needs `produce`, `consume` or `admin`.
+	// Lists the producers of a log, those with names first. Needs `produce`, `consume`, `commit` or
+	// `admin`.
 	ListProducers(ctx context.Context, in *ListProducersRequest, opts ...grpc.CallOption) (*ListProducersResponse, error)
+	// Takes a cursor over, and creates it if it does not exist. Needs `commit`.
+	//
+	// A cursor is the position of a reader, which the cluster keeps under a name. It belongs to one
+	// process at a time. A new process gets the next epoch; commits of the one before fail with
+	// CURSOR_FENCED, and its streams end with it. The same request again returns the cursor and starts
+	// no new epoch.
+	//
+	// A log has at most 1,024 cursors. They keep no records from being trimmed.
+	AcquireCursor(ctx context.Context, in *AcquireCursorRequest, opts ...grpc.CallOption) (*AcquireCursorResponse, error)
+	// Stores the position of a reader, and data that belongs to it. Needs `commit`.
+	//
+	// Nothing changes if the cursor has this position and this data already, so the same request can
+	// be sent again. Commits of many readers at the same time cost one write and one sync.
+	CommitCursor(ctx context.Context, in *CommitCursorRequest, opts ...grpc.CallOption) (*CommitCursorResponse, error)
+	// Returns a cursor. Needs `consume`, `commit` or `admin`.
+	GetCursor(ctx context.Context, in *GetCursorRequest, opts ...grpc.CallOption) (*GetCursorResponse, error)
+	// Lists the cursors of a log, in the order of their names. Needs `consume`, `commit` or `admin`.
+	ListCursors(ctx context.Context, in *ListCursorsRequest, opts ...grpc.CallOption) (*ListCursorsResponse, error)
+	// Deletes a cursor. Succeeds if it does not exist. Needs `commit`.
+	DeleteCursor(ctx context.Context, in *DeleteCursorRequest, opts ...grpc.CallOption) (*DeleteCursorResponse, error)
 }
 
 type logServiceClient struct {
@@ -302,6 +328,56 @@ func (c *logServiceClient) ListProducers(ctx context.Context, in *ListProducersR
 	return out, nil
 }
 
+func (c *logServiceClient) AcquireCursor(ctx context.Context, in *AcquireCursorRequest, opts ...grpc.CallOption) (*AcquireCursorResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AcquireCursorResponse)
+	err := c.cc.Invoke(ctx, LogService_AcquireCursor_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *logServiceClient) CommitCursor(ctx context.Context, in *CommitCursorRequest, opts ...grpc.CallOption) (*CommitCursorResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CommitCursorResponse)
+	err := c.cc.Invoke(ctx, LogService_CommitCursor_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *logServiceClient) GetCursor(ctx context.Context, in *GetCursorRequest, opts ...grpc.CallOption) (*GetCursorResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetCursorResponse)
+	err := c.cc.Invoke(ctx, LogService_GetCursor_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *logServiceClient) ListCursors(ctx context.Context, in *ListCursorsRequest, opts ...grpc.CallOption) (*ListCursorsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListCursorsResponse)
+	err := c.cc.Invoke(ctx, LogService_ListCursors_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *logServiceClient) DeleteCursor(ctx context.Context, in *DeleteCursorRequest, opts ...grpc.CallOption) (*DeleteCursorResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteCursorResponse)
+	err := c.cc.Invoke(ctx, LogService_DeleteCursor_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LogServiceServer is the server API for LogService service.
 // All implementations must embed UnimplementedLogServiceServer
 // for forward compatibility.
@@ -349,8 +425,8 @@ type LogServiceServer interface {
 	// control beyond HTTP/2's: the server has at most one unsent message for each stream.
 	ConsumeStream(*ConsumeRequest, grpc.ServerStreamingServer[ConsumeResponse]) error
 	// Returns the members of the cluster, and which of them have replicas of a log and lead it. Needs
-	// `produce`, `consume` or `admin` on the log, if the request names one, and otherwise only a
-	// certificate.
+	// `produce`, `consume`, `commit` or `admin` on the log, if the request names one, and otherwise
+	// only a certificate.
 	GetServers(context.Context, *GetServersRequest) (*GetServersResponse, error)
 	// Creates a log. Needs `admin` on its name.
 	//
@@ -359,10 +435,10 @@ type LogServiceServer interface {
 	// log_id. Without one, the retry fails with LOG_EXISTS.
 	CreateLog(context.Context, *CreateLogRequest) (*CreateLogResponse, error)
 	// Returns a log, including everything that was acknowledged before the call. Needs `produce`,
-	// `consume` or `admin`.
+	// `consume`, `commit` or `admin`.
 	GetLog(context.Context, *GetLogRequest) (*GetLogResponse, error)
-	// Lists the logs on which the caller is allowed `produce`, `consume` or `admin`, in the order of
-	// their names.
+	// Lists the logs on which the caller is allowed `produce`, `consume`, `commit` or `admin`, in the
+	// order of their names.
 	ListLogs(context.Context, *ListLogsRequest) (*ListLogsResponse, error)
 	// Changes the settings of a log. Needs `admin`.
 	UpdateLog(context.Context, *UpdateLogRequest) (*UpdateLogResponse, error)
@@ -392,10 +468,31 @@ type LogServiceServer interface {
 	// A log has at most 1,024 producers. A new one replaces the unnamed producer that was used least
 	// recently; requests of that one then fail with PRODUCER_UNKNOWN and are never appended.
 	InitProducer(context.Context, *InitProducerRequest) (*InitProducerResponse, error)
-	// Returns a producer. Needs `produce`, `consume` or `admin`.
+	// Returns a producer. Needs `produce`, `consume`, `commit` or `admin`.
 	GetProducer(context.Context, *GetProducerRequest) (*GetProducerResponse, error)
-	// Lists the producers of a log, those with names first. Needs `produce`, `consume` or `admin`.
+	// Lists the producers of a log, those with names first. Needs `produce`, `consume`, `commit` or
+	// `admin`.
 	ListProducers(context.Context, *ListProducersRequest) (*ListProducersResponse, error)
+	// Takes a cursor over, and creates it if it does not exist. Needs `commit`.
+	//
+	// A cursor is the position of a reader, which the cluster keeps under a name. It belongs to one
+	// process at a time. A new process gets the next epoch; commits of the one before fail with
+	// CURSOR_FENCED, and its streams end with it. The same request again returns the cursor and starts
+	// no new epoch.
+	//
+	// A log has at most 1,024 cursors. They keep no records from being trimmed.
+	AcquireCursor(context.Context, *AcquireCursorRequest) (*AcquireCursorResponse, error)
+	// Stores the position of a reader, and data that belongs to it. Needs `commit`.
+	//
+	// Nothing changes if the cursor has this position and this data already, so the same request can
+	// be sent again. Commits of many readers at the same time cost one write and one sync.
+	CommitCursor(context.Context, *CommitCursorRequest) (*CommitCursorResponse, error)
+	// Returns a cursor. Needs `consume`, `commit` or `admin`.
+	GetCursor(context.Context, *GetCursorRequest) (*GetCursorResponse, error)
+	// Lists the cursors of a log, in the order of their names. Needs `consume`, `commit` or `admin`.
+	ListCursors(context.Context, *ListCursorsRequest) (*ListCursorsResponse, error)
+	// Deletes a cursor. Succeeds if it does not exist. Needs `commit`.
+	DeleteCursor(context.Context, *DeleteCursorRequest) (*DeleteCursorResponse, error)
 	mustEmbedUnimplementedLogServiceServer()
 }
 
@@ -450,6 +547,21 @@ func (UnimplementedLogServiceServer) GetProducer(context.Context, *GetProducerRe
 }
 func (UnimplementedLogServiceServer) ListProducers(context.Context, *ListProducersRequest) (*ListProducersResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method ListProducers not implemented")
+}
+func (UnimplementedLogServiceServer) AcquireCursor(context.Context, *AcquireCursorRequest) (*AcquireCursorResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method AcquireCursor not implemented")
+}
+func (UnimplementedLogServiceServer) CommitCursor(context.Context, *CommitCursorRequest) (*CommitCursorResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method CommitCursor not implemented")
+}
+func (UnimplementedLogServiceServer) GetCursor(context.Context, *GetCursorRequest) (*GetCursorResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method GetCursor not implemented")
+}
+func (UnimplementedLogServiceServer) ListCursors(context.Context, *ListCursorsRequest) (*ListCursorsResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method ListCursors not implemented")
+}
+func (UnimplementedLogServiceServer) DeleteCursor(context.Context, *DeleteCursorRequest) (*DeleteCursorResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method DeleteCursor not implemented")
 }
 func (UnimplementedLogServiceServer) mustEmbedUnimplementedLogServiceServer() {}
 func (UnimplementedLogServiceServer) testEmbeddedByValue()                    {}
@@ -724,6 +836,96 @@ func _LogService_ListProducers_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LogService_AcquireCursor_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AcquireCursorRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LogServiceServer).AcquireCursor(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LogService_AcquireCursor_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LogServiceServer).AcquireCursor(ctx, req.(*AcquireCursorRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LogService_CommitCursor_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CommitCursorRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LogServiceServer).CommitCursor(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LogService_CommitCursor_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LogServiceServer).CommitCursor(ctx, req.(*CommitCursorRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LogService_GetCursor_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetCursorRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LogServiceServer).GetCursor(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LogService_GetCursor_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LogServiceServer).GetCursor(ctx, req.(*GetCursorRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LogService_ListCursors_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListCursorsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LogServiceServer).ListCursors(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LogService_ListCursors_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LogServiceServer).ListCursors(ctx, req.(*ListCursorsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LogService_DeleteCursor_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteCursorRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LogServiceServer).DeleteCursor(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LogService_DeleteCursor_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LogServiceServer).DeleteCursor(ctx, req.(*DeleteCursorRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // LogService_ServiceDesc is the grpc.ServiceDesc for LogService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -782,6 +984,26 @@ var LogService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListProducers",
 			Handler:    _LogService_ListProducers_Handler,
+		},
+		{
+			MethodName: "AcquireCursor",
+			Handler:    _LogService_AcquireCursor_Handler,
+		},
+		{
+			MethodName: "CommitCursor",
+			Handler:    _LogService_CommitCursor_Handler,
+		},
+		{
+			MethodName: "GetCursor",
+			Handler:    _LogService_GetCursor_Handler,
+		},
+		{
+			MethodName: "ListCursors",
+			Handler:    _LogService_ListCursors_Handler,
+		},
+		{
+			MethodName: "DeleteCursor",
+			Handler:    _LogService_DeleteCursor_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -44,7 +44,8 @@ pub const GROUP: GroupId = GroupId(1);
 pub const LOG_ID: LogId = LogId(0xabc);
 
 /// Grants everything to every client.
-pub const OPEN_POLICY: &str = "p, anonymous, *, produce\np, anonymous, *, consume\np, anonymous, *, admin\n";
+pub const OPEN_POLICY: &str =
+    "p, anonymous, *, produce\np, anonymous, *, consume\np, anonymous, *, commit\np, anonymous, *, admin\n";
 
 /// A node with its client listener, and clients of it.
 pub struct Node {

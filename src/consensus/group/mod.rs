@@ -29,6 +29,7 @@ mod apply;
 mod checks;
 mod effects;
 mod election_backoff;
+mod gathered;
 mod health;
 mod in_flight;
 mod late;
@@ -50,11 +51,11 @@ mod view;
 
 use std::time::{Duration, Instant};
 
-use raft::SnapshotStatus;
 use raft::eraftpb::{Message, MessageType};
 
 use self::apply::Applier;
 use self::election_backoff::{ElectionBackoff, Leadership};
+use self::gathered::{COMMAND_BYTES_MAX, Gathered, GatheredRequest};
 use self::health::Health;
 use self::in_flight::AppendsInFlight;
 use self::late::LateTicks;
@@ -79,13 +80,12 @@ use super::claim::{Checkpoint, Claim};
 use super::compare::Compared;
 use super::conf_change::{ConfChange, ConfChangeKind};
 use super::handle::{Appended, Proposal, ProposeError, ReadIndexError};
-use super::wire;
 use crate::catalog::policy::voters::MembershipChange;
 use crate::log_state::Applied;
 use crate::reply::ReplySender;
 use crate::storage::digest::Digest;
-use crate::storage::entry::Entry;
-use crate::storage::log::{Base, CatalogState, Recovered};
+use crate::storage::entry::{Entry, EntryKind};
+use crate::storage::log::{Base, Recovered};
 use crate::storage::space::Space;
 use crate::types::{LogIndex, NodeId, ReplicaId, Term};
 
@@ -102,6 +102,7 @@ pub struct Group {
     applier: Applier,
     persistence: Persistence,
     proposer: Proposer,
+    gathered: Gathered,
     pending: Pending,
     reads: LeaderReads,
     backoff: ElectionBackoff,
@@ -137,6 +138,7 @@ impl Group {
             applier: Applier::new(applied),
             persistence: Persistence::new(term, config.rules.hold_unsynced_term),
             proposer: Proposer::default(),
+            gathered: Gathered::default(),
             pending: Pending::default(),
             reads: LeaderReads::default(),
             backoff: ElectionBackoff::new(term),
@@ -170,12 +172,61 @@ impl Group {
         time_us: u64,
         reply: ReplySender<Result<Appended, ProposeError>>,
     ) {
+        if proposal.kind == EntryKind::State && proposal.payload.len() > COMMAND_BYTES_MAX {
+            // Of a faulty peer.
+            self.out.answers.push(Answer::Append(reply, Err(ProposeError::TooLarge)));
+            return;
+        }
+        if proposal.kind == EntryKind::State {
+            if self.gathered.insert(GatheredRequest { proposal, now, time_us, reply }) {
+                self.propose_gathered();
+            }
+            return;
+        }
+        // They arrived before.
+        self.propose_gathered();
         let deadline = proposal.deadline.unwrap_or(now + WAIT_MAX);
         let proposed = if self.health.is_damaged() {
             Err(ProposeError::Damaged.into())
         } else {
             self.proposer.propose(&mut self.node, self.applier.tables(), proposal, now, time_us)
         };
+        self.settle_proposal(proposed, deadline, reply);
+    }
+
+    /// Proposes the gathered commands as one entry.
+    fn propose_gathered(&mut self) {
+        let requests = self.gathered.take();
+        if requests.is_empty() {
+            return;
+        }
+        let proposed = if self.health.is_damaged() {
+            requests.iter().map(|_| Err(ProposeError::Damaged.into())).collect()
+        } else {
+            self.proposer.propose_gathered(&mut self.node, self.applier.tables(), &requests)
+        };
+        let mut is_first = true;
+        for (request, proposed) in requests.into_iter().zip(proposed) {
+            let GatheredRequest { proposal, now, time_us: _, reply } = request;
+            let deadline = proposal.deadline.unwrap_or(now + WAIT_MAX);
+            match proposed {
+                // The others wait for the same entry.
+                Ok(appended) if !std::mem::take(&mut is_first) => {
+                    let applied = self.applier.index();
+                    self.pending.join(appended, applied, deadline, reply, &mut self.out.answers);
+                }
+                proposed => self.settle_proposal(proposed, deadline, reply),
+            }
+        }
+    }
+
+    /// Answers a proposal, or lets it wait for its answer.
+    fn settle_proposal(
+        &mut self,
+        proposed: Result<Appended, Rejected>,
+        deadline: Instant,
+        reply: ReplySender<Result<Appended, ProposeError>>,
+    ) {
         match proposed {
             Ok(appended) if appended.duplicate => {
                 let applied = self.applier.index();
@@ -354,7 +405,7 @@ impl Group {
         !self.applier.is_installing() && may_lead
     }
 
-    // What the disk and the network report.
+    // Replicas.
 
     /// The nodes of the replicas, to set or to extend them.
     pub fn nodes_mut(&mut self) -> &mut ReplicaNodes {
@@ -369,70 +420,6 @@ impl Group {
     /// The nodes of the replicas, as far as this node knows.
     pub fn nodes(&self) -> &ReplicaNodes {
         &self.node.nodes
-    }
-
-    /// Reports that messages to a node were lost.
-    pub fn unreachable(&mut self, node: NodeId) {
-        for replica in self.node.nodes.replicas_of(node) {
-            self.node.unreachable(replica);
-        }
-    }
-
-    /// Reports that a snapshot was handed to the network, or was lost.
-    pub fn snapshot_sent(&mut self, node: NodeId, arrived: bool) {
-        let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
-        for replica in self.node.nodes.replicas_of(node) {
-            self.node.report_snapshot(replica.0, status);
-        }
-    }
-
-    /// Passes on a range that a `reader` has read. `entries` is empty if the read failed; raft then asks again later.
-    pub fn fetched(&mut self, low: LogIndex, entries: &[Entry]) {
-        let entries: Vec<_> = entries.iter().map_while(|e| wire::entry_to_raft(e).ok()).collect();
-        let failed = entries.is_empty();
-        let waiting = self.node.mut_store().fetched(low, entries);
-        self.bound_in_flight();
-        if !failed && !self.health.is_damaged() {
-            waiting.into_iter().for_each(|context| self.node.on_entries_fetched(context));
-        }
-    }
-
-    /// Records that an entry that a follower lacks can't be read here. Returns true if this is new.
-    pub fn set_unreadable(&mut self, index: LogIndex) -> bool {
-        self.unreadable.insert(index)
-    }
-
-    /// The first entry that `follower` lacks and this leader can't read.
-    pub fn unreadable_for(&self, follower: ReplicaId) -> Option<LogIndex> {
-        self.unreadable.first_for(&self.node, follower)
-    }
-
-    /// Records the entry that the leader says it can't send to this node.
-    pub fn set_stalled(&mut self, by: Option<(ReplicaId, LogIndex)>) {
-        self.stalled = by;
-    }
-
-    /// Remembers the newest snapshot of the catalog, in the catalog's group.
-    pub fn set_catalog(&mut self, catalog: CatalogState) {
-        self.node.mut_store().set_catalog(catalog);
-    }
-
-    /// Records that the front of the log was dropped, up to `base`.
-    pub fn trimmed(&mut self, base: Base) {
-        if base.index > self.node.store().base().index {
-            self.node.mut_store().set_base(base);
-        }
-    }
-
-    /// Updates the limit of appends in flight. Called after entries that may be sent were added to memory.
-    fn bound_in_flight(&mut self) {
-        if !self.node.is_leader() {
-            return;
-        }
-        let members: Vec<u64> = self.node.raft.prs().iter().map(|(id, _)| *id).collect();
-        if let Some(messages) = self.in_flight.bound(self.node.store().largest_bytes(), members.len()) {
-            members.into_iter().for_each(|id| self.node.raft.adjust_max_inflight_msgs(id, messages));
-        }
     }
 
     // Membership and leadership.
@@ -477,8 +464,14 @@ impl Group {
             // Clients must not be directed to this node until it is restarted.
             self.node.step_down();
         }
+        self.fail_gathered(ProposeError::Damaged);
         self.pending.fail_all(&mut self.out.answers);
         self.reads.fail_all(ReadIndexError::Damaged, &mut self.out.answers);
+    }
+
+    fn fail_gathered(&mut self, error: ProposeError) {
+        let failed = |request: GatheredRequest| Answer::Append(request.reply, Err(error.clone()));
+        self.out.answers.extend(self.gathered.take().into_iter().map(failed));
     }
 
     /// Records that the replica equals the leader's, or those of a majority, at the entry where it was suspect.
@@ -488,6 +481,7 @@ impl Group {
 
     /// Fails all waiting requests, because the node is stopping.
     pub fn stop(&mut self) {
+        self.fail_gathered(ProposeError::Stopping);
         self.pending.fail_all(&mut self.out.answers);
         self.reads.fail_all(ReadIndexError::Stopping, &mut self.out.answers);
     }

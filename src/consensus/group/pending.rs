@@ -21,7 +21,7 @@ use crate::types::{LogIndex, Term};
 /// A request without a deadline fails after this time.
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
 
-type AppendReply = ReplySender<Result<Appended, ProposeError>>;
+pub type AppendReply = ReplySender<Result<Appended, ProposeError>>;
 pub type ReadReply = ReplySender<Result<LogIndex, ReadIndexError>>;
 
 /// An answer to a request. The executor sends it after it has performed the writes and advanced the watermark that

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use raft::eraftpb::Message;
 
+use super::gathered::GatheredRequest;
 use super::node::RaftNode;
 use super::sequences::StreamSequences;
 use super::settings::UNCOMMITTED_BYTES_MAX;
@@ -15,7 +16,7 @@ use crate::consensus::handle::{Appended, Proposal, ProposeError};
 use crate::log_state::faults::{Fault, broken};
 use crate::log_state::producers::{Answer, ProducerRequest};
 use crate::log_state::{StateCommand, StateRefusal, Tables};
-use crate::storage::entry::{ENTRY_BYTES_MAX, EntryKind, Stamp};
+use crate::storage::entry::{ENTRY_BYTES_MAX, EntryKind, Stamp, Unstamped};
 use crate::storage::frame::frame_bytes;
 use crate::storage::payload::stamp_records;
 use crate::storage::space::Space;
@@ -105,13 +106,8 @@ impl Proposer {
         now: Instant,
         time_us: u64,
     ) -> Result<Appended, Rejected> {
-        let (group, leader, term) = (node.group(), node.leader_node(), node.term());
-        if !node.is_leader() {
-            self.tables = None;
-        }
-        if !node.is_leader() || proposal.term.is_some_and(|wanted| wanted != term) {
-            return Err(ProposeError::NotLeader { leader }.into());
-        }
+        let (group, term) = (node.group(), node.term());
+        self.check_leads(node, &proposal)?;
         if proposal.in_stream.is_some_and(|position| !self.streams.take(position, term)) {
             return Err(ProposeError::Dropped.into());
         }
@@ -133,10 +129,6 @@ impl Proposer {
                 return Ok(answered_before(&answer));
             }
         }
-        let commands = match proposal.kind {
-            EntryKind::State => self.check_commands(node, applied, &proposal.payload)?,
-            _ => Vec::new(),
-        };
         if let Some(expected) = proposal.expected_offset.filter(|expected| *expected != end.offset) {
             let error = ProposeError::ExpectedOffset { next_offset: end.offset };
             return Err(Rejected::ByLogEnd { error, beyond: expected > end.offset });
@@ -167,14 +159,8 @@ impl Proposer {
         if let Some(position) = position {
             self.streams.record_appended(position, term);
         }
-        if let Some(LeaderTables { tables, .. }) =
-            self.tables.as_mut().filter(|_| producer.is_some() || !commands.is_empty())
-        {
-            let tables = Arc::make_mut(tables);
-            if let Some(id) = producer {
-                tables.producers.appended(id, sequence, answer_of(&appended));
-            }
-            commands.iter().for_each(|command| tables.apply(command, appended.index, appended.append_time_us));
+        if let (Some(id), Some(LeaderTables { tables, .. })) = (producer, &mut self.tables) {
+            Arc::make_mut(tables).producers.appended(id, sequence, answer_of(&appended));
         }
         Ok(appended)
     }
@@ -183,7 +169,7 @@ impl Proposer {
     ///
     /// # Errors
     /// [`ProposeError::Dropped`] until this leader has applied its first entry, and so all entries of earlier terms.
-    fn tables(&mut self, node: &RaftNode, applied: AppliedTables<'_>) -> Result<&Tables, ProposeError> {
+    fn tables(&mut self, node: &RaftNode, applied: AppliedTables<'_>) -> Result<&Arc<Tables>, ProposeError> {
         let term = node.term();
         let is_current = self.tables.as_ref().is_some_and(|tables| tables.term == term || broken(Fault::NotRolledBack));
         let has_all = applied.index == node.last_index();
@@ -194,28 +180,108 @@ impl Proposer {
             // Shared with the applied state, so that the tables are not in memory twice.
             self.tables = Some(LeaderTables { term, tables: Arc::clone(applied.tables) });
         }
-        self.tables.as_ref().map(|tables| &*tables.tables).ok_or(ProposeError::Dropped)
+        self.tables.as_ref().map(|tables| &tables.tables).ok_or(ProposeError::Dropped)
     }
 
-    /// Decodes commands, and checks that each one has an effect.
-    fn check_commands(
-        &mut self,
-        node: &RaftNode,
-        applied: AppliedTables<'_>,
-        payload: &[u8],
-    ) -> Result<Vec<StateCommand>, Rejected> {
-        let commands = StateCommand::decode_all(payload).map_err(|bad| {
-            log::error!("a proposal that can't be appended: {bad}");
-            ProposeError::Dropped
-        })?;
-        let tables = self.tables(node, applied)?;
-        for command in &commands {
-            if !tables.would_change(command)? {
-                return Err(StateRefusal::Unchanged(0).into());
-            }
+    /// Checks that this node leads, in the term of the proposal.
+    fn check_leads(&mut self, node: &RaftNode, proposal: &Proposal) -> Result<(), ProposeError> {
+        if !node.is_leader() {
+            self.tables = None;
         }
-        Ok(commands)
+        if !node.is_leader() || proposal.term.is_some_and(|wanted| wanted != node.term()) {
+            return Err(ProposeError::NotLeader { leader: node.leader_node() });
+        }
+        Ok(())
     }
+
+    /// Passes the gathered commands to raft, as one entry. Returns what became of each request, in the same order.
+    pub fn propose_gathered(
+        &mut self,
+        node: &mut RaftNode,
+        applied: AppliedTables<'_>,
+        requests: &[GatheredRequest],
+    ) -> Vec<Result<Appended, Rejected>> {
+        let mut payload = Unstamped::room(requests.iter().map(|request| request.proposal.payload.len()).sum());
+        let mut after = None;
+        let mut checked = Vec::with_capacity(requests.len());
+        for request in requests {
+            let mut check = || {
+                self.check_leads(node, &request.proposal)?;
+                if request.proposal.deadline.is_some_and(|deadline| deadline <= request.now) {
+                    return Err(ProposeError::DeadlinePassed.into());
+                }
+                let commands = decode_commands(&request.proposal)?;
+                let tables = match &mut after {
+                    Some(tables) => tables,
+                    none => none.insert(Arc::clone(self.tables(node, applied)?)),
+                };
+                for command in &commands {
+                    if !tables.would_change(command)? {
+                        return Err(Rejected::from(StateRefusal::Unchanged(0)));
+                    }
+                }
+                // The index and the time only decide which unnamed producer is replaced, and what a reader sees.
+                let next = LogIndex(node.last_index().0 + 1);
+                commands.iter().for_each(|command| Arc::make_mut(tables).apply(command, next, request.time_us));
+                Ok(())
+            };
+            let result = check();
+            if result.is_ok() {
+                payload.extend_from_slice(&request.proposal.payload);
+            }
+            checked.push(result);
+        }
+        if checked.iter().all(Result::is_err) {
+            return checked.into_iter().filter_map(Result::err).map(Err).collect();
+        }
+        let time_us = requests.iter().map(|request| request.time_us).max().unwrap_or(0);
+        let appended = self.append_commands(node, applied, Unstamped::new(payload), time_us);
+        let result = |checked: Result<(), Rejected>| match (checked, appended) {
+            (Ok(()), Ok(appended)) => Ok(appended),
+            // Also a refusal, because it may be due to a command that was not appended.
+            (Ok(()) | Err(Rejected::ByLogEnd { .. }), Err(error)) => Err(error.into()),
+            (Err(rejected), _) => Err(rejected),
+        };
+        checked.into_iter().map(result).collect()
+    }
+
+    /// Appends an entry with commands that were checked.
+    fn append_commands(
+        &mut self,
+        node: &mut RaftNode,
+        applied: AppliedTables<'_>,
+        payload: Unstamped,
+        time_us: u64,
+    ) -> Result<Appended, ProposeError> {
+        let end = node.log_end().ok_or(ProposeError::Damaged)?;
+        let appended = Appended {
+            offset: end.offset,
+            count: 0,
+            term: node.term(),
+            index: LogIndex(node.last_index().0 + 1),
+            append_time_us: time_us.max(end.append_time_us),
+            duplicate: false,
+        };
+        if !self.space.promise(frame_bytes(payload.len()) as u64) {
+            return Err(ProposeError::DiskFull);
+        }
+        let commands = StateCommand::decode_all(&payload).map_err(|_| ProposeError::Dropped)?;
+        let mut tables = Arc::clone(self.tables(node, applied)?);
+        let proposal = Proposal::new(node.group(), EntryKind::State, 0, payload);
+        node.propose(Vec::new(), stamped(proposal, &appended)?).map_err(|error| raft_refusal(node, &error))?;
+        let (index, time_us) = (appended.index, appended.append_time_us);
+        commands.iter().for_each(|command| Arc::make_mut(&mut tables).apply(command, index, time_us));
+        self.tables = Some(LeaderTables { term: appended.term, tables });
+        Ok(appended)
+    }
+}
+
+/// Decodes the commands of a proposal.
+fn decode_commands(proposal: &Proposal) -> Result<Vec<StateCommand>, ProposeError> {
+    StateCommand::decode_all(&proposal.payload).map_err(|bad| {
+        log::error!("a proposal that can't be appended: {bad}");
+        ProposeError::Dropped
+    })
 }
 
 /// Returns the answer to a request that was appended before.

@@ -20,6 +20,7 @@ fn is_at_rest(group: &Group) -> bool {
         && !group.health.is_damaged()
         && group.health.suspect().is_none()
         && !group.persistence.waits()
+        && group.gathered.is_empty()
         && group.pending.is_empty()
         && group.reads.is_empty()
         && group.unreadable.is_empty()

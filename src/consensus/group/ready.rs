@@ -1,17 +1,21 @@
 //! Handling of raft's Readies: writes entries and the hard state, holds messages until they may be sent, and applies
-//! committed entries.
+//! committed entries. Also takes the reports of the disk and of the network.
+
+use raft::SnapshotStatus;
 
 use super::Group;
 use super::effects::{Effects, LogWrite};
 use crate::consensus::handle::{ProposeError, ReadIndexError};
 use crate::consensus::wire;
 use crate::log_state::Applied;
-use crate::storage::log::LogSnapshot;
-use crate::types::{GroupId, LogIndex};
+use crate::storage::entry::Entry;
+use crate::storage::log::{Base, CatalogState, LogSnapshot};
+use crate::types::{GroupId, LogIndex, NodeId, ReplicaId};
 
 impl Group {
     /// Returns the next effects to perform; `None` if there are none.
     pub fn ready(&mut self) -> Option<Effects> {
+        self.propose_gathered();
         if !self.health.is_damaged() {
             self.lead_or_follow();
             self.apply();
@@ -30,6 +34,70 @@ impl Group {
         if !self.health.is_damaged() {
             self.persistence.synced(ready);
             self.settle();
+        }
+    }
+
+    /// Reports that messages to a node were lost.
+    pub fn unreachable(&mut self, node: NodeId) {
+        for replica in self.node.nodes.replicas_of(node) {
+            self.node.unreachable(replica);
+        }
+    }
+
+    /// Reports that a snapshot was handed to the network, or was lost.
+    pub fn snapshot_sent(&mut self, node: NodeId, arrived: bool) {
+        let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        for replica in self.node.nodes.replicas_of(node) {
+            self.node.report_snapshot(replica.0, status);
+        }
+    }
+
+    /// Passes on a range that a `reader` has read. `entries` is empty if the read failed; raft then asks again later.
+    pub fn fetched(&mut self, low: LogIndex, entries: &[Entry]) {
+        let entries: Vec<_> = entries.iter().map_while(|e| wire::entry_to_raft(e).ok()).collect();
+        let failed = entries.is_empty();
+        let waiting = self.node.mut_store().fetched(low, entries);
+        self.bound_in_flight();
+        if !failed && !self.health.is_damaged() {
+            waiting.into_iter().for_each(|context| self.node.on_entries_fetched(context));
+        }
+    }
+
+    /// Records that an entry that a follower lacks can't be read here. Returns true if this is new.
+    pub fn set_unreadable(&mut self, index: LogIndex) -> bool {
+        self.unreadable.insert(index)
+    }
+
+    /// The first entry that `follower` lacks and this leader can't read.
+    pub fn unreadable_for(&self, follower: ReplicaId) -> Option<LogIndex> {
+        self.unreadable.first_for(&self.node, follower)
+    }
+
+    /// Records the entry that the leader says it can't send to this node.
+    pub fn set_stalled(&mut self, by: Option<(ReplicaId, LogIndex)>) {
+        self.stalled = by;
+    }
+
+    /// Remembers the newest snapshot of the catalog, in the catalog's group.
+    pub fn set_catalog(&mut self, catalog: CatalogState) {
+        self.node.mut_store().set_catalog(catalog);
+    }
+
+    /// Records that the front of the log was dropped, up to `base`.
+    pub fn trimmed(&mut self, base: Base) {
+        if base.index > self.node.store().base().index {
+            self.node.mut_store().set_base(base);
+        }
+    }
+
+    /// Updates the limit of appends in flight. Called after entries that may be sent were added to memory.
+    fn bound_in_flight(&mut self) {
+        if !self.node.is_leader() {
+            return;
+        }
+        let members: Vec<u64> = self.node.raft.prs().iter().map(|(id, _)| *id).collect();
+        if let Some(messages) = self.in_flight.bound(self.node.store().largest_bytes(), members.len()) {
+            members.into_iter().for_each(|id| self.node.raft.adjust_max_inflight_msgs(id, messages));
         }
     }
 

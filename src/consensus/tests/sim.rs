@@ -230,9 +230,15 @@ impl World {
 
     /// Proposes on behalf of a client that waits for the answer itself.
     pub fn ask(&mut self, i: usize, proposal: Proposal) -> Answer {
+        let answer = self.ask_later(i, proposal);
+        self.perform(i);
+        answer
+    }
+
+    /// The same, but the node does not turn to it yet: other requests may arrive before.
+    pub fn ask_later(&mut self, i: usize, proposal: Proposal) -> Answer {
         let (sender, answer) = reply();
         self.nodes[i].group.as_mut().expect("running").propose(proposal, self.now, 1, sender);
-        self.perform(i);
         answer
     }
 
@@ -276,7 +282,9 @@ impl World {
         if let Some(visible) = effects.visible {
             let (log_state, as_of) = node.group.as_ref().expect("running").log_state();
             node.disk.make(Change::Applied(log_state, as_of, visible.applied));
+            self.applied(i, visible.applied);
         }
+        let node = &mut self.nodes[i];
         if let Some((first, applied)) = effects.trim {
             let files = &node.disk.files;
             let below = |e: &&Entry| e.index < applied && e.end_offset().expect("a stamp") <= first;
@@ -291,9 +299,6 @@ impl World {
             node.disk.want(ready);
         }
         self.network.extend(effects.messages);
-        if let Some(visible) = effects.visible {
-            self.applied(i, visible.applied);
-        }
         for answer in effects.answers {
             answer.send();
         }

@@ -57,15 +57,13 @@ impl RelayServer for FakeServer {
                     responses.send(vec![7; 5 << 20]).await.expect("sent");
                     RelayEnd::Complete
                 }
-                RelayKind::TrimLog | RelayKind::InitProducer | RelayKind::GetProducer | RelayKind::ListProducers => {
-                    RelayEnd::Failed(failure())
-                }
                 RelayKind::ConsumeStream => loop {
                     if let Err(RelayGone) = responses.send(vec![1; 64 << 10]).await {
                         self.gone.fetch_add(1, Ordering::SeqCst);
                         return RelayEnd::Gone;
                     }
                 },
+                _ => RelayEnd::Failed(failure()),
             }
         }
         .boxed()

@@ -19,6 +19,7 @@ class Start(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     START_LATEST: _ClassVar[Start]
     START_TIME: _ClassVar[Start]
     START_LAST: _ClassVar[Start]
+    START_CURSOR: _ClassVar[Start]
 
 class LogState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -31,6 +32,7 @@ START_EARLIEST: Start
 START_LATEST: Start
 START_TIME: Start
 START_LAST: Start
+START_CURSOR: Start
 LOG_STATE_UNSPECIFIED: LogState
 LOG_STATE_CREATING: LogState
 LOG_STATE_ACTIVE: LogState
@@ -99,7 +101,7 @@ class ProduceResponse(_message.Message):
     def __init__(self, offset: _Optional[int] = ..., count: _Optional[int] = ..., term: _Optional[int] = ..., append_time_us: _Optional[int] = ..., log_id: _Optional[str] = ..., duplicate: bool = ...) -> None: ...
 
 class ConsumeRequest(_message.Message):
-    __slots__ = ("offset", "log", "start", "start_time_us", "max_records", "max_bytes", "wait_ms", "heartbeat_ms", "stop_at_end", "log_id")
+    __slots__ = ("offset", "log", "start", "start_time_us", "max_records", "max_bytes", "wait_ms", "heartbeat_ms", "stop_at_end", "log_id", "cursor", "cursor_epoch")
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     LOG_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
@@ -110,6 +112,8 @@ class ConsumeRequest(_message.Message):
     HEARTBEAT_MS_FIELD_NUMBER: _ClassVar[int]
     STOP_AT_END_FIELD_NUMBER: _ClassVar[int]
     LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_EPOCH_FIELD_NUMBER: _ClassVar[int]
     offset: int
     log: str
     start: Start
@@ -120,7 +124,9 @@ class ConsumeRequest(_message.Message):
     heartbeat_ms: int
     stop_at_end: bool
     log_id: str
-    def __init__(self, offset: _Optional[int] = ..., log: _Optional[str] = ..., start: _Optional[_Union[Start, str]] = ..., start_time_us: _Optional[int] = ..., max_records: _Optional[int] = ..., max_bytes: _Optional[int] = ..., wait_ms: _Optional[int] = ..., heartbeat_ms: _Optional[int] = ..., stop_at_end: bool = ..., log_id: _Optional[str] = ...) -> None: ...
+    cursor: str
+    cursor_epoch: int
+    def __init__(self, offset: _Optional[int] = ..., log: _Optional[str] = ..., start: _Optional[_Union[Start, str]] = ..., start_time_us: _Optional[int] = ..., max_records: _Optional[int] = ..., max_bytes: _Optional[int] = ..., wait_ms: _Optional[int] = ..., heartbeat_ms: _Optional[int] = ..., stop_at_end: bool = ..., log_id: _Optional[str] = ..., cursor: _Optional[str] = ..., cursor_epoch: _Optional[int] = ...) -> None: ...
 
 class ConsumeResponse(_message.Message):
     __slots__ = ("records", "first_offset", "next_offset", "log_id", "resume_offset")
@@ -432,3 +438,127 @@ class ListProducersResponse(_message.Message):
     PRODUCERS_FIELD_NUMBER: _ClassVar[int]
     producers: _containers.RepeatedCompositeFieldContainer[Producer]
     def __init__(self, producers: _Optional[_Iterable[_Union[Producer, _Mapping]]] = ...) -> None: ...
+
+class Cursor(_message.Message):
+    __slots__ = ("log", "log_id", "cursor", "next_offset", "epoch", "revision", "owner", "metadata", "commit_time_us", "lag", "trimmed")
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    NEXT_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_TIME_US_FIELD_NUMBER: _ClassVar[int]
+    LAG_FIELD_NUMBER: _ClassVar[int]
+    TRIMMED_FIELD_NUMBER: _ClassVar[int]
+    log: str
+    log_id: str
+    cursor: str
+    next_offset: int
+    epoch: int
+    revision: int
+    owner: str
+    metadata: bytes
+    commit_time_us: int
+    lag: int
+    trimmed: int
+    def __init__(self, log: _Optional[str] = ..., log_id: _Optional[str] = ..., cursor: _Optional[str] = ..., next_offset: _Optional[int] = ..., epoch: _Optional[int] = ..., revision: _Optional[int] = ..., owner: _Optional[str] = ..., metadata: _Optional[bytes] = ..., commit_time_us: _Optional[int] = ..., lag: _Optional[int] = ..., trimmed: _Optional[int] = ...) -> None: ...
+
+class AcquireCursorRequest(_message.Message):
+    __slots__ = ("log", "cursor", "log_id", "instance", "expected_epoch", "start", "offset", "start_time_us", "owner")
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_US_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    log: str
+    cursor: str
+    log_id: str
+    instance: int
+    expected_epoch: int
+    start: Start
+    offset: int
+    start_time_us: int
+    owner: str
+    def __init__(self, log: _Optional[str] = ..., cursor: _Optional[str] = ..., log_id: _Optional[str] = ..., instance: _Optional[int] = ..., expected_epoch: _Optional[int] = ..., start: _Optional[_Union[Start, str]] = ..., offset: _Optional[int] = ..., start_time_us: _Optional[int] = ..., owner: _Optional[str] = ...) -> None: ...
+
+class AcquireCursorResponse(_message.Message):
+    __slots__ = ("cursor",)
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    cursor: Cursor
+    def __init__(self, cursor: _Optional[_Union[Cursor, _Mapping]] = ...) -> None: ...
+
+class CommitCursorRequest(_message.Message):
+    __slots__ = ("log", "cursor", "log_id", "next_offset", "epoch", "expected_revision", "allow_rewind", "metadata")
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    NEXT_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_REWIND_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    log: str
+    cursor: str
+    log_id: str
+    next_offset: int
+    epoch: int
+    expected_revision: int
+    allow_rewind: bool
+    metadata: bytes
+    def __init__(self, log: _Optional[str] = ..., cursor: _Optional[str] = ..., log_id: _Optional[str] = ..., next_offset: _Optional[int] = ..., epoch: _Optional[int] = ..., expected_revision: _Optional[int] = ..., allow_rewind: bool = ..., metadata: _Optional[bytes] = ...) -> None: ...
+
+class CommitCursorResponse(_message.Message):
+    __slots__ = ("cursor",)
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    cursor: Cursor
+    def __init__(self, cursor: _Optional[_Union[Cursor, _Mapping]] = ...) -> None: ...
+
+class GetCursorRequest(_message.Message):
+    __slots__ = ("log", "cursor")
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    log: str
+    cursor: str
+    def __init__(self, log: _Optional[str] = ..., cursor: _Optional[str] = ...) -> None: ...
+
+class GetCursorResponse(_message.Message):
+    __slots__ = ("cursor",)
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    cursor: Cursor
+    def __init__(self, cursor: _Optional[_Union[Cursor, _Mapping]] = ...) -> None: ...
+
+class ListCursorsRequest(_message.Message):
+    __slots__ = ("log",)
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    log: str
+    def __init__(self, log: _Optional[str] = ...) -> None: ...
+
+class ListCursorsResponse(_message.Message):
+    __slots__ = ("cursors",)
+    CURSORS_FIELD_NUMBER: _ClassVar[int]
+    cursors: _containers.RepeatedCompositeFieldContainer[Cursor]
+    def __init__(self, cursors: _Optional[_Iterable[_Union[Cursor, _Mapping]]] = ...) -> None: ...
+
+class DeleteCursorRequest(_message.Message):
+    __slots__ = ("log", "cursor", "log_id", "expected_revision", "epoch")
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    log: str
+    cursor: str
+    log_id: str
+    expected_revision: int
+    epoch: int
+    def __init__(self, log: _Optional[str] = ..., cursor: _Optional[str] = ..., log_id: _Optional[str] = ..., expected_revision: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class DeleteCursorResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

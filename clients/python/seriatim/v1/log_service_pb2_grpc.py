@@ -126,6 +126,31 @@ class LogServiceStub(object):
                 request_serializer=seriatim_dot_v1_dot_log__service__pb2.ListProducersRequest.SerializeToString,
                 response_deserializer=seriatim_dot_v1_dot_log__service__pb2.ListProducersResponse.FromString,
                 _registered_method=True)
+        self.AcquireCursor = channel.unary_unary(
+                '/seriatim.v1.LogService/AcquireCursor',
+                request_serializer=seriatim_dot_v1_dot_log__service__pb2.AcquireCursorRequest.SerializeToString,
+                response_deserializer=seriatim_dot_v1_dot_log__service__pb2.AcquireCursorResponse.FromString,
+                _registered_method=True)
+        self.CommitCursor = channel.unary_unary(
+                '/seriatim.v1.LogService/CommitCursor',
+                request_serializer=seriatim_dot_v1_dot_log__service__pb2.CommitCursorRequest.SerializeToString,
+                response_deserializer=seriatim_dot_v1_dot_log__service__pb2.CommitCursorResponse.FromString,
+                _registered_method=True)
+        self.GetCursor = channel.unary_unary(
+                '/seriatim.v1.LogService/GetCursor',
+                request_serializer=seriatim_dot_v1_dot_log__service__pb2.GetCursorRequest.SerializeToString,
+                response_deserializer=seriatim_dot_v1_dot_log__service__pb2.GetCursorResponse.FromString,
+                _registered_method=True)
+        self.ListCursors = channel.unary_unary(
+                '/seriatim.v1.LogService/ListCursors',
+                request_serializer=seriatim_dot_v1_dot_log__service__pb2.ListCursorsRequest.SerializeToString,
+                response_deserializer=seriatim_dot_v1_dot_log__service__pb2.ListCursorsResponse.FromString,
+                _registered_method=True)
+        self.DeleteCursor = channel.unary_unary(
+                '/seriatim.v1.LogService/DeleteCursor',
+                request_serializer=seriatim_dot_v1_dot_log__service__pb2.DeleteCursorRequest.SerializeToString,
+                response_deserializer=seriatim_dot_v1_dot_log__service__pb2.DeleteCursorResponse.FromString,
+                _registered_method=True)
 
 
 class LogServiceServicer(object):
@@ -194,8 +219,8 @@ class LogServiceServicer(object):
 
     def GetServers(self, request, context):
         """Returns the members of the cluster, and which of them have replicas of a log and lead it. Needs
-        `produce`, `consume` or `admin` on the log, if the request names one, and otherwise only a
-        certificate.
+        `produce`, `consume`, `commit` or `admin` on the log, if the request names one, and otherwise
+        only a certificate.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -214,15 +239,15 @@ class LogServiceServicer(object):
 
     def GetLog(self, request, context):
         """Returns a log, including everything that was acknowledged before the call. Needs `produce`,
-        `consume` or `admin`.
+        `consume`, `commit` or `admin`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListLogs(self, request, context):
-        """Lists the logs on which the caller is allowed `produce`, `consume` or `admin`, in the order of
-        their names.
+        """Lists the logs on which the caller is allowed `produce`, `consume`, `commit` or `admin`, in the
+        order of their names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -282,14 +307,60 @@ class LogServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetProducer(self, request, context):
-        """Returns a producer. Needs `produce`, `consume` or `admin`.
+        """Returns a producer. Needs `produce`, `consume`, `commit` or `admin`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListProducers(self, request, context):
-        """Lists the producers of a log, those with names first. Needs `produce`, `consume` or `admin`.
+        """Lists the producers of a log, those with names first. Needs `produce`, `consume`, `commit` or
+        `admin`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcquireCursor(self, request, context):
+        """Takes a cursor over, and creates it if it does not exist. Needs `commit`.
+
+        A cursor is the position of a reader, which the cluster keeps under a name. It belongs to one
+        process at a time. A new process gets the next epoch; commits of the one before fail with
+        CURSOR_FENCED, and its streams end with it. The same request again returns the cursor and starts
+        no new epoch.
+
+        A log has at most 1,024 cursors. They keep no records from being trimmed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CommitCursor(self, request, context):
+        """Stores the position of a reader, and data that belongs to it. Needs `commit`.
+
+        Nothing changes if the cursor has this position and this data already, so the same request can
+        be sent again. Commits of many readers at the same time cost one write and one sync.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCursor(self, request, context):
+        """Returns a cursor. Needs `consume`, `commit` or `admin`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCursors(self, request, context):
+        """Lists the cursors of a log, in the order of their names. Needs `consume`, `commit` or `admin`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteCursor(self, request, context):
+        """Deletes a cursor. Succeeds if it does not exist. Needs `commit`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -372,6 +443,31 @@ def add_LogServiceServicer_to_server(servicer, server):
                     servicer.ListProducers,
                     request_deserializer=seriatim_dot_v1_dot_log__service__pb2.ListProducersRequest.FromString,
                     response_serializer=seriatim_dot_v1_dot_log__service__pb2.ListProducersResponse.SerializeToString,
+            ),
+            'AcquireCursor': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcquireCursor,
+                    request_deserializer=seriatim_dot_v1_dot_log__service__pb2.AcquireCursorRequest.FromString,
+                    response_serializer=seriatim_dot_v1_dot_log__service__pb2.AcquireCursorResponse.SerializeToString,
+            ),
+            'CommitCursor': grpc.unary_unary_rpc_method_handler(
+                    servicer.CommitCursor,
+                    request_deserializer=seriatim_dot_v1_dot_log__service__pb2.CommitCursorRequest.FromString,
+                    response_serializer=seriatim_dot_v1_dot_log__service__pb2.CommitCursorResponse.SerializeToString,
+            ),
+            'GetCursor': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCursor,
+                    request_deserializer=seriatim_dot_v1_dot_log__service__pb2.GetCursorRequest.FromString,
+                    response_serializer=seriatim_dot_v1_dot_log__service__pb2.GetCursorResponse.SerializeToString,
+            ),
+            'ListCursors': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCursors,
+                    request_deserializer=seriatim_dot_v1_dot_log__service__pb2.ListCursorsRequest.FromString,
+                    response_serializer=seriatim_dot_v1_dot_log__service__pb2.ListCursorsResponse.SerializeToString,
+            ),
+            'DeleteCursor': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteCursor,
+                    request_deserializer=seriatim_dot_v1_dot_log__service__pb2.DeleteCursorRequest.FromString,
+                    response_serializer=seriatim_dot_v1_dot_log__service__pb2.DeleteCursorResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -796,6 +892,141 @@ class LogService(object):
             '/seriatim.v1.LogService/ListProducers',
             seriatim_dot_v1_dot_log__service__pb2.ListProducersRequest.SerializeToString,
             seriatim_dot_v1_dot_log__service__pb2.ListProducersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcquireCursor(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seriatim.v1.LogService/AcquireCursor',
+            seriatim_dot_v1_dot_log__service__pb2.AcquireCursorRequest.SerializeToString,
+            seriatim_dot_v1_dot_log__service__pb2.AcquireCursorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CommitCursor(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seriatim.v1.LogService/CommitCursor',
+            seriatim_dot_v1_dot_log__service__pb2.CommitCursorRequest.SerializeToString,
+            seriatim_dot_v1_dot_log__service__pb2.CommitCursorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCursor(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seriatim.v1.LogService/GetCursor',
+            seriatim_dot_v1_dot_log__service__pb2.GetCursorRequest.SerializeToString,
+            seriatim_dot_v1_dot_log__service__pb2.GetCursorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCursors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seriatim.v1.LogService/ListCursors',
+            seriatim_dot_v1_dot_log__service__pb2.ListCursorsRequest.SerializeToString,
+            seriatim_dot_v1_dot_log__service__pb2.ListCursorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteCursor(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seriatim.v1.LogService/DeleteCursor',
+            seriatim_dot_v1_dot_log__service__pb2.DeleteCursorRequest.SerializeToString,
+            seriatim_dot_v1_dot_log__service__pb2.DeleteCursorResponse.FromString,
             options,
             channel_credentials,
             insecure,
