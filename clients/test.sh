@@ -1,19 +1,23 @@
 #!/usr/bin/env bash
-# Tests the generated code of seriatim.v1 in seven languages, then the Python, the Go and the Java client and grpcurl against three
-# nodes. Downloads their packages into the build folder, and for Java into Maven's own repository. SERIATIM is the program under
-# test. clients/roundtrip/README.md lists what it needs. ONLY=test_errors, for example, runs one file of clients/tests.
+# Tests the generated code of seriatim.v1 in seven languages, then the client libraries and grpcurl: each library against fake
+# servers (clients/conformance/table.py) and against three nodes. Downloads their packages into the build folder, and for Java into
+# Maven's own repository. SERIATIM is the program under test. clients/roundtrip/README.md lists what it needs. ONLY=test_behaviour,
+# for example, runs one file of clients/conformance or clients/tests; LANGUAGES="go java" tests these libraries.
 set -euo pipefail
 
 grpcurl=1.9.3
 
 cd "$(dirname "$0")/.."
 seriatim=$(realpath "${SERIATIM:?the program under test}")
-build=${CARGO_TARGET_DIR:-target}/clients
-mkdir -p "$build"
-build=$(realpath "$build")
+only=${ONLY:-}
+languages=" ${LANGUAGES:-python go java rust} "
+target=${CARGO_TARGET_DIR:-target}
+mkdir -p "$target/clients"
+target=$(realpath "$target")
+build=$target/clients
 
 if ! command -v go >/dev/null || ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
-    echo "make test-clients needs Go (1.24 or newer) and Python 3 with venv (Debian: golang-go, python3-venv)" >&2
+    echo "make test-clients needs Go (1.24 or newer) and Python 3.11 or newer with venv (Debian: golang-go, python3-venv)" >&2
     exit 1
 fi
 if ! command -v javac >/dev/null || ! command -v mvn >/dev/null; then
@@ -23,20 +27,50 @@ fi
 
 rm -rf "$build/generated"
 clients/generate.sh "$build/generated"
-diff -r "$build/generated/python/seriatim" clients/python/seriatim --exclude=__pycache__ ||
+diff -r "$build/generated/python/seriatim/v1" clients/python/seriatim/v1 --exclude=__pycache__ ||
     { echo "the generated Python code differs from proto/: run make proto" >&2 && exit 1; }
 diff -r "$build/generated/go/seriatimv1" clients/go/seriatimv1 ||
     { echo "the generated Go code differs from proto/: run make proto" >&2 && exit 1; }
 
-[ -n "${ONLY:-}" ] || clients/roundtrip/test.sh
+[ -n "$only" ] || clients/roundtrip/test.sh
 
+# Installed from a copy: the build writes into its folder. The tests use the installed package, like an application.
 python3 -m venv "$build/venv"
+rm -rf "$build/python"
+cp -r clients/python "$build/python"
+"$build/venv/bin/pip" install --quiet --disable-pip-version-check --force-reinstall --no-deps "$build/python"
 "$build/venv/bin/pip" install --quiet --disable-pip-version-check -r clients/python/requirements.txt
-go -C clients/go vet ./...
-go -C clients/go build -buildvcs=false -o "$build/client-go" .
 GOBIN=$build/grpcurl-$grpcurl go install "github.com/fullstorydev/grpcurl/cmd/grpcurl@v$grpcurl"
-mvn -q -B -ntp -Dstyle.color=never -f clients/java/pom.xml package "-Dclient.build=$build/java"
 
-export SERIATIM=$seriatim CLIENT_GO=$build/client-go CLIENT_JAVA=$build/java/client.jar GRPCURL=$build/grpcurl-$grpcurl/grpcurl
-PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=clients/python "$build/venv/bin/python" -m unittest discover --verbose \
-    --start-directory clients/tests --pattern "${ONLY:-test_*}.py"
+# Builds the driver of each library and names it to the tests. The test reports a library without one as skipped.
+unset DRIVER_PYTHON DRIVER_GO DRIVER_JAVA DRIVER_RUST
+wanted() { [[ $languages == *" $1 "* ]]; }
+if wanted python; then
+    export DRIVER_PYTHON="$build/venv/bin/python $PWD/clients/python/conformance_driver.py"
+fi
+if wanted go; then
+    go -C clients/go vet ./...
+    go -C clients/go test ./...
+    if [ -d clients/go/conformance ]; then
+        go -C clients/go build -buildvcs=false -o "$build/driver-go" ./conformance
+        export DRIVER_GO=$build/driver-go
+    fi
+fi
+if wanted java; then
+    mvn -q -B -ntp -Dstyle.color=never -f clients/java/pom.xml package "-Dclient.build=$build/java"
+    if [ -e "$build/java/driver.jar" ]; then
+        # Threads for one processor, and the fast compiler only: each case starts a program.
+        export DRIVER_JAVA="java -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -jar $build/java/driver.jar"
+    fi
+fi
+if wanted rust && { [ -e examples/client_driver.rs ] || grep -q '"client_driver"' Cargo.toml; }; then
+    CARGO_TARGET_DIR=$target cargo build --quiet --release --locked --example client_driver
+    export DRIVER_RUST=$target/release/examples/client_driver
+fi
+
+# gRPC's own log contains every connection that breaks.
+export SERIATIM=$seriatim GRPCURL=$build/grpcurl-$grpcurl/grpcurl PYTHONDONTWRITEBYTECODE=1 GRPC_VERBOSITY=NONE
+for folder in clients/conformance clients/tests; do
+    [ -n "$only" ] && [ ! -e "$folder/$only.py" ] && continue
+    "$build/venv/bin/python" -m unittest discover --verbose --start-directory "$folder" --pattern "${only:-test_*}.py"
+done

@@ -1,4 +1,4 @@
-"""Three real nodes for the clients' tests: certificates, processes, and helpers that wait.
+"""Three real nodes for the tests of clients: certificates, processes, and helpers that wait.
 
 Ports come from binding port 0. Nothing is waited for by time: conditions are asked for until a deadline.
 """
@@ -6,10 +6,8 @@ Ports come from binding port 0. Nothing is waited for by time: conditions are as
 import contextlib
 import os
 import pathlib
-import queue
 import select
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -22,13 +20,6 @@ from seriatim.v1 import log_service_pb2_grpc
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 SERIATIM = os.environ["SERIATIM"]
-# The clients under test: the command of each.
-CLIENTS = {
-    "python": [sys.executable, str(REPO / "clients/python/client.py")],
-    "go": [os.environ["CLIENT_GO"]],
-    # Threads for one processor, and the fast compiler only: each call starts a program.
-    "java": ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-jar", os.environ["CLIENT_JAVA"]],
-}
 # How long a condition may take on a busy machine. A passing test does not wait that long.
 TIMEOUT = 60.0
 # Settings and proxies of the environment must not reach nodes and clients. A JVM prints its settings to stderr.
@@ -73,52 +64,44 @@ class Node:
             "peer-cert-file": certs / name / "peer.pem",
             "peer-key-file": certs / name / "peer-key.pem",
         }
-        self.name = name
+        self.name, self.args = name, args
         self.log = site / f"{name}.log"
-        command = [SERIATIM, "serve", *(f"--{arg}={value}" for arg, value in args.items()), *more]
-        with self.log.open("w") as stderr:
+        self._start(more)
+        # After a restart it has the same ports.
+        args["bind-addr"], args["rpc-addr"] = self.bind_addr, self.rpc_addr
+
+    def _start(self, more=()):
+        command = [SERIATIM, "serve", *(f"--{arg}={value}" for arg, value in self.args.items()), *more]
+        with self.log.open("a") as stderr:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=ENV)
         readable, _, _ = select.select([self.process.stdout], [], [], TIMEOUT)
         line = self.process.stdout.readline().split() if readable else []
         if line[:1] != ["ready"]:
             self.stop()
-            raise AssertionError(f"{name} is not ready: {line}\n{self.log.read_text()}")
+            raise AssertionError(f"{self.name} is not ready: {line}\n{self.log.read_text()}")
         ready = dict(word.split("=", 1) for word in line[1:])
         self.bind_addr, self.rpc_addr = ready["bind_addr"], ready["rpc_addr"]
 
+    def kill(self):
+        """Sends SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def restart(self):
+        """Starts the node again, after it was stopped or killed, with the same directory and ports."""
+        self._start()
+
     def stop(self):
         """Sends SIGTERM, and SIGKILL if that does not end it."""
+        if self.process.returncode is not None:
+            return
         self.process.terminate()
         try:
             self.process.wait(TIMEOUT)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        self.process.stdout.close()
-
-
-class Tail:
-    """A process of a client that tails."""
-
-    def __init__(self, command):
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENV)
-        # A full one stops the client, like a slow reader.
-        self.lines = queue.Queue(maxsize=1000)
-        self.reader = threading.Thread(target=self._read)
-        self.reader.start()
-
-    def _read(self):
-        for line in self.process.stdout:
-            self.lines.put(line)
-
-    def line(self):
-        """Returns its next line."""
-        return self.lines.get(timeout=TIMEOUT)
-
-    def stop(self):
-        self.process.kill()
-        self.process.wait()
-        self.reader.join()
         self.process.stdout.close()
 
 
@@ -131,6 +114,8 @@ class Cluster:
             certs = ["certs", "--out", self.site / "certs", "--peers", "n1,n2,n3", "--clients", "root,guest,nobody"]
             subprocess.run([SERIATIM, *certs], check=True, stdout=subprocess.DEVNULL, env=ENV)
             policy = (REPO / "acl/policy.csv").read_text()
+            if "commit" not in policy:
+                policy += "p, role:admin, *, commit\n"
             (self.site / "policy.csv").write_text(f"{policy}\np, guest, default, consume\n")
             self.nodes, self.channels = [], []
             for name in ("n1", "n2", "n3"):
@@ -140,14 +125,14 @@ class Cluster:
                 self.nodes.append(node)
                 self.channels.append(stack.enter_context(self._channel(node)))
             self.stubs = [log_service_pb2_grpc.LogServiceStub(channel) for channel in self.channels]
-            eventually("every node lists three voters and a leader", lambda: all(map(self._complete, self.stubs)))
+            self.wait_ready()
             self._stack = stack.pop_all()
 
     def _channel(self, node):
         ca, key, cert = (
             (self.site / "certs" / f"{name}.pem").read_bytes() for name in ("ca", "client-root-key", "client-root")
         )
-        options = [("grpc.enable_http_proxy", 0)]
+        options = [("grpc.enable_http_proxy", 0), ("grpc.max_reconnect_backoff_ms", 500)]
         return grpc.secure_channel(node.rpc_addr, grpc.ssl_channel_credentials(ca, key, cert), options)
 
     @staticmethod
@@ -156,15 +141,24 @@ class Cluster:
         stub.GetLog(pb.GetLogRequest(), timeout=10)
         return sum(s.is_voter for s in servers) == 3 and sum(s.is_leader for s in servers) == 1
 
-    def command(self, client, node, *args, user="root"):
-        """Returns the command line of a client at a node; nodes count from 0."""
-        where = ["--addr", self.nodes[node].rpc_addr, "--certs", str(self.site / "certs"), "--user", user]
-        return [*CLIENTS[client], *where, *args]
+    def leader(self):
+        """Waits for a leader of the log "default" that a majority knows, and returns its node."""
+        addr = eventually("two nodes name the same leader", self._leader)
+        return next(node for node in self.nodes if node.rpc_addr == addr)
 
-    def run(self, client, node, *args, user="root", stdin=None):
-        """Runs a client until it exits."""
-        command = self.command(client, node, *args, user=user)
-        return subprocess.run(command, input=stdin, capture_output=True, timeout=TIMEOUT, text=True, env=ENV)
+    def _leader(self):
+        named = []
+        for stub in self.stubs:
+            try:
+                servers = stub.GetServers(pb.GetServersRequest(log="default"), timeout=2).servers
+            except grpc.RpcError:
+                continue
+            named += [server.rpc_addr for server in servers if server.is_leader]
+        return next((addr for addr in named if named.count(addr) >= 2), None)
+
+    def wait_ready(self):
+        """Waits until every node serves the log and knows all voters and the leader."""
+        eventually("every node lists three voters and a leader", lambda: all(map(self._complete, self.stubs)))
 
     def stop(self):
         """Stops the nodes and returns their exit codes."""

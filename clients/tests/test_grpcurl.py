@@ -91,6 +91,17 @@ class Grpcurl(ClusterTest):
         answers[f"{log}/InitProducer"] = self.call(f"{log}/InitProducer", {**source, "instance": "7"})
         answers[f"{log}/GetProducer"] = self.call(f"{log}/GetProducer", source, node=1)
         answers[f"{log}/ListProducers"] = self.call(f"{log}/ListProducers", {"log": "default"}, node=2)
+        reader = {"log": "default", "cursor": "reader"}
+        acquired = self.call(f"{log}/AcquireCursor", {**reader, "instance": "8", "start": "START_LATEST"})
+        answers[f"{log}/AcquireCursor"] = acquired
+        answers[f"{log}/CommitCursor"] = self.call(
+            f"{log}/CommitCursor",
+            {**reader, "nextOffset": acquired["cursor"]["nextOffset"], "epoch": acquired["cursor"]["epoch"], "metadata": value},
+            node=1,
+        )
+        answers[f"{log}/GetCursor"] = self.call(f"{log}/GetCursor", reader, node=2)
+        answers[f"{log}/ListCursors"] = self.call(f"{log}/ListCursors", {"log": "default"}, node=1)
+        answers[f"{log}/DeleteCursor"] = self.call(f"{log}/DeleteCursor", reader)
         answers[f"{cluster}/UpdateCluster"] = self.call(
             f"{cluster}/UpdateCluster",
             {"settings": {"createOnAppend": False}, "updateMask": {"paths": ["create_on_append"]}},
@@ -118,6 +129,10 @@ class Grpcurl(ClusterTest):
         self.assertEqual(answers[f"{log}/UndeleteLog"]["log"]["state"], "LOG_STATE_ACTIVE")
         self.assertEqual(answers[f"{log}/GetProducer"], answers[f"{log}/InitProducer"])
         self.assertEqual(answers[f"{log}/ListProducers"]["producers"][0]["producer"], "source")
+        self.assertEqual(answers[f"{log}/GetCursor"], answers[f"{log}/CommitCursor"])
+        self.assertEqual(answers[f"{log}/GetCursor"]["cursor"]["metadata"], value)
+        self.assertEqual(answers[f"{log}/ListCursors"]["cursors"][0]["cursor"], "reader")
+        self.assertEqual(answers[f"{log}/DeleteCursor"], {})
         self.assertIn("settings", answers[f"{cluster}/UpdateCluster"]["cluster"])
         self.assertEqual(answers[f"{cluster}/WhoAmI"]["principal"], "root")
         self.assertEqual(answers[f"{cluster}/GetNode"]["name"], self.cluster.nodes[2].name)
