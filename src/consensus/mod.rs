@@ -41,7 +41,6 @@ mod removals;
 mod replica;
 mod retention;
 mod sinks;
-mod state_change;
 pub mod status;
 mod wire;
 

@@ -8,7 +8,6 @@
 use raft::eraftpb::{Entry as RaftEntry, EntryType, Message, MessageType};
 
 use super::bad_message::BadMessage;
-use super::state_change::state_change;
 use super::wire::snapshot_from_raft;
 use crate::catalog::{Catalog, Command};
 use crate::codes::UnknownCode;
@@ -16,6 +15,7 @@ use crate::feature_level::FeatureRange;
 use crate::log_state::StateChange;
 use crate::storage::entry::{ENTRY_BYTES_MAX, EntryKind, Stamp};
 use crate::storage::payload;
+use crate::storage::state_change::state_change;
 use crate::types::{GroupId, LogIndex, Term};
 
 /// Checks every entry of an append, and the term of a snapshot.

@@ -74,6 +74,20 @@ pub fn decode_trim(bytes: &[u8]) -> Result<Offset, BadTrim> {
     bytes.try_into().map(|bytes| Offset(u64::from_le_bytes(bytes))).map_err(|_| BadTrim)
 }
 
+/// Applies the entry at `index` to the producers and the cursors.
+pub fn apply_to_tables(tables: &mut Arc<Tables>, index: LogIndex, change: &StateChange) {
+    match change {
+        StateChange::Records { producer: Some((id, sequence, answer)), .. } => {
+            Arc::make_mut(tables).producers.appended(*id, *sequence, *answer);
+        }
+        StateChange::Commands { commands, append_time_us } => {
+            let tables = Arc::make_mut(tables);
+            commands.iter().for_each(|command| tables.apply(command, index, *append_time_us));
+        }
+        StateChange::Records { producer: None, .. } | StateChange::Trim(_) | StateChange::Nothing => {}
+    }
+}
+
 /// The applied position of a log, and its log state.
 ///
 /// After a snapshot or a restart, the state may include later entries than the last applied one. The entries in
@@ -105,20 +119,14 @@ impl Applied {
     pub fn apply(&mut self, index: LogIndex, change: StateChange) -> Outcome {
         let is_new = index > self.as_of;
         let mut outcome = Outcome::Applied;
+        if is_new {
+            apply_to_tables(&mut self.state.tables, index, &change);
+        }
         match change {
-            StateChange::Records { next_offset, append_time_us, producer } => {
+            StateChange::Records { next_offset, append_time_us, .. } => {
                 self.next_offset = next_offset;
                 if is_new {
                     self.state.last_append_time_us = self.state.last_append_time_us.max(append_time_us);
-                    if let Some((id, sequence, answer)) = producer {
-                        Arc::make_mut(&mut self.state.tables).producers.appended(id, sequence, answer);
-                    }
-                }
-            }
-            StateChange::Commands { commands, append_time_us } => {
-                if is_new {
-                    let tables = Arc::make_mut(&mut self.state.tables);
-                    commands.iter().for_each(|command| tables.apply(command, index, append_time_us));
                 }
             }
             StateChange::Trim(first_offset) => {
@@ -127,7 +135,7 @@ impl Applied {
                     outcome = Outcome::Trimmed(self.state.first_offset);
                 }
             }
-            StateChange::Nothing => {}
+            StateChange::Commands { .. } | StateChange::Nothing => {}
         }
         self.index = index;
         self.as_of = self.as_of.max(index);

@@ -182,6 +182,9 @@ impl Tables {
     }
 
     /// Applies a command of the entry at `index`, which was appended at `time_us`. One that does not fit has no effect.
+    ///
+    /// Entries of any age are applied again after a restart, so what a command does must never change: a new meaning needs
+    /// a new command.
     pub fn apply(&mut self, command: &StateCommand, index: LogIndex, time_us: u64) {
         match command {
             StateCommand::InitProducer(init) => {
@@ -202,6 +205,14 @@ impl Tables {
             }
             StateCommand::DeleteCursor(delete) => self.cursors.delete(delete),
         }
+    }
+
+    /// Returns about the length of [`Tables::encode`], without encoding anything.
+    pub fn encoded_bytes(&self) -> u64 {
+        let producer = |producer: &Producer| 160 + 40 * producer.answers.len();
+        let cursor = |cursor: &Cursor| 200 + cursor.metadata.len();
+        let bytes: usize = self.producers.iter().map(producer).chain(self.cursors.iter().map(cursor)).sum();
+        bytes as u64
     }
 
     /// Encodes the tables. Equal tables have equal bytes.

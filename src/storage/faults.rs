@@ -90,6 +90,16 @@ faults! {
     TombstoneForgotten,
     /// The catalog's log is trimmed although its snapshot was not stored.
     CatalogNotStored,
+    /// A trim drops entries above the newest state file.
+    TrimBeyondState,
+    /// The log restarts after a snapshot without a state file, as if its tables were empty.
+    SnapshotWithoutState,
+    /// The manifest names a state file before it is written.
+    StateAfterManifest,
+    /// A start does not apply the entries after the state file.
+    StateNotReplayed,
+    /// A damaged state file is taken for an empty one.
+    DamagedStateEmpty,
     /// A sealed segment can't be read without its index.
     IndexMustBeRead,
     /// Frames after a bad one are not read.

@@ -12,8 +12,8 @@ use crate::storage::format::index::{Index, Key};
 use crate::storage::format::manifest::{MANIFEST, Manifest};
 use crate::storage::format::payload::{self, RecordFields};
 use crate::storage::format::segment_header::{SegmentHeader, segment_number};
-use crate::storage::format::state::Genesis;
-use crate::storage::format::state::{HardState, LogState};
+use crate::storage::format::state::{Genesis, HardState, LogState, StoredLogState, TablesOrigin};
+use crate::storage::format::state_file::StateFile;
 use crate::storage::io::disk::Access;
 use crate::storage::io::disk::Disk;
 use crate::storage::io::disk::sim::Sim;
@@ -197,15 +197,18 @@ fn segment_name() {
 #[test]
 fn manifest() {
     let golden = include_bytes!("../../tests/golden/manifest-v2.bin").to_vec();
+    let with_state_file = include_bytes!("../../tests/golden/manifest-v2-state.bin").to_vec();
     let mend = |bytes: &mut Vec<u8>, _: &mut Rng| Manifest::seal(bytes);
-    Loop::new("manifest", vec![golden]).mend(mend).run(|bytes| match Manifest::decode(bytes, Path::new("m")) {
-        Ok(manifest) => {
-            assert!(manifest.encode() == bytes, "what was read is written again");
-            true
-        }
-        Err(error) => {
-            assert!(error.is_damage() || error.is_config(), "{error}");
-            false
+    Loop::new("manifest", vec![golden, with_state_file]).mend(mend).run(|bytes| {
+        match Manifest::decode(bytes, Path::new("m")) {
+            Ok(manifest) => {
+                assert!(manifest.encode() == bytes, "what was read is written again");
+                true
+            }
+            Err(error) => {
+                assert!(error.is_damage() || error.is_config(), "{error}");
+                false
+            }
         }
     });
 }
@@ -426,6 +429,29 @@ fn log_state() {
     Loop::new("log_state", vec![log_state.encode()]).run(|bytes| {
         let Ok(log_state) = LogState::decode(bytes) else { return false };
         assert!(log_state.encode() == bytes);
+        true
+    });
+}
+
+#[test]
+fn stored_log_state() {
+    let tables = Some(TablesOrigin { index: LogIndex(3), in_file: true });
+    let log_state = StoredLogState { first_offset: Offset(1), last_append_time_us: 2, tables };
+    Loop::new("stored_log_state", vec![log_state.encode()]).run(|bytes| {
+        let Ok(log_state) = StoredLogState::decode(bytes) else { return false };
+        assert!(log_state.encode() == bytes);
+        true
+    });
+}
+
+#[test]
+fn state_file() {
+    let golden = include_bytes!("../../tests/golden/state-v1.bin").to_vec();
+    let mend = |bytes: &mut Vec<u8>, _: &mut Rng| Manifest::seal(bytes);
+    Loop::new("state_file", vec![golden]).mend(mend).memory_fixed(16 << 20).run(|bytes| {
+        let Ok(state_file) = StateFile::decode(bytes, Path::new("s")) else { return false };
+        let again = StateFile::decode(&state_file.encode(), Path::new("s")).expect("its own bytes");
+        assert!(again == state_file);
         true
     });
 }

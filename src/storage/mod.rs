@@ -10,6 +10,7 @@
 //!     reserve                             io/space.rs                deleted when the disk is full
 //!     groups/<group id>/                  write/create.rs            created completely or not at all
 //!       manifest                          format/manifest.rs         where the log begins, the durable position, conf state, log state
+//!       00000000000000000100.state        format/state_file.rs       the producers and cursors after an entry
 //!       00000000000000000001.seg          format/segment_header.rs   a header, then frames (frame.rs), which contain entries (entry.rs)
 //!       00000000000000000001.idx          format/index.rs            derived: (index, offset, time) → position
 //! ```
@@ -65,6 +66,7 @@ mod proof;
 #[cfg(test)]
 pub(crate) use self::format::checkpoints;
 pub use self::format::entry;
+pub(crate) use self::format::state_change;
 pub(crate) use self::format::{digest, frame, payload};
 pub use self::io::disk;
 pub(crate) use self::io::{node, space};
@@ -72,6 +74,8 @@ pub(crate) use self::io::{node, space};
 pub(crate) use self::read::damage;
 pub(crate) use self::read::{ahead, block};
 pub(crate) use self::recover::replicas;
+#[cfg(test)]
+pub(crate) use self::recover::tables::replay;
 pub(crate) use self::recover::unlisted::check_groups;
 pub(crate) use self::verify::{dump, scrub};
 
@@ -92,9 +96,9 @@ pub(crate) mod reader {
 pub mod log {
     pub use super::error::StorageError;
     pub use super::format::state::{
-        Base, CatalogState, ConfState, Genesis, HardState, LogSnapshot, LogState, Recovered, SealAge,
+        Base, Bounds, CatalogState, ConfState, Genesis, HardState, LogSnapshot, LogState, Recovered, SealAge,
     };
-    pub use super::write::log::{Bounds, GroupLog};
+    pub use super::write::log::GroupLog;
     pub use super::write::options::LogOptions;
     pub use super::write::removal::Removal;
     pub use super::write::sync::{NOTE_BYTES, NOTE_EVERY, QUIET, SyncJob, Urgency};

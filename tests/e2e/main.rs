@@ -51,6 +51,7 @@ mod revoked;
 mod roundtrip;
 mod shutdown;
 mod sick_disk;
+mod state_files;
 mod status;
 mod streams;
 mod unit;

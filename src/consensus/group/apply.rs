@@ -18,11 +18,11 @@ use super::node::RaftNode;
 use super::pending::Pending;
 use super::propose::AppliedTables;
 use crate::consensus::conf_change::{ConfChange, ConfChangeKind};
-use crate::consensus::state_change::state_change;
 use crate::consensus::wire::{conf_from_raft, is_conf_change, is_noop};
 use crate::log_state::{Applied, Outcome, StateChange, Visible};
 use crate::storage::entry::{BadEntry, Stamp};
 use crate::storage::payload;
+use crate::storage::state_change::state_change;
 use crate::types::{GroupId, LogIndex, ReplicaId, Term};
 
 /// A committed entry that is not applied yet, and the Ready whose hard state covers its commit.

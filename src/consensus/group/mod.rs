@@ -470,7 +470,7 @@ impl Group {
     }
 
     fn fail_gathered(&mut self, error: ProposeError) {
-        let failed = |request: GatheredRequest| Answer::Append(request.reply, Err(error.clone()));
+        let failed = |request: GatheredRequest| Answer::Append(request.reply, Err(error));
         self.out.answers.extend(self.gathered.take().into_iter().map(failed));
     }
 

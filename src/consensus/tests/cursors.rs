@@ -13,6 +13,7 @@ use crate::log_state::cursors::{AcquireCursor, CommitCursor, Cursor};
 use crate::log_state::faults::{Fault, set};
 use crate::log_state::{LogState, StateCommand, StateRefusal};
 use crate::storage::entry::{Entry, EntryKind};
+use crate::storage::faults as storage;
 use crate::types::{CursorName, GroupId, LogIndex, Offset, Term};
 
 const NODES: usize = 3;
@@ -332,4 +333,16 @@ fn histories_of_cursors_detect_each_broken_rule() {
         println!("{fault:?}: {found} of 400 histories");
         assert!(found > 0, "no history detects {fault:?}");
     }
+}
+
+/// The simulated disk stores the tables as `storage/write/state_files.rs` does. The log is trimmed so often here that a
+/// snapshot's state file is soon replaced; `producers.rs` detects that one is missing.
+#[test]
+fn histories_of_cursors_detect_a_missing_state_file() {
+    let fault = storage::Fault::TrimBeyondState;
+    storage::set(Some(fault));
+    let found = violations(400, history);
+    storage::set(None);
+    println!("{fault:?}: {found} of 400 histories");
+    assert!(found > 0, "no history detects {fault:?}");
 }

@@ -1,12 +1,22 @@
 //! A simulated disk that keeps what was synced and may lose the rest.
+//!
+//! As on a real disk, the log state is stored without its tables. They are stored less often, together with a snapshot,
+//! before a trim, and after [`REPLAYED_MAX`] entries. A start applies the entries after them again.
+
+use std::sync::Arc;
 
 use crate::consensus::group::EntryEnd;
 use crate::consensus::group::LogWrite;
 use crate::consensus::group::{Group, GroupConfig, ReplicaNodes};
-use crate::log_state::LogState;
+use crate::log_state::{LogState, Tables};
 use crate::storage::entry::Entry;
+use crate::storage::faults::{Fault, broken};
 use crate::storage::log::{Base, ConfState, Genesis, HardState, Recovered};
+use crate::storage::replay;
 use crate::types::{GroupId, LogIndex, Offset, ReplicaId, Term};
+
+/// A state file is written after this many entries.
+const REPLAYED_MAX: u64 = 200;
 
 /// One change of a log's files.
 #[derive(Clone, Debug)]
@@ -25,8 +35,11 @@ pub struct Files {
     pub base: Base,
     pub conf_state: ConfState,
     pub conf_index: LogIndex,
+    /// Its tables are not used.
     pub log_state: LogState,
     pub log_state_index: LogIndex,
+    /// The tables in the state file, and the last entry that they include.
+    pub state_file: (Arc<Tables>, LogIndex),
     pub applied: LogIndex,
     pub entries: Vec<Entry>,
 }
@@ -46,6 +59,7 @@ impl Files {
             conf_index: base.index,
             log_state: LogState { first_offset: Offset(0), last_append_time_us: 0, ..LogState::default() },
             log_state_index: base.index,
+            state_file: (Arc::default(), base.index),
             applied: base.index,
             entries: Vec::new(),
         }
@@ -58,6 +72,10 @@ impl Files {
                     self.base = snapshot.base;
                     (self.conf_state, self.conf_index) = (snapshot.conf_state.clone(), snapshot.conf_index);
                     (self.log_state, self.log_state_index) = (snapshot.log_state.clone(), snapshot.log_state_index);
+                    self.write_state_file();
+                    if broken(Fault::SnapshotWithoutState) {
+                        self.state_file.0 = Arc::default();
+                    }
                     self.applied = snapshot.base.index;
                     self.entries.clear();
                 }
@@ -75,12 +93,32 @@ impl Files {
             Change::Conf(conf_state, index) => (self.conf_state, self.conf_index) = (conf_state.clone(), *index),
             Change::Applied(log_state, as_of, applied) => {
                 (self.log_state, self.log_state_index, self.applied) = (log_state.clone(), *as_of, *applied);
+                if as_of.0 - self.state_file.1.0 > REPLAYED_MAX {
+                    self.write_state_file();
+                }
             }
             Change::Trim(base) => {
+                if base.index > self.state_file.1 && !broken(Fault::TrimBeyondState) {
+                    self.write_state_file();
+                }
                 self.base = *base;
                 self.entries.retain(|e| e.index > base.index);
             }
         }
+    }
+
+    fn write_state_file(&mut self) {
+        self.state_file = (self.log_state.tables.clone(), self.log_state_index);
+    }
+
+    /// The log state as a start finds it.
+    fn recovered_log_state(&self) -> LogState {
+        let (mut tables, included) = self.state_file.clone();
+        let again = self.entries.iter().filter(|e| e.index > included && e.index <= self.log_state_index);
+        for entry in again {
+            replay(&mut tables, GroupId(1), std::slice::from_ref(entry)).expect("an entry that can be applied");
+        }
+        LogState { tables, ..self.log_state.clone() }
     }
 
     pub fn last_index(&self) -> LogIndex {
@@ -189,7 +227,7 @@ impl Disk {
             terms,
             conf_state: files.conf_state.clone(),
             conf_index: files.conf_index,
-            log_state: files.log_state.clone(),
+            log_state: files.recovered_log_state(),
             log_state_index: files.log_state_index,
             applied: files.applied,
             differing: None,

@@ -12,6 +12,7 @@ use crate::log_state::faults::{Fault, set};
 use crate::log_state::producers::InitProducer;
 use crate::log_state::{LogState, StateCommand, StateRefusal};
 use crate::storage::entry::{Entry, EntryKind};
+use crate::storage::faults as storage;
 use crate::storage::payload::{RecordFields, encode_record};
 use crate::types::{GroupId, Offset, ProducerId, ProducerName};
 
@@ -256,6 +257,18 @@ fn histories_of_producers_detect_each_broken_rule() {
         set(Some(fault));
         let found = violations(400, history);
         set(None);
+        println!("{fault:?}: {found} of 400 histories");
+        assert!(found > 0, "no history detects {fault:?}");
+    }
+}
+
+/// The simulated disk stores the tables as `storage/write/state_files.rs` does.
+#[test]
+fn histories_of_producers_detect_a_missing_state_file() {
+    for fault in [storage::Fault::TrimBeyondState, storage::Fault::SnapshotWithoutState] {
+        storage::set(Some(fault));
+        let found = violations(400, history);
+        storage::set(None);
         println!("{fault:?}: {found} of 400 histories");
         assert!(found > 0, "no history detects {fault:?}");
     }

@@ -31,7 +31,7 @@
 
 use std::path::Path;
 
-use crate::log_state::{BadLogState, LogState};
+use crate::log_state::{BadLogState, LogState, StoredLogState};
 use crate::storage::error::StorageError;
 use crate::storage::format::digest::Digest;
 use crate::storage::format::entry::{OFFSET_TOO_LARGE, TERM_TOO_LARGE, u32_at, u64_at};
@@ -76,7 +76,8 @@ pub struct Manifest {
     pub conf_state: ConfState,
     /// The last entry that the conf state includes.
     pub conf_index: LogIndex,
-    pub log_state: LogState,
+    /// The log state without its tables, which are in a state file.
+    pub log_state: StoredLogState,
     /// The last entry that the log state includes.
     pub log_state_index: LogIndex,
     /// The first index of each run of entries with one term.
@@ -167,7 +168,7 @@ impl Manifest {
         {
             return damaged(24, "a number that no log reaches");
         }
-        let log_state = match LogState::decode(&bytes[log_state_at..]) {
+        let log_state = match StoredLogState::decode(&bytes[log_state_at..]) {
             Ok(log_state) => log_state,
             Err(BadLogState::Newer(version)) => {
                 return Err(StorageError::OtherFormat {
@@ -179,6 +180,16 @@ impl Manifest {
             }
             Err(BadLogState::Malformed) => return damaged(log_state_at, "the log state is malformed"),
         };
+        let (first, last) = (u64_at(bytes, 24), u64_at(bytes, 104));
+        if let Some(tables) = log_state.tables.filter(|tables| !(first..=last).contains(&tables.index.0)) {
+            // The entries after it are applied again.
+            let what = format!(
+                "its producers and cursors are those after entry {}, but the log begins after entry {first}, and its state \
+                 includes entries up to {last}",
+                tables.index
+            );
+            return damaged(log_state_at + 24, &what);
+        }
         let terms: Vec<(LogIndex, Term)> = (0..runs).map(run).collect();
         let offsets = [Offset(u64_at(bytes, 40)), Offset(u64_at(bytes, 120)), log_state.first_offset];
         if offsets.into_iter().chain((0..checkpoints).map(|i| checkpoint(i).offset)).any(|offset| offset > Offset::MAX)
@@ -232,6 +243,12 @@ fn base_at(bytes: &[u8], at: usize) -> Base {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log_state::TablesOrigin;
+
+    fn with_state_file() -> Manifest {
+        let tables = Some(TablesOrigin { index: LogIndex(12), in_file: true });
+        Manifest { log_state: StoredLogState { tables, ..manifest().log_state }, ..manifest() }
+    }
 
     fn manifest() -> Manifest {
         Manifest {
@@ -245,7 +262,7 @@ mod tests {
             differing: Some(LogIndex(24)),
             conf_state: ConfState { voters: vec![ReplicaId(10), ReplicaId(11)], learners: vec![ReplicaId(12)] },
             conf_index: LogIndex(13),
-            log_state: LogState { first_offset: Offset(14), last_append_time_us: 15, ..LogState::default() },
+            log_state: StoredLogState { first_offset: Offset(14), last_append_time_us: 15, tables: None },
             log_state_index: LogIndex(16),
             terms: vec![(LogIndex(2), Term(3)), (LogIndex(17), Term(18))],
             checkpoints: vec![Base { index: LogIndex(20), term: Term(21), offset: Offset(22), digest: Digest(23) }],
@@ -260,10 +277,31 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_of_a_manifest_with_a_state_file_never_change() {
+        let bytes = with_state_file().encode();
+        crate::golden::assert_golden("manifest-v2-state.bin", &bytes);
+        assert_eq!(Manifest::decode(&bytes, Path::new("m")).expect("a manifest"), with_state_file());
+    }
+
+    /// The entries after the state file's are applied again, so all of them must be there.
+    #[test]
+    fn refuses_a_state_file_that_the_log_does_not_continue() {
+        for index in [1, 17] {
+            let mut manifest = with_state_file();
+            manifest.log_state.tables = Some(TablesOrigin { index: LogIndex(index), in_file: true });
+            let error = Manifest::decode(&manifest.encode(), Path::new("m")).expect_err("a gap");
+            assert!(error.is_damage() && error.to_string().contains("the log begins after entry 2"), "{error}");
+        }
+    }
+
+    #[test]
     fn refuses_bytes_that_are_not_a_manifest() {
-        let good = manifest().encode();
+        [manifest(), with_state_file()].iter().for_each(|manifest| refuses_other_bytes_than(&manifest.encode()));
+    }
+
+    fn refuses_other_bytes_than(good: &[u8]) {
         for bit in 0..good.len() * 8 {
-            let mut bytes = good.clone();
+            let mut bytes = good.to_vec();
             bytes[bit / 8] ^= 1 << (bit % 8);
             let error = Manifest::decode(&bytes, Path::new("m")).expect_err("damaged");
             assert!(error.is_damage() && error.to_string().starts_with("m is damaged at byte"), "bit {bit}: {error}");
@@ -272,7 +310,7 @@ mod tests {
             assert!(Manifest::decode(&good[..length], Path::new("m")).is_err(), "cut to {length}");
         }
         for (version, told) in [(9, "format 9, newer than"), (1, "format 1, older than"), (0, "format 0, older than")] {
-            let mut other = good.clone();
+            let mut other = good.to_vec();
             other[8] = version;
             Manifest::seal(&mut other);
             let error = Manifest::decode(&other, Path::new("m")).expect_err("another version's");
@@ -280,13 +318,13 @@ mod tests {
         }
         // A number may be impossible although the checksum is correct.
         for at in NUMBERED {
-            let mut bytes = good.clone();
+            let mut bytes = good.to_vec();
             bytes[at..at + 8].fill(0xff);
             Manifest::seal(&mut bytes);
             assert!(Manifest::decode(&bytes, Path::new("m")).expect_err("damaged").is_damage(), "number at {at}");
         }
         for at in [136, 140, 144, 148, 152, 156] {
-            let mut bytes = good.clone();
+            let mut bytes = good.to_vec();
             bytes[at..at + 4].fill(0xff);
             Manifest::seal(&mut bytes);
             assert!(Manifest::decode(&bytes, Path::new("m")).expect_err("damaged").is_damage(), "count at {at}");
@@ -298,11 +336,11 @@ mod tests {
     fn a_newer_log_state_is_not_damage() {
         let mut bytes = manifest().encode();
         let version_at = bytes.len() - 24;
-        bytes[version_at] = 3;
+        bytes[version_at] = 4;
         Manifest::seal(&mut bytes);
         let error = Manifest::decode(&bytes, Path::new("m")).expect_err("newer");
         let told = error.to_string();
-        assert!(error.is_config() && !error.is_damage() && told.contains("a log state of format 3, newer"), "{told}");
+        assert!(error.is_config() && !error.is_damage() && told.contains("a log state of format 4, newer"), "{told}");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! - [`entry`]: an entry and its kinds, as it is stored and sent; [`payload`]: its records.
 //! - [`frame`]: an entry or a note in a segment; [`digest`]: the running digest of entries.
 //! - [`segment_header`], [`manifest`], [`index`]: the files; [`versioned`]: what the first two have in common.
-//! - [`state`], [`checkpoints`]: what a log stores besides its entries.
+//! - [`state`], [`checkpoints`]: what a log stores besides its entries; [`state_file`]: its producers and cursors;
+//!   [`state_change`]: how an entry changes them.
 
 pub mod catalog_file;
 pub mod checkpoints;
@@ -15,4 +16,6 @@ pub mod manifest;
 pub mod payload;
 pub mod segment_header;
 pub mod state;
+pub mod state_change;
+pub mod state_file;
 pub mod versioned;

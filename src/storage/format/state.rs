@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-pub use crate::log_state::LogState;
+pub use crate::log_state::{LogState, StoredLogState, TablesOrigin};
 use crate::storage::format::digest::Digest;
 use crate::storage::format::entry::{BadEntry, Entry, OFFSET_TOO_LARGE, TERM_TOO_LARGE, u64_at};
 use crate::storage::format::frame::{Frame, Header, NoteKind, Position};
@@ -86,6 +86,19 @@ impl Base {
         let offset = header.base_offset.plus(u64::from(header.count)).ok_or(OFFSET_TOO_LARGE)?;
         Ok(Base { index: header.index, term: header.term, offset, digest: self.digest.then(header, payload) })
     }
+}
+
+/// The beginning and the end of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The end of the log before the first stored entry.
+    pub base: Base,
+    /// The last entry; the base if no entry is stored.
+    pub last_index: LogIndex,
+    /// The term of the last entry.
+    pub last_term: Term,
+    /// The offset of the next record.
+    pub next_offset: Offset,
 }
 
 /// Raft's snapshot: where the log begins, for a node whose log ends before the first stored entry. It contains no

@@ -222,7 +222,7 @@ impl Space {
         wanted.min((watched.total_bytes / SEGMENT_PART).max(SEGMENT_BYTES_MIN))
     }
 
-    fn state(&self) -> SpaceState {
+    pub(crate) fn state(&self) -> SpaceState {
         match self.0.state.load(Ordering::Relaxed) {
             0 => SpaceState::Enough,
             1 => SpaceState::Low,

@@ -24,7 +24,7 @@ const HISTORIES_MAX: u64 = 1500;
 /// One in this many bytes is damaged.
 const STRIDE: usize = 40;
 
-const FOUND_BY: [(Fault, Proof); 49] = [
+const FOUND_BY: [(Fault, Proof); 54] = [
     (Fault::NoDirSyncAfterRename, Proof::Story),
     (Fault::NoDirSyncAfterNewSegment, Proof::Histories),
     (Fault::NoDirSyncAfterRejected, Proof::TornEnds),
@@ -68,6 +68,11 @@ const FOUND_BY: [(Fault, Proof); 49] = [
     (Fault::RetiredNameNotSynced, Proof::Replicas),
     (Fault::TombstoneForgotten, Proof::Replicas),
     (Fault::CatalogNotStored, Proof::Replicas),
+    (Fault::TrimBeyondState, Proof::Histories),
+    (Fault::SnapshotWithoutState, Proof::Histories),
+    (Fault::StateAfterManifest, Proof::Histories),
+    (Fault::StateNotReplayed, Proof::Histories),
+    (Fault::DamagedStateEmpty, Proof::Sweep(sweep::End::Stopped)),
     (Fault::IndexMustBeRead, Proof::Forged),
     (Fault::NothingAfterDamage, Proof::Holes),
     (Fault::SoundWithheld, Proof::Holes),

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::model::entry;
+use super::entries::entry;
 use crate::storage::error::StorageError;
 use crate::storage::format::entry::u64_at;
 use crate::storage::format::frame::{self, Header};

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::model::entry;
+use super::entries::entry;
 use crate::storage::error::NewerFrame;
 use crate::storage::format::entry::{Entry, u64_at};
 use crate::storage::format::frame::{Header, Position, frame_bytes, set_kind};

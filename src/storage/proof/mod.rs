@@ -1,6 +1,7 @@
 //! The proof of storage: tests of what it must survive. `broken.rs` shows that these tests detect every broken rule.
 //!
 //! ```text
+//!   entries.rs    random entries, with records, producers and cursors
 //!   plain.rs      random operations, reopens among them, against a plain Vec
 //!   model.rs      a log, and the states that it may be in after a crash
 //!   histories.rs  random steps of a model and random crashes, by a seed
@@ -18,6 +19,7 @@
 //! is damaged; `make test` damages only some of them.
 
 mod broken;
+mod entries;
 mod forged;
 mod histories;
 mod holes;

@@ -1,15 +1,17 @@
 //! A model of a log: the set of states that it may be in after a crash, which are those since the last finished sync.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use super::entries::{commands, entry};
+use crate::log_state::Tables;
 use crate::storage::error::StorageError;
 use crate::storage::format::digest::Digest;
-use crate::storage::format::entry::{Entry, EntryKind, Stamp};
-use crate::storage::format::frame::{self, Header, NoteKind, Position};
-use crate::storage::format::payload::{RecordFields, encode_record, stamp_records};
+use crate::storage::format::entry::Entry;
 use crate::storage::format::state::{Base, ConfState, Genesis, HardState, LogSnapshot, LogState, Recovered};
 use crate::storage::io::disk::Access;
 use crate::storage::io::disk::sim::{Rng, Sim};
+use crate::storage::recover::tables::replay;
 use crate::storage::write::log::GroupLog;
 use crate::storage::write::options::LogOptions;
 use crate::types::{GroupId, LogIndex, Offset, ReplicaId, Term};
@@ -21,6 +23,8 @@ pub struct State {
     start: Base,
     /// The index of the conf state in the snapshot.
     start_conf: LogIndex,
+    /// The producers and the cursors at the beginning, and the last entry that they include.
+    start_tables: (Arc<Tables>, LogIndex),
     entries: Vec<Entry>,
     hard_state: HardState,
     /// The base. Only trims move it.
@@ -31,6 +35,16 @@ pub struct State {
 impl State {
     fn last(&self) -> Base {
         end_of(self.start, &self.entries)
+    }
+
+    /// The producers and the cursors after an entry.
+    fn tables_at(&self, group: GroupId, index: LogIndex) -> Arc<Tables> {
+        let (mut tables, included) = self.start_tables.clone();
+        let after = self.entries.iter().filter(|entry| entry.index > included && entry.index <= index);
+        after.for_each(|entry| {
+            replay(&mut tables, group, std::slice::from_ref(entry)).expect("an entry that can be applied");
+        });
+        tables
     }
 
     /// True if recovery found this state, given that the log begins at `base`.
@@ -92,46 +106,6 @@ pub struct Model {
     pub never: u32,
 }
 
-/// An entry that continues a log.
-pub fn entry(last: Base, term: Term, rng: &mut Rng, even: bool, time: u64) -> Entry {
-    let kind = match rng.below(8) {
-        0 if !even => EntryKind::Noop,
-        1 if !even => EntryKind::ConfChange,
-        _ => EntryKind::Records,
-    };
-    let mut payload = Vec::new();
-    let count = match kind {
-        EntryKind::Records if even => 1,
-        EntryKind::Records => 1 + rng.below(3) as u32,
-        _ => 0,
-    };
-    for _ in 0..count {
-        let value = match rng.below(if even { 1 } else { 12 }) {
-            0 if !even => frames(),
-            _ => vec![rng.next() as u8; if even { 400 } else { rng.below(400) as usize }],
-        };
-        encode_record(&mut payload, &RecordFields { value: &value, ..RecordFields::default() });
-    }
-    stamp_records(&mut payload, last.offset, term, time).expect("canonical");
-    let stamp = Stamp { kind, count, base_offset: last.offset, append_time_us: time, producer_id: 0, sequence: 0 };
-    Entry::new(last.index.next(), term, stamp, &payload)
-}
-
-/// A value that consists of frames with a huge durable position. They would be valid if the checksum did not depend on
-/// the position.
-fn frames() -> Vec<u8> {
-    let mut value = Vec::new();
-    for _ in 0..8 {
-        let durable = Position { file: u64::MAX / 4, at: 0 };
-        let mut one = Vec::new();
-        frame::encode(&mut one, 0, 0, &Header::of_note(NoteKind::Synced, durable), &[]);
-        value.extend_from_slice(&one);
-        // Give each frame another alignment.
-        value.push(0);
-    }
-    value
-}
-
 impl Model {
     /// A new group on a disk of its own.
     pub fn new(seed: u64) -> Model {
@@ -161,6 +135,7 @@ impl Model {
         let state = State {
             start: found.base,
             start_conf: found.conf_index,
+            start_tables: (Arc::default(), found.base.index),
             entries: Vec::new(),
             hard_state: found.hard_state,
             base: found.base,
@@ -286,15 +261,19 @@ impl Model {
             self.log.append_hard_state(&state.hard_state)?;
         }
         let commit = state.hard_state.commit;
-        self.log.set_log_state(
-            LogState { first_offset: offset, last_append_time_us: self.clock, ..LogState::default() },
-            commit,
-        );
+        self.set_log_state(&state, offset);
         let base = self.log.trim(offset, commit)?;
         assert!(base.offset <= offset.max(state.base.offset) && base.index <= commit.max(state.base.index));
         state.base = base;
         self.states.push(state);
         Ok(())
+    }
+
+    /// Passes the state after the committed entries to the log. After a snapshot, it may include later ones.
+    fn set_log_state(&mut self, state: &State, first_offset: Offset) {
+        let as_of = state.hard_state.commit.max(self.log.log_state_index);
+        let tables = state.tables_at(self.group, as_of);
+        self.log.set_log_state(LogState { first_offset, last_append_time_us: self.clock, tables }, as_of);
     }
 
     pub fn snapshot(&mut self) -> Result<(), StorageError> {
@@ -307,18 +286,29 @@ impl Model {
             offset: Offset(last.offset.0 + self.rng.below(9)),
             digest: Digest(index.0),
         };
+        // On real replicas, the states after the same entry are equal.
+        let log_state_index = LogIndex(index.max(self.log.log_state_index.next()).0 + self.rng.below(4));
+        let mut tables = self.now().tables_at(self.group, last.index);
+        let skipped = Base { index: LogIndex(log_state_index.0 - 1), ..last };
+        if self.rng.once_in(4) {
+            tables = Arc::default();
+        } else {
+            let skipped = commands(skipped, Term(self.term), &mut self.rng, self.clock);
+            replay(&mut tables, self.group, &[skipped]).expect("applied");
+        }
         let snapshot = LogSnapshot {
             base,
             catalog: None,
             conf_state: ConfState { voters: vec![ReplicaId(index.0)], learners: Vec::new() },
             conf_index: index,
-            log_state: LogState::default(),
-            log_state_index: index,
+            log_state: LogState { tables: tables.clone(), ..LogState::default() },
+            log_state_index,
         };
         let hard_state = HardState { term: base.term, vote: None, commit: index };
         self.states.push(State {
             start: base,
             start_conf: index,
+            start_tables: (tables, log_state_index),
             entries: Vec::new(),
             hard_state,
             base,
@@ -332,6 +322,7 @@ impl Model {
         let state = self.now();
         let commit = state.hard_state.commit;
         self.log.set_applied(commit);
+        self.set_log_state(&state, self.log.log_state.first_offset);
         if commit > state.conf_index {
             // The owner of a log syncs the commit index before it applies entries.
             self.sync()?;
@@ -427,6 +418,8 @@ impl Model {
         assert!(found.conf_index >= self.states[0].conf_index);
         assert!((found.base.index..=found.hard_state.commit).contains(&found.applied), "{found:?}");
         assert!(found.log_state_index >= found.base.index, "nothing else knows of what was dropped: {found:?}");
+        let expected = state.tables_at(self.group, found.log_state_index);
+        assert_eq!(found.log_state.tables, expected, "the tables after entry {}", found.log_state_index);
         if found.conf_index > LogIndex(1) {
             assert_eq!(found.conf_state.voters, [ReplicaId(found.conf_index.0)]);
         }

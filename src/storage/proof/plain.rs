@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use super::model::entry;
+use super::entries::entry;
 use crate::storage::format::digest::Digest;
 use crate::storage::format::entry::Entry;
 use crate::storage::format::payload;

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use super::model::entry;
+use super::entries::entry;
 use crate::storage::error::StorageError;
 use crate::storage::format::state::{CatalogState, Genesis, HardState, LogState};
 use crate::storage::io::disk::sim::{Rng, Sim};

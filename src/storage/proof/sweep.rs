@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use super::model::entry;
+use super::entries::entry;
 use crate::storage::faults;
 use crate::storage::format::entry::Entry;
 use crate::storage::format::state::{Genesis, HardState, LogState, Recovered};
 use crate::storage::io::disk::Access;
 use crate::storage::io::disk::sim::{Rng, Sim};
 use crate::storage::io::node::{DataDir, NodeFile};
+use crate::storage::recover::tables::replay;
 use crate::storage::write::log::GroupLog;
 use crate::storage::write::options::LogOptions;
 use crate::types::{GroupId, LogIndex, NodeId, NodeName, Offset, ReplicaId, Term};
@@ -90,9 +91,13 @@ fn directory(end: End) -> Sim {
     for group in &groups {
         let genesis = Genesis::founder(ReplicaId(1));
         GroupLog::create(&disk, &groups_dir(), *group, &options(), genesis).expect("made");
-        let (mut log, _) = GroupLog::open(&disk, &groups_dir(), *group, &options()).expect("opened");
+        let (mut log, found) = GroupLog::open(&disk, &groups_dir(), *group, &options()).expect("opened");
+        let mut tables = found.log_state.tables;
         for time in 0..if group.0 == 0 { 6 } else { 26 } {
             let next = entry(log.last, Term(1 + time / 10), &mut rng, false, time);
+            if group.0 > 0 {
+                replay(&mut tables, *group, std::slice::from_ref(&next)).expect("applied");
+            }
             log.append(&[next]).expect("appended");
             let commit = log.bounds().last_index;
             if time == 12 {
@@ -107,9 +112,11 @@ fn directory(end: End) -> Sim {
             let hard_state = HardState { term: log.bounds().last_term, vote: Some(ReplicaId(1)), commit };
             log.append_hard_state(&hard_state).expect("appended");
             log.set_applied(commit);
+            let first_offset = log.log_state.first_offset;
+            log.set_log_state(LogState { first_offset, last_append_time_us: time, tables: tables.clone() }, commit);
             if time == 16 {
                 let first_offset = Offset(log.bounds().next_offset.0 / 2);
-                log.set_log_state(LogState { first_offset, last_append_time_us: time, ..LogState::default() }, commit);
+                log.set_log_state(LogState { first_offset, last_append_time_us: time, tables: tables.clone() }, commit);
                 log.trim(first_offset, commit).expect("trimmed");
             }
             if time.is_multiple_of(5) || time == 25 {

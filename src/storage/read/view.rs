@@ -95,6 +95,14 @@ impl View {
         part.map(|part| part.base().offset)
     }
 
+    /// Bytes of the segments that contain only records below `first_offset` and entries up to `limit`. The log ends at
+    /// `end`.
+    pub fn bytes_below(&self, first_offset: Offset, limit: LogIndex, end: Base) -> u64 {
+        let ends = self.parts.iter().skip(1).map(Part::base).chain([end]);
+        let below = self.parts.iter().zip(ends).take_while(|(_, end)| end.offset <= first_offset && end.index <= limit);
+        below.map(|(part, _)| part.bytes()).sum()
+    }
+
     /// Returns the first record to keep so that whole segments are dropped and at least `bytes` remain; `None` if none
     /// can be dropped.
     pub fn first_within(&self, bytes: u64) -> Option<Offset> {

@@ -3,13 +3,15 @@
 //! 1. `io/group_files.rs` reads the names, the manifest and the segments' headers.
 //! 2. [`chain`] reads the chain of segments back from one of them, and the frames that a start has to read.
 //! 3. [`recovery`] chooses the newest segment whose chain is complete, refuses damage, and builds the log.
-//! 4. [`create`] and [`unlisted`] handle groups that were created before a crash but not yet listed in `node.toml`.
-//! 5. [`replicas`]: the steps in which a node creates and drops replicas.
+//! 4. [`tables`] restores the producers and the cursors.
+//! 5. [`create`] and [`unlisted`] handle groups that were created before a crash but not yet listed in `node.toml`.
+//! 6. [`replicas`]: the steps in which a node creates and drops replicas.
 
 pub mod chain;
 mod create;
 pub mod recovery;
 pub mod replicas;
+pub mod tables;
 pub mod unlisted;
 
 use std::path::{Path, PathBuf};

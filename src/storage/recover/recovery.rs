@@ -15,11 +15,13 @@
 //!      not reach the manifest's first segment, so it is rejected like any other.
 //!    - A valid frame of a newer version is never a bad frame. If there is one, nothing is cut off or rejected: the
 //!      start is refused.
-//! 4. If there are segments outside the chain, a manifest whose next segment number is above that of every segment is
+//! 4. The producers and the cursors are read from the state file that the manifest names, and the entries after it are
+//!    applied to them ([`super::tables`]).
+//! 5. If there are segments outside the chain, a manifest whose next segment number is above that of every segment is
 //!    written. Then these segments are deleted, and the directory is synced. If anything but zeros follows the end, the
 //!    log continues in a new segment.
 //!
-//! Nothing is changed before step 4, so damage can be inspected as it was found. After a crash in step 4 the next start
+//! Nothing is changed before step 5, so damage can be inspected as it was found. After a crash in step 5 the next start
 //! repeats it.
 
 use std::collections::BTreeMap;
@@ -27,6 +29,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::chain::{Break, Chain, Ended};
+use super::tables;
 use crate::descriptors::LogDescriptor;
 use crate::storage::error::{NewerFrame, StorageError};
 use crate::storage::faults::{Fault, broken};
@@ -34,7 +37,8 @@ use crate::storage::format::frame::Position;
 use crate::storage::format::index::{self, Index};
 use crate::storage::format::manifest::{MANIFEST, Manifest};
 use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, segment_number, segment_path};
-use crate::storage::format::state::{Base, HardState, Recovered};
+use crate::storage::format::state::{Base, HardState, LogState, Recovered, TablesOrigin};
+use crate::storage::format::state_file::state_index;
 use crate::storage::io::disk::{Access, Disk};
 use crate::storage::io::group_files::{GroupFiles, Purpose, group_dir, written_after};
 use crate::storage::read::damage::span;
@@ -46,6 +50,7 @@ use crate::storage::write::active::Active;
 use crate::storage::write::frames::FrameBatch;
 use crate::storage::write::log::GroupLog;
 use crate::storage::write::options::LogOptions;
+use crate::storage::write::state_files::{DiskRoom, StateFiles};
 use crate::types::GroupId;
 
 pub(crate) fn open(
@@ -68,6 +73,7 @@ pub(crate) fn open(
         hard_state = HardState { term: ended.last.term, vote: None, ..hard_state };
     }
     hard_state.commit = hard_state.commit.max(files.manifest.base.index);
+    let restored = tables::restore(disk, &files, &chain, &ended)?;
     let manifest = &files.manifest;
     let applied = manifest.applied.min(hard_state.commit).max(manifest.base.index);
     let recovered = Recovered {
@@ -80,13 +86,22 @@ pub(crate) fn open(
         terms: ended.terms.clone(),
         conf_state: manifest.conf_state.clone(),
         conf_index: manifest.conf_index,
-        log_state: manifest.log_state.clone(),
+        log_state: LogState {
+            first_offset: manifest.log_state.first_offset,
+            last_append_time_us: manifest.log_state.last_append_time_us,
+            tables: restored.tables,
+        },
         log_state_index: manifest.log_state_index,
         applied: if broken(Fault::AppliedUnbounded) { manifest.applied } else { applied },
         differing: manifest.differing,
         torn_bytes,
     };
     let mut log = build(disk, &files, options, &chain, &ended, end, &recovered)?;
+    log.state_files = StateFiles::new(restored.origin, restored.replayed_bytes.max(end.at), restored.file_bytes);
+    if let Some(damage) = restored.damage {
+        log::warn!("group {group}: its producers and cursors were restored from the log ({damage})");
+        log.state_files.set_void();
+    }
     finish(&mut log, &files, &chain, only_zeros_follow)?;
     Ok((log, recovered))
 }
@@ -272,8 +287,6 @@ fn build(
         Some(file) => file.clone(),
         None => Arc::new(disk.open(&segment_path(&files.dir, end.file))?),
     };
-    // An older index file may contain frames that are cut off now.
-    disk.unlink(&index_path(&files.dir, newest.number))?;
     let index = Index::new(capacity);
     ended.noted.iter().for_each(|(header, at)| index.push(header, *at));
     let active = Active::resume(disk, &files.dir, newest, capacity, file, index, end.at)?;
@@ -304,6 +317,7 @@ fn build(
         conf_index: recovered.conf_index,
         log_state: recovered.log_state.clone(),
         log_state_index: recovered.log_state_index,
+        state_files: StateFiles::new(TablesOrigin::default(), 0, 0),
         applied: recovered.applied,
         differing: recovered.differing,
         // Everything that is part of the log was synced before it was read.
@@ -324,8 +338,10 @@ fn build(
     })
 }
 
-/// Deletes what is not part of the log: step 4.
+/// Deletes what is not part of the log: step 5.
 fn finish(log: &mut GroupLog, files: &GroupFiles, chain: &Chain, only_zeros_follow: bool) -> Result<(), StorageError> {
+    // An older index file may contain frames that are cut off now.
+    log.disk.unlink(&index_path(&files.dir, chain.newest()))?;
     let dead: Vec<u64> = files.numbers.iter().copied().filter(|n| !chain.contains(*n)).collect();
     if !dead.is_empty() {
         let manifest = log.manifest(log.durable, log.durable_end);
@@ -337,12 +353,17 @@ fn finish(log: &mut GroupLog, files: &GroupFiles, chain: &Chain, only_zeros_foll
         let number = segment_number(&format!("{}.seg", name.strip_suffix(".idx")?))?;
         (!chain.contains(number)).then_some(number)
     });
+    let state_file = log.noted.log_state.state_file();
+    let is_unused = |name: &str| {
+        let is_other_state = state_index(name).is_some_and(|index| Some(index) != state_file || name.ends_with(".tmp"));
+        name == "manifest.tmp" || is_other_state
+    };
     let mut removed = false;
     for path in dead
         .iter()
         .map(|n| segment_path(&files.dir, *n))
         .chain(dead_indexes.map(|n| index_path(&files.dir, n)))
-        .chain(files.names.iter().filter(|n| *n == "manifest.tmp").map(|n| files.dir.join(n)))
+        .chain(files.names.iter().filter(|n| is_unused(n)).map(|n| files.dir.join(n)))
     {
         if !broken(Fault::RejectedStay) {
             log.disk.unlink(&path)?;
@@ -354,10 +375,15 @@ fn finish(log: &mut GroupLog, files: &GroupFiles, chain: &Chain, only_zeros_foll
     }
     if !only_zeros_follow && !broken(Fault::WritesOverTorn) {
         log.roll()?;
-        if let Some(job) = log.begin_sync() {
-            job.perform(&log.disk)?;
-            log.end_sync(job);
-        }
+    }
+    // A state file that was damaged is written again; on a full disk by the next sync that is needed anyway.
+    let room = DiskRoom::of(log.disk.space());
+    log.manifest_due |= log.state_files.is_void() && room.has(log.log_state.tables.encoded_bytes());
+    if log.manifest_due
+        && let Some(job) = log.begin_sync()
+    {
+        job.perform(&log.disk)?;
+        log.end_sync(job);
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use crate::storage::format::manifest::{MANIFEST, MANIFEST_BYTES_MAX, MANIFEST_FO
 use crate::storage::format::segment_header::{
     BadHeader, SEGMENT_FORMAT, SEGMENT_HEADER_BYTES, SegmentHeader, segment_number, segment_path,
 };
-use crate::storage::format::state::{Base, ConfState, LogState};
+use crate::storage::format::state::{Base, ConfState, StoredLogState};
 use crate::storage::format::versioned::version_is_damaged;
 use crate::storage::io::disk::{Access, Disk, DiskFile};
 use crate::storage::io::group_files::{GroupFiles, Purpose};
@@ -165,7 +165,7 @@ impl FileCheck<'_> {
             applied: LogIndex(0),
             conf_state: ConfState::default(),
             conf_index: LogIndex(0),
-            log_state: LogState::default(),
+            log_state: StoredLogState::default(),
             log_state_index: LogIndex(0),
             terms: Vec::new(),
             checkpoints: Vec::new(),

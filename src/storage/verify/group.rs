@@ -12,10 +12,12 @@ use crate::storage::format::frame::Position;
 use crate::storage::format::manifest::MANIFEST;
 use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_number, segment_path};
 use crate::storage::format::state::Base;
+use crate::storage::format::state_file::state_index;
 use crate::storage::io::disk::Disk;
 use crate::storage::io::group_files::GroupFiles;
 use crate::storage::recover::chain::{Chain, Ended};
 use crate::storage::recover::recovery::{Survey, look_after};
+use crate::storage::recover::tables::{read_state_file, restore};
 use crate::types::{GroupId, LogIndex};
 
 /// The check of one group.
@@ -40,11 +42,12 @@ impl GroupCheck<'_> {
             Err(error) => (files.manifest.durable, Some(Err(error))),
         };
         let known = files.manifest.applied.max(files.manifest.base.index);
-        let (mut torn_bytes, mut next_offset, mut refused) = (0, None, None);
-        let committed;
+        let (mut torn_bytes, mut next_offset) = (0, None);
+        let (committed, refused);
         let (stretches, mut gone) = match chosen {
             Some(Ok((chain, ended))) => {
                 torn_bytes = self.tail(&read, &chain, &ended)?;
+                refused = self.tables(&read, &chain, &ended);
                 next_offset = Some(ended.last.offset);
                 committed = ended.hard_state.commit;
                 let stretches =
@@ -54,6 +57,7 @@ impl GroupCheck<'_> {
                 (stretches, gone)
             }
             refusal => {
+                self.state_file(&read)?;
                 refused = refusal.and_then(Result::err);
                 let (stretches, gone) = (self.by_headers(&read, durable), gone(&read, durable));
                 committed = self.committed(&read, &stretches, durable)?;
@@ -202,13 +206,36 @@ impl GroupCheck<'_> {
         files.names.iter().map(bytes).sum()
     }
 
+    /// Restores the producers and cursors as a start does, and returns what is wrong.
+    fn tables(&self, read: &Readable, chain: &Chain, ended: &Ended) -> Option<StorageError> {
+        if self.sink.needs_entries() {
+            return None;
+        }
+        restore(self.disk, &read.files, chain, ended).map_or_else(Some, |restored| restored.damage)
+    }
+
+    /// Checks the state file that the manifest names.
+    fn state_file(&mut self, read: &Readable) -> Result<(), StorageError> {
+        let files = &read.files;
+        let is_checked = read.has_manifest && !self.sink.needs_entries();
+        let Some(index) = files.manifest.log_state.state_file().filter(|_| is_checked) else { return Ok(()) };
+        let read = read_state_file(self.disk, &files.dir, self.group, index);
+        read.map(drop).or_else(|error| self.report.add_error(error))
+    }
+
     /// Adds the files that the log does not use.
     fn names(&mut self, files: &GroupFiles) {
-        for name in files.names.iter().filter(|name| *name != MANIFEST && segment_number(name).is_none()) {
+        let state_file = files.manifest.log_state.state_file();
+        let is_used = |name: &str| {
+            let index = state_index(name).filter(|_| !name.ends_with(".tmp"));
+            name == MANIFEST || segment_number(name).is_some() || index.is_some() && index == state_file
+        };
+        for name in files.names.iter().filter(|name| !is_used(name)) {
             let number = name.strip_suffix(".idx").and_then(|stem| segment_number(&format!("{stem}.seg")));
             let what = match number {
                 Some(number) if files.numbers.contains(&number) => continue,
                 Some(_) => "an index without its segment: the next start removes it",
+                None if state_index(name).is_some() => "not the state file of this log: the next start removes it",
                 None if name == "manifest.tmp" => "an unfinished manifest: the next start removes it",
                 None => "not a file of this log: it is left alone",
             };

@@ -121,4 +121,6 @@ mod damage;
 #[cfg(test)]
 mod newer;
 #[cfg(test)]
+mod state_files;
+#[cfg(test)]
 mod tests;

@@ -258,10 +258,10 @@ fn files_of_a_newer_format_are_refused_by_name() {
     home.change("manifest", |bytes| {
         // The log state is the last 24 bytes.
         let at = bytes.len() - 24;
-        bytes[at] = 3;
+        bytes[at] = 4;
         Manifest::seal(bytes);
     });
-    refused(&home, "manifest", &format!("a log state of format 3, {newer}"));
+    refused(&home, "manifest", &format!("a log state of format 4, {newer}"));
 }
 
 /// A newer version may write shorter and longer files than this one. Once, a segment with a short header was treated as

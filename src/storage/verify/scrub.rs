@@ -1,7 +1,7 @@
 //! The `scrub` thread slowly reads synced bytes from the disk and checks every frame, so that damage is found while
 //! other nodes still have the records, and not only when the records are needed.
 //!
-//! A pass checks `node.toml`, the snapshot of the catalog, the manifests, and all segments of all groups up to their
+//! A pass checks `node.toml`, the snapshot of the catalog, the manifests, the state files, and all segments of all groups up to their
 //! durable positions, headers first. It reads from the disk instead of the page cache, and leaves the page cache
 //! unchanged ([`Access::Disk`]). Between steps it waits on its inbox, for the next pass or for the rate limit. Damage
 //! is logged and listed, together with the damage that reads have found ([`ScrubHandle::damaged`]). The group
@@ -24,6 +24,7 @@ use crate::storage::format::segment_header::{
     BadHeader, SEGMENT_FORMAT, SEGMENT_HEADER_BYTES, SegmentHeader, segment_number,
 };
 use crate::storage::format::state::Base;
+use crate::storage::format::state_file::{STATE_FILE_BYTES_MAX, StateFile, state_path};
 use crate::storage::io::disk::Access;
 use crate::storage::io::disk::{Disk, DiskFile};
 use crate::storage::io::node::{NODE_FILE, NODE_FILE_BYTES_MAX, NodeFile};
@@ -276,7 +277,29 @@ impl Scrubber {
             }
             Ok(())
         })?;
+        let found = match found {
+            Some(found) => Some(found),
+            None => self.state_file(group, &dir)?,
+        };
         Ok(found.into_iter().collect())
+    }
+
+    /// Checks the state file that the manifest names. Both may be replaced meanwhile, and then the next ones are checked.
+    fn state_file(&self, group: GroupId, dir: &Path) -> Result<Option<DamagedRange>, Stopped> {
+        let named = || {
+            let loaded =
+                self.disk.load(&dir.join(MANIFEST), MANIFEST_BYTES_MAX, Access::Blocking, Manifest::decode).ok()?;
+            loaded?.log_state.state_file()
+        };
+        loop {
+            let Some(index) = named() else { return Ok(None) };
+            let decode =
+                |bytes: &[u8], path: &Path| StateFile::decode(bytes, path)?.check(group, index, path).map(drop);
+            let found = self.small(&state_path(dir, index), STATE_FILE_BYTES_MAX, decode)?;
+            if found.is_none() || named() == Some(index) {
+                return Ok(found);
+            }
+        }
     }
 
     /// Reads and checks a small file. Damage to it makes the next start fail, but not a read.

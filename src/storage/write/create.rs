@@ -10,7 +10,7 @@ use crate::storage::format::frame::Position;
 use crate::storage::format::index;
 use crate::storage::format::manifest::{MANIFEST, Manifest};
 use crate::storage::format::segment_header::SegmentHeader;
-use crate::storage::format::state::{Base, ConfState, Genesis, HardState, LogState};
+use crate::storage::format::state::{Base, ConfState, Genesis, HardState, StoredLogState};
 use crate::storage::io::disk::Disk;
 use crate::storage::io::group_files::{group_dir, unfinished_dir};
 use crate::types::{GroupId, LogIndex, Term};
@@ -70,7 +70,7 @@ pub(crate) fn make_group(
         applied: start.base.index,
         conf_state: start.conf_state,
         conf_index: start.base.index,
-        log_state: LogState::default(),
+        log_state: StoredLogState::default(),
         log_state_index: start.base.index,
         terms: vec![(start.base.index, start.base.term)],
         checkpoints: Vec::new(),

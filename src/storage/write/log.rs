@@ -20,13 +20,16 @@ use crate::storage::format::entry::{ENTRY_BYTES_MAX, Entry};
 use crate::storage::format::frame::{Header, Position, frame_bytes};
 use crate::storage::format::manifest::Manifest;
 use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader};
-use crate::storage::format::state::{Base, ConfState, HardState, LogSnapshot, LogState, SealAge};
+use crate::storage::format::state::{
+    Base, Bounds, ConfState, HardState, LogSnapshot, LogState, SealAge, StoredLogState,
+};
 use crate::storage::io::disk::{Disk, DiskFile};
 use crate::storage::read::entries::locate;
 use crate::storage::read::reader::GroupReader;
 use crate::storage::read::view::{Part, Published, View};
 use crate::storage::write::active::Active;
 use crate::storage::write::frames::FrameBatch;
+use crate::storage::write::state_files::{DiskRoom, StateFiles};
 use crate::types::{GroupId, LogIndex, Offset, Term};
 
 /// Frames are collected up to this size before they are written.
@@ -34,19 +37,6 @@ const BATCH_BYTES: usize = 1 << 20;
 /// If a trim drops all records, it also seals the newest segment if its frames take at least this many bytes, or a
 /// quarter of the segment size if that is less, so that the segment can be deleted.
 const TRIM_ROLL_BYTES: u64 = 64 << 10;
-
-/// The beginning and the end of a log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    /// The end of the log before the first stored entry.
-    pub base: Base,
-    /// The last entry; the base if no entry is stored.
-    pub last_index: LogIndex,
-    /// The term of the last entry.
-    pub last_term: Term,
-    /// The offset of the next record.
-    pub next_offset: Offset,
-}
 
 /// One group's log, for the thread that appends to it.
 pub struct GroupLog {
@@ -72,6 +62,7 @@ pub struct GroupLog {
     pub(crate) conf_index: LogIndex,
     pub(crate) log_state: LogState,
     pub(crate) log_state_index: LogIndex,
+    pub(crate) state_files: StateFiles,
     pub(crate) applied: LogIndex,
     pub(crate) differing: Option<LogIndex>,
 
@@ -236,7 +227,8 @@ impl GroupLog {
     /// Drops the segments that contain only records below `first_offset`, and returns the new base. If that is all of
     /// them, the log continues in a new segment, so that a trim frees space on a full disk whatever the segment size.
     /// An entry is dropped only if it is applied and if the log state includes it ([`GroupLog::set_log_state`]),
-    /// because a restart needs the others. The files are deleted by the sync job that writes the manifest without them.
+    /// because a restart needs the others. The files are deleted by the sync job that writes the manifest without them,
+    /// after a state file that includes them.
     ///
     /// # Errors
     /// [`StorageError`]; final for this log.
@@ -244,6 +236,10 @@ impl GroupLog {
         self.guarded(|log| {
             log.applied = log.applied.max(applied);
             let seen = applied.min(log.log_state_index).min(log.hard_state.commit);
+            let view = log.published.view();
+            let room = DiskRoom::of(log.disk.space());
+            let freed = |limit| view.bytes_below(first_offset, limit, log.last);
+            let seen = log.state_files.trim_limit(seen, &log.log_state, room, freed);
             let written = log.active.position().at - SEGMENT_HEADER_BYTES;
             if log.last.offset <= first_offset
                 && log.last.index <= seen
@@ -292,7 +288,8 @@ impl GroupLog {
             log.checkpoints = Checkpoints::default();
             log.recent = RecentEnds::default();
             (log.conf_state, log.conf_index) = (snapshot.conf_state.clone(), snapshot.conf_index);
-            (log.log_state, log.log_state_index) = (snapshot.log_state.clone(), snapshot.log_state_index);
+            log.state_files.set_void();
+            log.set_log_state(snapshot.log_state.clone(), snapshot.log_state_index);
             log.applied = base.index;
             log.begin_segment(Position::default(), View { base, parts: Vec::new() })
         })?;
@@ -305,8 +302,9 @@ impl GroupLog {
         self.manifest_due = true;
     }
 
-    /// Sets the log state. The next manifest that is written contains it.
+    /// Sets the log state. The next manifest that is written contains it, except for the tables (`state_files.rs`).
     pub fn set_log_state(&mut self, log_state: LogState, as_of: LogIndex) {
+        self.state_files.applied(&log_state, as_of);
         (self.log_state, self.log_state_index) = (log_state, as_of);
     }
 
@@ -427,6 +425,7 @@ impl GroupLog {
             return Ok(());
         }
         self.active.append(frames, self.segment_bytes)?;
+        self.state_files.appended(frames.bytes() as u64);
         self.dirty.insert(self.active.position().file, self.active.file.clone());
         Ok(())
     }
@@ -482,7 +481,7 @@ impl GroupLog {
             differing: self.differing,
             conf_state: self.conf_state.clone(),
             conf_index: self.conf_index,
-            log_state: self.log_state.clone(),
+            log_state: StoredLogState::new(&self.log_state, self.state_files.origin()),
             log_state_index: self.log_state_index,
             terms: self.terms.clone(),
             checkpoints: self.checkpoints.all().to_vec(),

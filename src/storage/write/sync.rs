@@ -21,10 +21,12 @@ use crate::storage::faults::{Fault, broken};
 use crate::storage::format::frame::Position;
 use crate::storage::format::manifest::{MANIFEST, Manifest};
 use crate::storage::format::segment_header::segment_path;
+use crate::storage::format::state_file::{StateFile, state_path};
 use crate::storage::io::disk::{Disk, DiskFile};
 use crate::storage::read::index_file::index_path;
 use crate::storage::write::frames::FrameBatch;
 use crate::storage::write::log::GroupLog;
+use crate::storage::write::state_files::DiskRoom;
 use crate::types::{LogIndex, Offset};
 
 /// A log that was not written for this time is idle, and its durable position is written to the manifest.
@@ -53,16 +55,18 @@ pub enum Urgency {
 
 /// Syncs everything of one log that was written before the job was taken.
 ///
-/// The order is: the files, in any order; the directory, if a file is new; the manifest, which contains the durable
-/// position after these syncs and may name a new first segment; the directory; then the segments that are not part of
-/// the log any more are deleted. So after a crash at any step, either the old chain of segments or the new one is
-/// complete.
+/// The order is: the files, in any order; the directory, if a file is new; a new state file, and the directory; the
+/// manifest, which contains the durable position after these syncs and may name a new first segment and a new state
+/// file; the directory; then the segments and the state file that are not part of the log any more are deleted. So after
+/// a crash at any step, either the old chain of segments or the new one is complete, and its state file is there.
 pub struct SyncJob {
     pub(crate) dir: PathBuf,
     pub(crate) files: Vec<Arc<DiskFile>>,
     pub(crate) new_files: bool,
+    pub(crate) state_file: Option<StateFile>,
     pub(crate) manifest: Option<Manifest>,
     pub(crate) unlinks: Vec<u64>,
+    pub(crate) old_state_file: Option<LogIndex>,
     pub(crate) covered: Position,
     pub(crate) covered_end: (LogIndex, Offset),
     pub(crate) entries: u64,
@@ -95,8 +99,18 @@ impl SyncJob {
         if self.new_files && !broken(Fault::NoDirSyncAfterNewSegment) {
             disk.sync_dir(&self.dir)?;
         }
+        if let Some(state_file) = self.state_file.as_ref().filter(|_| !broken(Fault::StateAfterManifest)) {
+            self.write_state_file(disk, state_file)?;
+        }
         self.replace_manifest(disk)?;
+        if let Some(state_file) = self.state_file.as_ref().filter(|_| broken(Fault::StateAfterManifest)) {
+            self.write_state_file(disk, state_file)?;
+        }
         self.unlink(disk)
+    }
+
+    fn write_state_file(&self, disk: &Disk, state_file: &StateFile) -> Result<(), StorageError> {
+        disk.replace(&state_path(&self.dir, state_file.index), &state_file.encode())
     }
 
     /// Performs a job of [`GroupLog::begin_note`]; returns `false` if no space or no descriptor is left for it. Nothing
@@ -133,7 +147,7 @@ impl SyncJob {
             disk.unlink(&segment_path(&self.dir, *number))?;
             disk.unlink(&index_path(&self.dir, *number))?;
         }
-        Ok(())
+        self.old_state_file.map_or(Ok(()), |index| disk.unlink(&state_path(&self.dir, index)))
     }
 }
 
@@ -149,13 +163,23 @@ impl GroupLog {
             self.durable = covered;
         }
         let covered_end = (self.last.index, self.last.offset);
-        let manifest = std::mem::take(&mut self.manifest_due).then(|| self.manifest(covered, covered_end));
+        let base = self.published.view().base.index;
+        let room = DiskRoom::of(self.disk.space());
+        let due = self.state_files.is_due(base, self.segment_bytes, room, &self.log_state, self.log_state_index);
+        let state_file =
+            due.then(|| self.state_files.begin(self.group, &self.log_state, self.log_state_index)).flatten();
+        let manifest = (std::mem::take(&mut self.manifest_due) || due).then(|| self.manifest(covered, covered_end));
+        let state_index = |manifest: &Manifest| manifest.log_state.state_file();
+        let is_old = |index: &LogIndex| manifest.as_ref().is_some_and(|next| state_index(next) != Some(*index));
+        let old_state_file = state_index(&self.noted).filter(is_old);
         Some(SyncJob {
             dir: self.dir.clone(),
             files: std::mem::take(&mut self.dirty).into_values().collect(),
             new_files: std::mem::take(&mut self.new_files),
+            state_file,
             manifest,
             unlinks: std::mem::take(&mut self.unlinks),
+            old_state_file,
             covered,
             covered_end,
             entries: self.last.index.0.saturating_sub(self.durable_end.0.0),
@@ -183,8 +207,10 @@ impl GroupLog {
             dir: self.dir.clone(),
             files: Vec::new(),
             new_files: false,
+            state_file: None,
             manifest: Some(manifest),
             unlinks: Vec::new(),
+            old_state_file: None,
             covered: self.durable,
             entries: 0,
             covered_end: self.durable_end,

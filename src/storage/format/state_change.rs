@@ -3,14 +3,14 @@
 
 use crate::log_state::producers::Answer;
 use crate::log_state::{StateChange, StateCommand, decode_trim};
-use crate::storage::entry::{BadEntry, EntryKind, Stamp};
+use crate::storage::format::entry::{BadEntry, EntryKind, Stamp};
 use crate::types::{GroupId, LogIndex, ProducerId, Term};
 
 /// Returns how an entry changes the log state. Does not read the contents of records.
 ///
 /// # Errors
 /// [`BadEntry`] for an entry that a leader never proposes to this group, because it could not be applied.
-pub(super) fn state_change(
+pub fn state_change(
     group: GroupId,
     (index, term): (LogIndex, Term),
     stamp: &Stamp,
