@@ -1,5 +1,7 @@
 //! Seriatim: a replicated commit log for plain Linux hosts.
 //!
+//! Applications use [`client`], the library for appending and reading records. Everything else is the server.
+//!
 //! The modules form layers. A module imports only from lower layers, and the files of a module do not import each
 //! other in circles; `tests/e2e/layers.rs` checks both. Read them from the bottom up:
 //!

@@ -129,7 +129,7 @@ fn cpu_per_call(pid: u32, took: Duration, load: impl FnOnce() -> f64) -> f64 {
     (cpu_time(pid) - before).as_secs_f64() * 1e6 / (rate * took.as_secs_f64())
 }
 
-fn median_us(mut times: Vec<Duration>) -> f64 {
+pub fn median_us(mut times: Vec<Duration>) -> f64 {
     times.sort();
     times.get(times.len() / 2).map_or(f64::NAN, |t| t.as_secs_f64() * 1e6)
 }

@@ -13,6 +13,7 @@ mod harness;
 mod calls;
 mod figures;
 mod instructions;
+mod library;
 mod process;
 mod raw;
 mod report;
@@ -42,6 +43,7 @@ fn main() {
     };
     let begin = process::Ticks::now();
     figures::run(&mut bench);
+    library::run(&mut bench);
     storage::run(&mut bench);
     instructions::run(&mut bench);
     // The Makefile leaves it empty for a part of the benchmarks.

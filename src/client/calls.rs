@@ -1,6 +1,6 @@
 //! [`Client`], with one method per RPC.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +28,18 @@ pub struct ClientFiles {
     pub cert_file: PathBuf,
     /// The key of the certificate.
     pub key_file: PathBuf,
+}
+
+impl ClientFiles {
+    /// The files of a user in a directory that `seriatim certs` has written.
+    pub fn in_dir(dir: impl AsRef<Path>, user: &str) -> ClientFiles {
+        let file = |name: String| dir.as_ref().join(name);
+        ClientFiles {
+            ca_file: file("ca.pem".to_owned()),
+            cert_file: file(format!("client-{user}.pem")),
+            key_file: file(format!("client-{user}-key.pem")),
+        }
+    }
 }
 
 /// How to connect to a node.

@@ -45,6 +45,16 @@ pub struct Status {
 }
 
 impl Status {
+    /// A status of this process.
+    pub(super) fn local(
+        code: RpcStatusCode,
+        reason: &str,
+        message: String,
+        metadata: BTreeMap<String, String>,
+    ) -> Status {
+        Status { code, message, reason: reason.to_owned(), metadata, retry_after: None }
+    }
+
     fn new(status: &grpcio::RpcStatus) -> Status {
         let mut new = Status {
             code: status.code(),
@@ -131,6 +141,11 @@ impl From<grpcio::Error> for ClientError {
         match error {
             grpcio::Error::RpcFailure(status) | grpcio::Error::RpcFinished(Some(status)) => {
                 ClientError::Status(Status::new(&status))
+            }
+            // The call ended without a status that arrived.
+            grpcio::Error::RemoteStopped | grpcio::Error::RpcFinished(None) => {
+                let text = "the connection broke".to_owned();
+                ClientError::Status(Status::local(RpcStatusCode::UNAVAILABLE, "", text, BTreeMap::new()))
             }
             other => ClientError::Local(other.to_string()),
         }

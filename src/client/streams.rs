@@ -1,21 +1,23 @@
 //! The streams of a client: a tail, and a pipelined produce.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use futures::executor::block_on;
 use futures::stream::Stream;
-use futures::{FutureExt, SinkExt, StreamExt};
+use futures::{FutureExt, SinkExt, StreamExt, ready};
 use grpcio::{ClientDuplexReceiver, ClientDuplexSender, ClientSStreamReceiver, WriteFlags};
 
 use super::connection::ClientConnection;
 use super::status::ClientError;
 use crate::pb::v1::{ConsumeResponse, ProduceRequest, ProduceResponse};
 
-/// The responses of a stream, followed by its status.
+/// The responses of a stream, followed by its status if that is an error.
 ///
 /// grpcio's streams return the status as soon as it arrives, possibly before the last responses. So it is kept until
 /// all responses were read.
-struct Responses<S, T> {
+pub(super) struct Responses<S, T> {
     stream: S,
     status: Option<ClientError>,
     ended: bool,
@@ -23,29 +25,19 @@ struct Responses<S, T> {
     early: Option<T>,
 }
 
-impl<T, S: Stream<Item = grpcio::Result<T>> + Unpin> Responses<S, T> {
-    fn new(stream: S) -> Responses<S, T> {
+impl<T: Unpin, S: Stream<Item = grpcio::Result<T>> + Unpin> Responses<S, T> {
+    pub fn new(stream: S) -> Responses<S, T> {
         Responses { stream, status: None, ended: false, early: None }
     }
 
     /// Waits for the next response. Returns `None` after the last one if the stream ended with OK, and after an error.
-    fn next(&mut self) -> Option<Result<T, ClientError>> {
-        if let Some(early) = self.early.take() {
-            return Some(Ok(early));
-        }
-        while !self.ended {
-            match block_on(self.stream.next()) {
-                Some(Ok(response)) => return Some(Ok(response)),
-                Some(Err(error)) if self.status.is_none() => self.status = Some(error.into()),
-                Some(Err(_)) | None => self.ended = true,
-            }
-        }
-        self.status.take().map(Err)
+    fn wait(&mut self) -> Option<Result<T, ClientError>> {
+        block_on(self.next())
     }
 
     /// Returns true if the stream is known to have ended. Does not wait.
     fn has_ended(&mut self) -> bool {
-        while !self.ended && self.status.is_none() && self.early.is_none() {
+        if self.early.is_none() && !self.ended && self.status.is_none() {
             match self.stream.next().now_or_never() {
                 None => return false,
                 Some(Some(Ok(response))) => self.early = Some(response),
@@ -54,6 +46,24 @@ impl<T, S: Stream<Item = grpcio::Result<T>> + Unpin> Responses<S, T> {
             }
         }
         self.early.is_none()
+    }
+}
+
+impl<T: Unpin, S: Stream<Item = grpcio::Result<T>> + Unpin> Stream for Responses<S, T> {
+    type Item = Result<T, ClientError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(early) = self.early.take() {
+            return Poll::Ready(Some(Ok(early)));
+        }
+        while !self.ended {
+            match ready!(self.stream.poll_next_unpin(context)) {
+                Some(Ok(response)) => return Poll::Ready(Some(Ok(response))),
+                Some(Err(error)) if self.status.is_none() => self.status = Some(error.into()),
+                Some(Err(_)) | None => self.ended = true,
+            }
+        }
+        Poll::Ready(self.status.take().map(Err))
     }
 }
 
@@ -77,7 +87,7 @@ impl Iterator for ConsumeStream {
     type Item = Result<ConsumeResponse, ClientError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.responses.next()
+        self.responses.wait()
     }
 }
 
@@ -128,7 +138,7 @@ impl ProduceStream {
     /// # Errors
     /// The status of the stream. Every request without a response failed, or has an unknown outcome.
     pub fn answer(&mut self) -> Option<Result<ProduceResponse, ClientError>> {
-        self.responses.next()
+        self.responses.wait()
     }
 }
 
@@ -142,11 +152,11 @@ mod tests {
     fn responses_come_before_the_status() {
         let status = || grpcio::Error::RpcFailure(grpcio::RpcStatus::new(RpcStatusCode::UNAVAILABLE));
         let mut responses = Responses::new(futures::stream::iter(vec![Ok(1), Err(status()), Ok(2), Ok(3)]));
-        assert!(matches!(responses.next(), Some(Ok(1))));
-        assert!(matches!(responses.next(), Some(Ok(2))));
-        assert!(matches!(responses.next(), Some(Ok(3))));
-        assert!(matches!(responses.next(), Some(Err(ClientError::Status(_)))));
-        assert!(responses.next().is_none());
+        assert!(matches!(responses.wait(), Some(Ok(1))));
+        assert!(matches!(responses.wait(), Some(Ok(2))));
+        assert!(matches!(responses.wait(), Some(Ok(3))));
+        assert!(matches!(responses.wait(), Some(Err(ClientError::Status(_)))));
+        assert!(responses.wait().is_none());
     }
 
     /// Regression test: the end of a stream was noticed only by the next request, whose outcome was then unknown.
@@ -158,6 +168,6 @@ mod tests {
         assert_eq!((ended, open), (true, false));
         let mut early = Responses::new(futures::stream::iter(vec![Ok(1), Ok(2)]));
         assert!(!early.has_ended());
-        assert!(matches!((early.next(), early.next(), early.next()), (Some(Ok(1)), Some(Ok(2)), None)));
+        assert!(matches!((early.wait(), early.wait(), early.wait()), (Some(Ok(1)), Some(Ok(2)), None)));
     }
 }

@@ -351,9 +351,6 @@ fn snapshot_from_pb(snapshot: &pb::LogSnapshot) -> Result<LogSnapshot, BadMessag
     let log_state = LogState::decode(&snapshot.log_state)?;
     check_numbers([snapshot.index, snapshot.term, snapshot.offset, snapshot.conf_index, snapshot.log_state_index])?;
     check_numbers([log_state.first_offset.0, snapshot.catalog_index])?;
-    if snapshot.log_state_index < snapshot.index {
-        return Err(BadMessage::Malformed("a snapshot whose log state lacks entries before its log"));
-    }
     Ok(LogSnapshot {
         base: Base {
             index: LogIndex(snapshot.index),

@@ -26,7 +26,7 @@ pub use floods::FloodGuard;
 pub use log::redirect_log;
 pub use options::{
     CLIENT_MESSAGE_BYTES_MAX, PEER_MESSAGE_BYTES_MAX, RECEIVE_BUFFER_BYTES, client_channel, client_listener,
-    peer_channel, peer_listener,
+    library_channel, peer_channel, peer_listener,
 };
 pub use received::Received;
 

@@ -73,6 +73,9 @@ const CHANNEL: Options = &[
     (core::GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1),
 ];
 
+/// What differs for the channels of the client library: its processes keep connections open for a long time.
+const LIBRARY: Options = &[(core::GRPC_ARG_KEEPALIVE_TIME_MS, 20_000), (core::GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10_000)];
+
 /// Returns a builder for the client listener, without services.
 pub fn client_listener(env: &Env, memory_bytes_max: u64) -> ServerBuilder {
     listener(env, "clients", memory_bytes_max, CLIENT_MESSAGE_BYTES_MAX)
@@ -106,6 +109,12 @@ pub fn client_channel(
     connect(builder, addr)
 }
 
+/// Returns a channel of the client library to the client listener at `host:port`.
+pub fn library_channel(env: Arc<Environment>, addr: &str, creds: ChannelCredentials) -> Channel {
+    let builder = channel(env, CLIENT_MESSAGE_BYTES_MAX).set_credentials(creds);
+    connect(with_options(builder, LIBRARY), addr)
+}
+
 fn listener(env: &Env, name: &str, memory_bytes_max: u64, message_bytes_max: usize) -> ServerBuilder {
     let memory = usize::try_from(memory_bytes_max).unwrap_or(usize::MAX);
     let builder = with(ChannelBuilder::new(env.get()), LISTENER, message_bytes_max)
@@ -120,7 +129,10 @@ fn channel(env: Arc<Environment>, message_bytes_max: usize) -> ChannelBuilder {
 
 fn with(builder: ChannelBuilder, options: Options, message_bytes_max: usize) -> ChannelBuilder {
     let bytes = i32::try_from(message_bytes_max).unwrap_or(i32::MAX);
-    let builder = builder.max_receive_message_len(bytes).max_send_message_len(bytes);
+    with_options(builder.max_receive_message_len(bytes).max_send_message_len(bytes), options)
+}
+
+fn with_options(builder: ChannelBuilder, options: Options) -> ChannelBuilder {
     options.iter().fold(builder, |builder, (name, value)| {
         let name = CStr::from_bytes_with_nul(name).unwrap_or_default();
         builder.raw_cfg_int(name.to_owned(), *value)

@@ -34,6 +34,7 @@ mod hostile;
 mod journal;
 mod kill;
 mod layers;
+mod library;
 mod limits;
 mod many_logs;
 mod metrics;

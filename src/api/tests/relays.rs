@@ -433,7 +433,8 @@ fn a_produce_stream_finds_the_leader_first_and_all_its_requests_go_there() {
     assert_eq!(pair.state(|state| state.proposed_to.clone()), [THIRD, THIRD, THIRD]);
     // Another node leads now. The request was not appended, and the next stream goes there.
     pair.near.fates(&[Fate::Fail(ProposeError::NotLeader { leader: Some(OTHER) })]);
-    send("d");
+    // The status may arrive before the end of the send, which fails then.
+    let _ = block_on(requests.send((to_far(produce(&["d"])), WriteFlags::default())));
     let (code, info) = refusal(block_on(answers.next()).expect("a status"));
     assert_eq!((code, info.reason.as_str()), (Code::UNAVAILABLE, "NOT_APPENDED"));
     assert_eq!(info.metadata["failed_request"], "3");

@@ -177,29 +177,10 @@ impl History {
     }
 
     fn episode(&mut self) {
-        let x = self.below(NODES);
-        match self.below(4) {
-            0 => self.world.crash(x),
-            1 => {
-                let other = (x + 1) % NODES;
-                let (a, b) = (x as u64 + 1, other as u64 + 1);
-                self.world.cut.extend([(a, b), (b, a)]);
-            }
-            2 => {
-                for other in (0..NODES).filter(|other| *other != x) {
-                    let (a, b) = (x as u64 + 1, other as u64 + 1);
-                    self.world.cut.extend([(a, b), (b, a)]);
-                }
-            }
-            _ => self.world.cut.clear(),
-        }
+        self.world.disturb();
         let rounds = 20 + self.below(60);
         (0..rounds).for_each(|_| self.round());
-        for i in 0..NODES {
-            if self.world.nodes[i].group.is_none() && self.below(2) == 0 {
-                self.world.start(i);
-            }
-        }
+        self.world.start_some();
     }
 
     /// Compares all committed commands with the model, and the state of the replicas with its end.

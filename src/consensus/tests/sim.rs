@@ -242,6 +242,32 @@ impl World {
         answer
     }
 
+    /// Crashes a random node, cuts one of its links or all of them, or heals the network.
+    pub fn disturb(&mut self) {
+        let nodes = self.nodes.len();
+        let x = self.rng.below(nodes);
+        match self.rng.below(4) {
+            0 => self.crash(x),
+            1 => self.cut_link(x, (x + 1) % nodes),
+            2 => (0..nodes).filter(|other| *other != x).for_each(|other| self.cut_link(x, other)),
+            _ => self.cut.clear(),
+        }
+    }
+
+    fn cut_link(&mut self, a: usize, b: usize) {
+        let (a, b) = (a as u64 + 1, b as u64 + 1);
+        self.cut.extend([(a, b), (b, a)]);
+    }
+
+    /// Starts about half of the crashed nodes.
+    pub fn start_some(&mut self) {
+        for i in 0..self.nodes.len() {
+            if self.nodes[i].group.is_none() && self.rng.below(2) == 0 {
+                self.start(i);
+            }
+        }
+    }
+
     pub fn perform(&mut self, i: usize) {
         while let Some(effects) = self.nodes[i].group.as_mut().and_then(Group::ready) {
             self.perform_effects(i, effects);

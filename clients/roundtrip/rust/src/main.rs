@@ -60,7 +60,10 @@ fn again(type_name: &str, bytes: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
         RaiseFeatureLevelRequest RaiseFeatureLevelResponse GetNodeRequest GetNodeResponse Permission Metric Histogram
         Bucket DiskStatus GroupStatus Replica DamagedRange WhoAmIRequest WhoAmIResponse CreateLogRequest CreateLogResponse
         DeleteLogRequest DeleteLogResponse UndeleteLogRequest UndeleteLogResponse ClusterSettings UpdateClusterRequest
-        UpdateClusterResponse DeletedLog
+        UpdateClusterResponse DeletedLog Producer InitProducerRequest InitProducerResponse GetProducerRequest
+        GetProducerResponse ListProducersRequest ListProducersResponse Cursor AcquireCursorRequest AcquireCursorResponse
+        CommitCursorRequest CommitCursorResponse GetCursorRequest GetCursorResponse ListCursorsRequest
+        ListCursorsResponse DeleteCursorRequest DeleteCursorResponse
     }
 }
 
