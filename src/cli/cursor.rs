@@ -4,14 +4,14 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::connect::ConnectArgs;
-use super::exit::{Exit, Failure};
+use super::exit::Failure;
 use super::log_name::{LogArg, LogOperand};
 use super::output::{self, OutputArgs};
-use super::producer::owner;
+use super::producer::{new_instance, owner};
 use super::subcommand::{Process, Subcommand};
 use crate::calendar::rfc3339;
 use crate::pb::v1::{AcquireCursorRequest, CommitCursorRequest, Cursor, DeleteCursorRequest, Start};
-use crate::types::{CursorName, StreamId};
+use crate::types::CursorName;
 
 /// Checks the name of a cursor.
 ///
@@ -111,8 +111,7 @@ impl Subcommand for SetArgs {
     fn run(&self, _: &Process) -> Result<(), Failure> {
         let dialer = self.connect.resolve()?;
         let log = self.log.name(&dialer)?;
-        let instance =
-            StreamId::random().map_err(|e| Failure::new(Exit::Failed, format!("no random number: {e}"), ""))?;
+        let instance = new_instance()?;
         let (start, next_offset) = match self.position {
             Position::Offset(offset) => (Start::START_OFFSET, offset),
             Position::Earliest | Position::Latest => {
@@ -125,7 +124,7 @@ impl Subcommand for SetArgs {
         let acquire = AcquireCursorRequest {
             log: log.clone(),
             cursor: self.cursor.clone(),
-            instance: instance.0,
+            instance,
             start: start.into(),
             offset: next_offset,
             owner: owner("cursor set"),

@@ -17,12 +17,12 @@ pub fn init_producer(
     log: &str,
     log_id: Option<String>,
 ) -> Result<Option<Producer>, Failure> {
-    let instance = StreamId::random().map_err(|e| Failure::new(Exit::Failed, format!("no random number: {e}"), ""))?;
+    let instance = new_instance()?;
     let request = InitProducerRequest {
         log: log.to_owned(),
         log_id,
         producer: name.unwrap_or_default().to_owned(),
-        instance: instance.0,
+        instance,
         owner: owner("produce"),
         ..InitProducerRequest::default()
     };
@@ -39,6 +39,15 @@ pub fn has_no_such_feature(unanswered: &Unanswered) -> bool {
         let reason = status.reason.as_str();
         reason == ErrorReason::FeatureLevelTooLow.code() || status.code == grpcio::RpcStatusCode::UNIMPLEMENTED
     })
+}
+
+/// Draws the number by which a log tells this process from others.
+///
+/// # Errors
+/// If the system returns no random number.
+pub fn new_instance() -> Result<u64, Failure> {
+    let random = StreamId::random().map_err(|e| Failure::new(Exit::Failed, format!("no random number: {e}"), ""))?;
+    Ok(random.0)
 }
 
 /// What other people see of this process.

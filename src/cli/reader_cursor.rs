@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::dialer::Dialer;
-use super::exit::{Exit, Failure};
-use super::producer::{has_no_such_feature, owner};
+use super::exit::Failure;
+use super::producer::{has_no_such_feature, new_instance, owner};
 use crate::client::{Client, ClientError};
 use crate::pb::v1::{AcquireCursorRequest, CommitCursorRequest, Cursor, Start};
-use crate::types::StreamId;
 
 /// The time between two commits while records are written.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
@@ -38,12 +37,12 @@ pub fn acquire(
     name: &str,
     start: StartOf,
 ) -> Result<Cursor, Failure> {
-    let instance = StreamId::random().map_err(|e| Failure::new(Exit::Failed, format!("no random number: {e}"), ""))?;
+    let instance = new_instance()?;
     let request = AcquireCursorRequest {
         log: log.to_owned(),
         log_id,
         cursor: name.to_owned(),
-        instance: instance.0,
+        instance,
         start: start.start.into(),
         offset: start.offset,
         start_time_us: start.time_us,
