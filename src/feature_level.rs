@@ -65,6 +65,8 @@ features! {
     ManyLogs = 2,
     /// Producers and cursors of logs.
     Producers = 3,
+    /// Nodes that are drained, removed or replaced; replicas that move.
+    Membership = 4,
 }
 
 /// The feature levels that a binary supports, all from `min` to `max`.

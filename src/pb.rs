@@ -14,9 +14,12 @@ pub use generated::{
 /// The messages of the package `seriatim.v1`.
 pub mod v1 {
     pub use super::generated::cluster_service::{
-        Bucket, Cluster, ClusterSettings, DamagedRange, DeletedLog, DiskState, DiskStatus, GetClusterRequest,
-        GetClusterResponse, GetNodeRequest, GetNodeResponse, GroupStatus, Histogram, Metric, Permission,
-        RaiseFeatureLevelRequest, RaiseFeatureLevelResponse, Replica, Role, UpdateClusterRequest,
+        BalanceClusterRequest, BalanceClusterResponse, Bucket, Cluster, ClusterSettings, DamagedRange, DeletedLog,
+        DiskState, DiskStatus, DrainNodeRequest, DrainNodeResponse, GetClusterRequest, GetClusterResponse,
+        GetNodeRequest, GetNodeResponse, GroupStatus, Histogram, ListNodesRequest, ListNodesResponse, Metric, Node,
+        NodeState, Permission, RaiseFeatureLevelRequest, RaiseFeatureLevelResponse, RemoveNodeRequest,
+        RemoveNodeResponse, ReplaceNodeRequest, ReplaceNodeResponse, Replica, Role, TransferLeadershipRequest,
+        TransferLeadershipResponse, UndrainNodeRequest, UndrainNodeResponse, UpdateClusterRequest,
         UpdateClusterResponse, WhoAmIRequest, WhoAmIResponse, metric,
     };
     pub use super::generated::errors::Reason;

@@ -176,6 +176,14 @@ reasons! {
     CursorBehind = "CURSOR_BEHIND": FAILED_PRECONDITION, None, No;
     /// The log has as many cursors as it can have.
     TooManyCursors = "TOO_MANY_CURSORS": RESOURCE_EXHAUSTED, None, Later;
+    /// The cluster has no such node.
+    NoSuchNode = "NO_SUCH_NODE": NOT_FOUND, None, No;
+    /// The node is leaving, or replicas of a node that leaves move to it.
+    NodeLeaving = "NODE_LEAVING": FAILED_PRECONDITION, None, No;
+    /// A log or the catalog could not continue without the node.
+    NodeNeeded = "NODE_NEEDED": FAILED_PRECONDITION, None, Later;
+    /// The node that is to lead has no replica that can.
+    NoSuccessor = "NO_SUCCESSOR": FAILED_PRECONDITION, None, Later;
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use super::core::Core;
-use super::error::{ApiError, Invalid};
+use super::error::{ApiError, Invalid, NeededBy};
 use super::service::{Call, Service};
 use crate::catalog::{Catalog, Command, Conflict, NewLog, Origin};
 use crate::consensus::command_proposal;
@@ -71,6 +71,10 @@ pub async fn change<T>(
                 timers.at(next).await;
                 is_caught_up = false;
             }
+            Err(ProposeError::NodeNeeded { group }) => {
+                let log = catalog.log(group).map(|log| log.name.clone());
+                return Err(ApiError::NodeNeeded { by: log.map_or(NeededBy::Catalog, NeededBy::Log) });
+            }
             Err(error) => return Err(ApiError::from_command(error)),
         }
     }
@@ -124,9 +128,11 @@ fn of_conflict(conflict: Conflict) -> ApiError {
         Conflict::BadDefaults(None) => {
             settings("settings.log_defaults", "the defaults would be out of bounds".to_owned())
         }
+        Conflict::NoSuchNode(node) => ApiError::NoSuchNode { node: node.to_string() },
+        Conflict::NodeLeaves(node) => ApiError::NodeLeaves { node },
+        Conflict::LastNode(_) => ApiError::NodeNeeded { by: NeededBy::Cluster },
         Conflict::NodeRemoved(_)
         | Conflict::NameTaken(_)
-        | Conflict::NoSuchNode(_)
         | Conflict::LogTaken
         | Conflict::NameOfLogTaken(_)
         | Conflict::NoSuchLog(_)
@@ -134,6 +140,7 @@ fn of_conflict(conflict: Conflict) -> ApiError {
         | Conflict::NotDeleted(_)
         | Conflict::OtherRevision(_)
         | Conflict::BadPlacement
+        | Conflict::OtherPlan(_)
         | Conflict::Malformed
         | Conflict::TooManyMembers => {
             log::error!("a command of a request does not fit the catalog: conflict={conflict}");

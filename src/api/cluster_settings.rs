@@ -27,7 +27,9 @@ pub async fn update_cluster(
     wanted(&ClusterSettings::default(), &request)?;
     let core = service.core()?;
     let deadline = proposal_deadline(call.deadline);
-    check_level(&service, core, Feature::ManyLogs, Some(deadline)).await?;
+    let sets_replace = request.settings.get_or_default().auto_replace_wiped.is_some();
+    let feature = if sets_replace { Feature::Membership } else { Feature::ManyLogs };
+    check_level(&service, core, feature, Some(deadline)).await?;
     let mut response = v1::UpdateClusterResponse::new();
     if request.validate_only {
         core.catch_up(GroupId::CATALOG, &core.catalog_watermark, &service.timers, Some(deadline)).await?;
@@ -61,6 +63,7 @@ fn message(settings: &ClusterSettings) -> v1::ClusterSettings {
         log_defaults: Some(config(&LogSettings::default(), &settings.log_defaults)).into(),
         create_on_append: Some(settings.create_on_append),
         deleted_log_retention: duration_of_ms(settings.deleted_log_retention_ms()),
+        auto_replace_wiped: Some(settings.auto_replace_wiped),
         ..v1::ClusterSettings::default()
     }
 }
@@ -102,6 +105,7 @@ fn wanted(present: &ClusterSettings, request: &v1::UpdateClusterRequest) -> Resu
         settings.log_defaults = changed(&present.log_defaults, log_defaults, &[], Place::LOG_DEFAULTS)?;
         settings.create_on_append = new.create_on_append.unwrap_or(present.create_on_append);
         settings.deleted_log_retention_ms = retention_ms.or(present.deleted_log_retention_ms);
+        settings.auto_replace_wiped = new.auto_replace_wiped.unwrap_or(present.auto_replace_wiped);
         return Ok(settings);
     }
     for path in &request.update_mask.paths {
@@ -111,6 +115,7 @@ fn wanted(present: &ClusterSettings, request: &v1::UpdateClusterRequest) -> Resu
             }
             "create_on_append" => settings.create_on_append = new.create_on_append.unwrap_or_default(),
             "deleted_log_retention" => settings.deleted_log_retention_ms = retention_ms,
+            "auto_replace_wiped" => settings.auto_replace_wiped = new.auto_replace_wiped.unwrap_or_default(),
             other => {
                 let of_logs = other.strip_prefix("log_defaults.").filter(|path| !path.starts_with("labels"));
                 let Some(of_logs) = of_logs else { return Err(Invalid::UpdateMask(other.to_owned())) };
@@ -138,6 +143,7 @@ mod tests {
             log_defaults: LogSettings { replicas: Some(5), retention_ms: Some(1000), ..LogSettings::default() },
             create_on_append: true,
             deleted_log_retention_ms: Some(0),
+            auto_replace_wiped: true,
         };
         let config = v1::LogConfig { min_retained_bytes: Some(7), ..v1::LogConfig::default() };
         let new = v1::ClusterSettings { log_defaults: MessageField::some(config), ..v1::ClusterSettings::default() };
@@ -158,7 +164,7 @@ mod tests {
         let reset = LogSettings { retention_ms: None, ..present.log_defaults.clone() };
         assert_eq!(change(&["log_defaults.retention_age"]), Ok(with(reset)));
         let off = ClusterSettings { log_defaults: present.log_defaults.clone(), ..ClusterSettings::default() };
-        assert_eq!(change(&["create_on_append", "deleted_log_retention"]), Ok(off));
+        assert_eq!(change(&["create_on_append", "deleted_log_retention", "auto_replace_wiped"]), Ok(off));
         for bad in ["x", "log_defaults.x", "log_defaults.labels", "log_defaults.labels.a", ""] {
             assert_eq!(change(&[bad]), Err(Invalid::UpdateMask(bad.to_owned())), "{bad}");
         }

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use super::change::check_level;
-use super::core::{FoundLog, WantedLogId, bounds};
+use super::core::bounds;
 use super::error::{ApiError, Invalid};
 use super::messages::{Request, decode};
 use super::read::{position_at, refused};
@@ -11,8 +10,7 @@ use super::read_request::{StartAt, cursor_name, start_at};
 use super::relay::Relay;
 use super::router::proposal_deadline;
 use super::service::{Call, Service};
-use super::state_change::{caught_up, change, check_owner};
-use crate::feature_level::Feature;
+use super::state_change::{caught_up, change, check_owner, find};
 use crate::log_state::cursors::{AcquireCursor, CommitCursor, Cursor, DeleteCursor, METADATA_BYTES_MAX};
 use crate::log_state::{StateCommand, StateRefusal};
 use crate::logs::OpenLog;
@@ -186,17 +184,6 @@ pub async fn delete_cursor(
     let deadline = proposal_deadline(call.deadline);
     change(&service, core, &call, &log, &StateCommand::DeleteCursor(delete), deadline).await?;
     Ok(v1::DeleteCursorResponse::new())
-}
-
-/// Finds the log of a request, checks its id, and that the cluster has cursors: an older node would not know the kind of a
-/// relayed request.
-async fn find(service: &Service, call: &Call, log: &str, log_id: Option<&str>) -> Result<FoundLog, ApiError> {
-    let name = call.log_name(log)?;
-    let core = service.core()?;
-    let found = core.find(&name, &service.timers, call.deadline).await?;
-    WantedLogId::of_text(log_id).check_id(&found.name, found.log_id)?;
-    check_level(service, core, Feature::Producers, call.deadline).await?;
-    Ok(found)
 }
 
 /// Returns the position of a new cursor.

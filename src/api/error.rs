@@ -13,7 +13,7 @@ use crate::security::acl::Action;
 use crate::security::identity::{NoIdentity, Principal};
 use crate::storage::entry::ENTRY_BYTES_MAX;
 use crate::storage::reader::ReadError;
-use crate::types::{LogId, LogIndex, LogName, Offset};
+use crate::types::{LogId, LogIndex, LogName, NodeId, Offset};
 
 /// The bounds of a log, for the error of a request that asks for an offset outside of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +40,20 @@ pub enum LogScope {
     /// The log that the request names.
     #[error("log {0}")]
     One(LogName),
+}
+
+/// What could not continue without a node.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NeededBy {
+    /// No other node would stay.
+    #[error("it is the last node that stays")]
+    Cluster,
+    /// The catalog would have no majority.
+    #[error("the catalog would have no majority of nodes that answer")]
+    Catalog,
+    /// The log would have no majority, or no replica.
+    #[error("log {0} would have no majority of replicas that answer")]
+    Log(LogName),
 }
 
 /// Why a request failed.
@@ -90,6 +104,30 @@ pub enum ApiError {
     /// The record at that offset has been trimmed.
     #[error("offset {1} of log {log} has been trimmed: the first offset is {first}", log = .0.log, first = .0.first_offset)]
     OffsetTrimmed(LogBounds, Offset),
+    /// The cluster has no node with this id or name.
+    #[error("the cluster has no node {node}")]
+    NoSuchNode {
+        /// The id or the name.
+        node: String,
+    },
+    /// The node is leaving, or replicas of a node that leaves move to it.
+    #[error("node {node} is leaving the cluster, or replicas of a node that leaves move to it")]
+    NodeLeaves {
+        /// The node.
+        node: NodeId,
+    },
+    /// The node can't be removed.
+    #[error("the node is needed: {by}")]
+    NodeNeeded {
+        /// What could not continue without it.
+        by: NeededBy,
+    },
+    /// The node that is to lead has no replica that can.
+    #[error("no other node can lead {}", .log.as_ref().map_or_else(|| "the catalog".to_owned(), |log| format!("log {log}")))]
+    NoSuccessor {
+        /// The log; `None` for the catalog.
+        log: Option<LogName>,
+    },
     /// The cluster has no log with this name.
     #[error("log {0} does not exist")]
     NoSuchLog(LogName),
@@ -324,6 +362,9 @@ impl ApiError {
             }
             ProposeError::LevelUnsupported { .. } | ProposeError::MemberSilent { .. } => {
                 ApiError::Internal("a proposal that does not raise the feature level was refused because of it")
+            }
+            ProposeError::NodeNeeded { .. } => {
+                ApiError::Internal("a proposal that does not remove a node was refused because of one")
             }
             ProposeError::NoSuchGroup => NO_REPLICA,
             ProposeError::Damaged => ApiError::ReplicaDamaged,

@@ -74,6 +74,7 @@ pub mod identity;
 mod log_settings;
 pub mod logs;
 pub mod node;
+pub mod nodes;
 pub mod reflection;
 pub mod servers;
 mod timestamp;

@@ -365,6 +365,7 @@ fn surely_not_appended(outcome: &Result<Appended, ProposeError>) -> bool {
             | ProposeError::State(_)
             | ProposeError::LevelUnsupported { .. }
             | ProposeError::MemberSilent { .. }
+            | ProposeError::NodeNeeded { .. }
             | ProposeError::NoSuchGroup
             | ProposeError::Damaged
             | ProposeError::Stopping,

@@ -8,7 +8,7 @@ use super::produce::find_or_create;
 use super::relay::Relay;
 use super::router::proposal_deadline;
 use super::service::{Call, Service};
-use super::state_change::{caught_up, change, check_owner};
+use super::state_change::{caught_up, change, check_owner, find};
 use crate::feature_level::Feature;
 use crate::log_state::producers::{InitProducer, Producer};
 use crate::log_state::{StateCommand, StateRefusal};
@@ -83,16 +83,13 @@ pub async fn init_producer(
 pub async fn get_producer(service: Service, call: Call, request: Request) -> Result<v1::GetProducerResponse, ApiError> {
     let message = request;
     let request: v1::GetProducerRequest = decode(&message, call.package)?;
-    let name = call.log_name(&request.log)?;
     let by_name = match &request.which {
         Some(Which::Producer(name)) => Some(producer_name(name)?),
         Some(Which::ProducerId(_)) => None,
         None => return Err(Invalid::NoProducer.into()),
     };
+    let found = find(&service, &call, &request.log, None).await?;
     let core = service.core()?;
-    let found = core.find(&name, &service.timers, call.deadline).await?;
-    // Before it is relayed: an older node would not know the kind of request.
-    check_level(&service, core, Feature::Producers, call.deadline).await?;
     let Some(log) = found.replica.clone() else {
         return Relay::of(&service, core, &call, &found).message(RelayKind::GetProducer, &message).await;
     };
@@ -120,11 +117,8 @@ pub async fn list_producers(
 ) -> Result<v1::ListProducersResponse, ApiError> {
     let message = request;
     let request: v1::ListProducersRequest = decode(&message, call.package)?;
-    let name = call.log_name(&request.log)?;
+    let found = find(&service, &call, &request.log, None).await?;
     let core = service.core()?;
-    let found = core.find(&name, &service.timers, call.deadline).await?;
-    // Before it is relayed: an older node would not know the kind of request.
-    check_level(&service, core, Feature::Producers, call.deadline).await?;
     let Some(log) = found.replica.clone() else {
         return Relay::of(&service, core, &call, &found).message(RelayKind::ListProducers, &message).await;
     };

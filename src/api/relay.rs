@@ -201,15 +201,8 @@ impl<'a> Relay<'a> {
             request: request.0.clone(),
         };
         let mut sent = SentBefore(false);
-        for node in core.nodes_of(log.group) {
-            match self.ask(node, &request).await {
-                Ok(Asked::Accepted(answers)) => return Ok((answers, sent)),
-                Ok(asked) => sent.record(kind, &asked),
-                Err(error) => return Err(sent.error(error)),
-            }
-            if self.is_late() {
-                return Err(sent.error(ApiError::DeadlinePassed));
-            }
+        if let Some(answers) = self.ask_each(core.nodes_of(log.group), &request, &mut sent).await? {
+            return Ok((answers, sent));
         }
         // None of them answers or has a replica. Perhaps the log was deleted, or has moved.
         let found = async {
@@ -218,15 +211,32 @@ impl<'a> Relay<'a> {
         };
         let now = found.await.map_err(|error| sent.error(error))?;
         if now.replica.is_none() && now.log_id == log.log_id {
-            for node in core.nodes_of(log.group).into_iter().filter(|node| !core.forward.is_suspect(*node)) {
-                match self.ask(node, &request).await {
-                    Ok(Asked::Accepted(answers)) => return Ok((answers, sent)),
-                    Ok(asked) => sent.record(kind, &asked),
-                    Err(error) => return Err(sent.error(error)),
-                }
+            let nodes = core.nodes_of(log.group).into_iter().filter(|node| !core.forward.is_suspect(*node));
+            if let Some(answers) = self.ask_each(nodes.collect(), &request, &mut sent).await? {
+                return Ok((answers, sent));
             }
         }
         Err(sent.error(ApiError::ReplicaLost))
+    }
+
+    /// Asks one node after the other, until one accepts the request.
+    async fn ask_each(
+        self,
+        nodes: Vec<NodeId>,
+        request: &RelayedRequest,
+        sent: &mut SentBefore,
+    ) -> Result<Option<RelayAnswers>, ApiError> {
+        for node in nodes {
+            match self.ask(node, request).await {
+                Ok(Asked::Accepted(answers)) => return Ok(Some(answers)),
+                Ok(asked) => sent.record(request.kind, &asked),
+                Err(error) => return Err(sent.error(error)),
+            }
+            if self.is_late() {
+                return Err(sent.error(ApiError::DeadlinePassed));
+            }
+        }
+        Ok(None)
     }
 
     fn is_late(&self) -> bool {

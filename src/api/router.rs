@@ -152,6 +152,7 @@ impl Core {
             | ProposeError::State(_)
             | ProposeError::LevelUnsupported { .. }
             | ProposeError::MemberSilent { .. }
+            | ProposeError::NodeNeeded { .. }
             | ProposeError::NoSuchGroup
             | ProposeError::Damaged
             | ProposeError::Stopping => error,

@@ -16,7 +16,7 @@ use super::package::{HEALTH, Package, REFLECTION};
 use super::prelude::{AccessChecker, DuplexStream, Prelude, ServerStream};
 use super::service::{Call, Service, StreamEnd};
 use super::{
-    cluster_settings, consume, consume_stream, create, cursors, delete, health, identity, logs, node, produce,
+    cluster_settings, consume, consume_stream, create, cursors, delete, health, identity, logs, node, nodes, produce,
     produce_stream, producers, reflection, servers, trim, update, upgrade,
 };
 use crate::grpc::CLIENT_MESSAGE_BYTES_MAX;
@@ -88,6 +88,18 @@ fn table() -> Vec<Rpc> {
         ),
         rpc("/seriatim.v1.ClusterService/WhoAmI", certificate, SMALL, unary(identity::who_am_i)),
         rpc("/seriatim.v1.ClusterService/GetNode", Right::EveryLog(Admin), SMALL, unary(node::get_node)),
+        rpc("/seriatim.v1.ClusterService/ListNodes", Right::EveryLog(Admin), SMALL, unary(nodes::list_nodes)),
+        rpc("/seriatim.v1.ClusterService/DrainNode", Right::EveryLog(Admin), SMALL, unary(nodes::drain_node)),
+        rpc("/seriatim.v1.ClusterService/UndrainNode", Right::EveryLog(Admin), SMALL, unary(nodes::undrain_node)),
+        rpc("/seriatim.v1.ClusterService/RemoveNode", Right::EveryLog(Admin), SMALL, unary(nodes::remove_node)),
+        rpc("/seriatim.v1.ClusterService/ReplaceNode", Right::EveryLog(Admin), SMALL, unary(nodes::replace_node)),
+        rpc("/seriatim.v1.ClusterService/BalanceCluster", Right::EveryLog(Admin), SMALL, unary(nodes::balance_cluster)),
+        rpc(
+            "/seriatim.v1.ClusterService/TransferLeadership",
+            Right::EveryLog(Admin),
+            SMALL,
+            unary(nodes::transfer_leadership),
+        ),
         rpc("/log.v1.Log/Produce", produce, RECORDS, unary(produce::produce)),
         rpc("/log.v1.Log/ProduceStream", produce, RECORDS, duplex(produce_stream::produce_stream)),
         rpc("/log.v1.Log/Consume", consume, SMALL, long_poll(consume::consume)),
@@ -222,6 +234,13 @@ mod tests {
             ("/seriatim.v1.ClusterService/RaiseFeatureLevel", Right::EveryLog(Admin)),
             ("/seriatim.v1.ClusterService/WhoAmI", Right::Certificate),
             ("/seriatim.v1.ClusterService/GetNode", Right::EveryLog(Admin)),
+            ("/seriatim.v1.ClusterService/ListNodes", Right::EveryLog(Admin)),
+            ("/seriatim.v1.ClusterService/DrainNode", Right::EveryLog(Admin)),
+            ("/seriatim.v1.ClusterService/UndrainNode", Right::EveryLog(Admin)),
+            ("/seriatim.v1.ClusterService/RemoveNode", Right::EveryLog(Admin)),
+            ("/seriatim.v1.ClusterService/ReplaceNode", Right::EveryLog(Admin)),
+            ("/seriatim.v1.ClusterService/BalanceCluster", Right::EveryLog(Admin)),
+            ("/seriatim.v1.ClusterService/TransferLeadership", Right::EveryLog(Admin)),
             ("/log.v1.Log/Produce", produce),
             ("/log.v1.Log/ProduceStream", produce),
             ("/log.v1.Log/Consume", consume),

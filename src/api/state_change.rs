@@ -3,16 +3,32 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::core::{Core, bounds};
+use super::change::check_level;
+use super::core::{Core, FoundLog, WantedLogId, bounds};
 use super::error::{ApiError, FailedProposal, Invalid};
 use super::service::{Call, Service};
 use crate::consensus::handle::{Proposal, ProposeError};
+use crate::feature_level::Feature;
 use crate::log_state::{StateCommand, StateRefusal};
 use crate::logs::OpenLog;
 use crate::types::Offset;
 
 /// The maximum size of `owner`.
 pub const OWNER_BYTES_MAX: usize = 255;
+
+/// Finds the log of a request about its producers or cursors, and checks its id. Also checks that the cluster has both: an
+/// older node would not know the kind of a relayed request.
+///
+/// # Errors
+/// Those of [`Core::find`], a log with another id, or a feature level that is too low.
+pub async fn find(service: &Service, call: &Call, log: &str, log_id: Option<&str>) -> Result<FoundLog, ApiError> {
+    let name = call.log_name(log)?;
+    let core = service.core()?;
+    let found = core.find(&name, &service.timers, call.deadline).await?;
+    WantedLogId::of_text(log_id).check_id(&found.name, found.log_id)?;
+    check_level(service, core, Feature::Producers, call.deadline).await?;
+    Ok(found)
+}
 
 /// Commits a change of the producers or the cursors of a log, and waits until it is applied on this node.
 ///

@@ -12,7 +12,7 @@ use protobuf::well_known_types::any::Any;
 use protobuf::well_known_types::duration::Duration as PbDuration;
 use protobuf::{Message, MessageField, MessageFull};
 
-use super::error::{ApiError, Invalid, LogBounds, RelayedFailure};
+use super::error::{ApiError, Invalid, LogBounds, NeededBy, RelayedFailure};
 use super::limits::LimitReached;
 use super::package::Package;
 use crate::calendar::rfc3339;
@@ -143,6 +143,13 @@ pub fn classify(error: &ApiError) -> Class {
             class(Reason::RecordUnsupported).of_records(log, *offset, *resume)
         }
         ApiError::LevelUnsupported { .. } => class(Reason::FeatureLevelUnsupported),
+        ApiError::NoSuchNode { node } => class(Reason::NoSuchNode).with("node", node),
+        ApiError::NodeLeaves { node } => class(Reason::NodeLeaving).with("node_id", node),
+        ApiError::NodeNeeded { by: NeededBy::Log(log) } => class(Reason::NodeNeeded).with("log", log),
+        ApiError::NodeNeeded { by: NeededBy::Cluster | NeededBy::Catalog } => class(Reason::NodeNeeded),
+        ApiError::NoSuccessor { log } => {
+            log.iter().fold(class(Reason::NoSuccessor), |class, log| class.with("log", log))
+        }
         ApiError::NoSuchLog(log) => class(Reason::NoSuchLog).with("log", log),
         ApiError::LogDeleted { log, log_id, purge_us } => {
             let purge_time = rfc3339(*purge_us);

@@ -7,6 +7,7 @@
 use protobuf::{Message as _, SpecialFields};
 
 use super::meta::{ClusterSettings, LogSettings, Member, NewLog, Origin};
+use super::plans::Plan;
 use crate::feature_level::{Feature, FeatureLevel};
 use crate::pb::catalog as pb;
 use crate::storage::entry::Unstamped;
@@ -121,6 +122,14 @@ commands! {
     ReplicaRemoved(group: GroupId, replica: ReplicaId),
     /// Replaces the settings of the cluster, if they have this revision.
     UpdateCluster(settings: ClusterSettings, expected_revision: u64),
+    /// Replaces the plan of a member, if it is the expected one.
+    PlanNode(id: NodeId, plan: Plan, expected: Plan),
+    /// Removes a member, and adds one that gets a replica of each log that the other one had.
+    ReplaceNode(id: NodeId, by: Member),
+    /// Asks the group to replace this replica by a new one on the node.
+    MoveReplica(group: GroupId, replica: ReplicaId, node: NodeId),
+    /// Starts or ends moving replicas until every node has about the same number.
+    SetBalancing(balancing: bool),
 }
 
 /// Returns the number of a field that this version does not know.
@@ -155,7 +164,12 @@ impl Command {
             | Command::PlaceReplica(..)
             | Command::RemoveReplica(..)
             | Command::ReplicaRemoved(..)
-            | Command::UpdateCluster(..) => Feature::ManyLogs,
+            | Command::UpdateCluster(ClusterSettings { auto_replace_wiped: false, .. }, _) => Feature::ManyLogs,
+            Command::PlanNode(..)
+            | Command::ReplaceNode(..)
+            | Command::MoveReplica(..)
+            | Command::SetBalancing(_)
+            | Command::UpdateCluster(ClusterSettings { auto_replace_wiped: true, .. }, _) => Feature::Membership,
         }
     }
 
@@ -169,14 +183,18 @@ impl Command {
             | Command::DeleteLog(..)
             | Command::UndeleteLog(_)
             | Command::ReplicaRemoved(..)
-            | Command::UpdateCluster(..) => true,
+            | Command::UpdateCluster(..)
+            | Command::PlanNode(..)
+            | Command::SetBalancing(_) => true,
             Command::AddNode(_)
             | Command::RemoveNode(_)
             | Command::CreateLog(NewLog { origin: Origin::Founder(..), .. })
             | Command::Founded(_)
             | Command::PurgeLog(_)
             | Command::PlaceReplica(..)
-            | Command::RemoveReplica(..) => false,
+            | Command::RemoveReplica(..)
+            | Command::ReplaceNode(..)
+            | Command::MoveReplica(..) => false,
         }
     }
 
@@ -210,12 +228,16 @@ impl pb::AddNode {
     }
 
     fn load(self) -> Result<Command, BadCommand> {
-        Ok(Command::AddNode(Member {
+        Ok(Command::AddNode(self.member()?))
+    }
+
+    fn member(self) -> Result<Member, BadCommand> {
+        Ok(Member {
             id: NodeId(self.node_id),
             name: NodeName::new(&self.name)?,
             bind_addr: self.bind_addr,
             rpc_addr: self.rpc_addr,
-        }))
+        })
     }
 }
 
@@ -419,11 +441,59 @@ impl pb::UpdateCluster {
     }
 }
 
+impl pb::PlanNode {
+    fn store(id: &NodeId, plan: &Plan, expected: &Plan) -> pb::PlanNode {
+        let (plan, expected) = (Some(plan.store()).into(), Some(expected.store()).into());
+        pb::PlanNode { node_id: id.0, plan, expected, ..pb::PlanNode::default() }
+    }
+
+    fn load(self) -> Result<Command, BadCommand> {
+        let load = |plan: protobuf::MessageField<pb::NodePlan>| Plan::load("PlanNode", plan.unwrap_or_default());
+        Ok(Command::PlanNode(NodeId(self.node_id), load(self.plan)?, load(self.expected)?))
+    }
+}
+
+impl pb::ReplaceNode {
+    fn store(id: &NodeId, by: &Member) -> pb::ReplaceNode {
+        let by = Some(pb::AddNode::store(by)).into();
+        pb::ReplaceNode { node_id: id.0, by, ..pb::ReplaceNode::default() }
+    }
+
+    fn load(self) -> Result<Command, BadCommand> {
+        let by = self.by.unwrap_or_default();
+        if let Some(number) = unknown_field(&by.special_fields) {
+            return Err(BadCommand::UnknownField { command: "ReplaceNode", number });
+        }
+        Ok(Command::ReplaceNode(NodeId(self.node_id), by.member()?))
+    }
+}
+
+impl pb::MoveReplica {
+    fn store(group: &GroupId, replica: &ReplicaId, node: &NodeId) -> pb::MoveReplica {
+        pb::MoveReplica { group: group.0, replica_id: replica.0, node_id: node.0, ..pb::MoveReplica::default() }
+    }
+
+    fn load(self) -> Result<Command, BadCommand> {
+        Ok(Command::MoveReplica(GroupId(self.group), ReplicaId(self.replica_id), NodeId(self.node_id)))
+    }
+}
+
+impl pb::SetBalancing {
+    fn store(balancing: &bool) -> pb::SetBalancing {
+        pb::SetBalancing { balancing: *balancing, ..pb::SetBalancing::default() }
+    }
+
+    fn load(self) -> Result<Command, BadCommand> {
+        Ok(Command::SetBalancing(self.balancing))
+    }
+}
+
 pub(super) fn store_cluster_settings(settings: &ClusterSettings) -> pb::ClusterSettings {
     pb::ClusterSettings {
         log_defaults: Some(settings.log_defaults.store()).into(),
         create_on_append: settings.create_on_append,
         deleted_log_retention_ms: settings.deleted_log_retention_ms,
+        auto_replace_wiped: settings.auto_replace_wiped,
         ..pb::ClusterSettings::default()
     }
 }
@@ -439,5 +509,6 @@ pub(super) fn load_cluster_settings(
         log_defaults: load_settings(command, settings.log_defaults.unwrap_or_default())?,
         create_on_append: settings.create_on_append,
         deleted_log_retention_ms: settings.deleted_log_retention_ms,
+        auto_replace_wiped: settings.auto_replace_wiped,
     })
 }

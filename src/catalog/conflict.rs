@@ -54,6 +54,15 @@ pub enum Conflict {
     /// A command that no correct node proposes: with an id of 0, a malformed address, or a group above the maximum.
     #[error("the command contains an invalid id, address or group")]
     Malformed,
+    /// The plan of the node was changed meanwhile.
+    #[error("node {0} has another plan")]
+    OtherPlan(NodeId),
+    /// The node is leaving the cluster, or replicas are moving to it.
+    #[error("node {0} is leaving, or its replicas are moving to the node")]
+    NodeLeaves(NodeId),
+    /// No other node would stay.
+    #[error("node {0} is the last one that stays")]
+    LastNode(NodeId),
     /// The cluster has [`MEMBERS_MAX`] members.
     #[error("the cluster already has {} members", MEMBERS_MAX)]
     TooManyMembers,

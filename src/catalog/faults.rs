@@ -23,4 +23,14 @@ faults! {
     SilenceIgnored,
     /// Neither a different digest of quiet groups, nor a node that restarts or is heard again, wakes them.
     DigestsIgnored,
+    /// A leader adds replicas that its catalog lists, although the catalog may be older than its election.
+    OutdatedLeaderAdds,
+    /// A replica that moves leaves its group before the new one votes.
+    RemovedBeforeReplaced,
+    /// A node that is removed leaves the cluster while it still has replicas.
+    RemovedWithReplicas,
+    /// A node is removed although a group could not commit without it.
+    NeededNodeRemoved,
+    /// A node that leaves is chosen for new replicas.
+    LeavingNodesChosen,
 }

@@ -163,6 +163,8 @@ pub struct ClusterSettings {
     /// How long a deleted log can be undeleted, in milliseconds; `None` means
     /// [`ClusterSettings::DELETED_LOG_RETENTION_MS`].
     pub deleted_log_retention_ms: Option<u64>,
+    /// True if a node without data that has the name and the address of a member replaces it, if that member is silent.
+    pub auto_replace_wiped: bool,
 }
 
 impl ClusterSettings {

@@ -39,8 +39,11 @@ pub mod command;
 pub mod conflict;
 pub(crate) mod faults;
 pub mod meta;
+mod nodes;
+pub mod plans;
 pub mod policy;
 mod queries;
+mod replicas;
 mod snapshot;
 pub mod state;
 pub mod view;
@@ -50,6 +53,7 @@ pub use conflict::Conflict;
 pub use meta::{
     ClusterSettings, EffectiveSettings, LogMeta, LogSettings, Member, NewLog, Origin, Placement, is_address,
 };
+pub use plans::{Destination, Plan};
 pub use state::{Applied, Catalog, Touched};
 pub use view::CatalogView;
 

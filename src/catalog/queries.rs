@@ -1,6 +1,9 @@
 //! Read-only queries of the catalog.
 
-use super::meta::{ClusterSettings, EffectiveSettings, LogMeta, Member};
+use std::collections::BTreeSet;
+
+use super::meta::{ClusterSettings, EffectiveSettings, LogMeta, Member, Placement};
+use super::plans::{Destination, Plan};
 use super::state::{Catalog, NodeLoad};
 use crate::feature_level::FeatureLevel;
 use crate::types::{GroupId, LogId, LogName, NodeId, NodeName, ReplicaId};
@@ -95,6 +98,32 @@ impl Catalog {
     /// replicas of level 1.
     pub fn has_left(&self, log: &LogMeta, replica: ReplicaId) -> bool {
         log.node_of(replica).is_none() && self.was_placed(replica)
+    }
+
+    /// Returns the plan of a member.
+    pub fn plan(&self, node: NodeId) -> Plan {
+        self.plans.get(&node).copied().unwrap_or_default()
+    }
+
+    /// Iterates over the members that are leaving, with the destinations of their replicas.
+    pub fn leaving_nodes(&self) -> impl Iterator<Item = (NodeId, Destination)> {
+        self.plans.iter().filter_map(|(node, plan)| Some((*node, plan.leaves?)))
+    }
+
+    /// Returns true while replicas move until every node has about the same number.
+    pub fn is_balancing(&self) -> bool {
+        self.balancing
+    }
+
+    /// Returns the replicas of a log that should not lead it: they are to leave, or their nodes are.
+    pub fn avoided_leaders(&self, log: &LogMeta) -> BTreeSet<ReplicaId> {
+        let avoided = |placement: &&Placement| self.plan(placement.node).avoids_leading();
+        log.leaving.iter().chain(log.replicas.iter().filter(avoided)).map(|placement| placement.replica).collect()
+    }
+
+    /// Returns the members that should not lead the catalog's group.
+    pub fn avoided_nodes(&self) -> BTreeSet<NodeId> {
+        self.plans.iter().filter(|(_, plan)| plan.avoids_leading()).map(|(node, _)| *node).collect()
     }
 
     /// Returns how many replicas a node has.

@@ -7,6 +7,7 @@ use protobuf::Message as _;
 
 use super::command::{BadCommand, load_cluster_settings, load_settings, store_cluster_settings, unknown_field};
 use super::meta::{Deletion, LogMeta, Member, Placement, is_address};
+use super::plans::Plan;
 use super::state::Catalog;
 use crate::feature_level::FeatureLevel;
 use crate::pb::catalog as pb;
@@ -56,6 +57,10 @@ fn store_log(log: &LogMeta) -> pb::LogState {
     }
 }
 
+fn store_plan((node, plan): (&NodeId, &Plan)) -> pb::PlannedNode {
+    pb::PlannedNode { node_id: node.0, plan: Some(plan.store()).into(), ..pb::PlannedNode::default() }
+}
+
 fn load_log(log: pb::LogState) -> Result<LogMeta, BadCommand> {
     let deletion = log.deletion.into_option();
     Ok(LogMeta {
@@ -94,6 +99,8 @@ impl Catalog {
             purged_logs: self.purged.iter().map(|id| id.0).collect(),
             settings: Some(store_cluster_settings(&self.settings)).into(),
             settings_revision: self.settings_revision,
+            plans: self.plans.iter().map(store_plan).collect(),
+            balancing: self.balancing,
             ..pb::CatalogState::default()
         };
         message.write_to_bytes().unwrap_or_default()
@@ -126,6 +133,7 @@ impl Catalog {
             next_replica: ReplicaId(state.next_replica),
             settings: Arc::new(load_cluster_settings(STATE, state.settings.unwrap_or_default())?),
             settings_revision: state.settings_revision,
+            balancing: state.balancing,
             ..Catalog::default()
         };
         for member in state.members {
@@ -136,6 +144,17 @@ impl Catalog {
             let name = NodeName::new(&member.name)?;
             let member = Member { id, name, bind_addr: member.bind_addr, rpc_addr: member.rpc_addr };
             catalog.members.insert(id, member);
+        }
+        for planned in state.plans {
+            let id = NodeId(planned.node_id);
+            if let Some(number) = unknown_field(&planned.special_fields) {
+                return Err(BadCommand::UnknownField { command: STATE, number });
+            }
+            let plan = Plan::load(STATE, planned.plan.unwrap_or_default())?;
+            if !catalog.members.contains_key(&id) || plan == Plan::default() {
+                return Err(malformed("a plan without content, or of a node that is not a member"));
+            }
+            catalog.plans.insert(id, plan);
         }
         for log_id in state.purged_logs.into_iter().map(LogId) {
             if catalog.was_used(log_id) {

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use super::command::Command;
 use super::conflict::{self, Conflict};
-use super::faults::{Fault, broken};
-use super::meta::{
-    ClusterSettings, Deletion, EffectiveSettings, LogMeta, LogSettings, Member, NewLog, Origin, Placement, is_address,
-};
+use super::meta::{ClusterSettings, Deletion, LogMeta, LogSettings, Member, NewLog, Origin, Placement};
+use super::plans::Plan;
+use super::{nodes, replicas};
 use crate::bucket_map::BucketMap;
 use crate::feature_level::{Feature, FeatureLevel};
 use crate::types::{GroupId, LogId, LogName, NodeId, ReplicaId};
@@ -32,6 +31,9 @@ pub struct Catalog {
     pub(super) settings_revision: u64,
     pub(super) loads: BTreeMap<NodeId, NodeLoad>,
     pub(super) label_bytes: usize,
+    /// Only plans that are not empty.
+    pub(super) plans: BTreeMap<NodeId, Plan>,
+    pub(super) balancing: bool,
 }
 
 /// How many replicas a node has.
@@ -59,6 +61,8 @@ impl Default for Catalog {
             settings_revision: 1,
             loads: BTreeMap::new(),
             label_bytes: 0,
+            plans: BTreeMap::new(),
+            balancing: false,
         }
     }
 }
@@ -86,9 +90,12 @@ pub enum Touched {
 }
 
 /// A change of the state.
-enum Change {
+pub(super) enum Change {
     SetMember(Member),
     RemoveMember(NodeId),
+    ReplaceMember(NodeId, Member),
+    SetPlan(NodeId, Plan),
+    SetBalancing(bool),
     /// Sets a log. The counter of replicas is at least `next_replica` then.
     SetLog {
         log: LogMeta,
@@ -99,7 +106,7 @@ enum Change {
     SetClusterSettings(ClusterSettings),
 }
 
-type Changes = Result<Option<Change>, Conflict>;
+pub(super) type Changes = Result<Option<Change>, Conflict>;
 
 impl Catalog {
     /// See [`conflict::MEMBERS_MAX`].
@@ -141,16 +148,27 @@ impl Catalog {
                 let id = member.id;
                 let is_new = self.members.insert(id, member).is_none();
                 if is_new && !self.allows(Feature::ManyLogs) {
-                    self.place_everywhere(id);
+                    nodes::place_everywhere(self, id);
                     return Touched::AllLogs;
                 }
                 Touched::NoLog
             }
             Change::RemoveMember(id) => {
-                self.members.remove(&id);
-                Arc::make_mut(&mut self.removed).insert(id);
-                self.leave_everywhere(id);
+                nodes::remove_member(self, id);
                 Touched::AllLogs
+            }
+            Change::ReplaceMember(old, by) => {
+                nodes::replace_member(self, old, by);
+                Touched::AllLogs
+            }
+            // The replicas that should not lead are read again for each log.
+            Change::SetPlan(id, plan) => {
+                nodes::set_plan(self, id, plan);
+                Touched::AllLogs
+            }
+            Change::SetBalancing(balancing) => {
+                self.balancing = balancing;
+                Touched::NoLog
             }
             Change::SetLog { log, next_replica } => {
                 let group = log.group;
@@ -215,28 +233,6 @@ impl Catalog {
         self.label_bytes = self.label_bytes.saturating_add_signed(by * label_bytes(&log.settings).cast_signed());
     }
 
-    /// At feature level 1, a new member gets a replica of every log.
-    fn place_everywhere(&mut self, node: NodeId) {
-        let placement = Placement { replica: ReplicaId::of_node(node), node };
-        let missing = |log: &&Arc<LogMeta>| !log.is_on(node);
-        let logs: Vec<LogMeta> = self.logs.iter().map(|(_, log)| log).filter(missing).map(|l| (**l).clone()).collect();
-        for mut log in logs {
-            log.replicas.push(placement);
-            self.set_log(log);
-        }
-    }
-
-    fn leave_everywhere(&mut self, node: NodeId) {
-        let on_node = |log: &&Arc<LogMeta>| log.is_on(node);
-        let logs: Vec<LogMeta> = self.logs.iter().map(|(_, log)| log).filter(on_node).map(|l| (**l).clone()).collect();
-        for mut log in logs {
-            let (left, kept) = log.replicas.iter().partition(|placement| placement.node == node);
-            log.replicas = kept;
-            log.leaving.extend::<Vec<Placement>>(left);
-            self.set_log(log);
-        }
-    }
-
     fn allows(&self, feature: Feature) -> bool {
         self.feature_level >= feature.level()
     }
@@ -244,8 +240,8 @@ impl Catalog {
     /// Returns what a command would change. Both proposing and applying use this function.
     fn change(&self, command: &Command, at_us: u64) -> Changes {
         match command {
-            Command::AddNode(member) => self.add_node(member),
-            Command::RemoveNode(id) => self.remove_node(*id),
+            Command::AddNode(member) => nodes::add(self, member),
+            Command::RemoveNode(id) => nodes::remove(self, *id),
             Command::CreateLog(log) => self.create_log(log, at_us),
             // Only nodes of feature level 1 needed it.
             Command::Founded(_) => Ok(None),
@@ -266,47 +262,20 @@ impl Catalog {
                 Some(_) => Ok(Some(Change::PurgeLog(*group))),
                 None => Err(Conflict::NotDeleted(*group)),
             },
-            Command::PlaceReplica(group, node) => self.place_replica(*group, *node),
-            Command::RemoveReplica(group, replica) => self.remove_replica(*group, *replica),
-            Command::ReplicaRemoved(group, replica) => {
-                let log = self.log(*group).ok_or(Conflict::NoSuchLog(*group))?;
-                if !log.leaving.iter().any(|placement| placement.replica == *replica) {
-                    return Ok(None);
-                }
-                self.replace_log(*group, |log| log.leaving.retain(|placement| placement.replica != *replica))
+            Command::PlaceReplica(group, node) => replicas::place(self, *group, *node),
+            Command::RemoveReplica(group, replica) => replicas::remove(self, *group, *replica),
+            Command::MoveReplica(group, replica, node) => replicas::move_to(self, *group, *replica, *node),
+            Command::ReplicaRemoved(group, replica) => replicas::removed(self, *group, *replica),
+            Command::PlanNode(id, plan, expected) => nodes::plan(self, *id, plan, expected),
+            Command::ReplaceNode(id, by) => nodes::replace(self, *id, by),
+            Command::SetBalancing(balancing) => {
+                Ok((*balancing != self.balancing).then_some(Change::SetBalancing(*balancing)))
             }
             // A lower level is not a conflict: two operators may have raised it at the same time.
             Command::RaiseFeatureLevel(level) => {
                 Ok((*level > self.feature_level).then_some(Change::SetFeatureLevel(*level)))
             }
             Command::UpdateCluster(settings, expected_revision) => self.update_cluster(settings, *expected_revision),
-        }
-    }
-
-    fn add_node(&self, member: &Member) -> Changes {
-        if self.removed.contains(&member.id) {
-            return Err(Conflict::NodeRemoved(member.id));
-        }
-        if let Some(other) = self.members.values().find(|m| m.id != member.id && m.name == member.name) {
-            return Err(Conflict::NameTaken(other.clone()));
-        }
-        if member.id == NodeId(0) || !is_address(&member.bind_addr) || !is_address(&member.rpc_addr) {
-            return Err(Conflict::Malformed);
-        }
-        let before = self.members.get(&member.id);
-        if before.is_none() && self.members.len() >= Catalog::MEMBERS_MAX {
-            return Err(Conflict::TooManyMembers);
-        }
-        Ok((before != Some(member)).then(|| Change::SetMember(member.clone())))
-    }
-
-    fn remove_node(&self, id: NodeId) -> Changes {
-        if self.members.contains_key(&id) {
-            Ok(Some(Change::RemoveMember(id)))
-        } else if self.removed.contains(&id) {
-            Ok(None)
-        } else {
-            Err(Conflict::NoSuchNode(id))
         }
     }
 
@@ -338,7 +307,7 @@ impl Catalog {
                 let mut replicas = Vec::with_capacity(nodes.len());
                 let mut next = self.next_replica;
                 for node in nodes {
-                    let (replica, after) = self.new_replica(next);
+                    let (replica, after) = replicas::new_replica(self, next);
                     replicas.push(Placement { replica, node: *node });
                     next = after;
                 }
@@ -364,15 +333,6 @@ impl Catalog {
         Ok(Some(Change::SetLog { log, next_replica }))
     }
 
-    /// Returns a new replica id, and the counter after it. Replicas of level 1 have the ids of nodes, which are random.
-    fn new_replica(&self, next: ReplicaId) -> (ReplicaId, ReplicaId) {
-        let mut id = next;
-        while self.members.contains_key(&NodeId(id.0)) || self.removed.contains(&NodeId(id.0)) {
-            id = ReplicaId(id.0 + 1);
-        }
-        (id, ReplicaId(id.0 + 1))
-    }
-
     fn check_settings(&self, log: &LogMeta) -> Result<(), Conflict> {
         let before = self.log(log.group).map_or(0, |log| label_bytes(&log.settings));
         let labels_fit = self.label_bytes - before + label_bytes(&log.settings) <= Catalog::LABEL_BYTES_MAX;
@@ -394,18 +354,9 @@ impl Catalog {
         }
     }
 
-    /// Replaces a log without making a new revision.
-    fn replace_log(&self, group: GroupId, change: impl FnOnce(&mut LogMeta)) -> Changes {
-        let before = self.log(group).ok_or(Conflict::NoSuchLog(group))?;
-        let mut log = before.clone();
-        change(&mut log);
-        let next_replica = self.next_replica;
-        Ok((log != *before).then_some(Change::SetLog { log, next_replica }))
-    }
-
     /// Changes the settings or the deletion of a log, which makes a new revision.
     fn change_log(&self, group: GroupId, change: impl FnOnce(&mut LogMeta)) -> Changes {
-        let changed = self.replace_log(group, change)?;
+        let changed = replace_log(self, group, change)?;
         Ok(match changed {
             Some(Change::SetLog { mut log, next_replica }) => {
                 log.revision += 1;
@@ -438,36 +389,6 @@ impl Catalog {
         self.change_log(group, |log| log.deletion = Some(Deletion { deleted_us: at_us, purge_us }))
     }
 
-    fn place_replica(&self, group: GroupId, node: NodeId) -> Changes {
-        let log = self.log(group).ok_or(Conflict::NoSuchLog(group))?;
-        let full = log.replicas.len() >= EffectiveSettings::REPLICAS_MOST as usize;
-        if !self.allows(Feature::ManyLogs) || full || !self.members.contains_key(&node) {
-            return Err(Conflict::BadPlacement);
-        }
-        // A node has at most one replica of a group, so a leaving one must be removed before another is placed.
-        if log.placements().any(|placement| placement.node == node) {
-            return Err(Conflict::BadPlacement);
-        }
-        let (replica, next_replica) = self.new_replica(self.next_replica);
-        let mut log = log.clone();
-        log.replicas.push(Placement { replica, node });
-        let next_replica = if broken(Fault::ReplicaIdReused) { self.next_replica } else { next_replica };
-        Ok(Some(Change::SetLog { log, next_replica }))
-    }
-
-    fn remove_replica(&self, group: GroupId, replica: ReplicaId) -> Changes {
-        let log = self.log(group).ok_or(Conflict::NoSuchLog(group))?;
-        if log.leaving.iter().any(|placement| placement.replica == replica) {
-            return Ok(None);
-        }
-        let at = log.replicas.iter().position(|placement| placement.replica == replica);
-        let at = at.filter(|_| log.replicas.len() > 1).ok_or(Conflict::BadPlacement)?;
-        let mut log = log.clone();
-        let placement = log.replicas.remove(at);
-        log.leaving.push(placement);
-        Ok(Some(Change::SetLog { log, next_replica: self.next_replica }))
-    }
-
     fn update_cluster(&self, settings: &ClusterSettings, expected_revision: u64) -> Changes {
         if expected_revision != self.settings_revision {
             return Err(Conflict::OtherRevision(self.settings_revision));
@@ -488,6 +409,15 @@ impl Catalog {
         assert_eq!(self.logs.len(), self.names.len(), "two logs have the same name");
         assert_eq!(self.logs.len() + self.purged.len(), self.ids.len(), "two logs have the same id");
     }
+}
+
+/// Replaces a log without making a new revision.
+pub(super) fn replace_log(catalog: &Catalog, group: GroupId, change: impl FnOnce(&mut LogMeta)) -> Changes {
+    let before = catalog.log(group).ok_or(Conflict::NoSuchLog(group))?;
+    let mut log = before.clone();
+    change(&mut log);
+    let next_replica = catalog.next_replica;
+    Ok((log != *before).then_some(Change::SetLog { log, next_replica }))
 }
 
 fn label_bytes(settings: &LogSettings) -> usize {

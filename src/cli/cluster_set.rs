@@ -29,6 +29,10 @@ pub struct SetArgs {
     /// How long deleted logs can be undeleted (12h, 7d; 0s: they are purged at once)
     #[arg(long, value_name = "AGE", value_parser = units::milliseconds)]
     deleted_log_retention: Option<u64>,
+    /// Whether a node without data replaces the member of the same name and address, if that one does not answer (`on`,
+    /// `off`). When off, `seriatim node replace` must allow it
+    #[arg(long, value_name = "on|off", value_parser = units::on_or_off)]
+    auto_replace_wiped: Option<bool>,
     /// Default of a setting of logs, named as the option of `seriatim log set`; the value `default` is that of a new
     /// cluster. Can be repeated
     #[arg(long = "log-default", value_name = "SETTING=VALUE", value_parser = log_default)]
@@ -82,6 +86,7 @@ impl SetArgs {
         let mut paths = Vec::new();
         paths.extend(self.create_on_append.map(|_| "create_on_append".to_owned()));
         paths.extend(self.deleted_log_retention.map(|_| "deleted_log_retention".to_owned()));
+        paths.extend(self.auto_replace_wiped.map(|_| "auto_replace_wiped".to_owned()));
         let mut config = LogConfig::default();
         for LogDefault { setting, value } in &self.log_defaults {
             paths.push(format!("log_defaults.{}", setting.field));
@@ -92,6 +97,7 @@ impl SetArgs {
             log_defaults: Some(config).into(),
             create_on_append: self.create_on_append,
             deleted_log_retention: self.deleted_log_retention.map(|ms| Duration::from_millis(ms).into()).into(),
+            auto_replace_wiped: self.auto_replace_wiped,
             ..ClusterSettings::default()
         };
         UpdateClusterRequest {
@@ -110,9 +116,10 @@ fn described(cluster: &Cluster) -> String {
         0 => "not at all".to_owned(),
         ms => units::rough(Duration::from_millis(ms)),
     };
+    let wiped = if settings.auto_replace_wiped.unwrap_or_default() { "on" } else { "off" };
     let defaults = settings_text(settings.log_defaults.get_or_default());
     format!(
-        "cluster {}\ncreate on append   {on_append}\nundelete within    {kept}\ndefaults of logs:\n{defaults}",
+        "cluster {}\ncreate on append   {on_append}\nundelete within    {kept}\nauto replace wiped {wiped}\ndefaults of logs:\n{defaults}",
         cluster.name
     )
 }
@@ -129,6 +136,7 @@ pub fn to_json(cluster: &Cluster) -> Value {
         "cluster_id": cluster.cluster_id,
         "revision": cluster.revision,
         "create_on_append": settings.create_on_append.unwrap_or_default(),
+        "auto_replace_wiped": settings.auto_replace_wiped.unwrap_or_default(),
         "deleted_log_retention_ms": ms_of_duration(&settings.deleted_log_retention),
         "log_defaults": defaults,
     })
@@ -188,7 +196,7 @@ mod tests {
         let cluster = Cluster { name: "demo".into(), settings: Some(settings).into(), ..Cluster::default() };
         let text = described(&cluster);
         assert!(
-            text.starts_with("cluster demo\ncreate on append   on\nundelete within    7 days\ndefaults of logs:\n"),
+            text.starts_with("cluster demo\ncreate on append   on\nundelete within    7 days\nauto replace wiped off\ndefaults of logs:\n"),
             "{text}"
         );
         assert_eq!(to_json(&cluster)["log_defaults"]["replicas"], 3);

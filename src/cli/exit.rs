@@ -212,6 +212,14 @@ fn next_of(reason: ErrorReason, status: &Status) -> Option<&'static str> {
         SequenceTooOld => Some("the records are in the log already"),
         CursorFenced => Some("another reader uses this cursor now"),
         CursorBehind => Some("the cursor is further already; to move it back, allow that"),
+        NoSuchNode => Some("`seriatim node list` prints the nodes and their ids"),
+        NodeLeaving => {
+            Some("`seriatim node list` shows which nodes are leaving; `seriatim node undrain` ends a removal")
+        }
+        NodeNeeded => Some(
+            "start the other nodes that have replicas of it, or add a node first; if they are gone for good, see \"Lost quorum\" in docs/OPERATIONS.md",
+        ),
+        NoSuccessor => Some("`seriatim status` shows which nodes have a replica that votes"),
         EpochMismatch | TooManyProducers | NoSuchProducer | NoSuchCursor | TooManyCursors => None,
         CommittedNotApplied => Some("the change is done: the same command again prints the result"),
         Joining | ReplicaUnreachable => Some("try again, or ask another node"),

@@ -34,6 +34,7 @@ pub mod log_delete;
 mod log_limits;
 pub mod log_list;
 pub mod node;
+pub mod node_admin;
 pub mod produce;
 mod producer;
 pub mod profile;
@@ -96,6 +97,8 @@ const CLUSTER_SUBCOMMANDS: &[Entry] = &[
     Entry::of::<cluster::InfoArgs>(),
     Entry::of::<status::Args>(),
     Entry::of::<cluster_set::SetArgs>(),
+    Entry::of::<node_admin::BalanceArgs>(),
+    Entry::of::<node_admin::LeadArgs>(),
     Entry::of::<cluster::UpgradeArgs>(),
 ];
 
@@ -111,6 +114,13 @@ const PROFILE_SUBCOMMANDS: &[Entry] = &[
 const AUTH_SUBCOMMANDS: &[Entry] =
     &[Entry::of::<auth::WhoAmIArgs>(), Entry::of::<auth::CanIArgs>(), Entry::of::<auth::CheckPolicyArgs>()];
 
-const NODE_SUBCOMMANDS: &[Entry] = &[Entry::of::<node::ListArgs>(), Entry::of::<node::InfoArgs>()];
+const NODE_SUBCOMMANDS: &[Entry] = &[
+    Entry::of::<node::ListArgs>(),
+    Entry::of::<node::InfoArgs>(),
+    Entry::of::<node_admin::DrainArgs>(),
+    Entry::of::<node_admin::UndrainArgs>(),
+    Entry::of::<node_admin::RemoveArgs>(),
+    Entry::of::<node_admin::ReplaceArgs>(),
+];
 
 const CONFIG_SUBCOMMANDS: &[Entry] = &[Entry::of::<config_cmd::CheckArgs>(), Entry::of::<config_cmd::ShowArgs>()];

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use grpcio::RpcStatusCode;
 use serde_json::{Value, json};
 
 use super::connect::ConnectArgs;
@@ -11,13 +12,13 @@ use super::status::answer::role;
 use super::status::{json, table};
 use super::subcommand::{Process, Subcommand};
 use super::units;
-use crate::client::ClientError;
-use crate::pb::v1::{GetNodeResponse, Server};
+use crate::client::{Client, ClientError};
+use crate::pb::v1::{GetNodeResponse, ListNodesResponse, Node, NodeState, Server};
 
 /// Print the members of the cluster
 ///
-/// Each line is a node with its id and its client address. Any certificate may ask. `seriatim status` shows the state
-/// of the nodes, and which of them vote.
+/// Each line is a node with its id and its client address. Any certificate may ask. With the action `admin` on `*` in the
+/// access policy, it also prints what happens to each node, and how far a removal is. `seriatim status` shows more.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ListArgs {
     #[command(flatten)]
@@ -49,7 +50,17 @@ impl Subcommand for ListArgs {
         &["seriatim node list --certs certs", "seriatim node list --certs certs -o json"];
 
     fn run(&self, _: &Process) -> Result<(), Failure> {
-        let mut nodes = self.connect.resolve()?.ask(|client| client.get_servers(""))?.1.servers;
+        let dialer = self.connect.resolve()?;
+        let question = |client: &Client| match client.list_nodes() {
+            Err(error) if error.status().is_some_and(|status| status.code == RpcStatusCode::PERMISSION_DENIED) => {
+                Ok(None)
+            }
+            answer => answer.map(Some),
+        };
+        if let (_, Some(answer)) = dialer.ask(question)? {
+            return self.output.say(|| nodes_text(&answer), || nodes_json(&answer));
+        }
+        let mut nodes = dialer.ask(|client| client.get_servers(""))?.1.servers;
         nodes.sort_by(|a, b| a.id.cmp(&b.id));
         self.output
             .say(|| members_text(&nodes), || json!({ "nodes": nodes.iter().map(member_json).collect::<Vec<_>>() }))
@@ -78,7 +89,7 @@ impl Subcommand for InfoArgs {
 }
 
 /// Returns the member of that name or id.
-fn find<'a>(members: &'a [Server], wanted: &str) -> Result<&'a Server, Failure> {
+pub(super) fn find<'a>(members: &'a [Server], wanted: &str) -> Result<&'a Server, Failure> {
     let found = members.iter().find(|member| member.id == wanted || member.node_id == wanted);
     found.ok_or_else(|| {
         let mut names: Vec<&str> = members.iter().map(|member| member.id.as_str()).collect();
@@ -98,6 +109,74 @@ pub(super) fn members_text(members: &[Server]) -> String {
 /// Returns the object of a member.
 pub(super) fn member_json(member: &Server) -> Value {
     json!({ "name": member.id, "node_id": member.node_id, "rpc_addr": member.rpc_addr })
+}
+
+fn nodes_text(answer: &ListNodesResponse) -> String {
+    let mut rows = vec![["NODE", "ID", "ADDRESS", "STATE", "REPLICAS", "NOTE"].map(str::to_owned)];
+    rows.extend(answer.nodes.iter().map(|node| {
+        let name_of = |id: &str| answer.nodes.iter().find(|other| other.node_id == id).map(|other| other.name.clone());
+        [
+            node.name.clone(),
+            node.node_id.clone(),
+            node.client_addr.clone(),
+            state(node).to_owned(),
+            node.replicas.to_string(),
+            note(node, name_of(&node.replaced_by)),
+        ]
+    }));
+    let balancing = if answer.balancing { "replicas move until the nodes are balanced\n" } else { "" };
+    output::columns(&rows) + balancing
+}
+
+/// Returns what happens to a node.
+pub(super) fn state(node: &Node) -> &'static str {
+    match node.state.enum_value_or_default() {
+        NodeState::NODE_STATE_UNSPECIFIED => "unknown",
+        NodeState::NODE_STATE_JOINING => "joining",
+        NodeState::NODE_STATE_ACTIVE => "active",
+        NodeState::NODE_STATE_DRAINED => "drained",
+        NodeState::NODE_STATE_REMOVING => "removing",
+    }
+}
+
+/// Returns what else is known of a node. `by` is the name of the node that replaces it.
+pub(super) fn note(node: &Node, by: Option<String>) -> String {
+    let mut notes = Vec::new();
+    if !node.is_heard {
+        notes.push("does not answer".to_owned());
+    }
+    notes.extend(by.map(|by| format!("replaced by {by}")));
+    if node.logs_to_move > 0 {
+        notes.push(format!("{} logs to move", node.logs_to_move));
+    }
+    if !node.waits_for.is_empty() {
+        notes.push(format!("waits for {}", node.waits_for));
+    }
+    if node.may_be_replaced {
+        notes.push("a node without data and with its name may replace it".to_owned());
+    }
+    notes.join(", ")
+}
+
+fn nodes_json(answer: &ListNodesResponse) -> Value {
+    json!({ "nodes": answer.nodes.iter().map(node_json).collect::<Vec<_>>(), "balancing": answer.balancing })
+}
+
+/// Returns the object of a node.
+pub(super) fn node_json(node: &Node) -> Value {
+    json!({
+        "name": node.name,
+        "node_id": node.node_id,
+        "rpc_addr": node.client_addr,
+        "bind_addr": node.peer_addr,
+        "state": state(node),
+        "is_heard": node.is_heard,
+        "replicas": node.replicas,
+        "logs_to_move": node.logs_to_move,
+        "waits_for": node.waits_for,
+        "replaced_by": node.replaced_by,
+        "may_be_replaced": node.may_be_replaced,
+    })
 }
 
 fn described(addr: &str, node: &GetNodeResponse, verbose: bool) -> String {

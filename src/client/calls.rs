@@ -10,12 +10,14 @@ use super::connection::ClientConnection;
 use super::status::ClientError;
 use super::streams::{ConsumeStream, ProduceStream};
 use crate::pb::v1::{
-    AcquireCursorRequest, Cluster, CommitCursorRequest, ConsumeRequest, ConsumeResponse, CreateLogRequest, Cursor,
-    DeleteCursorRequest, DeleteLogRequest, GetClusterRequest, GetCursorRequest, GetLogRequest, GetNodeRequest,
-    GetNodeResponse, GetServersRequest, GetServersResponse, InitProducerRequest, ListCursorsRequest, ListLogsRequest,
-    ListLogsResponse, ListProducersRequest, LogInfo, ProduceRequest, ProduceResponse, Producer,
-    RaiseFeatureLevelRequest, RaiseFeatureLevelResponse, Record, TrimLogRequest, TrimLogResponse, UndeleteLogRequest,
-    UpdateClusterRequest, UpdateLogRequest, WhoAmIRequest, WhoAmIResponse,
+    AcquireCursorRequest, BalanceClusterRequest, Cluster, CommitCursorRequest, ConsumeRequest, ConsumeResponse,
+    CreateLogRequest, Cursor, DeleteCursorRequest, DeleteLogRequest, DrainNodeRequest, GetClusterRequest,
+    GetCursorRequest, GetLogRequest, GetNodeRequest, GetNodeResponse, GetServersRequest, GetServersResponse,
+    InitProducerRequest, ListCursorsRequest, ListLogsRequest, ListLogsResponse, ListNodesRequest, ListNodesResponse,
+    ListProducersRequest, LogInfo, Node, ProduceRequest, ProduceResponse, Producer, RaiseFeatureLevelRequest,
+    RaiseFeatureLevelResponse, Record, RemoveNodeRequest, ReplaceNodeRequest, TransferLeadershipRequest,
+    TrimLogRequest, TrimLogResponse, UndeleteLogRequest, UndrainNodeRequest, UpdateClusterRequest, UpdateLogRequest,
+    WhoAmIRequest, WhoAmIResponse,
 };
 use crate::security::tls;
 
@@ -334,6 +336,75 @@ impl Client {
     pub fn raise_feature_level(&self, level: u32) -> Result<RaiseFeatureLevelResponse, ClientError> {
         let request = RaiseFeatureLevelRequest { level, ..RaiseFeatureLevelRequest::default() };
         Ok(self.connection.stubs().cluster.raise_feature_level_opt(&request, self.deadline())?)
+    }
+
+    /// Returns the nodes of the cluster.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn list_nodes(&self) -> Result<ListNodesResponse, ClientError> {
+        Ok(self.connection.stubs().cluster.list_nodes_opt(&ListNodesRequest::new(), self.deadline())?)
+    }
+
+    /// Makes a node hand over the logs that it leads, or ends that and its removal. Returns the node; `None` if it is
+    /// removed already.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn drain_node(&self, node_id: &str, drained: bool) -> Result<Option<Node>, ClientError> {
+        let (stub, node_id) = (&self.connection.stubs().cluster, node_id.to_owned());
+        let node = match drained {
+            true => {
+                let request = DrainNodeRequest { node_id, ..DrainNodeRequest::default() };
+                stub.drain_node_opt(&request, self.deadline())?.node
+            }
+            false => {
+                let request = UndrainNodeRequest { node_id, ..UndrainNodeRequest::default() };
+                stub.undrain_node_opt(&request, self.deadline())?.node
+            }
+        };
+        Ok(node.into_option())
+    }
+
+    /// Removes a node, after its replicas have moved. Returns the node; `None` if it is removed already.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn remove_node(&self, node_id: &str) -> Result<Option<Node>, ClientError> {
+        let request = RemoveNodeRequest { node_id: node_id.to_owned(), ..RemoveNodeRequest::default() };
+        Ok(self.connection.stubs().cluster.remove_node_opt(&request, self.deadline())?.node.into_option())
+    }
+
+    /// Replaces a node by another one, or by the next one without data that has its name (`by_node_id` is empty).
+    /// Returns the node; `None` if it is removed already.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn replace_node(&self, node_id: &str, by_node_id: &str) -> Result<Option<Node>, ClientError> {
+        let (node_id, by_node_id) = (node_id.to_owned(), by_node_id.to_owned());
+        let request = ReplaceNodeRequest { node_id, by_node_id, ..ReplaceNodeRequest::default() };
+        Ok(self.connection.stubs().cluster.replace_node_opt(&request, self.deadline())?.node.into_option())
+    }
+
+    /// Starts or stops moving replicas until every node has about the same number. Returns whether replicas move.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn balance_cluster(&self, stop: bool) -> Result<bool, ClientError> {
+        let request = BalanceClusterRequest { stop, ..BalanceClusterRequest::default() };
+        Ok(self.connection.stubs().cluster.balance_cluster_opt(&request, self.deadline())?.balancing)
+    }
+
+    /// Hands over the leadership of a log, or of the catalog if the name is empty, from this node to another one. Returns
+    /// the id of the node that leads now.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn transfer_leadership(&self, log: &str, to_node_id: &str) -> Result<String, ClientError> {
+        let (log, to_node_id) = (log.to_owned(), to_node_id.to_owned());
+        let request = TransferLeadershipRequest { log, to_node_id, ..TransferLeadershipRequest::default() };
+        let stub = &self.connection.stubs().cluster;
+        Ok(stub.transfer_leadership_opt(&request, self.deadline())?.leader_node_id)
     }
 
     fn deadline(&self) -> CallOption {

@@ -29,13 +29,14 @@ use self::lines::GroupLines;
 use self::quiet::QuietGroups;
 use super::completions::{Completions, ReplicaEpoch};
 use super::error::HostError;
-use super::group::{self, TICK_MS, cache_bytes_max};
+use super::group::{self, Successor, TICK_MS, cache_bytes_max};
 use super::groups::Groups;
-use super::handle::{ConsensusHandle, ConsensusMsg, INBOX_MESSAGES_MAX, ProposeError, ReadIndexError};
+use super::handle::{ConsensusHandle, ConsensusMsg, INBOX_MESSAGES_MAX, ProposeError, ReadIndexError, TransferError};
 use super::metrics::ConsensusMetrics;
 use super::peer_inbox::PeerInbox;
 use super::sinks::{Outbound, Sinks};
 use super::status::Statuses;
+use super::transfer::transfer;
 use crate::catalog::faults::{Fault, broken};
 use crate::catalog::policy::facts::Now;
 use crate::catalog::{CatalogView, Member};
@@ -349,11 +350,16 @@ impl Driver {
                     self.groups.iter().filter(|(_, replica)| replica.group.leads()).map(|(group, _)| *group).collect();
                 for group in led {
                     if let Some(replica) = self.quiet.wake(group, &mut self.groups) {
-                        replica.group.hand_over();
+                        replica.group.hand_over(Successor::Any);
                     }
                 }
                 self.handing_over = Some((reply, now + HAND_OVER_MAX));
                 self.next_tick = now;
+            }
+            ConsensusMsg::Transfer(group, to, reply) => {
+                let none = Err(TransferError::NotLeader { leader: None });
+                let replica = self.quiet.wake(group, &mut self.groups);
+                reply.send(replica.map_or(none, |replica| transfer(replica, to)));
             }
             ConsensusMsg::Stop => {}
         }
@@ -486,6 +492,7 @@ impl Driver {
                 }
                 ConsensusMsg::ReadIndex(_, _, reply) => reply.send(Err(ReadIndexError::Stopping)),
                 ConsensusMsg::HandOver(reply) => reply.send(()),
+                ConsensusMsg::Transfer(_, _, reply) => reply.send(Err(TransferError::Stopping)),
                 ConsensusMsg::Unreachable(_) | ConsensusMsg::SnapshotSent(..) | ConsensusMsg::Stop => {}
             }
         }

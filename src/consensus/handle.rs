@@ -159,6 +159,11 @@ pub enum ProposeError {
         /// The first one that the leader found.
         member: NodeId,
     },
+    /// A node that is to leave the cluster is needed: this group could not commit without it.
+    NodeNeeded {
+        /// The group.
+        group: GroupId,
+    },
     /// This node has no replica of the group.
     NoSuchGroup,
     /// The group is damaged on this node.
@@ -203,8 +208,27 @@ pub enum ConsensusMsg {
     /// Hand over leadership of every group that this node leads. Answered when it leads none, or no other node can
     /// lead.
     HandOver(ReplySender<()>),
+    /// Hand over leadership of a group to the replica on a node, or to any that should lead. Answered at once with whether
+    /// it has begun.
+    Transfer(GroupId, Option<NodeId>, ReplySender<Result<(), TransferError>>),
     /// Fails all pending requests and ends the thread.
     Stop,
+}
+
+/// Why leadership is not handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransferError {
+    /// This node does not lead the group.
+    NotLeader {
+        /// The node that leads, as far as this node knows.
+        leader: Option<NodeId>,
+    },
+    /// The node has no replica that votes and was heard recently, or no other node has one.
+    NoSuccessor,
+    /// The queue is full.
+    QueueFull,
+    /// This node is stopping.
+    Stopping,
 }
 
 impl ConsensusMsg {
@@ -217,6 +241,7 @@ impl ConsensusMsg {
             | ConsensusMsg::Unreachable(_)
             | ConsensusMsg::SnapshotSent(..)
             | ConsensusMsg::HandOver(_)
+            | ConsensusMsg::Transfer(..)
             | ConsensusMsg::Stop => 0,
         }
     }
@@ -305,6 +330,13 @@ impl ConsensusHandle {
         rx
     }
 
+    /// Starts to hand over leadership of a group, to a node or to any that should lead.
+    pub fn transfer(&self, group: GroupId, to: Option<NodeId>) -> ReplyReceiver<Result<(), TransferError>> {
+        let (tx, rx) = reply();
+        self.request(ConsensusMsg::Transfer(group, to, tx));
+        rx
+    }
+
     /// Tells the thread to fail what is pending and to end.
     pub fn stop(&self) {
         self.inbox.send(ConsensusMsg::Stop);
@@ -344,6 +376,9 @@ impl ConsensusHandle {
         match message {
             ConsensusMsg::Propose(_, reply) | ConsensusMsg::Command(_, _, reply) => reply.send(Err(propose)),
             ConsensusMsg::ReadIndex(_, _, reply) => reply.send(Err(read)),
+            ConsensusMsg::Transfer(_, _, reply) => {
+                reply.send(Err(if full { TransferError::QueueFull } else { TransferError::Stopping }));
+            }
             _ => {}
         }
     }

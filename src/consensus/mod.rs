@@ -29,6 +29,7 @@ mod completions;
 mod conf_change;
 mod driver;
 mod error;
+mod freshness;
 mod group;
 mod groups;
 pub mod handle;
@@ -42,6 +43,7 @@ mod replica;
 mod retention;
 mod sinks;
 pub mod status;
+mod transfer;
 mod wire;
 
 pub use driver::{Consensus, ConsensusParts};

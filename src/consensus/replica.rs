@@ -371,9 +371,9 @@ impl Replica {
         self.group.leader().and_then(|leader| self.group.nodes().node_of(leader))
     }
 
-    /// Returns the nodes of the other voters.
-    pub fn other_voters(&self) -> impl Iterator<Item = NodeId> {
-        self.group.other_voters().filter_map(|replica| self.group.nodes().node_of(replica))
+    /// Returns the nodes of the other voters that should lead.
+    pub fn successors(&self) -> impl Iterator<Item = NodeId> {
+        self.group.successors().filter_map(|replica| self.group.nodes().node_of(replica))
     }
 
     /// Returns the group's status, by the nodes of its replicas.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::completions::Completions;
-use super::handle::Proposal;
+use super::handle::{Proposal, ReadIndexError};
 use crate::feature_level::FeatureRange;
 use crate::pb::peer::RaftMessage;
+use crate::reply::ReplyReceiver;
 use crate::storage::reader::ReadersHandle;
-use crate::types::NodeId;
+use crate::types::{GroupId, LogIndex, NodeId};
 use crate::writer::WriterHandle;
 
 /// Sends messages to peers. Peers belong to a layer above consensus, so `replication` implements this trait and
@@ -19,6 +20,10 @@ pub trait Outbound: Send + Sync {
 
     /// Sends a proposal to the node that leads its group. Never blocks, and the answer is not awaited.
     fn propose(&self, to: NodeId, proposal: Proposal);
+
+    /// Asks the node that leads a group for a read index. Never blocks. The answer is an error if the node does not lead or
+    /// can't be reached.
+    fn read_index(&self, to: NodeId, group: GroupId) -> ReplyReceiver<Result<LogIndex, ReadIndexError>>;
 
     /// The feature levels that a node's binary supported when it last connected to this node. Never blocks.
     fn levels_of(&self, node: NodeId) -> Option<FeatureRange>;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crate::catalog::policy::voters::CATALOG_VOTERS_MAX;
 use crate::catalog::{Catalog, Command, Conflict, Member, is_address};
 use crate::consensus::handle::{GroupStatus, ProposeError, ReadIndexError};
+use crate::feature_level::Feature;
 use crate::pb::peer::{self, JoinRequest, JoinResponse};
 use crate::replication::core::MemberCore;
 use crate::replication::guard::AuthorizedPeer;
@@ -57,7 +58,10 @@ pub(super) async fn answer(
         None => check_addresses(&core, &catalog, &member, &request).await?,
         Some(old) => check_moved(&core, old, &request).await?,
     }
-    let command = Command::AddNode(member.clone());
+    let command = match replaced(&core, &catalog, &member)? {
+        Some(old) => Command::ReplaceNode(old, member.clone()),
+        None => Command::AddNode(member.clone()),
+    };
     // While another node is joining, consensus decides whether this one must wait.
     if catalog.would_change(&command).is_err() && joining(&core, &catalog, &member).is_none() {
         match newest(&core).await {
@@ -80,9 +84,47 @@ pub(super) async fn answer(
             levels.check(|| format!("node {} ({})", member.name, member.id), &core.peers.me().levels)?;
             Err(undecided(error))
         }
+        Ok(Err(ProposeError::NodeNeeded { group })) => Err(needed(&core, group, &member)),
         Ok(Err(error)) => Err(undecided(error)),
         Err(Dropped) => Err(Refusal::new(Reason::NotReady, "this node is stopping")),
     }
+}
+
+/// Returns the member that a new node replaces: the one with its name, if it is silent and a replacement is allowed.
+/// `None` if no member has the name, or if the owner of the new node must choose another one.
+fn replaced(core: &MemberCore, catalog: &Catalog, new: &Member) -> Result<Option<NodeId>, Refusal> {
+    let Some(old) = catalog.member_named(&new.name).filter(|old| old.id != new.id) else { return Ok(None) };
+    if catalog.member(new.id).is_some() || catalog.feature_level() < Feature::Membership.level() {
+        return Ok(None);
+    }
+    let (is_silent, same_address) = (core.consensus.is_silent(old.id), old.bind_addr == new.bind_addr);
+    if !is_silent && !same_address {
+        return Ok(None);
+    }
+    let auto = catalog.cluster_settings().auto_replace_wiped && same_address;
+    let is_allowed = catalog.plan(old.id).may_be_replaced || auto;
+    let text = match (is_allowed, is_silent) {
+        (true, true) => return Ok(Some(old.id)),
+        (true, false) => format!("member {} ({}) was heard a moment ago: {} waits", old.name, old.id, new.name),
+        (false, _) => format!(
+            "the name {} belongs to member {} at {}, which does not answer. If this node replaces it because its disk is lost, \
+             allow that with `seriatim node replace {}`; otherwise start this node with another name",
+            new.name, old.id, old.bind_addr, old.name
+        ),
+    };
+    Err(Refusal::new(Reason::MayReplace, text))
+}
+
+/// The refusal of a node that would replace a member without which a group can't continue.
+fn needed(core: &MemberCore, group: GroupId, member: &Member) -> Refusal {
+    let catalog = core.peers.catalog().get();
+    let what = catalog.log(group).map_or_else(|| "the catalog".to_owned(), |log| format!("log {}", log.name));
+    let text = format!(
+        "{} can't replace the member with its name: {what} has no majority without it. Start the other nodes that have \
+         replicas of it; a log whose replicas are all lost must be deleted first",
+        member.name
+    );
+    Refusal::new(Reason::MayReplace, text)
 }
 
 /// Returns a member other than the caller that has not finished its join. `None` if the caller itself is a member.
@@ -246,8 +288,8 @@ fn refused(catalog: &Catalog, command: &Command, member: &Member) -> Refusal {
     match (catalog.would_change(command), catalog.member(member.id)) {
         (Err(Conflict::NameTaken(other)), None) => {
             let text = format!(
-                "the name {} belongs to another member of the cluster (node {} at {}): take another node name (a \
-                 member can't be removed yet)",
+                "the name {} belongs to another member of the cluster (node {} at {}): take another node name, or remove \
+                 that member first (`seriatim node remove`)",
                 member.name, other.id, other.bind_addr
             );
             Refusal::new(Reason::NameTaken, text)
@@ -278,6 +320,9 @@ fn refused(catalog: &Catalog, command: &Command, member: &Member) -> Refusal {
                 | Conflict::BadLimits(_)
                 | Conflict::BadDefaults(_)
                 | Conflict::BadPlacement
+                | Conflict::OtherPlan(_)
+                | Conflict::NodeLeaves(_)
+                | Conflict::LastNode(_)
                 | Conflict::TooManyLogs,
             )
             | Ok(_),
@@ -340,7 +385,8 @@ fn undecided(error: ProposeError) -> Refusal {
         | ProposeError::PastEnd { .. }
         | ProposeError::State(_)
         | ProposeError::LevelUnsupported { .. }
-        | ProposeError::MemberSilent { .. } => "the catalog does not accept the entry",
+        | ProposeError::MemberSilent { .. }
+        | ProposeError::NodeNeeded { .. } => "the catalog does not accept the entry",
     };
     Refusal::new(Reason::NoLeader, text)
 }

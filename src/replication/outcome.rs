@@ -10,7 +10,7 @@ use crate::codes::{UnknownCode, codes};
 use crate::consensus::handle::{Appended, ProposeError, ReadIndexError};
 use crate::log_state::StateRefusal;
 use crate::pb::peer;
-use crate::types::{LogIndex, NodeId, Offset, Term};
+use crate::types::{GroupId, LogIndex, NodeId, Offset, Term};
 
 codes! {
     /// Why the other node has refused a job.
@@ -45,6 +45,8 @@ codes! {
         LevelUnsupported = 14,
         /// The leader does not hear from a member.
         MemberSilent = 15,
+        /// A group could not commit without the node that is to leave.
+        NodeNeeded = 16,
     }
 }
 
@@ -77,6 +79,7 @@ pub fn appended_outcome(id: u64, result: Result<Appended, ProposeError>) -> peer
         }
         Err(ProposeError::LevelUnsupported { member }) => (RefusedJob::LevelUnsupported, member.0),
         Err(ProposeError::MemberSilent { member }) => (RefusedJob::MemberSilent, member.0),
+        Err(ProposeError::NodeNeeded { group }) => (RefusedJob::NodeNeeded, group.0),
         Err(ProposeError::NoSuchGroup) => (RefusedJob::NoSuchGroup, 0),
         Err(ProposeError::Damaged) => (RefusedJob::Damaged, 0),
         Err(ProposeError::Stopping) => (RefusedJob::Stopping, 0),
@@ -170,6 +173,7 @@ pub fn read_appended(outcome: peer::Outcome) -> Result<Appended, ProposeError> {
         RefusedJob::PastEnd => ProposeError::PastEnd { next_offset },
         RefusedJob::LevelUnsupported => ProposeError::LevelUnsupported { member: NodeId(refused.detail) },
         RefusedJob::MemberSilent => ProposeError::MemberSilent { member: NodeId(refused.detail) },
+        RefusedJob::NodeNeeded => ProposeError::NodeNeeded { group: GroupId(refused.detail) },
         RefusedJob::OutcomeUnknown | RefusedJob::Unconfirmed => ProposeError::OutcomeUnknown,
     })
 }
@@ -194,7 +198,8 @@ pub fn read_read_index(outcome: peer::Outcome) -> Result<LogIndex, ReadIndexErro
                 | RefusedJob::Unconfirmed
                 | RefusedJob::DiskFull
                 | RefusedJob::LevelUnsupported
-                | RefusedJob::MemberSilent,
+                | RefusedJob::MemberSilent
+                | RefusedJob::NodeNeeded,
             )
             | Err(UnknownCode { .. }) => ReadIndexError::Unconfirmed,
         }),
@@ -232,6 +237,7 @@ mod tests {
             ProposeError::PastEnd { next_offset },
             ProposeError::LevelUnsupported { member: NodeId(5) },
             ProposeError::MemberSilent { member: NodeId(5) },
+            ProposeError::NodeNeeded { group: GroupId(5) },
             ProposeError::NotLeader { leader: None },
             ProposeError::NotLeader { leader: Some(NodeId(5)) },
         ] {

@@ -303,6 +303,10 @@ impl Outbound for PeersHandle {
         drop(PeersHandle::propose(self, to, "", proposal));
     }
 
+    fn read_index(&self, to: NodeId, group: GroupId) -> ReplyReceiver<Result<LogIndex, ReadIndexError>> {
+        PeersHandle::read_index(self, to, group, None)
+    }
+
     fn levels_of(&self, node: NodeId) -> Option<FeatureRange> {
         PeersHandle::levels_of(self, node)
     }

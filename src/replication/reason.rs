@@ -85,6 +85,9 @@ reasons! {
     /// Another member has the caller's name.
     NameTaken = "NODE_NAME_TAKEN", ALREADY_EXISTS, EndsJoin,
         "start it with a --node-name that no other member has; its previous name is still valid";
+    /// The caller has no data, and the name of a member that does not answer. An operator decides whether it replaces
+    /// that member.
+    MayReplace = "NODE_MAY_REPLACE", FAILED_PRECONDITION, NeedsAChange;
     /// Another member, which answers, has one of the caller's addresses.
     AddressTaken = "NODE_ADDRESS_TAKEN", ALREADY_EXISTS, NeedsAChange;
     /// A process with the caller's id runs at another address: one of the two has a copy of the other's data directory.

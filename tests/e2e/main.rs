@@ -37,6 +37,7 @@ mod layers;
 mod library;
 mod limits;
 mod many_logs;
+mod membership;
 mod metrics;
 mod modes;
 mod names;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::api::error::{FailedProposal, LogScope};
+use crate::api::error::{FailedProposal, LogScope, NeededBy};
 use crate::codes::UnknownCode;
 use crate::consensus::handle::ProposeError;
 use crate::feature_level::FeatureLevel;
@@ -14,7 +14,7 @@ use crate::storage::damage::DamagedRange;
 use crate::storage::entry::ENTRY_BYTES_MAX;
 use crate::storage::error::NewerFrame;
 use crate::storage::reader::{NewerRecords, ReadError};
-use crate::types::{LogId, LogIndex, LogName, Offset};
+use crate::types::{LogId, LogIndex, LogName, NodeId, Offset};
 
 fn name() -> LogName {
     LogName::new("default").expect("a name")
@@ -65,10 +65,14 @@ fn number(error: &ApiError) -> usize {
         ApiError::Relayed(_) => 35,
         ApiError::State { .. } => 36,
         ApiError::NoSuchProducer { .. } => 37,
+        ApiError::NoSuchNode { .. } => 38,
+        ApiError::NodeLeaves { .. } => 39,
+        ApiError::NodeNeeded { .. } => 40,
+        ApiError::NoSuccessor { .. } => 41,
     }
 }
 
-const VARIANTS: usize = 38;
+const VARIANTS: usize = 42;
 
 /// The failure of a newer node, with a reason that this version does not know.
 fn relayed() -> ApiError {
@@ -96,6 +100,11 @@ fn samples() -> Vec<(ApiError, Code, &'static str)> {
         (ApiError::ReplicaLost, Code::UNAVAILABLE, "REPLICA_UNREACHABLE"),
         (relayed(), Code::UNAVAILABLE, "QUEUE_IS_BLUE"),
         (ApiError::NoSuchProducer { log: name() }, Code::NOT_FOUND, "NO_SUCH_PRODUCER"),
+        (ApiError::NoSuchNode { node: "n9".into() }, Code::NOT_FOUND, "NO_SUCH_NODE"),
+        (ApiError::NoSuccessor { log: Some(name()) }, Code::FAILED_PRECONDITION, "NO_SUCCESSOR"),
+        (ApiError::NodeLeaves { node: NodeId(9) }, Code::FAILED_PRECONDITION, "NODE_LEAVING"),
+        (ApiError::NodeNeeded { by: NeededBy::Log(name()) }, Code::FAILED_PRECONDITION, "NODE_NEEDED"),
+        (ApiError::NodeNeeded { by: NeededBy::Catalog }, Code::FAILED_PRECONDITION, "NODE_NEEDED"),
         (of_state(StateRefusal::ProducerUnknown(7)), Code::FAILED_PRECONDITION, "PRODUCER_UNKNOWN"),
         (of_state(StateRefusal::ProducerFenced(7)), Code::FAILED_PRECONDITION, "PRODUCER_FENCED"),
         (of_state(StateRefusal::SequenceGap(7)), Code::FAILED_PRECONDITION, "SEQUENCE_GAP"),

@@ -5,7 +5,7 @@
 //! `consensus` collects the facts and performs the actions.
 //!
 //! - [`hosting`]: which replicas this node creates and drops.
-//! - [`placement`]: on which nodes the replicas of logs are.
+//! - [`placement`]: on which nodes the replicas of logs are; [`moves`]: which of them move to other nodes.
 //! - [`voters`]: the next step of a group's membership; [`catch_up`]: which learners may become voters.
 //! - [`joins`]: whether another node may join.
 //! - [`requests`]: which changes of the catalog are proposed.
@@ -20,6 +20,7 @@ pub mod catch_up;
 pub mod facts;
 pub mod hosting;
 pub mod joins;
+pub mod moves;
 pub mod notice;
 pub mod placement;
 pub mod requests;
@@ -64,8 +65,10 @@ pub enum Action {
     Propose(Command),
     /// Propose a change of the membership of a group, which this node leads.
     ChangeMembership(GroupId, MembershipChange),
-    /// Hand over leadership of a group.
+    /// Hand over leadership of a group, from which this replica is removed next.
     HandOver(GroupId),
+    /// Hand over leadership of a group to a node that is neither drained nor leaving, if there is one.
+    Drain(GroupId),
     /// Propose to the catalog that the group has removed a replica, but only if a majority confirms that this node
     /// still leads the group.
     ReportRemoved(GroupId, ReplicaId),
@@ -155,6 +158,8 @@ impl Policy {
         let unfinished = voters.as_ref().map(|voters| voters.unfinished(catalog)).unwrap_or_default();
         self.joins.update(&unfinished);
         let mut catalog_step = None;
+        let retired = moves::retired(catalog);
+        let is_drained = catalog.plan(self.me.id).avoids_leading();
         for (group, replica) in due.iter().filter_map(|group| replicas.get_key_value(group)) {
             match catalog.log(*group) {
                 Some(log) => {
@@ -168,11 +173,15 @@ impl Policy {
                     self.keep_log(catalog, log, replica, now, &mut actions);
                 }
                 None if *group == GroupId::CATALOG => {
-                    let members: Vec<ReplicaId> = catalog.members().map(|m| ReplicaId::of_node(m.id)).collect();
+                    let stay = catalog.members().map(|m| m.id).filter(|node| !retired.contains(node));
+                    let members: Vec<ReplicaId> = stay.map(ReplicaId::of_node).collect();
                     let has_room = replica.voters.len() < CATALOG_VOTERS_MAX || broken(Fault::LearnersVote);
                     let target = Target {
                         members: &members,
-                        removed: |id: ReplicaId| catalog.is_removed(NodeId(id.0)),
+                        removed: |id: ReplicaId| {
+                            let node = NodeId(id.0);
+                            catalog.is_removed(node) || retired.contains(&node)
+                        },
                         may_vote: |id: ReplicaId| {
                             let votes = |voters: &VotersOfGroups<'_>| voters.votes_in_known_logs(NodeId(id.0));
                             has_room && voters.as_ref().is_none_or(votes)
@@ -181,6 +190,9 @@ impl Policy {
                     catalog_step = self.move_voters(catalog, *group, replica, &target, now.tick, &mut actions);
                 }
                 None => {}
+            }
+            if is_drained && replica.leads && !replica.is_changing {
+                actions.push(Action::Drain(*group));
             }
         }
         let Some(of_catalog) = of_catalog.filter(|replica| replica.is_idle) else { return actions };
@@ -196,8 +208,10 @@ impl Policy {
             && let Some(voters) = &voters
         {
             self.next_placement = now.tick + PLACEMENT_TICKS;
+            let is_in_catalog = |node| of_catalog.progress.iter().any(|r| r.replica == ReplicaId::of_node(node));
+            let gone = retired.into_iter().filter(|node| !is_in_catalog(*node)).map(Command::RemoveNode);
             let commands = self.candidates(catalog, of_catalog, voters, |c| c.commands(now.wall_us));
-            actions.extend(commands.into_iter().map(Action::Propose));
+            actions.extend(gone.chain(commands).map(Action::Propose));
         }
         actions
     }

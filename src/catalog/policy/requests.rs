@@ -5,12 +5,14 @@
 
 use super::facts::ReplicaFacts;
 use super::joins::Verdict;
+use super::moves;
 use crate::catalog::command::Command;
 use crate::catalog::meta::{Member, NewLog, Origin};
+use crate::catalog::plans::{Destination, Plan};
 use crate::catalog::state::Catalog;
 use crate::feature_level::FeatureRange;
 use crate::storage::payload;
-use crate::types::{NodeId, ReplicaId};
+use crate::types::{GroupId, NodeId, ReplicaId};
 
 /// The decision about a requested command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +23,8 @@ pub enum Decision {
     Drop,
     /// Do not propose it. Instead propose the removal of this node, which has abandoned its join.
     Replace(NodeId),
+    /// Do not propose it, because this group needs the node that is to be replaced.
+    Needed(GroupId),
 }
 
 /// Decides about a requested command. `replica` is this node's replica of the catalog; `join` decides about a new node.
@@ -43,6 +47,16 @@ pub(super) fn decide(
             Verdict::Admit | Verdict::Replace(_) | Verdict::Wait => return Decision::Drop,
         }
     }
+    if let Command::ReplaceNode(old, _) = command {
+        let id = ReplicaId::of_node(*old);
+        let is_heard = replica.progress.iter().any(|progress| progress.replica == id && progress.active);
+        let leaves = Plan { leaves: Some(Destination::AnyNode), ..Plan::default() };
+        match moves::needs(catalog, replica, *old, &leaves) {
+            Some(group) => return Decision::Needed(group),
+            None if is_heard || !replica.is_idle => return Decision::Drop,
+            None => {}
+        }
+    }
     if replica.is_idle && catalog.would_change(command) != Ok(true) {
         return Decision::Drop;
     }
@@ -62,6 +76,8 @@ pub enum PeerDecision {
     LevelUnsupported(NodeId),
     /// The leader does not append it, because it has not heard from this member.
     MemberSilent(NodeId),
+    /// The leader does not append it, because this group needs the node that is to leave.
+    NodeNeeded(GroupId),
 }
 
 /// Decides about a proposal to the catalog. The leader appends a proposal with exactly one command that has an effect:
@@ -114,6 +130,14 @@ pub fn decide_for_peer(
             match catalog.members().find_map(obstacle) {
                 Some(obstacle) => obstacle,
                 None if replica.is_idle => PeerDecision::Accept,
+                None => PeerDecision::Drop,
+            }
+        }
+        Command::PlanNode(node, plan, expected) if plan.leaves != expected.leaves => {
+            match moves::needs(catalog, replica, node, &plan) {
+                Some(group) => PeerDecision::NodeNeeded(group),
+                None if replica.is_idle => PeerDecision::Accept,
+                // An entry that is not applied yet may contain the plan of another node.
                 None => PeerDecision::Drop,
             }
         }

@@ -4,10 +4,13 @@
 //! - One change at a time.
 //! - A replica is added as a learner and becomes a voter once it has caught up.
 //! - No change is made after which the active voters would not be a majority.
+//! - A silent voter is removed at once. One that is heard is removed only once every wanted replica votes, so a log
+//!   whose replica moves never has fewer copies than before.
 //! - A leader hands over before it is removed.
 
 use super::catch_up::CatchUp;
 use super::facts::{ReplicaFacts, ReplicaProgress};
+use crate::catalog::faults::{Fault, broken};
 use crate::types::ReplicaId;
 
 /// The maximum number of voters in the catalog's group. Further members are its learners: each vote makes a change of
@@ -81,14 +84,11 @@ fn next_step(
     if let Some(learner) = replicas.iter().filter(|r| !r.voter).find(extra) {
         return Some(Step::Change(MembershipChange::Remove(learner.replica)));
     }
-    // The leader itself is removed last.
-    let others_first = replicas.iter().filter(|r| r.replica != me).chain(replicas.iter().filter(|r| r.replica == me));
-    for voter in others_first.filter(|r| r.voter).filter(extra) {
-        let rest = replicas.iter().filter(|r| r.voter && r.replica != voter.replica);
-        if can_commit(rest) {
-            let remove = Step::Change(MembershipChange::Remove(voter.replica));
-            return Some(if voter.replica == me { Step::HandOver } else { remove });
-        }
+    let removable =
+        |voter: &&ReplicaProgress| can_commit(replicas.iter().filter(|r| r.voter && r.replica != voter.replica));
+    let mut extra_voters = replicas.iter().filter(|r| r.voter).filter(extra);
+    if let Some(silent) = extra_voters.clone().filter(|r| !r.active).find(removable) {
+        return Some(Step::Change(MembershipChange::Remove(silent.replica)));
     }
     let ready = |r: &&ReplicaProgress| {
         !r.voter
@@ -103,8 +103,23 @@ fn next_step(
             return Some(Step::Change(MembershipChange::AddVoter(learner.replica)));
         }
     }
-    let new = target.members.iter().find(|node| replicas.iter().all(|r| r.replica != **node))?;
-    Some(Step::Change(MembershipChange::AddLearner(*new)))
+    let new = target.members.iter().find(|node| replicas.iter().all(|r| r.replica != **node));
+    if let Some(new) = new {
+        return Some(Step::Change(MembershipChange::AddLearner(*new)));
+    }
+    let waits = |member: &&ReplicaId| {
+        let votes = replicas.iter().any(|r| r.replica == **member && r.voter);
+        !votes && (target.may_vote)(**member) && !broken(Fault::RemovedBeforeReplaced)
+    };
+    if target.members.iter().any(|member| waits(&member)) {
+        return None;
+    }
+    // The leader itself is removed last.
+    let other = extra_voters.clone().filter(|r| r.replica != me).find(removable);
+    if let Some(voter) = other {
+        return Some(Step::Change(MembershipChange::Remove(voter.replica)));
+    }
+    extra_voters.find(|r| r.replica == me).filter(|r| removable(r)).map(|_| Step::HandOver)
 }
 
 /// Returns true if a majority of these voters is active.

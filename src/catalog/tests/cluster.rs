@@ -11,7 +11,7 @@ use crate::catalog::policy::hosting::hosting_step;
 use crate::catalog::policy::requests::Decision;
 use crate::catalog::policy::voters::MembershipChange;
 use crate::catalog::policy::{Action, Policy, PolicyTicks};
-use crate::catalog::{Applied, Catalog, Command, Member, NewLog, Origin};
+use crate::catalog::{Applied, Catalog, Command, Destination, Member, NewLog, Origin, Plan};
 use crate::feature_level::FeatureLevel;
 use crate::storage::log::Genesis;
 use crate::types::{GroupId, LogId, LogIndex, NodeId, NodeName, ReplicaId, Term};
@@ -137,6 +137,7 @@ impl Cluster {
             Decision::Propose if leads => format!("proposed: {}", self.apply(command)),
             Decision::Propose => "not the leader\n".to_owned(),
             Decision::Drop => "dropped\n".to_owned(),
+            Decision::Needed(group) => format!("refused: group {group} needs the node\n"),
             Decision::Replace(node) => {
                 let removed = self.apply(Command::RemoveNode(node));
                 format!("dropped, and node {} is removed: {removed}", node.0)
@@ -217,6 +218,15 @@ impl Cluster {
         replicas.map(|(group, state)| (*group, state.facts(id, &self.silent))).collect()
     }
 
+    /// The other nodes that may lead the group next.
+    fn successors(&self, group: GroupId, leader: NodeId) -> Vec<NodeId> {
+        let state = &self.groups[&group];
+        let votes = |(node, replica): &(&NodeId, &ReplicaId)| {
+            state.voters.contains(replica) && **node != leader && !self.silent.contains(node)
+        };
+        state.hosts.iter().filter(votes).map(|(node, _)| *node).collect()
+    }
+
     fn perform(&mut self, id: NodeId, action: Action, lost: bool, out: &mut String) {
         let name = self.nodes[&id].me.name.clone();
         let mut say =
@@ -245,13 +255,16 @@ impl Cluster {
             }
             Action::HandOver(group) => {
                 say(format!("group {group}: hand over leadership"));
-                let silent = &self.silent;
-                if let Some(group) = self.groups.get_mut(&group).filter(|_| !lost) {
-                    let votes = |(node, replica): &(&NodeId, &ReplicaId)| {
-                        group.voters.contains(replica) && **node != id && !silent.contains(node)
-                    };
-                    let next = group.hosts.iter().find(votes).map(|(node, _)| *node);
-                    group.elect(next);
+                if !lost {
+                    let next = self.successors(group, id).first().copied();
+                    self.groups.get_mut(&group).expect("a group").elect(next);
+                }
+            }
+            Action::Drain(group) => {
+                let avoids = |node: &NodeId| self.catalog.plan(*node).avoids_leading();
+                if let Some(next) = self.successors(group, id).into_iter().find(|node| !avoids(node)) {
+                    say(format!("group {group}: hand over leadership to node {}", next.0));
+                    self.groups.get_mut(&group).expect("a group").elect(Some(next));
                 }
             }
             Action::KeepTime { group, local_us, seal } => {
@@ -335,6 +348,17 @@ impl Group {
     }
 }
 
+pub fn show_plan(plan: &Plan) -> String {
+    let leaves = match plan.leaves {
+        Some(Destination::AnyNode) => Some("leaves".to_owned()),
+        Some(Destination::Node(to)) => Some(format!("leaves to {}", to.0)),
+        None => None,
+    };
+    let drained = plan.drained.then(|| "drained".to_owned());
+    let replaceable = plan.may_be_replaced.then(|| "replaceable".to_owned());
+    [drained, leaves, replaceable].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
 fn ids(replicas: &[ReplicaId]) -> String {
     replicas.iter().map(ReplicaId::to_string).collect::<Vec<_>>().join(",")
 }
@@ -361,6 +385,10 @@ pub fn show(command: &Command) -> String {
         Command::PlaceReplica(group, node) => format!("PlaceReplica {group} {}", node.0),
         Command::RemoveReplica(group, replica) => format!("RemoveReplica {group} {replica}"),
         Command::ReplicaRemoved(group, replica) => format!("ReplicaRemoved {group} {replica}"),
+        Command::PlanNode(id, plan, _) => format!("PlanNode {} {}", id.0, show_plan(plan)),
+        Command::ReplaceNode(id, by) => format!("ReplaceNode {} by {} {}", id.0, by.id.0, by.name),
+        Command::MoveReplica(group, replica, node) => format!("MoveReplica {group} {replica} to {}", node.0),
+        Command::SetBalancing(balancing) => format!("SetBalancing {balancing}"),
         Command::UpdateCluster(settings, revision) => format!("UpdateCluster {settings:?} revision={revision}"),
     }
 }

@@ -45,7 +45,9 @@ fn samples() -> Vec<Command> {
         log_defaults: LogSettings { replicas: Some(5), ..LogSettings::default() },
         create_on_append: true,
         deleted_log_retention_ms: Some(0),
+        auto_replace_wiped: true,
     };
+    let plan = Plan { drained: true, leaves: Some(Destination::Node(NodeId(2))), may_be_replaced: true };
     vec![
         Command::AddNode(cluster::member(1, "a")),
         Command::RemoveNode(NodeId(1)),
@@ -62,6 +64,10 @@ fn samples() -> Vec<Command> {
         Command::RemoveReplica(GroupId(1), ReplicaId(2)),
         Command::ReplicaRemoved(GroupId(1), ReplicaId(2)),
         Command::UpdateCluster(cluster, 1),
+        Command::PlanNode(NodeId(1), plan, Plan { leaves: Some(Destination::AnyNode), ..Plan::default() }),
+        Command::ReplaceNode(NodeId(1), cluster::member(2, "a")),
+        Command::MoveReplica(GroupId(1), ReplicaId(2), NodeId(3)),
+        Command::SetBalancing(true),
     ]
 }
 
@@ -82,7 +88,9 @@ fn refuses_unknown_fields_in_every_command() {
         let mut inside = command.encode();
         // The command is a field of one length-delimited message: add the field 99, a varint, to that message.
         inside.extend([0x98, 0x06, 1]);
-        inside[1] += 3;
+        // The tag of a field above 15 has two bytes.
+        let length = if inside[0] & 0x80 == 0 { 1 } else { 2 };
+        inside[length] += 3;
         let error = Command::decode(&inside).expect_err("unknown");
         assert!(matches!(error, BadCommand::UnknownField { number: 99, .. }), "{command:?}: {error}");
         let mut beside = command.encode();

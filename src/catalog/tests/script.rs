@@ -9,11 +9,13 @@ use std::fmt::Write as _;
 
 use goldenscript::Context;
 
-use super::cluster::{Cluster, member, show};
+use super::cluster::{Cluster, member, show, show_plan};
 use super::span::Span;
 use crate::catalog::policy::facts::{ReplicaFacts, ReplicaProgress};
 use crate::catalog::policy::requests::{PeerDecision, decide_for_peer};
-use crate::catalog::{ClusterSettings, Command, LogMeta, LogSettings, Member, NewLog, Origin, Placement};
+use crate::catalog::{
+    Catalog, ClusterSettings, Command, Destination, LogMeta, LogSettings, Member, NewLog, Origin, Placement, Plan,
+};
 use crate::feature_level::{FeatureLevel, FeatureRange};
 use crate::storage::entry::Unstamped;
 use crate::storage::payload::{RecordFields, encode_record};
@@ -117,6 +119,34 @@ pub enum Line {
         #[arg(key)]
         create_on_append: Option<bool>,
     },
+    /// Changes the plan of a node. What is not given ends.
+    PlanNode {
+        id: u64,
+        #[arg(key, optional)]
+        drained: bool,
+        #[arg(key, optional)]
+        leaves: bool,
+        #[arg(key)]
+        to: Option<u64>,
+        #[arg(key, optional)]
+        replaceable: bool,
+        /// The plan is expected to be another one than it is.
+        #[arg(key, optional)]
+        outdated: bool,
+    },
+    ReplaceNode {
+        old: u64,
+        id: u64,
+        name: String,
+    },
+    MoveReplica {
+        group: u64,
+        replica: u64,
+        id: u64,
+    },
+    SetBalancing {
+        balancing: bool,
+    },
     /// Decodes the value of a record, given in hexadecimal digits.
     Decode {
         hex: String,
@@ -212,7 +242,7 @@ pub struct Script {
 
 impl Line {
     /// The command of the catalog that the line contains.
-    fn command(&self) -> Result<Option<Command>, Box<dyn Error>> {
+    fn command(&self, catalog: &Catalog) -> Result<Option<Command>, Box<dyn Error>> {
         Ok(Some(match self {
             Line::AddNode { id, name, bind, rpc } => {
                 let plain = member(*id, name);
@@ -287,6 +317,19 @@ impl Line {
                 let settings = ClusterSettings { log_defaults, create_on_append, ..ClusterSettings::default() };
                 Command::UpdateCluster(settings, *revision)
             }
+            Line::PlanNode { id, drained, leaves, to, replaceable, outdated } => {
+                let to = to.map(|to| Destination::Node(NodeId(to)));
+                let leaves = to.or(leaves.then_some(Destination::AnyNode));
+                let plan = Plan { drained: *drained, leaves, may_be_replaced: *replaceable };
+                let present = catalog.plan(NodeId(*id));
+                let expected = Plan { drained: present.drained != *outdated, ..present };
+                Command::PlanNode(NodeId(*id), plan, expected)
+            }
+            Line::ReplaceNode { old, id, name } => Command::ReplaceNode(NodeId(*old), member(*id, name)),
+            Line::MoveReplica { group, replica, id } => {
+                Command::MoveReplica(GroupId(*group), ReplicaId(*replica), NodeId(*id))
+            }
+            Line::SetBalancing { balancing } => Command::SetBalancing(*balancing),
             Line::Founded { group } => Command::Founded(GroupId(*group)),
             Line::RaiseFeatureLevel { level } => Command::RaiseFeatureLevel(FeatureLevel(*level)),
             Line::ConfigureLog {
@@ -310,7 +353,7 @@ impl goldenscript::Runner for Script {
     type Command = Line;
 
     fn run(&mut self, line: &Line, context: &Context) -> Result<String, Box<dyn Error>> {
-        if let Some(command) = line.command()? {
+        if let Some(command) = line.command(&self.cluster.catalog)? {
             // An applied command was stored before.
             assert_eq!(Command::decode(&command.encode()).as_ref(), Ok(&command));
             let count = if let Line::ConfigureLog { count, .. } = line { *count } else { None };
@@ -374,7 +417,11 @@ impl goldenscript::Runner for Script {
             | Line::PlaceReplica { .. }
             | Line::RemoveReplica { .. }
             | Line::ReplicaRemoved { .. }
-            | Line::UpdateCluster { .. } => {}
+            | Line::UpdateCluster { .. }
+            | Line::PlanNode { .. }
+            | Line::ReplaceNode { .. }
+            | Line::MoveReplica { .. }
+            | Line::SetBalancing { .. } => {}
         }
         Ok(out)
     }
@@ -412,21 +459,24 @@ impl Script {
             PeerDecision::Drop => "dropped".to_owned(),
             PeerDecision::LevelUnsupported(member) => format!("refused: node {} does not support it", member.0),
             PeerDecision::MemberSilent(member) => format!("refused: node {} is silent", member.0),
+            PeerDecision::NodeNeeded(group) => format!("refused: group {group} needs the node"),
         })
     }
 
-    /// Every member but node 8 is heard from. `[busy]`: an entry is not applied yet.
+    /// Every member is heard from, but for node 8 and those that are silent. `[busy]`: an entry is not applied yet.
     fn replica_of_leader(&self, context: &Context) -> ReplicaFacts {
         let progress = |member: &Member| ReplicaProgress {
             replica: ReplicaId::of_node(member.id),
             voter: true,
             matched: LogIndex(1),
-            active: member.id != NodeId(8),
+            active: member.id != NodeId(8) && !self.cluster.silent.contains(&member.id),
         };
+        let of_catalog = self.cluster.groups.get(&GroupId::CATALOG);
         ReplicaFacts {
             leads: true,
             is_idle: !context.tags.contains("busy"),
             progress: self.cluster.catalog.members().map(progress).collect(),
+            voters: of_catalog.map(|group| group.voters.iter().copied().collect()).unwrap_or_default(),
             ..ReplicaFacts::default()
         }
     }
@@ -438,9 +488,14 @@ impl Script {
     fn show_catalog(&self) -> Result<String, Box<dyn Error>> {
         let mut out = String::new();
         for member in self.cluster.catalog.members() {
-            writeln!(out, "member {} {} {} {}", member.id.0, member.name, member.bind_addr, member.rpc_addr)?;
+            write!(out, "member {} {} {} {}", member.id.0, member.name, member.bind_addr, member.rpc_addr)?;
+            let plan = self.cluster.catalog.plan(member.id);
+            writeln!(out, "{}{}", if plan == Plan::default() { "" } else { " " }, show_plan(&plan))?;
         }
         let catalog = &self.cluster.catalog;
+        if catalog.is_balancing() {
+            writeln!(out, "balancing")?;
+        }
         let mut logs: Vec<&LogMeta> = catalog.logs().collect();
         logs.sort_by_key(|log| log.group);
         let places = |placements: &[Placement]| {

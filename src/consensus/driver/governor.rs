@@ -4,14 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::host::{Host, nodes_of};
+use crate::catalog::faults::{Fault, broken};
 use crate::catalog::policy::facts::{Now, Replicas};
 use crate::catalog::policy::hosting::{NewReplica, hosting_step};
 use crate::catalog::policy::notice::Notice;
 use crate::catalog::policy::requests::{Decision, PeerDecision, decide_for_peer};
+use crate::catalog::policy::voters::MembershipChange;
 use crate::catalog::policy::{Action, Policy, PolicyTicks};
 use crate::catalog::{Applied, Catalog, CatalogView, Command, Member, Touched};
 use crate::consensus::error::HostError;
-use crate::consensus::group::{ELECTION_TICKS, TICK_MS};
+use crate::consensus::freshness::Freshness;
+use crate::consensus::group::{ELECTION_TICKS, Successor, TICK_MS};
 use crate::consensus::groups::Groups;
 use crate::consensus::handle::{Appended, ConsensusHandle, Proposal, ProposeError, command_proposal};
 use crate::consensus::removals::Removals;
@@ -22,7 +25,7 @@ use crate::feature_level::{Feature, FeatureRange};
 use crate::reply::{ReplySender, reply};
 use crate::storage::entry::EntryKind;
 use crate::storage::log::CatalogState;
-use crate::types::{GroupId, LogId, LogIndex, NodeId};
+use crate::types::{GroupId, LogId, LogIndex, NodeId, ReplicaId};
 
 /// A snapshot of the catalog is stored after this many commands.
 const SNAPSHOT_COMMANDS: u64 = 4096;
@@ -45,6 +48,7 @@ pub struct Governor {
     policy: Policy,
     searches: Searches,
     removals: Removals,
+    freshness: Freshness,
     facts: Replicas,
 }
 
@@ -63,6 +67,7 @@ impl Governor {
             policy: Policy::new(me, ticks, level_max, || LogId::random().ok()),
             searches: Searches::new(consensus),
             removals: Removals::default(),
+            freshness: Freshness::default(),
             facts: Replicas::new(),
         }
     }
@@ -169,6 +174,9 @@ impl Governor {
         host: &mut Host,
         sinks: &Sinks,
     ) -> Result<Vec<GroupId>, HostError> {
+        if let Some(of_catalog) = groups.get_quietly(&GroupId::CATALOG) {
+            of_catalog.group.avoid(self.catalog.avoided_nodes().into_iter().map(ReplicaId::of_node).collect());
+        }
         let mut dropped = Vec::new();
         let mut created = BTreeMap::<GroupId, NewReplica>::new();
         for group in touched {
@@ -181,6 +189,7 @@ impl Governor {
                 host.drop_replica(*group, groups, sinks)?;
                 self.policy.forget(*group);
                 self.removals.forget(*group);
+                self.freshness.forget(*group);
                 self.facts.remove(group);
                 dropped.push(*group);
             }
@@ -191,6 +200,7 @@ impl Governor {
             match (self.catalog.log(*group), groups.get_mut(group)) {
                 (Some(log), Some(replica)) => {
                     replica.group.nodes_mut().clone_from(&nodes_of(log));
+                    replica.group.avoid(self.catalog.avoided_leaders(log));
                     host.serve(&self.catalog, log, replica);
                 }
                 (Some(_) | None, None) => host.withdraw(*group),
@@ -244,13 +254,21 @@ impl Governor {
             match action {
                 Action::Propose(command) => self.propose(groups, sinks, &command, now),
                 Action::ChangeMembership(group, change) => {
+                    if adds(change) && !self.may_add(group, groups, sinks, now) {
+                        continue;
+                    }
                     if let Some(replica) = groups.get_mut(&group) {
                         replica.group.change_membership(change);
                     }
                 }
                 Action::HandOver(group) => {
                     if let Some(replica) = groups.get_mut(&group) {
-                        replica.group.hand_over();
+                        replica.group.hand_over(Successor::Any);
+                    }
+                }
+                Action::Drain(group) => {
+                    if let Some(replica) = groups.get_mut(&group) {
+                        replica.group.hand_over(Successor::NotAvoided);
                     }
                 }
                 Action::ReportRemoved(group, removed) => {
@@ -278,6 +296,30 @@ impl Governor {
         Ok(())
     }
 
+    /// Returns true if this node's catalog is recent enough to add a replica to a group that it leads. The members of the
+    /// catalog's own group are those of the catalog itself.
+    fn may_add(&mut self, group: GroupId, groups: &mut Groups, sinks: &Sinks, now: Now) -> bool {
+        if group == GroupId::CATALOG || broken(Fault::OutdatedLeaderAdds) {
+            return true;
+        }
+        let (Some(term), Some(catalog)) =
+            (groups.get(&group).map(|replica| replica.group.term()), groups.get_mut(&GroupId::CATALOG))
+        else {
+            return false;
+        };
+        let (applied, leader) = (catalog.group.visible().applied, catalog.leader_node());
+        let me = self.me;
+        self.freshness.is_fresh(group, term, applied, || {
+            let leader = leader?;
+            if leader != me {
+                return Some(sinks.outbound.read_index(leader, GroupId::CATALOG));
+            }
+            let (sender, answer) = reply();
+            catalog.group.read_index(None, now.at, sender);
+            Some(answer)
+        })
+    }
+
     /// Proposes a command, or sends it to the catalog's leader.
     fn propose(&self, groups: &mut Groups, sinks: &Sinks, command: &Command, now: Now) {
         let leader = groups.get(&GroupId::CATALOG).and_then(|catalog| catalog.status().leader);
@@ -302,7 +344,7 @@ impl Governor {
             return answer.send(Err(ProposeError::NoSuchGroup));
         }
         // Decided where a raise of the level is decided, too: the caller's check may be older than the raise.
-        if let Command::AddNode(member) = command
+        if let Command::AddNode(member) | Command::ReplaceNode(_, member) = command
             && !supported.contains(self.catalog.feature_level())
         {
             return answer.send(Err(ProposeError::LevelUnsupported { member: member.id }));
@@ -311,6 +353,7 @@ impl Governor {
         match self.policy.decide(&self.catalog, &self.facts, command) {
             Decision::Propose => propose(groups, command, now, time_us, answer),
             Decision::Drop => answer.send(Err(ProposeError::Dropped)),
+            Decision::Needed(group) => answer.send(Err(ProposeError::NodeNeeded { group })),
             Decision::Replace(abandoned) => {
                 log_notice(&Notice::JoinAbandoned(abandoned));
                 let (unread, _) = reply();
@@ -353,6 +396,7 @@ impl Governor {
             PeerDecision::Drop => Err(ProposeError::Dropped),
             PeerDecision::LevelUnsupported(member) => Err(ProposeError::LevelUnsupported { member }),
             PeerDecision::MemberSilent(member) => Err(ProposeError::MemberSilent { member }),
+            PeerDecision::NodeNeeded(group) => Err(ProposeError::NodeNeeded { group }),
         }
     }
 
@@ -387,6 +431,13 @@ fn propose(groups: &mut Groups, command: &Command, now: Instant, time_us: u64, r
     match groups.get_mut(&GroupId::CATALOG) {
         Some(catalog) => catalog.group.propose(command_proposal(command), now, time_us, reply),
         None => reply.send(Err(ProposeError::NoSuchGroup)),
+    }
+}
+
+fn adds(change: MembershipChange) -> bool {
+    match change {
+        MembershipChange::AddLearner(_) | MembershipChange::AddVoter(_) => true,
+        MembershipChange::Remove(_) => false,
     }
 }
 

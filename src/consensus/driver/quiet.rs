@@ -269,7 +269,7 @@ impl QuietGroups {
         self.led_groups = led.len() as u64;
         let less_loaded = |group: &GroupId| {
             let replica = groups.get(group)?;
-            let loads = replica.other_voters().filter_map(|node| Some((self.heartbeats.led_groups(node)?, node)));
+            let loads = replica.successors().filter_map(|node| Some((self.heartbeats.led_groups(node)?, node)));
             let (load, node) = loads.min()?;
             (load + 2 <= self.led_groups).then_some((load, *group, node))
         };

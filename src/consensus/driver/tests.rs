@@ -15,7 +15,7 @@ use crate::consensus::driver::governor::SILENT_TICKS_MAX;
 use crate::consensus::handle::{Appended, Proposal};
 use crate::feature_level::FeatureRange;
 use crate::pb::peer::RaftMessage;
-use crate::reply::reply;
+use crate::reply::{ReplyReceiver, reply};
 use crate::storage::entry::{EntryKind, Unstamped};
 use crate::storage::log::{Genesis, GroupLog};
 use crate::thread::fatal_channel;
@@ -27,6 +27,10 @@ impl Outbound for Nobody {
     fn send(&self, _to: NodeId, _message: RaftMessage) {}
 
     fn propose(&self, _to: NodeId, _proposal: Proposal) {}
+
+    fn read_index(&self, _to: NodeId, _group: GroupId) -> ReplyReceiver<Result<LogIndex, ReadIndexError>> {
+        reply().1
+    }
 
     fn levels_of(&self, _node: NodeId) -> Option<FeatureRange> {
         Some(FeatureRange::SUPPORTED)

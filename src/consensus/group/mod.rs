@@ -94,6 +94,15 @@ use crate::types::{LogIndex, NodeId, ReplicaId, Term};
 /// is unknown.
 const SETTLE_MAX: Duration = Duration::from_secs(3);
 
+/// To which voters leadership may be handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Successor {
+    /// Those that should lead, or else any.
+    Any,
+    /// Only those that should lead.
+    NotAvoided,
+}
+
 /// One group on this node.
 pub struct Group {
     config: GroupConfig,
@@ -368,7 +377,7 @@ impl Group {
         {
             self.node.transfer_leader(next.0);
         }
-        if self.own_disk.tick(&self.node, self.leads(), self.ticks) && self.hand_over() {
+        if self.own_disk.tick(&self.node, self.leads(), self.ticks) && self.hand_over(Successor::NotAvoided) {
             self.own_disk.hands_over(self.ticks);
         }
         self.late.begin_tick(self.node.raft.election_elapsed);
@@ -434,8 +443,9 @@ impl Group {
     }
 
     /// If this node leads, hands leadership over to the most up-to-date voter. Returns false if that is not possible.
-    pub fn hand_over(&mut self) -> bool {
-        match self.node.other_voters().max_by_key(|r| r.matched) {
+    pub fn hand_over(&mut self, to: Successor) -> bool {
+        let any = || self.node.other_voters().max_by_key(|r| r.matched).filter(|_| to == Successor::Any);
+        match self.node.successors().max_by_key(|r| r.matched).or_else(any) {
             Some(next) if self.leads() => {
                 self.node.transfer_leader(next.replica.0);
                 true

@@ -1,6 +1,6 @@
 //! raft's node of one group, and the queries that the other parts of the group need.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, DerefMut};
 
 use raft::eraftpb::Entry as RaftEntry;
@@ -26,6 +26,8 @@ pub struct RaftNode {
     me: ReplicaId,
     /// The nodes of the replicas.
     pub nodes: ReplicaNodes,
+    /// The replicas that should not lead.
+    pub avoided: BTreeSet<ReplicaId>,
 }
 
 impl Deref for RaftNode {
@@ -89,7 +91,7 @@ impl RaftNode {
             GroupId::CATALOG => ReplicaNodes::SameIds,
             _ => ReplicaNodes::Listed(BTreeMap::new()),
         };
-        Ok(RaftNode { raw, group: config.id, me: config.me, nodes })
+        Ok(RaftNode { raw, group: config.id, me: config.me, nodes, avoided: BTreeSet::new() })
     }
 
     pub fn group(&self) -> GroupId {
@@ -179,6 +181,11 @@ impl RaftNode {
         let mut replicas: Vec<ReplicaProgress> = prs.iter().map(replica).collect();
         replicas.sort_unstable_by_key(|r| r.replica);
         replicas
+    }
+
+    /// Returns the other voters that were heard recently and should lead.
+    pub fn successors(&self) -> impl Iterator<Item = ReplicaProgress> {
+        self.other_voters().filter(|r| !self.avoided.contains(&r.replica))
     }
 
     /// Returns the other voters that were heard recently.

@@ -202,6 +202,9 @@ impl Proposer {
         requests: &[GatheredRequest],
     ) -> Vec<Result<Appended, Rejected>> {
         let mut payload = Unstamped::room(requests.iter().map(|request| request.proposal.payload.len()).sum());
+        let index = LogIndex(node.last_index().0 + 1);
+        let time_us = node.log_end().map_or(0, |end| end.append_time_us);
+        let time_us = requests.iter().map(|request| request.time_us).fold(time_us, u64::max);
         let mut after = None;
         let mut checked = Vec::with_capacity(requests.len());
         for request in requests {
@@ -220,9 +223,7 @@ impl Proposer {
                         return Err(Rejected::from(StateRefusal::Unchanged(0)));
                     }
                 }
-                // The index and the time only decide which unnamed producer is replaced, and what a reader sees.
-                let next = LogIndex(node.last_index().0 + 1);
-                commands.iter().for_each(|command| Arc::make_mut(tables).apply(command, next, request.time_us));
+                commands.iter().for_each(|command| Arc::make_mut(tables).apply(command, index, time_us));
                 Ok(())
             };
             let result = check();
@@ -231,11 +232,10 @@ impl Proposer {
             }
             checked.push(result);
         }
-        if checked.iter().all(Result::is_err) {
+        let Some(after) = after.filter(|_| checked.iter().any(Result::is_ok)) else {
             return checked.into_iter().filter_map(Result::err).map(Err).collect();
-        }
-        let time_us = requests.iter().map(|request| request.time_us).max().unwrap_or(0);
-        let appended = self.append_commands(node, applied, Unstamped::new(payload), time_us);
+        };
+        let appended = self.append_commands(node, after, Unstamped::new(payload), time_us);
         let result = |checked: Result<(), Rejected>| match (checked, appended) {
             (Ok(()), Ok(appended)) => Ok(appended),
             // Also a refusal, because it may be due to a command that was not appended.
@@ -245,11 +245,11 @@ impl Proposer {
         checked.into_iter().map(result).collect()
     }
 
-    /// Appends an entry with commands that were checked.
+    /// Appends an entry with commands that were checked. `after` are the tables after it.
     fn append_commands(
         &mut self,
         node: &mut RaftNode,
-        applied: AppliedTables<'_>,
+        after: Arc<Tables>,
         payload: Unstamped,
         time_us: u64,
     ) -> Result<Appended, ProposeError> {
@@ -259,19 +259,15 @@ impl Proposer {
             count: 0,
             term: node.term(),
             index: LogIndex(node.last_index().0 + 1),
-            append_time_us: time_us.max(end.append_time_us),
+            append_time_us: time_us,
             duplicate: false,
         };
         if !self.space.promise(frame_bytes(payload.len()) as u64) {
             return Err(ProposeError::DiskFull);
         }
-        let commands = StateCommand::decode_all(&payload).map_err(|_| ProposeError::Dropped)?;
-        let mut tables = Arc::clone(self.tables(node, applied)?);
         let proposal = Proposal::new(node.group(), EntryKind::State, 0, payload);
         node.propose(Vec::new(), stamped(proposal, &appended)?).map_err(|error| raft_refusal(node, &error))?;
-        let (index, time_us) = (appended.index, appended.append_time_us);
-        commands.iter().for_each(|command| Arc::make_mut(&mut tables).apply(command, index, time_us));
-        self.tables = Some(LeaderTables { term: appended.term, tables });
+        self.tables = Some(LeaderTables { term: appended.term, tables: after });
         Ok(appended)
     }
 }

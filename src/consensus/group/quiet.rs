@@ -111,7 +111,7 @@ fn campaign_place(group: &Group) -> usize {
 pub fn hand_over_to(group: &mut Group, node: NodeId) {
     let last = group.node.last_index();
     let replicas = group.node.nodes.replicas_of(node);
-    let next = group.node.other_voters().find(|r| replicas.contains(&r.replica) && r.matched == last);
+    let next = group.node.successors().find(|r| replicas.contains(&r.replica) && r.matched == last);
     if let Some(next) = next.filter(|_| group.leads() && group.node.raft.lead_transferee.is_none()) {
         group.node.transfer_leader(next.replica.0);
     }

@@ -1,4 +1,6 @@
-//! Read-only queries of a group.
+//! Queries of a group, and which of its replicas should lead.
+
+use std::collections::BTreeSet;
 
 use super::Group;
 use super::adapter::CACHE_BYTES_MAX;
@@ -7,7 +9,7 @@ use crate::catalog::policy::facts::ReplicaFacts;
 use crate::consensus::status::GroupStatus;
 use crate::log_state::LogState;
 use crate::storage::log::HardState;
-use crate::types::{LogIndex, ReplicaId, Term};
+use crate::types::{LogIndex, NodeId, ReplicaId, Term};
 use crate::watermark::Visible;
 
 impl Group {
@@ -109,6 +111,24 @@ impl Group {
     pub fn other_voters(&self) -> impl Iterator<Item = ReplicaId> {
         let (conf, _) = self.node.store().conf();
         conf.voters.iter().copied().filter(|replica| *replica != self.config.me)
+    }
+
+    /// Returns the other voters that should lead.
+    pub fn successors(&self) -> impl Iterator<Item = ReplicaId> {
+        self.other_voters().filter(|replica| !self.node.avoided.contains(replica))
+    }
+
+    /// Sets the replicas that should not lead.
+    pub fn avoid(&mut self, replicas: BTreeSet<ReplicaId>) {
+        self.node.avoided = replicas;
+    }
+
+    /// If this node leads, hands leadership over to the replica on a node, even to one that should not lead. Returns false
+    /// if no replica on it votes and was heard recently.
+    pub fn hand_over_to(&mut self, node: NodeId) -> bool {
+        let replicas = self.node.nodes.replicas_of(node);
+        let next = self.node.other_voters().find(|r| replicas.contains(&r.replica)).filter(|_| self.leads());
+        next.map(|next| self.node.transfer_leader(next.replica.0)).is_some()
     }
 
     /// True if another node could lead.

@@ -8,11 +8,12 @@ use bytes::Bytes;
 use crate::consensus::Outbound;
 use crate::consensus::completions::Completions;
 use crate::consensus::group::{GroupConfig, Rules};
-use crate::consensus::handle::Proposal;
+use crate::consensus::handle::{Proposal, ReadIndexError};
 use crate::consensus::replica::{Replica, ReplicaOrigin};
 use crate::consensus::sinks::Sinks;
 use crate::feature_level::FeatureRange;
 use crate::pb::peer::RaftMessage;
+use crate::reply::{ReplyReceiver, reply};
 use crate::storage::disk::sim::Sim;
 use crate::storage::entry::{Entry, EntryKind, Stamp};
 use crate::storage::log::{CatalogState, Genesis, GroupLog, HardState, LogOptions};
@@ -27,6 +28,10 @@ impl Outbound for Nobody {
     fn send(&self, _to: NodeId, _message: RaftMessage) {}
 
     fn propose(&self, _to: NodeId, _proposal: Proposal) {}
+
+    fn read_index(&self, _to: NodeId, _group: GroupId) -> ReplyReceiver<Result<LogIndex, ReadIndexError>> {
+        reply().1
+    }
 
     fn levels_of(&self, _node: NodeId) -> Option<FeatureRange> {
         Some(FeatureRange::SUPPORTED)

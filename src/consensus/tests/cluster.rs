@@ -52,6 +52,10 @@ impl Outbound for Outbox {
 
     fn propose(&self, _to: NodeId, _proposal: Proposal) {}
 
+    fn read_index(&self, _to: NodeId, _group: GroupId) -> ReplyReceiver<Result<LogIndex, ReadIndexError>> {
+        reply().1
+    }
+
     fn levels_of(&self, _node: NodeId) -> Option<FeatureRange> {
         Some(FeatureRange::SUPPORTED)
     }

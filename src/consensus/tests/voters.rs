@@ -1,7 +1,7 @@
 //! Moves the voters of a group without the driver.
 
 use crate::catalog::policy::voters::{GroupVoters, Step, Target};
-use crate::consensus::group::{ELECTION_TICKS, Group};
+use crate::consensus::group::{ELECTION_TICKS, Group, Successor};
 use crate::types::ReplicaId;
 
 /// Does what the driver does on each tick for a group that is not the catalog.
@@ -23,7 +23,7 @@ impl VoterMover {
         match self.voters.next_step(group.node.me(), &facts, &target, self.ticks, ELECTION_TICKS as u64).0 {
             Some(Step::Change(change)) => group.change_membership(change),
             Some(Step::HandOver) => {
-                group.hand_over();
+                group.hand_over(Successor::Any);
             }
             None => {}
         }

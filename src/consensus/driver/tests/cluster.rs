@@ -19,6 +19,8 @@ use crate::writer::WriterByHand;
 enum Sent {
     Message(RaftMessage),
     Proposal(Proposal),
+    /// Without a reply: the second delivery of a duplicated request.
+    ReadIndex(GroupId, Option<ReplySender<Result<LogIndex, ReadIndexError>>>),
 }
 
 impl Sent {
@@ -26,6 +28,7 @@ impl Sent {
         match self {
             Sent::Message(message) => Sent::Message(message.clone()),
             Sent::Proposal(proposal) => Sent::Proposal(proposal.clone()),
+            Sent::ReadIndex(group, _) => Sent::ReadIndex(*group, None),
         }
     }
 }
@@ -41,6 +44,12 @@ impl Outbound for Outbox {
 
     fn propose(&self, to: NodeId, proposal: Proposal) {
         self.0.lock().push((to, Sent::Proposal(proposal)));
+    }
+
+    fn read_index(&self, to: NodeId, group: GroupId) -> ReplyReceiver<Result<LogIndex, ReadIndexError>> {
+        let (sender, answer) = reply();
+        self.0.lock().push((to, Sent::ReadIndex(group, Some(sender))));
+        answer
     }
 
     fn levels_of(&self, _node: NodeId) -> Option<FeatureRange> {
@@ -258,6 +267,10 @@ impl Cluster {
         match sent {
             Sent::Message(message) => driver.step(from, message),
             Sent::Proposal(proposal) => driver.handle(ConsensusMsg::Propose(proposal, reply().0)),
+            Sent::ReadIndex(group, sender) => {
+                let sender = sender.unwrap_or_else(|| reply().0);
+                driver.handle(ConsensusMsg::ReadIndex(group, None, sender));
+            }
         }
         self.perform(i);
     }

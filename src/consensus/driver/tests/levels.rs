@@ -55,7 +55,8 @@ fn a_leader_ends_if_its_version_no_longer_supports_the_level_of_the_cluster() {
     let mut founder = Founder::start(dir.path(), "n1");
     founder.settle();
     drop(founder);
-    let mut newer = Founder::try_start(dir.path(), "n1", supports(4, 5)).expect("recovered");
+    let top = FeatureRange::SUPPORTED.max().0;
+    let mut newer = Founder::try_start(dir.path(), "n1", supports(top + 1, top + 2)).expect("recovered");
     let until = Instant::now() + Duration::from_secs(20);
     let error = loop {
         if let Err(error) = newer.driver.tick() {

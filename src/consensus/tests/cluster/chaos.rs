@@ -1,6 +1,7 @@
 //! The random events of a cluster's history, its end, and the checks after it.
 
 use super::*;
+use crate::consensus::group::Successor;
 
 impl World {
     fn chaos(&mut self) {
@@ -49,7 +50,7 @@ impl World {
             1866..1876 => self.cut.clear(),
             1876..1884 => {
                 if let Some(process) = self.leader().and_then(|leader| self.nodes[leader].process.as_mut()) {
-                    process.replica.group.hand_over();
+                    process.replica.group.hand_over(Successor::Any);
                 }
             }
             1884..1888 => {

@@ -3,6 +3,7 @@
 use raft::eraftpb::MessageType;
 
 use super::*;
+use crate::consensus::group::Successor;
 
 impl World {
     fn running(&mut self, i: usize) -> &mut Process {
@@ -62,7 +63,7 @@ fn an_acknowledgement_of_other_entries_is_not_counted() {
         let old = world.leader().expect("a leader");
         let copies: Vec<Sim> = world.nodes.iter().map(|node| node.sim.copy()).collect();
         world.network.clear();
-        world.running(old).replica.group.hand_over();
+        world.running(old).replica.group.hand_over(Successor::Any);
         world.perform(old);
         let timeout =
             world.network.iter().find(|m| m.type_ == MessageType::MsgTimeoutNow as u32).expect("it hands over");

@@ -12,7 +12,7 @@ use crate::catalog::policy::facts::{Now, Replicas};
 use crate::catalog::state::{Applied, Catalog};
 use crate::consensus::completions::ReplicaEpoch;
 use crate::consensus::driver::admission::check_replicas;
-use crate::consensus::group::{Effects, Group};
+use crate::consensus::group::{Effects, Group, Successor};
 use crate::consensus::handle::Proposal;
 use crate::consensus::tests::disk::Change;
 use crate::consensus::tests::sim::{Answer, Rng, answered};
@@ -109,7 +109,10 @@ impl History {
                     process.replicas.get_mut(&group).expect("its own").group.change_membership(change);
                 }
                 Action::HandOver(group) => {
-                    process.replicas.get_mut(&group).expect("its own").group.hand_over();
+                    process.replicas.get_mut(&group).expect("its own").group.hand_over(Successor::Any);
+                }
+                Action::Drain(group) => {
+                    process.replicas.get_mut(&group).expect("its own").group.hand_over(Successor::NotAvoided);
                 }
                 Action::ReportRemoved(group, removed) => {
                     let replica = process.replicas.get_mut(&group).expect("its own");

@@ -1,0 +1,137 @@
+//! Decides which replicas move to other nodes: those of nodes that leave the cluster, and those that balance the nodes.
+//! Used by the catalog's leader.
+//!
+//! - A replica moves only if no other replica of its log is leaving.
+//! - At most [`MOVES_MAX`] logs have a replica that moves.
+//! - If no node is left for it, a replica of a node that leaves is removed without a successor, unless it is the last.
+//! - Balancing ends when no move would bring two nodes closer to each other.
+//! - A node that leaves is removed from the catalog's group once it has no replica, and then from the cluster.
+
+use std::collections::BTreeSet;
+
+use super::facts::ReplicaFacts;
+use super::placement::{Candidates, PendingPlacements};
+use crate::catalog::command::Command;
+use crate::catalog::faults::{Fault, broken};
+use crate::catalog::meta::{LogMeta, Placement};
+use crate::catalog::plans::{Destination, Plan};
+use crate::catalog::state::Catalog;
+use crate::types::{GroupId, NodeId, ReplicaId};
+
+/// The maximum number of logs with a replica that moves. Each copies a log.
+pub const MOVES_MAX: usize = 16;
+
+/// Returns the nodes that are leaving and have no replica of a log.
+pub fn retired(catalog: &Catalog) -> BTreeSet<NodeId> {
+    let mut retired: BTreeSet<NodeId> = catalog.leaving_nodes().map(|(node, _)| node).collect();
+    if !retired.is_empty() && !broken(Fault::RemovedWithReplicas) {
+        for placement in catalog.logs().flat_map(LogMeta::placements) {
+            retired.remove(&placement.node);
+        }
+    }
+    retired
+}
+
+/// Returns a group that could not commit while the node leaves or without it, if there is one. `of_catalog` are the
+/// facts of the catalog's leader, which hears from every member.
+pub fn needs(catalog: &Catalog, of_catalog: &ReplicaFacts, node: NodeId, plan: &Plan) -> Option<GroupId> {
+    let destination = plan.leaves.filter(|_| !broken(Fault::NeededNodeRemoved))?;
+    let is_active = |node: NodeId| {
+        let id = ReplicaId::of_node(node);
+        of_catalog.progress.iter().any(|r| r.replica == id && r.active)
+    };
+    let has_majority = |nodes: &[NodeId]| nodes.iter().filter(|node| is_active(**node)).count() > nodes.len() / 2;
+    let voters: Vec<NodeId> = of_catalog.voters.iter().map(|replica| NodeId(replica.0)).collect();
+    let rest: Vec<NodeId> = voters.iter().copied().filter(|voter| *voter != node).collect();
+    if voters.contains(&node) && !has_majority(&rest) {
+        return Some(GroupId::CATALOG);
+    }
+    let mut logs: Vec<&LogMeta> = catalog.logs().filter(|log| log.is_on(node) && log.deletion.is_none()).collect();
+    logs.sort_unstable_by_key(|log| log.group);
+    let loses = |log: &&LogMeta| {
+        let present: Vec<NodeId> = log.replicas.iter().map(|placement| placement.node).collect();
+        let mut after: Vec<NodeId> = present.iter().copied().filter(|other| *other != node).collect();
+        let is_free = |other: &NodeId| {
+            let stays = *other != node && catalog.plan(*other).leaves.is_none();
+            stays && is_active(*other) && !log.placements().any(|placement| placement.node == *other)
+        };
+        after.extend(match destination {
+            Destination::Node(to) => Some(to).filter(is_free),
+            Destination::AnyNode => catalog.members().map(|member| member.id).find(is_free),
+        });
+        !has_majority(&present) || !has_majority(&after)
+    };
+    logs.into_iter().find(loses).map(|log| log.group)
+}
+
+impl<A: Fn(NodeId) -> bool, J: Fn(NodeId) -> bool> Candidates<'_, A, J> {
+    /// Returns true for a node that may get replicas.
+    pub(super) fn stays(&self, node: NodeId) -> bool {
+        self.catalog.plan(node).leaves.is_none() || broken(Fault::LeavingNodesChosen)
+    }
+
+    /// Returns the command that moves a replica away from a node that leaves, if the log has one.
+    pub(super) fn move_away(&self, log: &LogMeta, pending: &mut PendingPlacements) -> Option<Command> {
+        let leaves = |placement: &&Placement| self.catalog.plan(placement.node).leaves.is_some();
+        let placement = log.replicas.iter().find(leaves).filter(|_| log.leaving.is_empty())?;
+        let is_free = |node: &NodeId| self.stays(*node) && !log.placements().any(|p| p.node == *node);
+        let members = || self.catalog.members().map(|member| member.id);
+        let remove = || (log.replicas.len() > 1).then_some(Command::RemoveReplica(log.group, placement.replica));
+        let node = match self.catalog.plan(placement.node).leaves? {
+            Destination::Node(to) if !is_free(&to) => return remove(),
+            Destination::Node(to) => Some(to).filter(|to| (self.is_active)(*to)),
+            Destination::AnyNode if !members().any(|node| is_free(&node)) => return remove(),
+            Destination::AnyNode => {
+                let usable = members().filter(|node| is_free(node) && (self.is_active)(*node));
+                usable.min_by_key(|node| (pending.load(self.catalog, *node), *node))
+            }
+        }?;
+        pending.add(&[node]);
+        Some(Command::MoveReplica(log.group, placement.replica, node))
+    }
+
+    /// Returns the moves that make the numbers of replicas on two nodes more equal, or the end of the balancing.
+    pub(super) fn balance(&self, logs: &[&LogMeta], under_way: usize, pending: &mut PendingPlacements) -> Vec<Command> {
+        let mut commands = Vec::new();
+        let mut moved = BTreeSet::new();
+        while under_way + commands.len() < MOVES_MAX {
+            let Some((log, replica, node)) = self.next_move(logs, &moved, pending) else { break };
+            moved.insert(log);
+            commands.push(Command::MoveReplica(log, replica, node));
+        }
+        if commands.is_empty() && under_way == 0 {
+            commands.push(Command::SetBalancing(false));
+        }
+        commands
+    }
+
+    /// From a node with more replicas to one that has at least two fewer.
+    fn next_move(
+        &self,
+        logs: &[&LogMeta],
+        moved: &BTreeSet<GroupId>,
+        pending: &mut PendingPlacements,
+    ) -> Option<(GroupId, ReplicaId, NodeId)> {
+        let load = |pending: &PendingPlacements, node| pending.load(self.catalog, node).replicas;
+        let members = self.catalog.members().map(|member| member.id);
+        let mut nodes: Vec<NodeId> = members.filter(|node| self.stays(*node) && (self.is_active)(*node)).collect();
+        nodes.sort_by_key(|node| (load(pending, *node), *node));
+        for from in nodes.iter().rev() {
+            for to in &nodes {
+                if load(pending, *from) < load(pending, *to) + 2 {
+                    break;
+                }
+                let movable = |log: &&&LogMeta| {
+                    let at_rest = log.leaving.is_empty() && log.deletion.is_none() && !moved.contains(&log.group);
+                    at_rest && log.is_on(*from) && !log.is_on(*to)
+                };
+                let Some(log) = logs.iter().find(movable) else { continue };
+                let replica = log.replicas.iter().find(|placement| placement.node == *from)?.replica;
+                pending.add(&[*to]);
+                pending.remove(*from);
+                return Some((log.group, replica, *to));
+            }
+        }
+        None
+    }
+}
