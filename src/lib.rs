@@ -64,6 +64,7 @@ pub mod api;
 pub mod membership;
 
 pub mod agent;
+pub mod lost_quorum;
 
 pub mod cli;
 

@@ -16,6 +16,7 @@
 //!   machine, too: its inputs are the catalog, facts about replicas and the time; its outputs are actions.
 //!
 //! - `snapshot`: the state as bytes.
+//! - [`recovered`]: the state with which one node continues after the others are lost for good.
 //!
 //! Group 0's log contains only commands. It is trimmed up to the snapshots that each node writes, and what follows the
 //! newest snapshot is replayed at each start. `consensus` does both.
@@ -43,6 +44,7 @@ mod nodes;
 pub mod plans;
 pub mod policy;
 mod queries;
+pub mod recovered;
 mod replicas;
 mod snapshot;
 pub mod state;

@@ -404,7 +404,7 @@ impl Catalog {
         Ok((*settings != *self.settings).then(|| Change::SetClusterSettings(settings.clone())))
     }
 
-    fn check_invariants(&self) {
+    pub(super) fn check_invariants(&self) {
         assert!(self.members.len() <= Catalog::MEMBERS_MAX, "more members than the catalog accepts");
         assert_eq!(self.logs.len(), self.names.len(), "two logs have the same name");
         assert_eq!(self.logs.len() + self.purged.len(), self.ids.len(), "two logs have the same id");

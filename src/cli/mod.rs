@@ -38,6 +38,7 @@ pub mod node_admin;
 pub mod produce;
 mod producer;
 pub mod profile;
+pub mod recover;
 pub mod serve;
 pub mod status;
 pub mod verify;
@@ -69,6 +70,7 @@ const SUBCOMMANDS: &[Entry] = &[
     Entry::group("cursor", "The positions of readers that the cluster keeps", CURSOR_SUBCOMMANDS),
     Entry::group("cluster", "Inspect and administer the cluster", CLUSTER_SUBCOMMANDS),
     Entry::group("node", "Inspect the nodes", NODE_SUBCOMMANDS),
+    Entry::of::<recover::Args>(),
     Entry::group("data", "Check and read the data directory of a stopped node", DATA_SUBCOMMANDS),
     Entry::of::<certs::Args>(),
     Entry::group("config", "Check and show the configuration of a node", CONFIG_SUBCOMMANDS),

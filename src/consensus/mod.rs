@@ -26,7 +26,7 @@ mod bad_message;
 mod claim;
 mod compare;
 mod completions;
-mod conf_change;
+pub(crate) mod conf_change;
 mod driver;
 mod error;
 mod freshness;

@@ -93,6 +93,15 @@ pub enum StorageError {
         /// The directory.
         path: PathBuf,
     },
+    /// `seriatim recover` has begun to change the directory, and was interrupted.
+    #[error(
+        "{} is in the middle of a recovery that was interrupted: run `seriatim recover --apply` on it again, which finishes it",
+        .path.display()
+    )]
+    RecoveryUnfinished {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A group that should be created already exists and contains data.
     #[error("{} must be created as a new group but contains data: move it away", .path.display())]
     NotBlank {
@@ -121,6 +130,7 @@ impl StorageError {
             | StorageError::NewerFrame(_)
             | StorageError::ForeignDirectory { .. }
             | StorageError::InUse { .. }
+            | StorageError::RecoveryUnfinished { .. }
             | StorageError::NotBlank { .. }
             | StorageError::Failed { .. } => false,
         }
@@ -133,6 +143,7 @@ impl StorageError {
             | StorageError::NewerFrame(_)
             | StorageError::ForeignDirectory { .. }
             | StorageError::InUse { .. }
+            | StorageError::RecoveryUnfinished { .. }
             | StorageError::NotBlank { .. } => true,
             StorageError::Io { .. }
             | StorageError::DiskFull { .. }

@@ -100,6 +100,8 @@ faults! {
     StateNotReplayed,
     /// A damaged state file is taken for an empty one.
     DamagedStateEmpty,
+    /// A recovery changes the directory before all changes are decided.
+    RecoveryNotDecided,
     /// A sealed segment can't be read without its index.
     IndexMustBeRead,
     /// Frames after a bad one are not read.

@@ -7,6 +7,7 @@
 //!   <data_dir>/
 //!     node.toml, lock                     io/node.rs                 the node's identity and groups
 //!     catalog                             format/catalog_file.rs     the newest snapshot of the catalog
+//!     recovery                            format/recovery_file.rs    the changes of `seriatim recover`, until they are made
 //!     reserve                             io/space.rs                deleted when the disk is full
 //!     groups/<group id>/                  write/create.rs            created completely or not at all
 //!       manifest                          format/manifest.rs         where the log begins, the durable position, conf state, log state
@@ -41,7 +42,7 @@
 //!        │                the view that the writer publishes; segments; the walk over frames, by which everything reads frames
 //!   write           ◀── consensus: append, hard state, truncate, trim, snapshot; log-writer: begin_sync, perform, end_sync
 //!        │                one log for its owner
-//!   recover         ◀── a start
+//!   recover         ◀── a start; seriatim recover
 //!        │
 //!   verify          ◀── data verify, data dump; the scrub thread
 //! ```
@@ -66,6 +67,7 @@ mod proof;
 #[cfg(test)]
 pub(crate) use self::format::checkpoints;
 pub use self::format::entry;
+pub(crate) use self::format::recovery_file;
 pub(crate) use self::format::state_change;
 pub(crate) use self::format::{digest, frame, payload};
 pub use self::io::disk;
@@ -73,10 +75,10 @@ pub(crate) use self::io::{node, space};
 #[cfg(test)]
 pub(crate) use self::read::damage;
 pub(crate) use self::read::{ahead, block};
-pub(crate) use self::recover::replicas;
 #[cfg(test)]
 pub(crate) use self::recover::tables::replay;
 pub(crate) use self::recover::unlisted::check_groups;
+pub(crate) use self::recover::{only_voter, replicas, roll_forward};
 pub(crate) use self::verify::{dump, scrub};
 
 /// Reads of a log, and the threads that execute blocking reads.

@@ -37,7 +37,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("L3", &["consensus"]),
     ("L4", &["replication"]),
     ("L5", &["api", "membership"]),
-    ("L6", &["agent"]),
+    ("L6", &["agent", "lost_quorum"]),
     ("L7", &["cli"]),
     ("L7", &["main", "lib"]),
 ];

@@ -48,6 +48,7 @@ mod placement;
 mod power;
 mod producers;
 mod prose;
+mod recover;
 mod refusals;
 mod revoked;
 mod roundtrip;

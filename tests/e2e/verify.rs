@@ -84,7 +84,7 @@ fn damage_is_found_by_the_scrub_and_by_verify() {
     eventually("the node serves every record", || client.consume_at("", 3).map(drop).map_err(|e| e.to_string()));
 }
 
-fn all_files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub fn all_files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(dir).expect("listed") {
         let path = entry.expect("an entry").path();

@@ -3,6 +3,7 @@
 //! - [`entry`]: an entry and its kinds, as it is stored and sent; [`payload`]: its records.
 //! - [`frame`]: an entry or a note in a segment; [`digest`]: the running digest of entries.
 //! - [`segment_header`], [`manifest`], [`index`]: the files; [`versioned`]: what the first two have in common.
+//! - [`catalog_file`], [`recovery_file`]: files of the data directory.
 //! - [`state`], [`checkpoints`]: what a log stores besides its entries; [`state_file`]: its producers and cursors;
 //!   [`state_change`]: how an entry changes them.
 
@@ -14,6 +15,7 @@ pub mod frame;
 pub mod index;
 pub mod manifest;
 pub mod payload;
+pub mod recovery_file;
 pub mod segment_header;
 pub mod state;
 pub mod state_change;

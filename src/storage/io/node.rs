@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::storage::error::StorageError;
 use crate::storage::faults::{Fault, broken};
 use crate::storage::format::catalog_file::{self, CATALOG_FILE, CATALOG_FILE_BYTES_MAX};
+use crate::storage::format::recovery_file::RECOVERY_FILE;
 use crate::storage::format::state::{Base, CatalogState};
 use crate::storage::io::disk::{Access, Disk};
 pub use crate::storage::io::node_file::NodeFile;
@@ -35,9 +36,12 @@ impl DataDir {
     ///
     /// # Errors
     /// [`StorageError::InUse`]; [`StorageError::ForeignDirectory`] if it contains other files; damage if it contains
-    /// groups but no `node.toml`.
+    /// groups but no `node.toml`; [`StorageError::RecoveryUnfinished`].
     pub fn open(disk: &Disk, path: &Path) -> Result<DataDir, StorageError> {
         make_dir(disk, path)?;
+        if disk.is_there(&path.join(RECOVERY_FILE)) {
+            return Err(StorageError::RecoveryUnfinished { path: path.to_owned() });
+        }
         check_ours(disk, path)?;
         let lock = disk.lock(&path.join(LOCK_FILE))?;
         let lock = lock.ok_or_else(|| StorageError::InUse { path: path.to_owned() })?;

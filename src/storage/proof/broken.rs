@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use super::{forged, histories, holes, replicas, story, sweep};
+use super::{forged, histories, holes, recovery, replicas, story, sweep};
 use crate::storage::faults::{self, Fault};
 
 /// The proof that finds a fault.
@@ -13,6 +13,7 @@ enum Proof {
     TornEnds,
     Story,
     Replicas,
+    Recovery,
     Sweep(sweep::End),
     Forged,
     Holes,
@@ -24,7 +25,7 @@ const HISTORIES_MAX: u64 = 1500;
 /// One in this many bytes is damaged.
 const STRIDE: usize = 40;
 
-const FOUND_BY: [(Fault, Proof); 54] = [
+const FOUND_BY: [(Fault, Proof); 55] = [
     (Fault::NoDirSyncAfterRename, Proof::Story),
     (Fault::NoDirSyncAfterNewSegment, Proof::Histories),
     (Fault::NoDirSyncAfterRejected, Proof::TornEnds),
@@ -73,6 +74,7 @@ const FOUND_BY: [(Fault, Proof); 54] = [
     (Fault::StateAfterManifest, Proof::Histories),
     (Fault::StateNotReplayed, Proof::Histories),
     (Fault::DamagedStateEmpty, Proof::Sweep(sweep::End::Stopped)),
+    (Fault::RecoveryNotDecided, Proof::Recovery),
     (Fault::IndexMustBeRead, Proof::Forged),
     (Fault::NothingAfterDamage, Proof::Holes),
     (Fault::SoundWithheld, Proof::Holes),
@@ -98,6 +100,10 @@ impl Proof {
                 replicas::told(3);
             })
             .then_some(1),
+            Proof::Recovery => panics(|| {
+                recovery::told(3);
+            })
+            .then_some(1),
             Proof::Sweep(end) => {
                 let found = catch_unwind(|| sweep::sweep(end, STRIDE, 1).1.len() as u64);
                 Some(found.unwrap_or(1)).filter(|wrong| *wrong > 0)
@@ -118,6 +124,7 @@ fn every_fault_is_found() {
         Proof::TornEnds,
         Proof::Story,
         Proof::Replicas,
+        Proof::Recovery,
         Proof::Sweep(sweep::End::Busy),
         Proof::Forged,
         Proof::Holes,

@@ -7,6 +7,7 @@
 //!   histories.rs  random steps of a model and random crashes, by a seed
 //!   story.rs      one scripted life of a data directory, stopped at every change of the disk, and again inside recovery
 //!   replicas.rs   one scripted life of a node whose replicas come and go, stopped at every change of the disk
+//!   recovery.rs   a recovery after a lost quorum, stopped at every change of the disk
 //!   sweep.rs      every byte of a stopped directory damaged, one at a time
 //!   holes.rs      damage and frames of a newer version under a running log: valid records are served, lost ones are named exactly
 //!   forged.rs     valid bytes that neither a crash nor a damaged byte can produce
@@ -26,6 +27,7 @@ mod holes;
 mod kept;
 mod model;
 mod plain;
+mod recovery;
 mod replicas;
 mod same_bytes;
 mod story;

@@ -6,11 +6,16 @@
 //! 4. [`tables`] restores the producers and the cursors.
 //! 5. [`create`] and [`unlisted`] handle groups that were created before a crash but not yet listed in `node.toml`.
 //! 6. [`replicas`]: the steps in which a node creates and drops replicas.
+//!
+//! `seriatim recover` makes a stopped node the only voter of its groups: [`only_voter`] determines what becomes of a
+//! group's files, and [`roll_forward`] changes the directory.
 
 pub mod chain;
 mod create;
+pub mod only_voter;
 pub mod recovery;
 pub mod replicas;
+pub mod roll_forward;
 pub mod tables;
 pub mod unlisted;
 

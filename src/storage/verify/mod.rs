@@ -33,10 +33,12 @@ pub use self::report::{GroupReport, Report};
 use self::segment::NoSink;
 use crate::storage::error::StorageError;
 use crate::storage::format::manifest::{MANIFEST, MANIFEST_BYTES_MAX, Manifest};
+use crate::storage::format::recovery_file::RECOVERY_FILE;
 use crate::storage::io::disk::Access;
 use crate::storage::io::disk::Disk;
 use crate::storage::io::group_files::{group_dir, group_of, retired_dir, retired_of};
 use crate::storage::io::node::DataDir;
+use crate::storage::recover::roll_forward::decided;
 use crate::storage::recover::unlisted::holds;
 use crate::types::{GroupId, ReplicaId};
 
@@ -45,9 +47,21 @@ use crate::types::{GroupId, ReplicaId};
 /// # Errors
 /// [`StorageError::InUse`], [`StorageError::ForeignDirectory`], or if the directory does not exist.
 pub fn verify(disk: &Disk, path: &Path) -> Result<Report, StorageError> {
-    let data_dir = DataDir::look(disk, path)?;
+    verify_locked(&DataDir::look(disk, path)?)
+}
+
+/// Checks a data directory that the caller has locked.
+///
+/// # Errors
+/// As [`verify`].
+pub(crate) fn verify_locked(data_dir: &DataDir) -> Result<Report, StorageError> {
+    let (disk, path) = (data_dir.disk(), data_dir.path());
     let mut report =
         Report { data_dir: path.to_owned(), node: None, groups: Vec::new(), findings: Vec::new(), more: 0 };
+    if decided(data_dir).map_or(true, |decided| decided.is_some()) {
+        let what = "a recovery of the directory was interrupted: `seriatim recover --apply` finishes it";
+        report.add(Finding::new(Severity::Damage, &path.join(RECOVERY_FILE), 0, what));
+    }
     match data_dir.check().and_then(|()| data_dir.load()) {
         Ok(node) => report.node = node,
         Err(error) => report.add_error(error)?,
@@ -100,7 +114,7 @@ pub fn verify(disk: &Disk, path: &Path) -> Result<Report, StorageError> {
         let what = "a replica that this node gave up: the node deletes it after its next start";
         report.add(Finding::new(Severity::Note, &retired_dir(&groups_dir, group, replica), 0, what));
     }
-    check_catalog(&data_dir, &mut report)?;
+    check_catalog(data_dir, &mut report)?;
     Ok(report)
 }
 

@@ -80,6 +80,7 @@ impl Report {
             StorageError::DiskFull { .. }
             | StorageError::ForeignDirectory { .. }
             | StorageError::InUse { .. }
+            | StorageError::RecoveryUnfinished { .. }
             | StorageError::NotBlank { .. }
             | StorageError::BadEntry(_)
             | StorageError::Failed { .. } => return Err(error),
