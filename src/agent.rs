@@ -28,8 +28,9 @@ use crate::api::server::{Api, ApiOptions};
 use crate::catalog::{LogMeta, Member};
 use crate::config::Config;
 use crate::feature_level::{ClusterLevel, FeatureRange};
+use crate::forming::FormingHandle;
 use crate::grpc::Env;
-use crate::membership::{Membership, MembershipOptions};
+use crate::membership::{FormingOptions, Membership, MembershipOptions};
 use crate::metrics::Metrics;
 use crate::replication::Late;
 use crate::replication::dial::Dialer;
@@ -117,10 +118,12 @@ impl Agent {
 
         let env = Env::start("grpc", Env::threads_for_this_machine(), &fatal);
         let late_peers: Late<PeersHandle> = Arc::new(OnceLock::new());
+        let late_forming: Late<FormingHandle> = Arc::new(OnceLock::new());
         let options = PeerListenerOptions {
             bind_addr: config.node.bind_addr.to_string(),
             cluster_name: config.cluster.cluster_name.clone(),
             memory_bytes_max: config.limits.peer_memory_bytes_max,
+            forming: late_forming.clone(),
         };
         let metrics = Arc::new(Metrics::default());
         let authorities = tls.peer_authorities();
@@ -155,17 +158,28 @@ impl Agent {
         let me = Member {
             id: node_file.node_id,
             name: config.node.node_name.clone(),
-            bind_addr: config.node.advertise_bind_addr.clone().unwrap_or_else(|| bind_addr.to_string()),
-            rpc_addr: config.node.advertise_rpc_addr.clone().unwrap_or_else(|| rpc_addr.to_string()),
+            bind_addr: match config.node.advertise_bind_addr.clone() {
+                Some(addr) => addr,
+                None => listen_addr::to_advertise("advertise-bind-addr (for peers)", bind_addr)?,
+            },
+            rpc_addr: match config.node.advertise_rpc_addr.clone() {
+                Some(addr) => addr,
+                None => listen_addr::to_advertise("advertise-rpc-addr (for clients)", rpc_addr)?,
+            },
         };
         log::info!("listening bind_addr={bind_addr} rpc_addr={rpc_addr}");
         tls.warn_unless_named(&me.rpc_addr);
         let dialer = Dialer::for_cluster(env.get(), tls.clone(), rules.clone());
+        let forming = enter::forming(&config, &data_dir, &node_file, &me)?;
+        if let Some(forming) = &forming {
+            let _ = late_forming.set(forming.clone());
+        }
         let options = MembershipOptions {
             cluster_name: config.cluster.cluster_name.clone(),
             join: config.cluster.join.clone(),
-            mdns: config.mdns(),
+            mdns: config.mdns().then(|| config.node.bind_addr.ip()),
             levels: levels.clone(),
+            forming: forming.clone().map(|state| FormingOptions { state, data_dir: data_dir.clone() }),
         };
         let membership = Membership::start(options, me.clone(), dialer.clone(), waiting.clone(), &fatal);
         let base = Base {
@@ -177,6 +191,7 @@ impl Agent {
             dialer,
             api: Mutex::new(api),
             membership: membership.map_err(no_thread)?,
+            forming,
             metrics: metrics.clone(),
             waiting,
             levels,

@@ -57,6 +57,9 @@ use units::Unit;
 
 use crate::types::NodeName;
 
+/// What a node advertises that listens on all addresses, if no address is named.
+const ONLY_ADDRESS: &str = "the only address of the host";
+
 /// A checked configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -230,16 +233,17 @@ impl Config {
             problems
                 .push_for("rpc_addr", &format!("is {addr}, and so is {peers}; give clients and peers different ports"));
         }
-        for (name, advertise, listen_addr, advertised) in [
-            ("bind_addr", "advertise_bind_addr", node.bind_addr, &mut node.advertise_bind_addr),
-            ("rpc_addr", "advertise_rpc_addr", node.rpc_addr, &mut node.advertise_rpc_addr),
+        for (advertise, listen_addr, advertised) in [
+            ("advertise_bind_addr", node.bind_addr, &mut node.advertise_bind_addr),
+            ("advertise_rpc_addr", node.rpc_addr, &mut node.advertise_rpc_addr),
         ] {
-            let may_be_set = advertised.is_none() && problems.is_unknown(advertise);
-            if let Err((name, problem)) = check_advertised((name, advertise), listen_addr, advertised, problems)
-                && !may_be_set
-            {
-                problems.push_for(name, &problem);
+            if let Err(problem) = check_advertised(listen_addr, advertised) {
+                problems.push_for(advertise, &problem);
             }
+        }
+        if cluster.bootstrap && cluster.bootstrap_expect.is_some() {
+            let conflict = format!("conflicts with {}; remove one of them", problems.label("bootstrap"));
+            problems.push_for("bootstrap_expect", &conflict);
         }
         let tls = if tls.insecure {
             check_insecure(args, &node, problems);
@@ -257,26 +261,15 @@ impl Config {
     }
 }
 
-/// Checks the advertised address of a listener, and adds the listener's port if it has none. The error is the name of
-/// the option that is wrong, and the reason.
-fn check_advertised(
-    (name, advertise): (&'static str, &'static str),
-    listen_addr: SocketAddr,
-    advertised: &mut Option<String>,
-    problems: &Problems,
-) -> Result<(), (&'static str, String)> {
-    let Some(addr) = advertised else {
-        return match listen_addr.ip().is_unspecified() {
-            true => Err((name, format!("{listen_addr} can't be dialled; set {} too", problems.label(advertise)))),
-            false => Ok(()),
-        };
-    };
+/// Checks the advertised address of a listener, and adds the listener's port if it has none. Without one, the node
+/// advertises the address on which it listens, or the only address of its host (`agent/listen_addr.rs`).
+fn check_advertised(listen_addr: SocketAddr, advertised: &mut Option<String>) -> Result<(), String> {
+    let Some(addr) = advertised else { return Ok(()) };
     // If the listener's port is 0, the system chooses it later, so it can't be added here.
-    let checked = match listen_addr.port() {
-        0 => check_host_port(addr, CLIENT_PORT).map(|()| addr.clone()),
-        port => host_port(addr, port),
+    *addr = match listen_addr.port() {
+        0 => check_host_port(addr, CLIENT_PORT).map(|()| addr.clone())?,
+        port => host_port(addr, port)?,
     };
-    *addr = checked.map_err(|problem| (advertise, problem))?;
     Ok(())
 }
 
@@ -329,6 +322,8 @@ fn settings(args: &mut ServeArgs, config: &Config, values: &Values) -> Vec<Setti
             config.node.advertise_bind_addr.clone()
         }
         ("advertise_rpc_addr", _) if config.node.advertise_rpc_addr.is_some() => config.node.advertise_rpc_addr.clone(),
+        ("advertise_bind_addr", _) if config.node.bind_addr.ip().is_unspecified() => Some(ONLY_ADDRESS.to_owned()),
+        ("advertise_rpc_addr", _) if config.node.rpc_addr.ip().is_unspecified() => Some(ONLY_ADDRESS.to_owned()),
         // A default that is the value of another option, or that only the running node knows.
         (_, OptionDefault::Derived(text)) => {
             value_of(option.name).or_else(|| match options().iter().any(|o| o.name == text) {

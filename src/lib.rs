@@ -43,6 +43,7 @@ pub mod waiting;
 pub mod pacer;
 pub mod timers;
 
+pub mod forming;
 pub mod log_state;
 pub mod watermark;
 

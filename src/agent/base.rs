@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::consensus::handle::ConsensusHandle;
 use crate::consensus::{Consensus, ConsensusParts};
 use crate::feature_level::ClusterLevel;
+use crate::forming::FormingHandle;
 use crate::logs::Logs;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
@@ -62,6 +63,8 @@ pub(super) struct Base {
     pub dialer: Dialer,
     pub api: Mutex<Api>,
     pub membership: Membership,
+    /// Set for a blank node that forms a cluster with other ones.
+    pub forming: Option<FormingHandle>,
     pub metrics: Arc<Metrics>,
     pub waiting: WaitingFor,
     pub levels: ClusterLevel,

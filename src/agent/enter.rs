@@ -3,11 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use super::base::Base;
 use super::error::{AgentError, no_thread};
+use crate::catalog::Member;
 use crate::config::Config;
-use crate::membership::admission::AdmissionError;
+use crate::forming::{BlankNode, Forming, FormingHandle};
+use crate::membership::admission::{AdmissionError, Entrance, Probed};
 use crate::replication::wait::block_until;
+use crate::reply::ReplyReceiver;
 use crate::storage::check_groups;
 use crate::storage::log::{Genesis, GroupLog};
 use crate::storage::node::{DataDir, NodeFile};
@@ -15,7 +20,7 @@ use crate::storage::replicas::unlist_retired;
 use crate::thread::{Joiner, spawn};
 use crate::types::{ClusterId, GroupId, NodeId, ReplicaId};
 
-/// A probe for an existing cluster takes at most four seconds. If it takes longer than this limit, membership has
+/// A probe for an existing cluster takes at most eight seconds. If it takes longer than this limit, membership has
 /// failed.
 const PROBE_MAX: Duration = Duration::from_secs(30);
 /// The pause between two probes of a founder that can't reach its join addresses.
@@ -33,6 +38,9 @@ impl Base {
             return Ok(None);
         }
         if self.config.cluster.bootstrap {
+            if let Some(candidate) = self.data_dir.load_pledge()?.candidate.filter(|c| c.id != self.me.id) {
+                return Err(AgentError::Pledged { node: candidate.id, addr: candidate.addr });
+            }
             self.waiting.set(format!(
                 "checking that cluster {:?} does not exist yet, before founding it",
                 self.config.cluster.cluster_name
@@ -57,11 +65,7 @@ impl Base {
     fn probe(&self, pause: Duration) -> Result<Option<Vec<String>>, AgentError> {
         let begin = Instant::now() + pause;
         // The membership thread waits for the pause, so that a stop can interrupt it.
-        let probed = match block_until(self.membership.handle().probe(begin), begin + PROBE_MAX) {
-            Some(Ok(probed)) => probed,
-            Some(Err(_)) => return Ok(None),
-            None => return Err(AgentError::System(format!("membership did not answer a probe within {PROBE_MAX:?}"))),
-        };
+        let Some(probed) = wait_for(self.membership.handle().probe(begin), begin)? else { return Ok(None) };
         let possible_clusters = probed.possible_clusters();
         probed.found.map_or(Ok(Some(possible_clusters)), |found| Err(AgentError::ClusterExists(found)))
     }
@@ -71,21 +75,25 @@ impl Base {
     fn found_once_sure(&self, mut possible_clusters: Vec<String>, node_file: NodeFile) -> Result<(), AgentError> {
         let mut next_report = Instant::now();
         while !possible_clusters.is_empty() {
-            let why = format!(
-                "not founding cluster {:?} yet: no answer from {}, where it may exist already. If these hosts were never members, \
-                 start without them in --join",
-                self.config.cluster.cluster_name,
-                possible_clusters.join(", ")
-            );
-            if Instant::now() >= next_report {
-                log::warn!("{why}");
-                next_report = Instant::now() + REPORT;
-            }
-            self.waiting.set(why);
+            self.report_not_sure(&possible_clusters, &mut next_report);
             let Some(now) = self.probe(PROBE_PAUSE)? else { return Ok(()) };
             possible_clusters = now;
         }
         self.found_cluster(node_file)
+    }
+
+    fn report_not_sure(&self, possible_clusters: &[String], next_report: &mut Instant) {
+        let why = format!(
+            "not founding cluster {:?} yet: no answer from {}, where it may exist already. If these hosts were never members, \
+             start without them in --join",
+            self.config.cluster.cluster_name,
+            possible_clusters.join(", ")
+        );
+        if Instant::now() >= *next_report {
+            log::warn!("{why}");
+            *next_report = Instant::now() + REPORT;
+        }
+        self.waiting.set(why);
     }
 
     fn found_cluster(&self, mut node_file: NodeFile) -> Result<(), AgentError> {
@@ -96,16 +104,42 @@ impl Base {
     }
 
     fn join(&self, mut node_file: NodeFile) -> Result<(), AgentError> {
-        let Ok(admitted) = self.membership.handle().admission().wait() else { return Ok(()) };
-        let admission = match admitted {
-            Ok(admission) => admission,
-            Err(AdmissionError::Stopped) => return Ok(()),
-            Err(error) => return Err(AgentError::NotAdmitted(error)),
+        let mut next_report = Instant::now();
+        let admission = loop {
+            let Ok(entrance) = self.membership.handle().admission().wait() else { return Ok(()) };
+            match entrance {
+                Ok(Entrance::Admitted(admission)) => break admission,
+                Ok(Entrance::Founds) => match self.may_found(&mut next_report)? {
+                    None => return Ok(()),
+                    Some(true) => return self.found_cluster(node_file),
+                    // It asks for admission again: a cluster was found, or a node or an address does not answer.
+                    Some(false) => {}
+                },
+                Err(AdmissionError::Stopped) => return Ok(()),
+                Err(error) => return Err(AgentError::NotAdmitted(error)),
+            }
         };
         self.waiting.set("admitted to the cluster; starting its replica of the catalog");
         log::info!("admitted to cluster {} with id {}", self.config.cluster.cluster_name, admission.cluster_id);
         self.enter(admission.cluster_id, Genesis::Blank, &mut node_file)?;
         self.run(admission.cluster_id, node_file, admission.members)
+    }
+
+    /// Returns whether this node, which has the pledges of the other blank nodes, may found the cluster now: no member
+    /// answers, every join address has answered or refused the connection, and the pledges still hold. Meanwhile it
+    /// confirms no withdrawal. `None` if this node is stopping.
+    fn may_found(&self, next_report: &mut Instant) -> Result<Option<bool>, AgentError> {
+        let Some(forming) = &self.forming else { return Ok(Some(false)) };
+        let Some(probed) = wait_for(self.membership.handle().probe_known(), Instant::now())? else { return Ok(None) };
+        let possible_clusters = probed.possible_clusters();
+        if probed.found.is_none() && possible_clusters.is_empty() && forming.lock().may_found(Instant::now()) {
+            return Ok(Some(true));
+        }
+        if probed.found.is_none() && !possible_clusters.is_empty() {
+            self.report_not_sure(&possible_clusters, next_report);
+        }
+        forming.lock().reopen();
+        Ok(Some(false))
     }
 
     /// Stores the cluster in the node file, and creates the replica of the catalog.
@@ -116,8 +150,38 @@ impl Base {
         node_file.cluster_id = Some(cluster_id);
         node_file.add(GroupId::CATALOG, ReplicaId::of_node(node_file.node_id));
         self.data_dir.store(node_file)?;
+        self.data_dir.remove_pledge()?;
         Ok(())
     }
+}
+
+/// Waits for a probe that begins at this time. `None` if this node is stopping.
+fn wait_for(probe: ReplyReceiver<Probed>, begin: Instant) -> Result<Option<Probed>, AgentError> {
+    match block_until(probe, begin + PROBE_MAX) {
+        Some(answer) => Ok(answer.ok()),
+        None => Err(AgentError::System(format!("membership did not answer a probe within {PROBE_MAX:?}"))),
+    }
+}
+
+/// Returns the state of a blank node that forms a cluster with other ones; `None` for any other node.
+pub(super) fn forming(
+    config: &Config,
+    data_dir: &DataDir,
+    node_file: &NodeFile,
+    me: &Member,
+) -> Result<Option<FormingHandle>, AgentError> {
+    let Some(expect) = config.cluster.bootstrap_expect.filter(|_| node_file.cluster_id.is_none()) else {
+        return Ok(None);
+    };
+    let incarnation = NodeId::random().map_err(|e| AgentError::System(e.to_string()))?.0;
+    let me = BlankNode {
+        id: me.id,
+        name: me.name.clone(),
+        addr: me.bind_addr.clone(),
+        expect: u32::try_from(expect).unwrap_or(u32::MAX),
+        incarnation,
+    };
+    Ok(Some(Arc::new(Mutex::new(Forming::new(me, data_dir.load_pledge()?)))))
 }
 
 /// Reads the node file. In a blank data directory, creates one with a new id. The node's name may change. Its id

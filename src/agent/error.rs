@@ -10,6 +10,7 @@ use crate::feature_level::BadTestLevel;
 use crate::membership::admission::{AdmissionError, FoundCluster};
 use crate::storage::error::StorageError;
 use crate::storage::reader::ReadError;
+use crate::types::NodeId;
 
 fn lines(errors: &[FileError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
@@ -70,6 +71,18 @@ pub enum AgentError {
         .0.addr, .0.cluster_id
     )]
     ClusterExists(FoundCluster),
+    /// `--bootstrap` is set, and this node has pledged to another one, which may have founded the cluster.
+    #[error(
+        "bootstrap: this node has pledged to node {node} at {addr}, which may have founded the cluster: founding another one is \
+         refused. Start without --bootstrap to join it; if the disk of that node is gone for good, remove pledge.toml from \
+         data-dir first"
+    )]
+    Pledged {
+        /// The other node.
+        node: NodeId,
+        /// Its address when this node pledged.
+        addr: String,
+    },
     /// An unusable test switch for feature levels.
     #[error(transparent)]
     FeatureLevel(#[from] BadTestLevel),
@@ -91,6 +104,7 @@ impl AgentError {
             | AgentError::System(_)
             | AgentError::OtherClusterName { .. }
             | AgentError::ClusterExists(_)
+            | AgentError::Pledged { .. }
             | AgentError::FeatureLevel(_)
             | AgentError::NotAdmitted(_) => false,
         }
@@ -102,6 +116,7 @@ impl AgentError {
             AgentError::Files(_)
             | AgentError::OtherClusterName { .. }
             | AgentError::ClusterExists(_)
+            | AgentError::Pledged { .. }
             | AgentError::FeatureLevel(_)
             | AgentError::NotAdmitted(_) => true,
             AgentError::Storage(e) => e.is_config(),

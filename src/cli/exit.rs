@@ -201,7 +201,7 @@ fn next_of(reason: ErrorReason, status: &Status) -> Option<&'static str> {
         ),
         Joining if status.metadata.contains_key("waiting_for") => Some(
             "try again later. To join a cluster, start a blank node with --join HOST:PORT, the bind_addr of a member; to make \
-             a new cluster, start one node, once, with --bootstrap",
+             a new cluster, start one node, once, with --bootstrap, or all of N blank nodes with --bootstrap-expect N",
         ),
         ProducerFenced => {
             Some("another process uses this producer now: stop one of them, or give each a name of its own")

@@ -61,6 +61,7 @@ impl Subcommand for Args {
     const NAME: &'static str = "serve";
     const EXAMPLES: &'static [&'static str] = &[
         "seriatim serve --config /etc/seriatim/seriatim.toml",
+        "seriatim serve --config /etc/seriatim/seriatim.toml --bootstrap-expect 3",
         "seriatim serve --insecure --bootstrap --data-dir data --acl-policy-file policy.csv",
     ];
     const HANDLES_SIGNALS: bool = true;

@@ -124,10 +124,11 @@ options! {
         /// IP address and port on which the node listens for clients. Other hosts only reach it if this is not a loopback
         /// address.
         rpc_addr as "listen.client.addr": SocketAddr = listen_addr().or("127.0.0.1:8400").set_in_example("192.0.2.1:8400");
-        /// Address at which peers reach the node, if it differs from bind_addr: a forwarded port, a host name, or a node that
-        /// listens on 0.0.0.0.
+        /// Address at which peers reach the node, if it differs from bind_addr: a forwarded port, or a host name. A node that
+        /// listens on 0.0.0.0 needs it if its host has several addresses.
         advertise_bind_addr as "listen.peer.advertise": Option<String> = dial_addr().or_derived("bind_addr", "node-1.example:8401");
         /// Address at which clients reach the node, if it differs from rpc_addr. The server certificate must contain its host.
+        /// A node that listens on 0.0.0.0 needs it if its host has several addresses.
         advertise_rpc_addr as "listen.client.advertise": Option<String> = dial_addr().or_derived("rpc_addr", "node-1.example:8400");
         /// Name of the node, unique in the cluster. It has 1 to 64 characters from a-z A-Z 0-9 . _ -, and starts with a letter
         /// or a digit.
@@ -152,6 +153,11 @@ options! {
         /// only once: set it for that one start (`systemctl set-environment SERIATIM_BOOTSTRAP=true`, start the unit,
         /// `systemctl unset-environment SERIATIM_BOOTSTRAP`) rather than in the file.
         bootstrap as "cluster.bootstrap": bool = switch().or("false");
+        /// Form the cluster without choosing a founder: a blank node waits until it has found this number of blank nodes,
+        /// itself included, and one of them founds the cluster, which the others join. All nodes have the same number: the
+        /// number of hosts, or at least more than half of them. It can stay in the file, because a node that finds a cluster of
+        /// this name joins it. Not together with bootstrap.
+        bootstrap_expect as "cluster.bootstrap_expect": Option<u64> = number(Unit::Count, 1, 64).optional("3");
     }
 
     /// Certificates and keys, PEM.

@@ -60,7 +60,7 @@ fn reports_all_errors_at_once() {
     let found = problems(&ServeArgs {
         node_name: Some("/".into()),
         cluster_name: Some("a.b".into()),
-        bind_addr: Some("0.0.0.0:8401".into()),
+        advertise_bind_addr: Some("0.0.0.0:8401".into()),
         rpc_addr: Some("localhost:8400".into()),
         advertise_rpc_addr: Some("0.0.0.0:8400".into()),
         join: Some("b:8401,c d".into()),
@@ -85,7 +85,7 @@ fn reports_all_errors_at_once() {
             "--segment-bytes",
             "--peer-memory-bytes-max",
             "--log-level",
-            "--bind-addr (for peers)",
+            "--advertise-bind-addr (for peers)",
             "--advertise-rpc-addr (for clients)",
             "--peer-key-file (listen.peer.key_file in the file)"
         ],
@@ -93,6 +93,31 @@ fn reports_all_errors_at_once() {
     );
     let text = ConfigProblems(found).to_string();
     assert!(text.starts_with("invalid configuration, 12 errors:\n  --rpc-addr (for clients): "), "{text}");
+}
+
+#[test]
+fn one_way_to_found_a_cluster_can_be_set() {
+    let expecting = ServeArgs { bootstrap_expect: Some("3".into()), ..secure() };
+    assert_eq!(Config::load(&expecting).expect("a configuration").cluster.bootstrap_expect, Some(3));
+    assert_eq!(
+        problems(&ServeArgs { bootstrap: Some("true".into()), ..expecting.clone() }),
+        ["--bootstrap-expect: conflicts with --bootstrap; remove one of them"]
+    );
+    for bad in ["0", "65", "three"] {
+        let found = problems(&ServeArgs { bootstrap_expect: Some(bad.into()), ..expecting.clone() });
+        assert!(found.len() == 1 && found[0].starts_with("--bootstrap-expect: "), "{found:?}");
+    }
+}
+
+/// The same file serves all hosts if no address of a host is in it.
+#[test]
+fn a_node_may_listen_on_all_addresses_without_naming_one() {
+    let everywhere = ServeArgs { bind_addr: Some("0.0.0.0:1".into()), rpc_addr: Some("[::]:2".into()), ..secure() };
+    let config = Config::load(&everywhere).expect("a configuration");
+    assert!(config.mdns() && config.node.advertise_bind_addr.is_none());
+    let shown = LoadedConfig::read(&everywhere).settings;
+    let advertised = shown.iter().find(|setting| setting.option.name == "advertise_bind_addr").expect("an option");
+    assert_eq!(advertised.value.as_deref(), Some(ONLY_ADDRESS));
 }
 
 #[test]
@@ -160,8 +185,6 @@ fn checks_advertised_and_join_addresses() {
     assert_eq!(problems(&same).len(), 1);
     let free = ServeArgs { bind_addr: Some("127.0.0.1:0".into()), rpc_addr: Some("127.0.0.1:0".into()), ..secure() };
     assert!(Config::load(&free).is_ok());
-    let v6 = ServeArgs { bind_addr: Some("[::]:8401".into()), ..secure() };
-    assert!(problems(&v6)[0].contains("advertise-bind-addr"));
 }
 
 /// A file that can't be read led to six lines of options that were missing, although the file had them.

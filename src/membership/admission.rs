@@ -27,6 +27,15 @@ pub struct Admission {
     pub members: Vec<Member>,
 }
 
+/// How a blank node becomes a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entrance {
+    /// A cluster has admitted it.
+    Admitted(Admission),
+    /// It has the pledges to found the cluster. It must check first that no cluster exists.
+    Founds,
+}
+
 /// A cluster that answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundCluster {

@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use crate::membership::mdns::Find;
 use crate::types::{ClusterId, NodeId};
 
-/// The maximum number of nodes found by mDNS. Further ones are ignored until some are withdrawn.
-const FINDS_MAX: usize = 256;
+/// The maximum number of nodes found by mDNS. Further ones are ignored until some are withdrawn. A member takes the
+/// place of a blank node.
+const FINDS_MAX: usize = 64;
+/// The cluster id in the announcement of a blank node.
+const BLANK: ClusterId = ClusterId(0);
 
 /// The addresses to ask. Nodes that announce another cluster's name are not included.
 #[derive(Debug, Default)]
@@ -33,9 +36,13 @@ impl Candidates {
         if find.cluster_name != self.cluster_name {
             return false;
         }
-        let known = self.finds.get(&find.instance) == Some(&find);
-        if known || (self.finds.len() >= FINDS_MAX && !self.finds.contains_key(&find.instance)) {
+        if self.finds.get(&find.instance) == Some(&find) {
             return false;
+        }
+        if self.finds.len() >= FINDS_MAX && !self.finds.contains_key(&find.instance) {
+            let blank = self.finds.values().find(|other| other.cluster_id == BLANK && find.cluster_id != BLANK);
+            let Some(blank) = blank.map(|other| other.instance.clone()) else { return false };
+            self.finds.remove(&blank);
         }
         self.finds.insert(find.instance.clone(), find);
         true
@@ -67,9 +74,10 @@ impl Candidates {
         all
     }
 
-    /// Returns the addresses of nodes that mDNS found and that announce another cluster id.
+    /// Returns the addresses of members that mDNS found and that announce another cluster id.
     pub fn nodes_of_others(&self, cluster: ClusterId) -> impl Iterator<Item = &str> {
-        self.finds.values().filter(move |f| f.cluster_id != cluster).map(|f| f.bind_addr.as_str())
+        let others = self.finds.values().filter(move |f| f.cluster_id != cluster && f.cluster_id != BLANK);
+        others.map(|f| f.bind_addr.as_str())
     }
 
     /// Returns the nodes of one cluster that mDNS found, with their addresses.
@@ -108,5 +116,13 @@ mod tests {
             candidates.add(find(&format!("n{n}"), "x", "e:1"));
         }
         assert_eq!(candidates.finds.len(), FINDS_MAX);
+        // Blank nodes make room for members.
+        let mut candidates = Candidates::new("x", &[]);
+        let blank = |n: usize| Find { cluster_id: BLANK, ..find(&format!("n{n}"), "x", &format!("e:{n}")) };
+        (0..FINDS_MAX).for_each(|n| assert!(candidates.add(blank(n))));
+        assert!(!candidates.add(blank(FINDS_MAX)), "no room for another blank node");
+        assert!(candidates.add(find("member", "x", "m:1")));
+        assert_eq!(candidates.finds.len(), FINDS_MAX);
+        assert_eq!(candidates.nodes_of_others(ClusterId(2)).collect::<Vec<_>>(), ["m:1"], "no blank nodes");
     }
 }

@@ -5,9 +5,9 @@
 //! time, and never blocks on one of them.
 
 mod ask;
+mod form;
 mod keep;
 
-use std::convert::Infallible;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,10 @@ use futures::StreamExt as _;
 use futures::channel::mpsc;
 use futures::future::{BoxFuture, FutureExt as _};
 
+use form::FormRound;
+
 use crate::catalog::Member;
-use crate::membership::admission::{Admission, AdmissionError, Probed};
+use crate::membership::admission::{AdmissionError, Entrance, Probed};
 use crate::membership::candidates::Candidates;
 use crate::membership::mdns::{Mdns, MdnsEvent};
 use crate::membership::options::MembershipOptions;
@@ -27,8 +29,9 @@ use crate::replication::dial::Dialer;
 use crate::replication::peers::PeersHandle;
 use crate::replication::wait::{park_until, thread_waker};
 use crate::reply::{ReplyReceiver, ReplySender, reply};
+use crate::storage::log::StorageError;
 use crate::thread::{FatalSender, Joiner, spawn};
-use crate::types::NodeId;
+use crate::types::{ClusterId, NodeId};
 use crate::waiting::WaitingFor;
 
 /// The pause between two rounds of requests.
@@ -39,6 +42,8 @@ const REPORT_FIRST: Duration = Duration::from_secs(1);
 const REPORT: Duration = Duration::from_secs(5);
 /// How long a probe waits for nodes that mDNS finds.
 const PROBE: Duration = Duration::from_secs(2);
+/// The same for a node without join addresses, which has no other way to learn that its cluster exists.
+const PROBE_MDNS_ONLY: Duration = Duration::from_secs(6);
 
 /// The `membership` thread. Dropping it stops and joins it.
 pub struct Membership {
@@ -56,9 +61,10 @@ pub struct MembershipHandle {
 /// never refused.
 #[derive(Debug)]
 enum MembershipMsg {
-    /// A probe that begins at this time.
-    Probe(Instant, ReplySender<Probed>),
-    Admission(ReplySender<Result<Admission, AdmissionError>>),
+    /// A probe that begins at this time. True if it waits for nodes that mDNS finds from then on, false if the time
+    /// since the start counts.
+    Probe(Instant, bool, ReplySender<Probed>),
+    Admission(ReplySender<Result<Entrance, AdmissionError>>),
     Admitted(PeersHandleBox),
     Stop,
 }
@@ -86,10 +92,7 @@ impl Membership {
     ) -> std::io::Result<Membership> {
         let (tx, rx) = mpsc::channel(0);
         let driver = MembershipDriver::new(options, me, dialer, waiting, rx);
-        let joiner = spawn("membership", fatal, move || {
-            driver.run();
-            Ok::<(), Infallible>(())
-        })?;
+        let joiner = spawn("membership", fatal, move || driver.run())?;
         Ok(Membership { handle: MembershipHandle { inbox: tx }, _joiner: joiner })
     }
 
@@ -119,12 +122,21 @@ impl MembershipHandle {
     /// within two seconds. The reply is dropped if the node stops.
     pub fn probe(&self, begin: Instant) -> ReplyReceiver<Probed> {
         let (tx, rx) = reply();
-        self.send(MembershipMsg::Probe(begin, tx));
+        self.send(MembershipMsg::Probe(begin, true, tx));
         rx
     }
 
-    /// Requests admission until a cluster admits this node or refuses it permanently, which is the answer.
-    pub fn admission(&self) -> ReplyReceiver<Result<Admission, AdmissionError>> {
+    /// Like [`MembershipHandle::probe`], but at once. It waits for nodes that mDNS finds only if this node was started
+    /// a moment ago.
+    pub fn probe_known(&self) -> ReplyReceiver<Probed> {
+        let (tx, rx) = reply();
+        self.send(MembershipMsg::Probe(Instant::now(), false, tx));
+        rx
+    }
+
+    /// Requests admission until a cluster admits this node or refuses it permanently, which is the answer. A node that
+    /// forms a cluster with other blank nodes may become its founder instead.
+    pub fn admission(&self) -> ReplyReceiver<Result<Entrance, AdmissionError>> {
         let (tx, rx) = reply();
         self.send(MembershipMsg::Admission(tx));
         rx
@@ -150,7 +162,7 @@ enum Goal {
         until: Option<Instant>,
     },
     Admission {
-        reply: ReplySender<Result<Admission, AdmissionError>>,
+        reply: ReplySender<Result<Entrance, AdmissionError>>,
     },
     /// This node is a member. `settled` is true once the catalog contains its current name and addresses.
     Keep {
@@ -163,6 +175,7 @@ enum Goal {
 enum Stage {
     Rest { until: Instant },
     Searching(Box<Search>),
+    Forming(FormRound),
     Joining { addr: String, call: BoxFuture<'static, grpcio::Result<JoinResponse>> },
 }
 
@@ -173,6 +186,8 @@ enum MembershipEvent {
     Round,
     /// A round of probes is over.
     Searched,
+    /// A round of messages to other blank nodes is over.
+    Formed,
     Joined(grpcio::Result<JoinResponse>),
     Report,
     /// The next search for another cluster of this name is due.
@@ -186,6 +201,7 @@ struct MembershipDriver {
     dialer: Dialer,
     inbox: mpsc::Receiver<MembershipMsg>,
     mdns: Option<Mdns>,
+    started: Instant,
     candidates: Candidates,
     goal: Goal,
     stage: Stage,
@@ -206,6 +222,10 @@ struct MembershipDriver {
     trouble: String,
     /// True if the result was a member's refusal, which is reported until another answer arrives.
     refused: bool,
+    /// True if no node answered in the last round.
+    nothing_answers: bool,
+    /// The pledge could not be stored, which ends the node.
+    failure: Option<StorageError>,
     /// The result of the last round, for clients.
     waiting: WaitingFor,
     next_report: Instant,
@@ -227,6 +247,7 @@ impl MembershipDriver {
             dialer,
             inbox,
             mdns: None,
+            started: now,
             goal: Goal::Nothing,
             stage: Stage::Rest { until: now },
             joins: 0,
@@ -238,14 +259,16 @@ impl MembershipDriver {
             rival_seen: None,
             trouble: String::new(),
             refused: false,
+            nothing_answers: false,
+            failure: None,
             waiting,
             next_report: now,
         }
     }
 
-    fn run(mut self) {
-        if self.options.mdns {
-            match Mdns::start() {
+    fn run(mut self) -> Result<(), StorageError> {
+        if let Some(bind_ip) = self.options.mdns {
+            match Mdns::start(bind_ip) {
                 Ok(mdns) => self.mdns = Some(mdns),
                 Err(error) => log::warn!("{error}: nodes are found by join addresses only"),
             }
@@ -258,6 +281,9 @@ impl MembershipDriver {
                 Ok(event) => self.handle_event(event),
                 Err(wake_at) => park_until(wake_at),
             }
+            if let Some(failure) = self.failure.take() {
+                return Err(failure);
+            }
         }
         if let Goal::Admission { reply } = self.goal {
             reply.send(Err(AdmissionError::Stopped));
@@ -265,6 +291,7 @@ impl MembershipDriver {
         if let Some(mdns) = self.mdns {
             mdns.stop();
         }
+        Ok(())
     }
 
     /// Returns the next event, or the time at which to check again.
@@ -305,6 +332,10 @@ impl MembershipDriver {
                 Poll::Ready(()) => return Ok(MembershipEvent::Searched),
                 Poll::Pending => search.wake_at(),
             },
+            Stage::Forming(round) => match round.poll(cx) {
+                Poll::Ready(()) => return Ok(MembershipEvent::Formed),
+                Poll::Pending => None,
+            },
             Stage::Joining { call, .. } => match call.poll_unpin(cx) {
                 Poll::Ready(answer) => return Ok(MembershipEvent::Joined(answer)),
                 Poll::Pending => None,
@@ -322,6 +353,7 @@ impl MembershipDriver {
             MembershipEvent::Mdns(event) => self.handle_mdns(event),
             MembershipEvent::Round => self.round(),
             MembershipEvent::Searched => self.searched(),
+            MembershipEvent::Formed => self.formed(),
             MembershipEvent::Joined(answer) => self.joined(answer),
             MembershipEvent::Report => self.report(),
             MembershipEvent::Watch => self.watch(),
@@ -334,27 +366,36 @@ impl MembershipDriver {
         self.stage = Stage::Rest { until: now };
         self.next_report = now + REPORT_FIRST;
         self.goal = match message {
-            MembershipMsg::Probe(begin, reply) => {
+            MembershipMsg::Probe(begin, waits, reply) => {
                 self.stage = Stage::Rest { until: begin };
-                Goal::Probe { reply, until: self.mdns.is_some().then(|| begin.max(now) + PROBE) }
+                let wait = if self.candidates.join().is_empty() { PROBE_MDNS_ONLY } else { PROBE };
+                let since = if waits { begin.max(now) } else { self.started };
+                Goal::Probe { reply, until: self.mdns.is_some().then(|| since + wait) }
             }
             MembershipMsg::Admission(reply) => {
                 self.not_admitted(reasons::looking(self.candidates.join(), self.mdns_state()));
+                if self.options.forming.is_some() {
+                    self.announce(ClusterId(0));
+                }
                 Goal::Admission { reply }
             }
             MembershipMsg::Admitted(PeersHandleBox(peers)) => {
                 let cluster_id = peers.me().cluster_id;
-                if let Some(mdns) = &mut self.mdns
-                    && let Err(error) = mdns.announce(&self.options.cluster_name, cluster_id, &self.me)
-                {
-                    log::warn!("this node is not announced: {error}");
-                }
+                self.announce(cluster_id);
                 self.candidates.nodes_of(cluster_id).for_each(|(node, addr)| suggest(&peers, node, addr));
                 Goal::Keep { peers, settled: false }
             }
             // The loop ends at this message and does not call this function.
             MembershipMsg::Stop => Goal::Nothing,
         };
+    }
+
+    fn announce(&mut self, cluster_id: ClusterId) {
+        if let Some(mdns) = &mut self.mdns
+            && let Err(error) = mdns.announce(&self.options.cluster_name, cluster_id, &self.me)
+        {
+            log::warn!("this node is not announced: {error}");
+        }
     }
 
     fn handle_mdns(&mut self, event: MdnsEvent) {
@@ -367,6 +408,7 @@ impl MembershipDriver {
                 log::debug!("mDNS found node {node} of cluster {cluster_id} at {addr}");
                 match (&self.goal, &mut self.stage) {
                     (Goal::Keep { peers, .. }, _) if peers.me().cluster_id == cluster_id => suggest(peers, node, &addr),
+                    (Goal::Keep { .. }, _) if cluster_id == ClusterId(0) => {}
                     (Goal::Keep { .. }, _) => self.next_watch = Instant::now(),
                     (Goal::Probe { .. } | Goal::Admission { .. }, Stage::Searching(search)) => search.ask(vec![addr]),
                     (Goal::Admission { .. }, Stage::Rest { until }) => *until = Instant::now(),

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
-use mdns_sd::{ResolvedService, ServiceDaemon, ServiceEvent, ServiceInfo};
+use mdns_sd::{IfKind, ResolvedService, ServiceDaemon, ServiceEvent, ServiceInfo};
 
 use crate::catalog::Member;
 use crate::types::{ClusterId, NodeId};
@@ -25,7 +25,7 @@ pub struct Find {
     pub instance: String,
     /// The cluster's name, as announced.
     pub cluster_name: String,
-    /// The cluster's id, as announced.
+    /// The cluster's id, as announced. 0: it is a blank node.
     pub cluster_id: ClusterId,
     /// The node's id, as announced.
     pub node_id: NodeId,
@@ -58,12 +58,17 @@ pub struct Mdns {
 }
 
 impl Mdns {
-    /// Starts the daemon and the search.
+    /// Starts the daemon and the search on the interface with the address `bind_ip`, or on all interfaces if it is
+    /// unspecified.
     ///
     /// # Errors
     /// [`MdnsError`] if the system does not provide the sockets or the thread.
-    pub fn start() -> Result<Mdns, MdnsError> {
+    pub fn start(bind_ip: IpAddr) -> Result<Mdns, MdnsError> {
         let daemon = ServiceDaemon::new()?;
+        if !bind_ip.is_unspecified() {
+            daemon.disable_interface(IfKind::All)?;
+            daemon.enable_interface(IfKind::Addr(bind_ip))?;
+        }
         let events = daemon.browse(SERVICE)?;
         // mdns-sd limits the channel, and ends the subscription when the channel is full.
         Ok(Mdns { daemon, events: Box::pin(events.into_stream()), ended: false, announced: None })
@@ -88,7 +93,8 @@ impl Mdns {
         Poll::Pending
     }
 
-    /// Announces this node as a member of a cluster.
+    /// Announces this node as a member of a cluster; with the cluster id 0, as a blank node that waits for others.
+    /// Replaces the announcement before.
     ///
     /// # Errors
     /// [`MdnsError`] if mdns-sd does not accept the announcement.

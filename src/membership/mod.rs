@@ -17,7 +17,8 @@
 //!
 //! Parts, in reading order: `options`; `admission` (the request and its results); `mdns` and `candidates` (the
 //! addresses to ask); `search` (one round of probes); `reasons` (texts that say why a node waits); `driver` (the
-//! thread: `driver/ask.rs` requests admission, `driver/keep.rs` contains the tasks of a member).
+//! thread: `driver/ask.rs` requests admission, `driver/form.rs` exchanges messages with other blank nodes,
+//! `driver/keep.rs` contains the tasks of a member).
 
 pub mod admission;
 mod candidates;
@@ -27,9 +28,9 @@ mod options;
 mod reasons;
 mod search;
 
-pub use admission::{Admission, AdmissionError, FoundCluster, Probed};
+pub use admission::{Admission, AdmissionError, Entrance, FoundCluster, Probed};
 pub use driver::{Membership, MembershipHandle};
-pub use options::MembershipOptions;
+pub use options::{FormingOptions, MembershipOptions};
 
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ use futures::stream::FuturesUnordered;
 use crate::membership::admission::{FoundCluster, members_of, with_hint};
 use crate::pb::peer::{JoinRequest, JoinResponse};
 use crate::replication::dial::Dialer;
-use crate::replication::refusal::{Consequence, Refusal, error_text};
+use crate::replication::refusal::{Consequence, Reason, Refusal, error_text};
 use crate::types::ClusterId;
 
 /// The timeout of a probe.
@@ -39,6 +39,8 @@ pub struct Search {
     /// The addresses at which no unknown cluster can exist: they answered as a member, or with a refusal that
     /// excludes that they are a member.
     answered: BTreeSet<String>,
+    /// The addresses of nodes that are not members yet.
+    blank: BTreeSet<String>,
     /// A member's refusal because of which this node must exit: it was removed, or its version is too old.
     ended: Option<Refusal>,
 }
@@ -67,6 +69,7 @@ impl Search {
             first_found: None,
             others: BTreeMap::new(),
             answered: BTreeSet::new(),
+            blank: BTreeSet::new(),
             ended: None,
         }
     }
@@ -122,6 +125,9 @@ impl Search {
                 if refusal.as_ref().is_some_and(|refusal| !refusal.reason.is_about_versions()) {
                     self.answered.insert(addr.clone());
                 }
+                if refusal.as_ref().is_some_and(|refusal| refusal.reason == Reason::NotReady) {
+                    self.blank.insert(addr.clone());
+                }
                 if let Some(refusal) = refusal.as_ref().filter(|r| r.reason.consequence() == Consequence::EndsNode) {
                     self.ended = Some(Refusal::new(refusal.reason, format!("{addr}: {refusal}")));
                 }
@@ -140,6 +146,16 @@ impl Search {
     /// because of incompatible versions.
     pub fn silent(&self, addresses: &[String]) -> Vec<String> {
         addresses.iter().filter(|addr| !self.answered.contains(*addr)).cloned().collect()
+    }
+
+    /// Returns the addresses of nodes that are not members yet.
+    pub fn blank(&self) -> &BTreeSet<String> {
+        &self.blank
+    }
+
+    /// Returns true if a node has answered at an address other than `own`.
+    pub fn has_answer(&self, own: &str) -> bool {
+        self.answered.iter().any(|addr| addr != own)
     }
 
     /// Returns the errors of the other candidates, by address, for the log.
@@ -169,7 +185,6 @@ impl Search {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replication::refusal::Reason;
 
     #[test]
     fn join_addresses_override_discovery_and_no_choice_is_made_among_several_clusters() {

@@ -8,7 +8,7 @@ use crossbeam_channel::{Sender, bounded};
 use crate::catalog::{Catalog, Member};
 use crate::consensus::handle::{Appended, ConsensusMsg};
 use crate::feature_level::{FeatureLevel, FeatureRange};
-use crate::membership::{Admission, AdmissionError, Membership, MembershipOptions};
+use crate::membership::{AdmissionError, Entrance, Membership, MembershipOptions};
 use crate::replication::refusal::Reason;
 use crate::replication::tests::{CLUSTER, CLUSTER_ID, LONG, Setup, TestNode, pair};
 use crate::replication::wait::block_until;
@@ -71,12 +71,13 @@ fn options(node: &TestNode, join: &[&str]) -> MembershipOptions {
     MembershipOptions {
         cluster_name: CLUSTER.to_owned(),
         join: join.iter().map(|a| (*a).to_owned()).collect(),
-        mdns: false,
+        mdns: None,
         levels: node.peers.handle().me().levels.clone(),
+        forming: None,
     }
 }
 
-fn refused_for(answer: &Result<Admission, AdmissionError>, wanted: Reason, words: &str) -> bool {
+fn refused_for(answer: &Result<Entrance, AdmissionError>, wanted: Reason, words: &str) -> bool {
     matches!(answer, Err(AdmissionError::Refused { reason, text }) if *reason == wanted && text.contains(words))
 }
 
@@ -104,7 +105,8 @@ fn a_blank_node_is_admitted_by_any_member() {
     let c = blank(3);
     // An unreachable address and the node's own address among the join addresses do not matter.
     let members = membership(&c, &["127.0.0.1:1", &c.addr, &a.addr]);
-    let admission = wait(members.handle().admission()).expect("an answer").expect("admitted");
+    let answer = wait(members.handle().admission()).expect("an answer").expect("admitted");
+    let Entrance::Admitted(admission) = answer else { panic!("{answer:?}") };
     assert_eq!(admission.cluster_id, CLUSTER_ID);
     assert_eq!(admission.members.iter().map(|m| m.id.0).collect::<Vec<_>>(), [1, 2, 3]);
     assert_eq!(a.catalog.get().member(c.id), Some(&c.member()));

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use grpcio::{CallOption, Channel, ClientUnaryReceiver, Environment, RpcStatusCode};
 
+use crate::forming::{FormAnswer, FormMessage};
 use crate::grpc::peer_channel;
 use crate::pb::peer::{JoinRequest, JoinResponse};
 use crate::pb::peer_grpc::PeerClient;
+use crate::replication::form;
 use crate::security::peer_names::Dialled;
 use crate::security::peer_rules::PeerRules;
 use crate::security::tls::Tls;
@@ -87,13 +89,42 @@ impl Dialer {
         request: &JoinRequest,
         timeout: Duration,
     ) -> grpcio::Result<JoinResponse> {
+        self.first_accepted(addr, expected, timeout, |client, option| client.join_async_opt(request, option)).await
+    }
+
+    /// Sends a message to the blank node at `addr`. `None` if it is not a blank node that waits for others.
+    ///
+    /// # Errors
+    /// The error of the call.
+    pub async fn form(
+        &self,
+        cluster_name: &str,
+        addr: &str,
+        message: &FormMessage,
+        timeout: Duration,
+    ) -> grpcio::Result<Option<FormAnswer>> {
+        let request = form::request(cluster_name, message);
+        let expected = self.rules.any_member();
+        let answer =
+            self.first_accepted(addr, &expected, timeout, |client, option| client.form_async_opt(&request, option));
+        Ok(form::read_response(&answer.await?))
+    }
+
+    /// Sends a request, trying the expected certificates in order.
+    async fn first_accepted<T: Unpin>(
+        &self,
+        addr: &str,
+        expected: &[Dialled],
+        timeout: Duration,
+        send: impl Fn(&PeerClient, CallOption) -> grpcio::Result<ClientUnaryReceiver<T>>,
+    ) -> grpcio::Result<T> {
         let until = Instant::now() + timeout;
         let mut last = Err(grpcio::Error::QueueShutdown);
         for whom in expected {
             let left = until.saturating_duration_since(Instant::now());
             let client = PeerClient::new(self.channel(addr, whom).ok_or(grpcio::Error::QueueShutdown)?);
-            let answer = client.join_async_opt(request, CallOption::default().timeout(left))?;
-            let mut call = JoinCall { answer, _client: client };
+            let answer = send(&client, CallOption::default().timeout(left))?;
+            let mut call = CancelledCall { answer, _client: client };
             last = (&mut call.answer).await;
             if !last.as_ref().is_err_and(not_connected) {
                 break;
@@ -111,12 +142,12 @@ fn not_connected(error: &grpcio::Error) -> bool {
 
 /// A call that is cancelled when it is dropped. The channel is dropped after the call: otherwise the peer would see a
 /// broken connection instead of a cancellation.
-struct JoinCall {
-    answer: ClientUnaryReceiver<JoinResponse>,
+struct CancelledCall<T> {
+    answer: ClientUnaryReceiver<T>,
     _client: PeerClient,
 }
 
-impl Drop for JoinCall {
+impl<T> Drop for CancelledCall<T> {
     fn drop(&mut self) {
         self.answer.cancel();
     }

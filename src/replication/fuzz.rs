@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use grpcio::{RpcStatus, RpcStatusCode};
 use protobuf::Message as _;
 
+use super::form;
 use super::hello::PeerIdentity;
 use super::outcome::{appended_outcome, read_appended, read_index_outcome, read_read_index};
 use super::proposal::proposal_of;
@@ -15,11 +16,12 @@ use super::relay::{
 use crate::catalog::Catalog;
 use crate::consensus::handle::{Appended, ProposeError};
 use crate::feature_level::ClusterLevel;
+use crate::forming::{BlankNode, FormMessage, Word};
 use crate::fuzz::{Loop, PROTOBUF_FIXED_BYTES};
 use crate::pb::peer as pb;
 use crate::storage::entry::{Entry, EntryKind, Stamp};
 use crate::storage::payload::{RecordFields, encode_record, stamp_records};
-use crate::types::{ClusterId, LogId, LogIndex, LogName, NodeId, Offset, Term};
+use crate::types::{ClusterId, LogId, LogIndex, LogName, NodeId, NodeName, Offset, Term};
 
 fn me(node: u64) -> PeerIdentity {
     PeerIdentity {
@@ -197,6 +199,33 @@ fn refusal_details() {
         let Some(refusal) = Refusal::from_status(&status) else { return false };
         // The text of an unknown reason contains its code.
         assert_eq!(Refusal::from_status(&refusal.status()), Some(refusal));
+        true
+    });
+}
+
+/// What a blank node says to another one.
+#[test]
+fn form_request() {
+    let from = BlankNode {
+        id: NodeId(7),
+        name: NodeName::new("a").expect("a name"),
+        addr: "a:1".to_owned(),
+        expect: 3,
+        incarnation: 9,
+    };
+    let words = [
+        None,
+        Some(Word::Pledge { to: NodeId(1), incarnation: 2, epoch: 3 }),
+        Some(Word::Withdraw { to: NodeId(1), epoch: 3 }),
+    ];
+    let seeds = words.map(|word| {
+        let message = FormMessage { from: from.clone(), word };
+        form::request("c", &message).write_to_bytes().expect("encoded")
+    });
+    Loop::new("form_request", seeds.into()).memory(400).memory_fixed(PROTOBUF_FIXED_BYTES).run(|bytes| {
+        let Ok(request) = pb::FormRequest::parse_from_bytes(bytes) else { return false };
+        let Some(message) = form::read_request(request) else { return false };
+        assert_eq!(form::read_request(form::request("c", &message)), Some(message));
         true
     });
 }

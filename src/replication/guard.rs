@@ -16,7 +16,7 @@ use crate::security::identity::{Identities, NoIdentity, PeerCaller};
 use crate::security::peer_names::PeerName;
 use crate::security::peer_rules::PeerRules;
 use crate::security::tls::{Authorities, ConnectionCertificate};
-use crate::types::NodeId;
+use crate::types::{NodeId, NodeName};
 
 /// The permission of an open stream is checked again after this time, and whenever the policy or the rules have
 /// changed.
@@ -139,6 +139,19 @@ impl AuthorizedPeer {
             // Another member may have that name in the catalog; the leader tells them apart by id.
             PeerName::Nodes(_) if known.name_of(member.id).is_none() => Ok(()),
             PeerName::Unproven | PeerName::Shared | PeerName::Nodes(_) => self.speaks_for(member.id, known),
+        }
+    }
+
+    /// Refuses a blank node that shows itself under a name that its certificate does not contain.
+    ///
+    /// # Errors
+    /// The refusal, to be sent back.
+    pub fn shows_itself_as(&self, name: &NodeName) -> Result<(), Refusal> {
+        match &self.caller.name {
+            PeerName::Nodes(names) if !names.contains(name) => {
+                Err(self.refuse(format!("the certificate is for {}, and not for {name}", self.caller.name)))
+            }
+            PeerName::Unproven | PeerName::Shared | PeerName::Nodes(_) => Ok(()),
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use grpcio::{Server, ServerCredentials};
 
+use crate::forming::FormingHandle;
 use crate::grpc::{Env, peer_listener};
 use crate::replication::Late;
 use crate::replication::guard::{Checker, PeerGuard};
@@ -25,6 +26,8 @@ pub struct PeerListenerOptions {
     pub cluster_name: String,
     /// The limit of gRPC's memory for this listener.
     pub memory_bytes_max: u64,
+    /// Set if this node forms a cluster with other blank nodes.
+    pub forming: Late<FormingHandle>,
 }
 
 /// The running listener. Dropping it stops it.
@@ -48,7 +51,8 @@ impl PeerListener {
         fatal: FatalSender,
     ) -> grpcio::Result<PeerListener> {
         let refusals = Arc::<RefusalLog>::default();
-        let service = peer_service(&options.cluster_name, guard.clone(), core, refusals.clone(), fatal);
+        let forming = options.forming.clone();
+        let service = peer_service(&options.cluster_name, guard.clone(), core, forming, refusals.clone(), fatal);
         let mut server = peer_listener(env, options.memory_bytes_max)
             .add_checker(Checker { guard, refusals })
             .register_service(service)

@@ -33,12 +33,13 @@
 //! - Relaying: `relay` (the requests and their answers), `relay_channels` and `relay_answer` (the side of the node
 //!   without a replica), `relay_service` (the side of the node that has one).
 //! - Receiving: `core` (this node as a member), `welcome` (the checks of a caller), `proposal` (a forwarded proposal),
-//!   `join` (admission), `service` (the calls), `listener` (the server).
+//!   `join` (admission), `form` (blank nodes that form a cluster), `service` (the calls), `listener` (the server).
 //! - `wait`: lets a plain thread wait for futures.
 
 pub mod addresses;
 mod core;
 pub mod dial;
+mod form;
 mod forward;
 pub mod guard;
 pub mod hello;

@@ -14,14 +14,16 @@ use futures::{FutureExt as _, SinkExt as _, StreamExt as _};
 use grpcio::{DuplexSink, RequestStream, RpcContext, ServerStreamingSink, Service, UnarySink, WriteFlags};
 
 use crate::consensus::handle::{ProposeError, ReadIndexError};
+use crate::forming::FormingHandle;
 use crate::grpc::spawn_guarded;
 use crate::pb::peer::{
-    ForwardRequest, ForwardResponse, Job, JoinRequest, JoinResponse, Outcome, RaftMessage, RelayRequest, RelayResponse,
-    ReplicateRequest, ReplicateResponse, job,
+    FormRequest, FormResponse, ForwardRequest, ForwardResponse, Job, JoinRequest, JoinResponse, Outcome, RaftMessage,
+    RelayRequest, RelayResponse, ReplicateRequest, ReplicateResponse, job,
 };
 use crate::pb::peer_grpc::{Peer, create_peer};
 use crate::replication::Late;
 use crate::replication::core::MemberCore;
+use crate::replication::form;
 use crate::replication::guard::{AuthorizedPeer, PeerGuard, host_of};
 use crate::replication::hello::{StreamPeer, describe};
 use crate::replication::join;
@@ -46,10 +48,11 @@ pub(super) fn peer_service(
     cluster_name: &str,
     guard: PeerGuard,
     core: Late<PeersHandle>,
+    forming: Late<FormingHandle>,
     refusals: Arc<RefusalLog>,
     fatal: FatalSender,
 ) -> Service {
-    create_peer(PeerService { cluster_name: cluster_name.into(), guard, core, refusals, fatal })
+    create_peer(PeerService { cluster_name: cluster_name.into(), guard, core, forming, refusals, fatal })
 }
 
 #[derive(Clone)]
@@ -57,6 +60,8 @@ struct PeerService {
     cluster_name: Arc<str>,
     guard: PeerGuard,
     core: Late<PeersHandle>,
+    /// Set if this node forms a cluster with other blank nodes.
+    forming: Late<FormingHandle>,
     refusals: Arc<RefusalLog>,
     fatal: FatalSender,
 }
@@ -166,6 +171,23 @@ impl Peer for PeerService {
                     }
                     sink.fail(refusal.status()).await
                 }
+            };
+        };
+        spawn_guarded(&ctx, &self.fatal, future);
+    }
+
+    fn form(&mut self, ctx: RpcContext<'_>, request: FormRequest, sink: UnarySink<FormResponse>) {
+        let is_member = self.core.get().is_some();
+        let answer = self.guard.check(&ctx).and_then(|caller| match self.forming.get() {
+            Some(_) if is_member => Ok(FormResponse { is_member, ..FormResponse::default() }),
+            Some(forming) => form::answer(&self.cluster_name, forming, &caller, request, Instant::now()),
+            None => Err(Refusal::new(Reason::NotReady, "this node does not wait for blank nodes (bootstrap_expect)")),
+        });
+        let future = async move {
+            // The caller may have disconnected; it will retry.
+            let _ = match answer {
+                Ok(response) => sink.success(response).await,
+                Err(refusal) => sink.fail(refusal.status()).await,
             };
         };
         spawn_guarded(&ctx, &self.fatal, future);

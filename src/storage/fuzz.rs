@@ -4,6 +4,8 @@ use std::path::Path;
 
 use protobuf::Message as _;
 
+use crate::forming::StoredPledge;
+use crate::forming::messages::Candidate;
 use crate::fuzz::{Loop, Rng};
 use crate::pb::v1 as pb;
 use crate::storage::format::entry::{Entry, EntryKind, Stamp};
@@ -18,6 +20,7 @@ use crate::storage::io::disk::Access;
 use crate::storage::io::disk::Disk;
 use crate::storage::io::disk::sim::Sim;
 use crate::storage::io::node::NodeFile;
+use crate::storage::io::pledge_file;
 use crate::storage::read::walk::{Walk, WalkError};
 use crate::storage::verify::{Severity, verify};
 use crate::storage::write::log::GroupLog;
@@ -213,18 +216,33 @@ fn manifest() {
     });
 }
 
+/// Corrects the checksum in the last line.
+fn mend_lines(bytes: &mut Vec<u8>, _: &mut Rng) {
+    if let Some(end) = bytes.windows(9).rposition(|part| part == b"crc32c = ") {
+        bytes.truncate(end);
+        let crc = crc32c::crc32c(bytes);
+        bytes.extend_from_slice(format!("crc32c = \"{crc:08x}\"\n").as_bytes());
+    }
+}
+
+#[test]
+fn pledge_file() {
+    let candidate = Candidate { id: NodeId(7), addr: "a:1".to_owned(), is_withdrawing: true };
+    let pledge = StoredPledge { epoch: 3, candidate: Some(candidate) };
+    let seeds = [pledge, StoredPledge::default()].map(|pledge| pledge_file::encode(&pledge).into_bytes());
+    Loop::new("pledge_file", seeds.into()).mend(mend_lines).memory(400).run(|bytes| {
+        let Ok(pledge) = pledge_file::decode(bytes, Path::new("p")) else { return false };
+        let again = pledge_file::decode(pledge_file::encode(&pledge).as_bytes(), Path::new("p"));
+        assert_eq!(again.expect("its own text"), pledge);
+        true
+    });
+}
+
 #[test]
 fn node_file() {
     let node =
         NodeFile { cluster_name: Some("demo".to_owned()), cluster_id: Some(crate::types::ClusterId(7)), ..node() };
-    let mend = |bytes: &mut Vec<u8>, _: &mut Rng| {
-        if let Some(end) = bytes.windows(9).rposition(|part| part == b"crc32c = ") {
-            bytes.truncate(end);
-            let crc = crc32c::crc32c(bytes);
-            bytes.extend_from_slice(format!("crc32c = \"{crc:08x}\"\n").as_bytes());
-        }
-    };
-    Loop::new("node_file", vec![node.encode().into_bytes()]).mend(mend).memory(400).run(|bytes| {
+    Loop::new("node_file", vec![node.encode().into_bytes()]).mend(mend_lines).memory(400).run(|bytes| {
         let Ok(node) = NodeFile::decode(bytes, Path::new("n")) else { return false };
         assert_eq!(NodeFile::decode(node.encode().as_bytes(), Path::new("n")).expect("its own text"), node);
         true

@@ -121,7 +121,7 @@ fn refuses_to_start_on_an_unusable_data_directory() {
 #[test]
 fn reports_every_mistake_in_a_configuration() {
     let site = Site::new();
-    let mistakes = ["--bind-addr=0.0.0.0:0", "--segment-bytes=many", "--node-name=a/b"];
+    let mistakes = ["--bind-addr=here", "--segment-bytes=many", "--node-name=a/b"];
     assert_bad_config(&serve(&site, &mistakes), &["bind-addr", "segment-bytes", "node-name"]);
     let file = site.path().join("seriatim.toml");
     fs::write(&file, "[listen.peer]\naddr = \"here\"\n[storage]\nsegment_size = 5\n[cluster]\nname = \"A B\"\n")

@@ -77,6 +77,7 @@ fn the_configuration_file_names_every_option_with_its_default() {
     assert!(all.node.advertise_rpc_addr.take().is_some());
     assert!(all.access.acl_model_file.take().is_some());
     assert!(all.peer_rules.peer_deny_file.take().is_some());
+    assert_eq!(all.cluster.bootstrap_expect.take(), Some(3));
     // The defaults of these are fractions of the file system: their values in the file are the maximum.
     let space = std::mem::take(&mut all.disk_space);
     assert!(space.disk_free_soft_bytes.is_some() && space.disk_free_hard_bytes.is_some());

@@ -163,6 +163,8 @@ pub struct NodeOptions {
     pub joins_later: bool,
     /// More arguments of `serve`. They replace the harness's own arguments of the same name.
     pub more: Vec<String>,
+    /// Pass no arguments but `more`.
+    pub only_more: bool,
     /// The command that runs the program, for example `ip netns exec NAME`.
     pub wrapper: Vec<String>,
     /// Additional environment variables.
@@ -250,6 +252,15 @@ impl Node {
         Ok(())
     }
 
+    /// Starts the node again at the same addresses, and does not wait until it serves requests.
+    #[track_caller]
+    pub fn start_later(&mut self) {
+        self.options.bind_addr = Some(self.bind_addr.clone());
+        self.options.rpc_addr = Some(self.rpc_addr.clone());
+        let started = spawn(&mut (self.command)(&self.options), &self.log, true);
+        (self.child, ..) = started.unwrap_or_else(|status| panic!("{}", not_ready(status, &self.log)));
+    }
+
     /// Sets the additional arguments for the next start; returns the previous ones.
     pub fn set_more(&mut self, more: Vec<String>) -> Vec<String> {
         std::mem::replace(&mut self.options.more, more)
@@ -258,6 +269,10 @@ impl Node {
     /// Sets the environment variables for the next start.
     pub fn set_env(&mut self, env: Vec<(String, String)>) {
         self.options.env = env;
+    }
+
+    pub fn name(&self) -> &str {
+        &self.options.name
     }
 
     pub fn pid(&self) -> u32 {
@@ -308,6 +323,9 @@ fn serve_args(options: &NodeOptions, cluster: &str, tls: Option<&TlsFiles>, poli
     }
     let mut args = vec!["serve".to_owned()];
     let given = |name: &str| options.more.iter().any(|more| more.starts_with(&format!("--{name}")));
+    if options.only_more {
+        pairs.clear();
+    }
     for (name, value) in pairs.into_iter().filter(|(name, _)| !given(name)) {
         args.push(format!("--{name}={value}"));
     }

@@ -29,7 +29,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
         ],
     ),
     ("L0", &["timers"]),
-    ("L0", &["log_state"]),
+    ("L0", &["log_state", "forming"]),
     ("L0", &["watermark"]),
     ("L1", &["storage", "security"]),
     ("L2", &["grpc"]),

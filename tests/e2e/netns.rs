@@ -2,9 +2,12 @@
 //!
 //! Needs root and `ip`; otherwise the tests are skipped with a message. `SERIATIM_TEST_NETNS=required` (CI) makes that a failure.
 
+use std::fs;
+use std::hash::{BuildHasher as _, RandomState};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::fail_over::slowest_until_appended;
 use crate::harness::{Node, NodeOptions, Site, eventually, print_uncaptured, record, wait_for_voters};
@@ -97,6 +100,82 @@ fn a_second_cluster_of_the_same_name_found_by_mdns_refuses_appends() {
     }
 }
 
+/// Nodes announced themselves on all interfaces of their hosts, also on those on which they do not listen.
+#[test]
+fn mdns_uses_only_the_interface_of_bind_addr() {
+    let Some(bridge) = bridge("mDNS on one interface", 3) else { return };
+    let hosts = bridge.hosts();
+    let site = Site::of_cluster("seriatim", &hosts.iter().map(String::as_str).collect::<Vec<_>>());
+    // A second interface of the first host, which leads nowhere.
+    let namespace = bridge.namespace(0);
+    ip(&["-n", &namespace, "link", "add", "inner", "type", "veth", "peer", "name", "end"]).expect("a link");
+    ip(&["-n", &namespace, "addr", "add", "198.51.100.1/24", "dev", "inner"]).expect("an address");
+    for link in ["inner", "end"] {
+        ip(&["-n", &namespace, "link", "set", link, "up"]).expect("up");
+    }
+    let id = |node: &Node| {
+        let text = fs::read_to_string(site.path().join(node.name()).join("node.toml")).expect("a file");
+        text.lines().find_map(|line| line.strip_prefix("node_id = ")).expect("an id").trim_matches('"').to_owned()
+    };
+    let listen = Some("198.51.100.1:0".to_owned());
+    let more = vec!["--log-level=debug".to_owned()];
+    let options = |number: usize| NodeOptions { more: more.clone(), ..bridge.options(number, format!("n{number}")) };
+    let inner = NodeOptions { bind_addr: listen.clone(), rpc_addr: listen, bootstrap: true, ..options(0) };
+    let inner = Node::start(&site, inner);
+    let outer = Node::start(&site, NodeOptions { bootstrap: true, ..options(1) });
+    let blank = Node::start(&site, options(2));
+    let found = |by: &Node, node: &Node| by.log().contains(&format!("mDNS found node {}", id(node)));
+    assert!(found(&blank, &outer), "it has joined the node on the bridge");
+    assert!(!found(&blank, &inner) && !found(&inner, &outer) && !found(&outer, &inner), "{}", inner.log());
+}
+
+/// Blank hosts with the same file, in which no address of a host is, and no join address. The order and the times of their starts
+/// are random. `SERIATIM_TEST_FORMING_RUNS` says how often.
+#[test]
+fn blank_nodes_with_one_configuration_file_form_one_cluster_by_mdns() {
+    let Some(bridge) = bridge("forming by mDNS in three network namespaces", 3) else { return };
+    let hosts = bridge.hosts();
+    let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    let runs = std::env::var("SERIATIM_TEST_FORMING_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(2);
+    for run in 0..runs {
+        let site = Site::of_cluster("seriatim", &hosts);
+        let file = site.path().join("seriatim.toml");
+        let (certs, policy) = (site.certs(), site.policy());
+        let (certs, policy) = (certs.display(), policy.display());
+        let text = format!(
+            "config_version = 1\n[cluster]\nbootstrap_expect = 3\n\
+             [listen.client]\naddr = \"0.0.0.0:8400\"\nca_file = \"{certs}/ca.pem\"\n\
+             cert_file = \"{certs}/server.pem\"\nkey_file = \"{certs}/server-key.pem\"\n\
+             [listen.peer]\naddr = \"0.0.0.0:8401\"\n[access]\npolicy_file = \"{policy}\"\n"
+        );
+        fs::write(&file, text).expect("a file");
+        let random = RandomState::new().hash_one(run);
+        let mut order = [0, 1, 2];
+        order.rotate_left((random % 3) as usize);
+        order[1..].rotate_left((random / 3 % 2) as usize);
+        let pauses = [0, random / 6 % 4000, random / 6 / 4000 % 4000];
+        let begin = Instant::now();
+        let mut nodes = Vec::new();
+        for (number, pause) in order.into_iter().zip(pauses) {
+            // A host starts some time after the one before.
+            std::thread::park_timeout(Duration::from_millis(pause));
+            nodes.push(bridge.start_host(&site, number, &file));
+        }
+        let started = begin.elapsed();
+        let addrs = order.map(|number| format!("{}:8400", bridge.addr(number)));
+        let clients: Vec<_> = addrs.iter().map(|addr| site.client(addr, "root")).collect();
+        wait_for_voters(&clients);
+        let founded: usize = nodes.iter().map(|node| node.log().matches("founding cluster seriatim").count()).sum();
+        assert_eq!(founded, 1, "order {order:?}, pauses {pauses:?} ms");
+        clients[0].produce("", vec![record("a")]).expect("produces");
+        let formed = begin.elapsed().saturating_sub(started);
+        print_uncaptured(&format!("run {run}: order {order:?}, pauses {pauses:?} ms: three voters after {formed:.1?}"));
+        for node in &mut nodes {
+            assert!(node.stop().success());
+        }
+    }
+}
+
 /// Creates the namespaces. Returns `None` if this process can't create them, and prints that `what` is skipped.
 fn bridge(what: &str, namespaces: usize) -> Option<Bridge> {
     match Bridge::new(namespaces) {
@@ -169,6 +248,25 @@ impl Bridge {
             wrapper: ["ip", "netns", "exec", &self.namespace(number)].map(str::to_owned).to_vec(),
             ..NodeOptions::default()
         }
+    }
+
+    /// Starts a node in a namespace with the configuration file of all hosts. Its name is the one of its host. What differs between
+    /// the file systems of hosts is given by flags.
+    fn start_host(&self, site: &Site, number: usize, file: &Path) -> Node {
+        let name = format!("n{number}");
+        let files = site.node_files(&name);
+        let more = [
+            format!("--config={}", file.display()),
+            format!("--data-dir={}", site.path().join(&name).display()),
+            format!("--peer-cert-file={}", files.peer_cert_file.display()),
+            format!("--peer-key-file={}", files.peer_key_file.display()),
+        ];
+        let as_host = ["unshare", "--uts", "sh", "-c", "echo \"$0\" >/proc/sys/kernel/hostname; exec \"$@\"", &name];
+        let mut wrapper = self.options(number, name.clone()).wrapper;
+        wrapper.extend(as_host.map(str::to_owned));
+        let more = more.to_vec();
+        let options = NodeOptions { name, joins_later: true, more, only_more: true, wrapper, ..NodeOptions::default() };
+        Node::start(site, options)
     }
 
     /// Drops every packet from and to a namespace, without an error on either side.

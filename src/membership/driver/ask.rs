@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use futures::future::FutureExt as _;
 
+use super::form::{FormRound, Formed, conclude};
 use super::{Goal, MembershipDriver, REPORT, ROUND, Stage};
-use crate::membership::admission::{Admission, AdmissionError, Probed, join_request, members_of, with_hint};
+use crate::membership::admission::{Admission, AdmissionError, Entrance, Probed, join_request, members_of, with_hint};
 use crate::membership::reasons::{self, MdnsState};
 use crate::membership::search::{Search, SearchVerdict};
 use crate::pb::peer::JoinResponse;
@@ -38,6 +39,9 @@ impl MembershipDriver {
         let request = join_request(&self.options, None, &self.me);
         let mut search = Search::new(self.dialer.clone(), request, until);
         search.ask(self.candidates.addresses());
+        if let Some(forming) = &self.options.forming {
+            search.ask(forming.state.lock().addresses());
+        }
         self.stage = Stage::Searching(Box::new(search));
     }
 
@@ -50,6 +54,7 @@ impl MembershipDriver {
             return;
         };
         let verdict = search.verdict(self.candidates.join());
+        self.nothing_answers = !search.has_answer(&self.me.bind_addr);
         match std::mem::replace(&mut self.goal, Goal::Nothing) {
             Goal::Probe { reply, .. } => reply.send(Probed {
                 found: match verdict {
@@ -70,8 +75,20 @@ impl MembershipDriver {
                     SearchVerdict::Nobody => {
                         let join = self.candidates.join();
                         let why = reasons::nobody(join, &self.me.bind_addr, search.others(), self.mdns_state());
-                        self.not_admitted(why);
-                        self.rest();
+                        match &self.options.forming {
+                            None => {
+                                self.not_admitted(why);
+                                self.rest();
+                            }
+                            Some(forming) => {
+                                self.trouble = why;
+                                let mut addresses = search.blank().clone();
+                                addresses.remove(&self.me.bind_addr);
+                                let name = &self.options.cluster_name;
+                                let round = FormRound::start(&self.dialer, name, &forming.state, &addresses);
+                                self.stage = Stage::Forming(round);
+                            }
+                        }
                     }
                     SearchVerdict::One(found) => {
                         if !self.refused {
@@ -88,6 +105,27 @@ impl MembershipDriver {
                 }
             }
             goal @ (Goal::Nothing | Goal::Keep { .. }) => self.goal = goal,
+        }
+    }
+
+    /// Ends a round of messages to other blank nodes.
+    pub(super) fn formed(&mut self) {
+        let Some(forming) = &self.options.forming else { return };
+        let now = Instant::now();
+        match conclude(forming, self.me.id, now) {
+            Ok(Formed::Waits(status, pause)) => {
+                let asked = std::mem::take(&mut self.trouble);
+                self.not_admitted(reasons::forming(&status, &asked));
+                self.stage = Stage::Rest { until: now + pause };
+            }
+            Ok(Formed::Founds) => {
+                self.rest();
+                match std::mem::replace(&mut self.goal, Goal::Nothing) {
+                    Goal::Admission { reply } => reply.send(Ok(Entrance::Founds)),
+                    goal @ (Goal::Nothing | Goal::Probe { .. } | Goal::Keep { .. }) => self.goal = goal,
+                }
+            }
+            Err(error) => self.failure = Some(error),
         }
     }
 
@@ -108,7 +146,7 @@ impl MembershipDriver {
     pub(super) fn joined(&mut self, answer: grpcio::Result<JoinResponse>) {
         let addr = match &self.stage {
             Stage::Joining { addr, .. } => addr.clone(),
-            Stage::Rest { .. } | Stage::Searching(_) => String::new(),
+            Stage::Rest { .. } | Stage::Searching(_) | Stage::Forming(_) => String::new(),
         };
         self.rest();
         let refusal = match answer {
@@ -171,7 +209,7 @@ impl MembershipDriver {
             Goal::Admission { reply } if response.cluster_id != 0 => {
                 let cluster_id = ClusterId(response.cluster_id);
                 log::info!("{addr} has admitted this node");
-                reply.send(Ok(Admission { cluster_id, members: members_of(response) }));
+                reply.send(Ok(Entrance::Admitted(Admission { cluster_id, members: members_of(response) })));
             }
             // The next round checks whether this node's own catalog contains the change.
             goal @ (Goal::Admission { .. } | Goal::Keep { .. } | Goal::Nothing | Goal::Probe { .. }) => {
@@ -189,7 +227,7 @@ impl MembershipDriver {
 
     /// Returns the state of mDNS, for the reasons that are logged.
     pub(super) fn mdns_state(&self) -> MdnsState {
-        match (self.options.mdns, self.mdns.is_some(), self.candidates.has_finds()) {
+        match (self.options.mdns.is_some(), self.mdns.is_some(), self.candidates.has_finds()) {
             (false, _, _) => MdnsState::Off,
             (true, false, _) => MdnsState::Broken,
             (true, true, false) => MdnsState::FoundNone,
@@ -208,8 +246,15 @@ impl MembershipDriver {
                 log::info!("waiting to be admitted to cluster {name:?}: {}", self.trouble);
             }
             Goal::Admission { .. } => {
-                let (level, advice) = reasons::advice(self.candidates.join(), self.mdns_state());
-                log::log!(level, "waiting to be admitted to cluster {name:?}: {}{advice}", self.trouble);
+                let (level, advice) = match self.options.forming {
+                    Some(_) => (log::Level::Info, ""),
+                    None => reasons::advice(self.candidates.join(), self.mdns_state()),
+                };
+                let firewall = match self.nothing_answers {
+                    true => reasons::firewall(&self.me.bind_addr, self.mdns_state()),
+                    false => String::new(),
+                };
+                log::log!(level, "waiting to be admitted to cluster {name:?}: {}{firewall}{advice}", self.trouble);
             }
             Goal::Keep { .. } => {
                 log::warn!("this node's new addresses are not known to the cluster yet: {}", self.trouble)
@@ -238,8 +283,9 @@ mod tests {
         let options = MembershipOptions {
             cluster_name: CLUSTER.to_owned(),
             join: Vec::new(),
-            mdns: false,
+            mdns: None,
             levels: ClusterLevel::default(),
+            forming: None,
         };
         let (_, inbox) = mpsc::channel(0);
         let mut driver =

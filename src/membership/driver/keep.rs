@@ -120,8 +120,9 @@ mod tests {
         let options = MembershipOptions {
             cluster_name: CLUSTER.to_owned(),
             join: Vec::new(),
-            mdns: false,
+            mdns: None,
             levels: ClusterLevel::default(),
+            forming: None,
         };
         let (_, inbox) = mpsc::channel(0);
         let mut driver =

@@ -177,6 +177,7 @@ fn listen(
         bind_addr: addr.to_owned(),
         cluster_name: cluster_name.to_owned(),
         memory_bytes_max: 256 << 20,
+        forming: Late::default(),
     };
     let creds = tls.peer_listener();
     PeerListener::start(env, &options, creds, guard.clone(), late.clone(), fatal.clone()).expect("a listener")

@@ -6,6 +6,7 @@
 use std::any::Any;
 use std::path::{Path, PathBuf};
 
+use crate::forming::StoredPledge;
 use crate::storage::error::StorageError;
 use crate::storage::faults::{Fault, broken};
 use crate::storage::format::catalog_file::{self, CATALOG_FILE, CATALOG_FILE_BYTES_MAX};
@@ -13,11 +14,13 @@ use crate::storage::format::recovery_file::RECOVERY_FILE;
 use crate::storage::format::state::{Base, CatalogState};
 use crate::storage::io::disk::{Access, Disk};
 pub use crate::storage::io::node_file::NodeFile;
+use crate::storage::io::pledge_file::{self, PLEDGE_FILE_BYTES_MAX};
 use crate::storage::io::space::RESERVE_FILE;
 
 pub(crate) const NODE_FILE: &str = "node.toml";
 /// The maximum size of `node.toml`: some lines, and the groups.
 pub(crate) const NODE_FILE_BYTES_MAX: usize = 16 << 20;
+const PLEDGE_FILE: &str = "pledge.toml";
 const LOCK_FILE: &str = "lock";
 const GROUPS_DIR: &str = "groups";
 /// Names that may be in a directory that is not a data directory yet: what a first start leaves if it is stopped early,
@@ -153,6 +156,31 @@ impl DataDir {
     /// [`StorageError`].
     pub fn store(&self, node: &NodeFile) -> Result<(), StorageError> {
         self.disk.replace(&self.path.join(NODE_FILE), node.encode().as_bytes())
+    }
+
+    /// Reads `pledge.toml`; an empty pledge if it does not exist.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn load_pledge(&self) -> Result<StoredPledge, StorageError> {
+        let (path, bytes_max) = (self.path.join(PLEDGE_FILE), PLEDGE_FILE_BYTES_MAX);
+        Ok(self.disk.load(&path, bytes_max, Access::Blocking, pledge_file::decode)?.unwrap_or_default())
+    }
+
+    /// Replaces `pledge.toml`. The new contents are durable when this returns, and only then may the pledge be sent.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn store_pledge(&self, pledge: &StoredPledge) -> Result<(), StorageError> {
+        self.disk.replace(&self.path.join(PLEDGE_FILE), pledge_file::encode(pledge).as_bytes())
+    }
+
+    /// Removes `pledge.toml`, which a member does not need. It may come back after a crash.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn remove_pledge(&self) -> Result<(), StorageError> {
+        self.disk.unlink(&self.path.join(PLEDGE_FILE))
     }
 }
 

@@ -5,9 +5,12 @@ use std::fs;
 
 use super::tests::{Home, SEGMENTS, told};
 use super::*;
+use crate::forming::StoredPledge;
 use crate::storage::format::manifest::{MANIFEST, Manifest};
 use crate::storage::format::segment_header::SegmentHeader;
 use crate::storage::format::state::Base;
+use crate::storage::io::node::NodeFile;
+use crate::types::{ClusterId, NodeId, NodeName};
 
 fn bases(home: &Home) -> Vec<Base> {
     let header = |name: &String| SegmentHeader::decode(&fs::read(home.path(name)).expect("a file")).expect("a header");
@@ -236,4 +239,23 @@ fn segments_are_checked_without_a_manifest() {
         let found = told(&home.look(), Severity::Damage);
         assert!(found.len() == 2 && found[1].0 == *name && found[1].1 == at, "{found:?}");
     }
+}
+
+/// A start of a blank node refuses a damaged pledge, and a member does not read it.
+#[test]
+fn a_damaged_pledge_of_a_blank_node_is_damage() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = Disk::real();
+    let node = NodeFile::new(NodeId(7), NodeName::new("a").expect("a name"));
+    let data = DataDir::open(&disk, dir.path()).expect("a data directory");
+    data.store(&node).expect("stored");
+    data.store_pledge(&StoredPledge::default()).expect("stored");
+    drop(data);
+    let found = || told(&verify(&disk, dir.path()).expect("a report"), Severity::Damage);
+    assert_eq!(found(), []);
+    fs::write(dir.path().join("pledge.toml"), "format = 1\n").expect("damaged");
+    assert_eq!(found()[0].0, "pledge.toml");
+    let member = NodeFile { cluster_id: Some(ClusterId(7)), ..node }.with_group(GroupId::CATALOG);
+    DataDir::open(&disk, dir.path()).expect("a data directory").store(&member).expect("stored");
+    assert!(found().iter().all(|(file, ..)| file != "pledge.toml"));
 }

@@ -66,6 +66,12 @@ pub(crate) fn verify_locked(data_dir: &DataDir) -> Result<Report, StorageError> 
         Ok(node) => report.node = node,
         Err(error) => report.add_error(error)?,
     }
+    // A member does not read its pledge.
+    if report.node.as_ref().is_some_and(|node| node.cluster_id.is_none())
+        && let Err(error) = data_dir.load_pledge()
+    {
+        report.add_error(error)?;
+    }
     let groups_dir = data_dir.groups_dir();
     let names = match disk.list(&groups_dir) {
         Ok(names) => names.unwrap_or_default(),
