@@ -10,6 +10,8 @@ CARGO      := cargo
 RUNS       ?= 100
 # The number of random histories of the storage that `make proof` runs, and the seed of the first one.
 HISTORIES  ?= 20000
+# The number of simulated clusters that `make sim` runs.
+SEEDS      ?= 10000
 SEED       ?= 0
 # Which end-to-end tests `make e2e` runs, and which decoders `make fuzz`. Empty: all of them.
 ONLY       ?=
@@ -17,7 +19,7 @@ ONLY       ?=
 MINUTES    ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help deps first-build build certs demo test e2e scenario kill once power disk-full hostile proof fuzz prose update-golden check bench test-clients test-decoders proto proto-check proto-baseline clean
+.PHONY: help deps first-build build certs demo test e2e scenario kill once power disk-full hostile proof sim sim-faults fuzz prose update-golden check bench test-clients test-decoders proto proto-check proto-baseline clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +77,13 @@ hostile: deps first-build ## hostile clients, thousands of each kind, while an h
 
 proof: deps first-build ## random histories of the storage: HISTORIES of each kind, from SEED on, and every byte damaged
 	@SERIATIM_HISTORIES=$(HISTORIES) SERIATIM_SEED=$(SEED) SERIATIM_SWEEP=1 $(CARGO) test --release --locked --lib storage::proof::
+
+sim: deps first-build ## simulated clusters, SEEDS of them from SEED on; EVENTS=all or a part runs one and prints its trace
+	@SERIATIM_SIM_SEEDS=$(SEEDS) SERIATIM_SIM_SEED=$(or $(filter-out 0,$(SEED)),1) $(if $(EVENTS),SERIATIM_SIM_EVENTS=$(EVENTS)) \
+	    $(CARGO) test --release --locked --lib simulation::random -- --nocapture --show-output
+
+sim-faults: deps first-build ## search for each deliberate fault in simulated clusters; ONLY=name chooses some, ONLY=all takes all
+	@SERIATIM_SIM_FAULTS='$(ONLY)' $(CARGO) test --release --locked --lib simulation::faults::search -- --nocapture
 
 # Needs the standard library only, so it is compiled without cargo.
 prose: deps ## count phrases in comments and documents that this project avoids (LIST=1 prints where)

@@ -33,8 +33,21 @@ const HOLD: Duration = Duration::from_secs(600);
 /// A peer's clock that was received longer ago is ignored.
 const HEARD: Duration = Duration::from_secs(10);
 
+/// The monotonic clock.
+pub fn now() -> Instant {
+    #[cfg(test)]
+    if let Some((now, _)) = simulated::get() {
+        return now;
+    }
+    Instant::now()
+}
+
 /// The wall clock, Unix microseconds. Timeouts use the monotonic clock.
 pub fn wall_us() -> u64 {
+    #[cfg(test)]
+    if let Some((_, wall_us)) = simulated::get() {
+        return wall_us;
+    }
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
 }
 
@@ -187,6 +200,26 @@ impl StampClock {
             }
             None => log::info!("this node's clock is plausible again"),
         }
+    }
+}
+
+/// The clocks of a simulated node.
+#[cfg(test)]
+pub mod simulated {
+    use std::cell::Cell;
+    use std::time::Instant;
+
+    thread_local! {
+        static CLOCKS: Cell<Option<(Instant, u64)>> = const { Cell::new(None) };
+    }
+
+    /// From now on this thread sees these clocks; `None`: those of the system.
+    pub fn set(clocks: Option<(Instant, u64)>) {
+        CLOCKS.set(clocks);
+    }
+
+    pub(super) fn get() -> Option<(Instant, u64)> {
+        CLOCKS.get()
     }
 }
 

@@ -11,6 +11,11 @@ macro_rules! faults {
             $($(#[$doc])* $name,)+
         }
 
+        /// All rules that can be broken.
+        #[cfg(test)]
+        #[allow(dead_code, reason = "not every set of rules is listed by a test")]
+        pub(crate) const ALL: &[Fault] = &[$(Fault::$name),+];
+
         /// True if this rule is broken.
         #[cfg(not(test))]
         #[inline(always)]

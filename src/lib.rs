@@ -21,6 +21,7 @@
 //! through the layers, which threads exist, and which file does what.
 
 pub mod bucket_map;
+pub mod random;
 pub mod types;
 pub mod varint;
 

@@ -53,10 +53,8 @@ macro_rules! random_id {
             /// # Errors
             /// If the system can't provide random bytes.
             pub fn random() -> Result<Self, openssl::error::ErrorStack> {
-                let mut bytes = [0; 8];
                 loop {
-                    openssl::rand::rand_bytes(&mut bytes)?;
-                    let id = u64::from_le_bytes(bytes);
+                    let id = crate::random::bits()?;
                     if id != 0 {
                         return Ok(Self(id));
                     }

@@ -51,6 +51,20 @@ RECORD = log.Record(
     headers=[log.Header(name=UNICODE, value=b"\xff\x00"), log.Header(name=UNICODE), log.Header()],
     client_time_us=U64 - 1,
 )
+MEMBER = cluster.Node(
+    node_id="id",
+    name="n1",
+    peer_addr="n1:8401",
+    client_addr="n1:8400",
+    state=cluster.NODE_STATE_REMOVING,
+    is_heard=True,
+    replicas=U32,
+    logs_to_move=1,
+    waits_for=UNICODE,
+    replaced_by="by",
+    may_be_replaced=True,
+)
+STATES = [cluster.Node(state=number) for number in cluster.NodeState.values()]
 NODE = cluster.GetNodeResponse(
     name="n1",
     node_id="id",
@@ -128,7 +142,10 @@ CLUSTER = cluster.Cluster(
     cluster_id="id",
     feature_level=U32,
     settings=cluster.ClusterSettings(
-        log_defaults=CONFIG, create_on_append=True, deleted_log_retention=duration_pb2.Duration(seconds=604_800)
+        log_defaults=CONFIG,
+        create_on_append=True,
+        deleted_log_retention=duration_pb2.Duration(seconds=604_800),
+        auto_replace_wiped=True,
     ),
     revision=U64,
 )
@@ -315,6 +332,20 @@ OTHERS = [
     cluster.UpdateClusterRequest(settings=CLUSTER.settings, expected_revision=U64),
     cluster.UpdateClusterRequest(),
     cluster.UpdateClusterResponse(cluster=CLUSTER),
+    cluster.ListNodesRequest(),
+    cluster.ListNodesResponse(nodes=[MEMBER, cluster.Node(), *STATES], balancing=True),
+    cluster.DrainNodeRequest(node_id="id"),
+    cluster.DrainNodeResponse(node=MEMBER),
+    cluster.UndrainNodeRequest(node_id="id"),
+    cluster.UndrainNodeResponse(node=MEMBER),
+    cluster.RemoveNodeRequest(node_id="id"),
+    cluster.RemoveNodeResponse(node=MEMBER),
+    cluster.ReplaceNodeRequest(node_id="id", by_node_id="by"),
+    cluster.ReplaceNodeResponse(node=MEMBER),
+    cluster.BalanceClusterRequest(stop=True),
+    cluster.BalanceClusterResponse(balancing=True),
+    cluster.TransferLeadershipRequest(log="a", to_node_id="id"),
+    cluster.TransferLeadershipResponse(leader_node_id="id"),
     NODE.deleted_logs[0],
 ]
 

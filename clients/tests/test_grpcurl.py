@@ -40,6 +40,14 @@ class Grpcurl(ClusterTest):
         self.assertNotEqual(done.returncode, 0, done.stdout)
         return json.loads(done.stderr)
 
+    def transfer(self, method):
+        """Lets the node that leads the log `default` hand over."""
+        for node in range(3):
+            done = self.grpcurl(method, node=node, options=["-d", json.dumps({"log": "default"})])
+            if done.returncode == 0:
+                return json.loads(done.stdout)
+        raise AssertionError(done.stderr)
+
     def test_every_service_and_method_is_listed(self):
         listed = self.prints("list").split()
         expected = [service.full_name for service in SERVICES] + ["log.v1.Log", "grpc.health.v1.Health", *REFLECTION]
@@ -106,6 +114,15 @@ class Grpcurl(ClusterTest):
             f"{cluster}/UpdateCluster",
             {"settings": {"createOnAppend": False}, "updateMask": {"paths": ["create_on_append"]}},
         )
+        answers[f"{cluster}/ListNodes"] = listed = self.call(f"{cluster}/ListNodes", node=1)
+        node = {"nodeId": listed["nodes"][2]["nodeId"]}
+        answers[f"{cluster}/DrainNode"] = self.call(f"{cluster}/DrainNode", node)
+        answers[f"{cluster}/UndrainNode"] = self.call(f"{cluster}/UndrainNode", node, node=1)
+        answers[f"{cluster}/ReplaceNode"] = self.call(f"{cluster}/ReplaceNode", node)
+        self.call(f"{cluster}/UndrainNode", node)
+        answers[f"{cluster}/BalanceCluster"] = self.call(f"{cluster}/BalanceCluster", {"stop": True})
+        answers[f"{cluster}/RemoveNode"] = self.fails(f"{cluster}/RemoveNode", {"nodeId": "00000000000000ff"})
+        answers[f"{cluster}/TransferLeadership"] = self.transfer(f"{cluster}/TransferLeadership")
         level = answers[f"{cluster}/GetCluster"]["cluster"]["featureLevel"]
         answers[f"{cluster}/RaiseFeatureLevel"] = self.call(f"{cluster}/RaiseFeatureLevel", {"level": level})
 
@@ -134,6 +151,13 @@ class Grpcurl(ClusterTest):
         self.assertEqual(answers[f"{log}/ListCursors"]["cursors"][0]["cursor"], "reader")
         self.assertEqual(answers[f"{log}/DeleteCursor"], {})
         self.assertIn("settings", answers[f"{cluster}/UpdateCluster"]["cluster"])
+        self.assertEqual([node["state"] for node in listed["nodes"]], ["NODE_STATE_ACTIVE"] * 3)
+        self.assertEqual(answers[f"{cluster}/DrainNode"]["node"]["state"], "NODE_STATE_DRAINED")
+        self.assertEqual(answers[f"{cluster}/UndrainNode"]["node"]["state"], "NODE_STATE_ACTIVE")
+        self.assertTrue(answers[f"{cluster}/ReplaceNode"]["node"]["mayBeReplaced"])
+        self.assertEqual(answers[f"{cluster}/BalanceCluster"], {})
+        self.assertIn("the cluster has no node", answers[f"{cluster}/RemoveNode"]["message"])
+        self.assertIn(answers[f"{cluster}/TransferLeadership"]["leaderNodeId"], [n["nodeId"] for n in listed["nodes"]])
         self.assertEqual(answers[f"{cluster}/WhoAmI"]["principal"], "root")
         self.assertEqual(answers[f"{cluster}/GetNode"]["name"], self.cluster.nodes[2].name)
         self.assertEqual(answers[f"{cluster}/RaiseFeatureLevel"]["previousLevel"], level)

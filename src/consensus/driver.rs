@@ -40,7 +40,7 @@ use super::transfer::transfer;
 use crate::catalog::faults::{Fault, broken};
 use crate::catalog::policy::facts::Now;
 use crate::catalog::{CatalogView, Member};
-use crate::clock::{PeerClocks, StampClock, wall_us};
+use crate::clock::{self, PeerClocks, StampClock, wall_us};
 use crate::doorbell::Doorbell;
 use crate::feature_level::Feature;
 use crate::inbox::{Inbox, inbox};
@@ -155,7 +155,7 @@ impl Consensus {
             inbox: self.inbox,
             peers: self.handle.peer_inbox(),
             bell: self.bell,
-            next_tick: Instant::now(),
+            next_tick: clock::now(),
             ticks: 0,
             statuses: self.statuses,
             progress: self.progress,
@@ -188,7 +188,7 @@ impl Consensus {
             me: parts.me,
             handing_over: None,
         };
-        let begun = Instant::now();
+        let begun = clock::now();
         let groups = driver.host.node_file.groups.clone();
         log::info!("recovery begins groups={}", groups.len());
         let snapshot = driver.host.data_dir.load_catalog()?;
@@ -280,15 +280,10 @@ impl Driver {
     fn next_event(&mut self) -> Event {
         loop {
             // Ticks come first, so that a flood of requests can't stop time. Missed ticks are skipped.
-            let now = Instant::now();
+            let now = clock::now();
             if now >= self.next_tick {
                 if now - self.next_tick > Duration::from_millis(2 * TICK_MS) {
-                    self.quiet.ticks_are_late(self.ticks);
-                    for group in self.groups.awake().clone() {
-                        if let Some(replica) = self.groups.get_mut(&group) {
-                            replica.group.tick_is_late();
-                        }
-                    }
+                    self.ticks_are_late();
                 }
                 self.next_tick = now + self.tick_every();
                 return Event::Tick;
@@ -305,6 +300,16 @@ impl Driver {
         }
     }
 
+    /// Called if ticks were missed: the process was suspended, or starved.
+    fn ticks_are_late(&mut self) {
+        self.quiet.ticks_are_late(self.ticks);
+        for group in self.groups.awake().clone() {
+            if let Some(replica) = self.groups.get_mut(&group) {
+                replica.group.tick_is_late();
+            }
+        }
+    }
+
     /// Returns the time between two ticks. A node that is the only replica of its groups sends no heartbeats and
     /// holds no elections. It ticks less often, so that an idle machine can sleep.
     fn tick_every(&self) -> Duration {
@@ -314,7 +319,7 @@ impl Driver {
     }
 
     fn handle(&mut self, message: ConsensusMsg) {
-        let now = Instant::now();
+        let now = clock::now();
         let time_us = self.clock.now(wall_us(), now);
         match message {
             ConsensusMsg::Propose(mut proposal, reply) => {
@@ -380,7 +385,7 @@ impl Driver {
     }
 
     fn tick(&mut self) -> Result<(), HostError> {
-        let now = Instant::now();
+        let now = clock::now();
         self.ticks += 1;
         let wall_us = wall_us();
         self.clock.observe(&self.clocks_of_voters(now), wall_us, now);

@@ -29,6 +29,7 @@ mod completions;
 pub(crate) mod conf_change;
 mod driver;
 mod error;
+pub(crate) mod faults;
 mod freshness;
 mod group;
 mod groups;

@@ -21,4 +21,6 @@ faults! {
     CursorEpochIgnored,
     /// A snapshot contains no cursors.
     CursorsNotInSnapshot,
+    /// A new leader begins without producers and cursors.
+    LostAtFailOver,
 }

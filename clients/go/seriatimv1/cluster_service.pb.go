@@ -24,6 +24,66 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// What happens to a node.
+type NodeState int32
+
+const (
+	NodeState_NODE_STATE_UNSPECIFIED NodeState = 0
+	// It is a member, and has not caught up yet.
+	NodeState_NODE_STATE_JOINING NodeState = 1
+	// It takes part.
+	NodeState_NODE_STATE_ACTIVE NodeState = 2
+	// It hands over the logs that it leads.
+	NodeState_NODE_STATE_DRAINED NodeState = 3
+	// Its replicas move to other nodes, and then it is removed.
+	NodeState_NODE_STATE_REMOVING NodeState = 4
+)
+
+// Enum value maps for NodeState.
+var (
+	NodeState_name = map[int32]string{
+		0: "NODE_STATE_UNSPECIFIED",
+		1: "NODE_STATE_JOINING",
+		2: "NODE_STATE_ACTIVE",
+		3: "NODE_STATE_DRAINED",
+		4: "NODE_STATE_REMOVING",
+	}
+	NodeState_value = map[string]int32{
+		"NODE_STATE_UNSPECIFIED": 0,
+		"NODE_STATE_JOINING":     1,
+		"NODE_STATE_ACTIVE":      2,
+		"NODE_STATE_DRAINED":     3,
+		"NODE_STATE_REMOVING":    4,
+	}
+)
+
+func (x NodeState) Enum() *NodeState {
+	p := new(NodeState)
+	*p = x
+	return p
+}
+
+func (x NodeState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (NodeState) Descriptor() protoreflect.EnumDescriptor {
+	return file_seriatim_v1_cluster_service_proto_enumTypes[0].Descriptor()
+}
+
+func (NodeState) Type() protoreflect.EnumType {
+	return &file_seriatim_v1_cluster_service_proto_enumTypes[0]
+}
+
+func (x NodeState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use NodeState.Descriptor instead.
+func (NodeState) EnumDescriptor() ([]byte, []int) {
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{0}
+}
+
 // How much of a disk is free.
 type DiskState int32
 
@@ -64,11 +124,11 @@ func (x DiskState) String() string {
 }
 
 func (DiskState) Descriptor() protoreflect.EnumDescriptor {
-	return file_seriatim_v1_cluster_service_proto_enumTypes[0].Descriptor()
+	return file_seriatim_v1_cluster_service_proto_enumTypes[1].Descriptor()
 }
 
 func (DiskState) Type() protoreflect.EnumType {
-	return &file_seriatim_v1_cluster_service_proto_enumTypes[0]
+	return &file_seriatim_v1_cluster_service_proto_enumTypes[1]
 }
 
 func (x DiskState) Number() protoreflect.EnumNumber {
@@ -77,7 +137,7 @@ func (x DiskState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DiskState.Descriptor instead.
 func (DiskState) EnumDescriptor() ([]byte, []int) {
-	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{0}
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{1}
 }
 
 // The part of a replica in its Raft group.
@@ -121,11 +181,11 @@ func (x Role) String() string {
 }
 
 func (Role) Descriptor() protoreflect.EnumDescriptor {
-	return file_seriatim_v1_cluster_service_proto_enumTypes[1].Descriptor()
+	return file_seriatim_v1_cluster_service_proto_enumTypes[2].Descriptor()
 }
 
 func (Role) Type() protoreflect.EnumType {
-	return &file_seriatim_v1_cluster_service_proto_enumTypes[1]
+	return &file_seriatim_v1_cluster_service_proto_enumTypes[2]
 }
 
 func (x Role) Number() protoreflect.EnumNumber {
@@ -134,7 +194,7 @@ func (x Role) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Role.Descriptor instead.
 func (Role) EnumDescriptor() ([]byte, []int) {
-	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{1}
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{2}
 }
 
 // A request for the cluster.
@@ -313,8 +373,11 @@ type ClusterSettings struct {
 	// How long a deleted log can be undeleted, unless the request to delete it sets purge_after. By
 	// default 7 days. 0: not at all, its records are gone for good at once.
 	DeletedLogRetention *durationpb.Duration `protobuf:"bytes,3,opt,name=deleted_log_retention,json=deletedLogRetention,proto3" json:"deleted_log_retention,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// Whether a node without data that has the name and the peer address of a member replaces it, if
+	// that member does not answer. By default ReplaceNode must allow it.
+	AutoReplaceWiped *bool `protobuf:"varint,4,opt,name=auto_replace_wiped,json=autoReplaceWiped,proto3,oneof" json:"auto_replace_wiped,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ClusterSettings) Reset() {
@@ -366,6 +429,13 @@ func (x *ClusterSettings) GetDeletedLogRetention() *durationpb.Duration {
 		return x.DeletedLogRetention
 	}
 	return nil
+}
+
+func (x *ClusterSettings) GetAutoReplaceWiped() bool {
+	if x != nil && x.AutoReplaceWiped != nil {
+		return *x.AutoReplaceWiped
+	}
+	return false
 }
 
 // A change of the settings of the cluster. The same request again has no further effect.
@@ -1021,6 +1091,803 @@ func (x *DeletedLog) GetPurgeTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// A request for the nodes.
+type ListNodesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNodesRequest) Reset() {
+	*x = ListNodesRequest{}
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNodesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNodesRequest) ProtoMessage() {}
+
+func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
+func (*ListNodesRequest) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{14}
+}
+
+// The nodes of the cluster.
+type ListNodesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All members, ordered by name.
+	Nodes []*Node `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// Whether replicas move until every node has about the same number (BalanceCluster).
+	Balancing     bool `protobuf:"varint,2,opt,name=balancing,proto3" json:"balancing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNodesResponse) Reset() {
+	*x = ListNodesResponse{}
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNodesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNodesResponse) ProtoMessage() {}
+
+func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
+func (*ListNodesResponse) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ListNodesResponse) GetNodes() []*Node {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *ListNodesResponse) GetBalancing() bool {
+	if x != nil {
+		return x.Balancing
+	}
+	return false
+}
+
+// A member of the cluster.
+type Node struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id. It is never given to another node.
+	NodeId string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// The name.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// The address for peers.
+	PeerAddr string `protobuf:"bytes,3,opt,name=peer_addr,json=peerAddr,proto3" json:"peer_addr,omitempty"`
+	// The address for clients.
+	ClientAddr string `protobuf:"bytes,4,opt,name=client_addr,json=clientAddr,proto3" json:"client_addr,omitempty"`
+	// What happens to it.
+	State NodeState `protobuf:"varint,5,opt,name=state,proto3,enum=seriatim.v1.NodeState" json:"state,omitempty"`
+	// Whether the node that answers has heard from it in the last seconds.
+	IsHeard bool `protobuf:"varint,6,opt,name=is_heard,json=isHeard,proto3" json:"is_heard,omitempty"`
+	// The number of replicas of logs on it, including those that are leaving it.
+	Replicas uint32 `protobuf:"varint,7,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	// While it is removed: the number of logs that still have a replica on it.
+	LogsToMove uint32 `protobuf:"varint,8,opt,name=logs_to_move,json=logsToMove,proto3" json:"logs_to_move,omitempty"`
+	// While it is removed: what the removal waits for. Empty: nothing that is known.
+	WaitsFor string `protobuf:"bytes,9,opt,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"`
+	// The id of the node that its replicas move to. Empty: any.
+	ReplacedBy string `protobuf:"bytes,10,opt,name=replaced_by,json=replacedBy,proto3" json:"replaced_by,omitempty"`
+	// Whether a node without data that has its name may replace it.
+	MayBeReplaced bool `protobuf:"varint,11,opt,name=may_be_replaced,json=mayBeReplaced,proto3" json:"may_be_replaced,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Node) Reset() {
+	*x = Node{}
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Node) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Node) ProtoMessage() {}
+
+func (x *Node) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Node.ProtoReflect.Descriptor instead.
+func (*Node) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Node) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *Node) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Node) GetPeerAddr() string {
+	if x != nil {
+		return x.PeerAddr
+	}
+	return ""
+}
+
+func (x *Node) GetClientAddr() string {
+	if x != nil {
+		return x.ClientAddr
+	}
+	return ""
+}
+
+func (x *Node) GetState() NodeState {
+	if x != nil {
+		return x.State
+	}
+	return NodeState_NODE_STATE_UNSPECIFIED
+}
+
+func (x *Node) GetIsHeard() bool {
+	if x != nil {
+		return x.IsHeard
+	}
+	return false
+}
+
+func (x *Node) GetReplicas() uint32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *Node) GetLogsToMove() uint32 {
+	if x != nil {
+		return x.LogsToMove
+	}
+	return 0
+}
+
+func (x *Node) GetWaitsFor() string {
+	if x != nil {
+		return x.WaitsFor
+	}
+	return ""
+}
+
+func (x *Node) GetReplacedBy() string {
+	if x != nil {
+		return x.ReplacedBy
+	}
+	return ""
+}
+
+func (x *Node) GetMayBeReplaced() bool {
+	if x != nil {
+		return x.MayBeReplaced
+	}
+	return false
+}
+
+// A request to drain a node. The same request again has no further effect.
+type DrainNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id of the node.
+	NodeId        string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNodeRequest) Reset() {
+	*x = DrainNodeRequest{}
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNodeRequest) ProtoMessage() {}
+
+func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
+func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *DrainNodeRequest) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+// The node after it was drained.
+type DrainNodeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNodeResponse) Reset() {
+	*x = DrainNodeResponse{}
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNodeResponse) ProtoMessage() {}
+
+func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
+func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *DrainNodeResponse) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+// A request to end the draining or the removal of a node.
+type UndrainNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id of the node.
+	NodeId        string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainNodeRequest) Reset() {
+	*x = UndrainNodeRequest{}
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainNodeRequest) ProtoMessage() {}
+
+func (x *UndrainNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainNodeRequest.ProtoReflect.Descriptor instead.
+func (*UndrainNodeRequest) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *UndrainNodeRequest) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+// The node.
+type UndrainNodeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainNodeResponse) Reset() {
+	*x = UndrainNodeResponse{}
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainNodeResponse) ProtoMessage() {}
+
+func (x *UndrainNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainNodeResponse.ProtoReflect.Descriptor instead.
+func (*UndrainNodeResponse) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *UndrainNodeResponse) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+// A request to remove a node. The same request again has no further effect.
+type RemoveNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id of the node. Not its name, which another node may have by now.
+	NodeId        string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveNodeRequest) Reset() {
+	*x = RemoveNodeRequest{}
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveNodeRequest) ProtoMessage() {}
+
+func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
+func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RemoveNodeRequest) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+// The node that is to be removed.
+type RemoveNodeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absent: it is removed already.
+	Node          *Node `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveNodeResponse) Reset() {
+	*x = RemoveNodeResponse{}
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveNodeResponse) ProtoMessage() {}
+
+func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveNodeResponse.ProtoReflect.Descriptor instead.
+func (*RemoveNodeResponse) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *RemoveNodeResponse) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+// A request to replace a node. The same request again has no further effect.
+type ReplaceNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id of the node to replace.
+	NodeId string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// The id of the member that gets its replicas. Empty: a node without data that has the same name
+	// and asks to join, which is accepted once the node to replace does not answer.
+	ByNodeId      string `protobuf:"bytes,2,opt,name=by_node_id,json=byNodeId,proto3" json:"by_node_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplaceNodeRequest) Reset() {
+	*x = ReplaceNodeRequest{}
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplaceNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplaceNodeRequest) ProtoMessage() {}
+
+func (x *ReplaceNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplaceNodeRequest.ProtoReflect.Descriptor instead.
+func (*ReplaceNodeRequest) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ReplaceNodeRequest) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *ReplaceNodeRequest) GetByNodeId() string {
+	if x != nil {
+		return x.ByNodeId
+	}
+	return ""
+}
+
+// The node that is to be replaced.
+type ReplaceNodeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absent: it is replaced already.
+	Node          *Node `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplaceNodeResponse) Reset() {
+	*x = ReplaceNodeResponse{}
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplaceNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplaceNodeResponse) ProtoMessage() {}
+
+func (x *ReplaceNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplaceNodeResponse.ProtoReflect.Descriptor instead.
+func (*ReplaceNodeResponse) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ReplaceNodeResponse) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+// A request to balance the nodes. The same request again has no further effect.
+type BalanceClusterRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Stop moving replicas, after those that move already.
+	Stop          bool `protobuf:"varint,1,opt,name=stop,proto3" json:"stop,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BalanceClusterRequest) Reset() {
+	*x = BalanceClusterRequest{}
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BalanceClusterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BalanceClusterRequest) ProtoMessage() {}
+
+func (x *BalanceClusterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BalanceClusterRequest.ProtoReflect.Descriptor instead.
+func (*BalanceClusterRequest) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *BalanceClusterRequest) GetStop() bool {
+	if x != nil {
+		return x.Stop
+	}
+	return false
+}
+
+// The cluster is being balanced.
+type BalanceClusterResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether replicas move.
+	Balancing     bool `protobuf:"varint,1,opt,name=balancing,proto3" json:"balancing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BalanceClusterResponse) Reset() {
+	*x = BalanceClusterResponse{}
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BalanceClusterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BalanceClusterResponse) ProtoMessage() {}
+
+func (x *BalanceClusterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BalanceClusterResponse.ProtoReflect.Descriptor instead.
+func (*BalanceClusterResponse) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *BalanceClusterResponse) GetBalancing() bool {
+	if x != nil {
+		return x.Balancing
+	}
+	return false
+}
+
+// A request to hand over leadership.
+type TransferLeadershipRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The log. Empty: the catalog.
+	Log string `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	// The id of the node that leads next. Empty: the one with the most entries.
+	ToNodeId      string `protobuf:"bytes,2,opt,name=to_node_id,json=toNodeId,proto3" json:"to_node_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLeadershipRequest) Reset() {
+	*x = TransferLeadershipRequest{}
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLeadershipRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLeadershipRequest) ProtoMessage() {}
+
+func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
+func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *TransferLeadershipRequest) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *TransferLeadershipRequest) GetToNodeId() string {
+	if x != nil {
+		return x.ToNodeId
+	}
+	return ""
+}
+
+// Leadership was handed over.
+type TransferLeadershipResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id of the node that leads now.
+	LeaderNodeId  string `protobuf:"bytes,1,opt,name=leader_node_id,json=leaderNodeId,proto3" json:"leader_node_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLeadershipResponse) Reset() {
+	*x = TransferLeadershipResponse{}
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLeadershipResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLeadershipResponse) ProtoMessage() {}
+
+func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
+func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *TransferLeadershipResponse) GetLeaderNodeId() string {
+	if x != nil {
+		return x.LeaderNodeId
+	}
+	return ""
+}
+
 // The value of a metric. Names and labels are those of Prometheus' text format.
 type Metric struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1042,7 +1909,7 @@ type Metric struct {
 
 func (x *Metric) Reset() {
 	*x = Metric{}
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[14]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1054,7 +1921,7 @@ func (x *Metric) String() string {
 func (*Metric) ProtoMessage() {}
 
 func (x *Metric) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[14]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1067,7 +1934,7 @@ func (x *Metric) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Metric.ProtoReflect.Descriptor instead.
 func (*Metric) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{14}
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Metric) GetName() string {
@@ -1158,7 +2025,7 @@ type Histogram struct {
 
 func (x *Histogram) Reset() {
 	*x = Histogram{}
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[15]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1170,7 +2037,7 @@ func (x *Histogram) String() string {
 func (*Histogram) ProtoMessage() {}
 
 func (x *Histogram) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[15]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1183,7 +2050,7 @@ func (x *Histogram) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Histogram.ProtoReflect.Descriptor instead.
 func (*Histogram) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{15}
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Histogram) GetCount() uint64 {
@@ -1220,7 +2087,7 @@ type Bucket struct {
 
 func (x *Bucket) Reset() {
 	*x = Bucket{}
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[16]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1232,7 +2099,7 @@ func (x *Bucket) String() string {
 func (*Bucket) ProtoMessage() {}
 
 func (x *Bucket) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[16]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1245,7 +2112,7 @@ func (x *Bucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bucket.ProtoReflect.Descriptor instead.
 func (*Bucket) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{16}
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Bucket) GetUpperBound() float64 {
@@ -1285,7 +2152,7 @@ type DiskStatus struct {
 
 func (x *DiskStatus) Reset() {
 	*x = DiskStatus{}
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[17]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1297,7 +2164,7 @@ func (x *DiskStatus) String() string {
 func (*DiskStatus) ProtoMessage() {}
 
 func (x *DiskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[17]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1310,7 +2177,7 @@ func (x *DiskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskStatus.ProtoReflect.Descriptor instead.
 func (*DiskStatus) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{17}
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DiskStatus) GetState() DiskState {
@@ -1414,7 +2281,7 @@ type GroupStatus struct {
 
 func (x *GroupStatus) Reset() {
 	*x = GroupStatus{}
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[18]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1426,7 +2293,7 @@ func (x *GroupStatus) String() string {
 func (*GroupStatus) ProtoMessage() {}
 
 func (x *GroupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[18]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1439,7 +2306,7 @@ func (x *GroupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupStatus.ProtoReflect.Descriptor instead.
 func (*GroupStatus) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{18}
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GroupStatus) GetLog() string {
@@ -1583,7 +2450,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[19]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1595,7 +2462,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[19]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1608,7 +2475,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{19}
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Replica) GetNodeId() string {
@@ -1653,7 +2520,7 @@ type DamagedRange struct {
 
 func (x *DamagedRange) Reset() {
 	*x = DamagedRange{}
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[20]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1665,7 +2532,7 @@ func (x *DamagedRange) String() string {
 func (*DamagedRange) ProtoMessage() {}
 
 func (x *DamagedRange) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[20]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1678,7 +2545,7 @@ func (x *DamagedRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DamagedRange.ProtoReflect.Descriptor instead.
 func (*DamagedRange) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{20}
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DamagedRange) GetFile() string {
@@ -1737,12 +2604,14 @@ const file_seriatim_v1_cluster_service_proto_rawDesc = "" +
 	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12#\n" +
 	"\rfeature_level\x18\x03 \x01(\rR\ffeatureLevel\x128\n" +
 	"\bsettings\x18\x04 \x01(\v2\x1c.seriatim.v1.ClusterSettingsR\bsettings\x12\x1a\n" +
-	"\brevision\x18\x05 \x01(\x04R\brevision\"\xdf\x01\n" +
+	"\brevision\x18\x05 \x01(\x04R\brevision\"\xa9\x02\n" +
 	"\x0fClusterSettings\x129\n" +
 	"\flog_defaults\x18\x01 \x01(\v2\x16.seriatim.v1.LogConfigR\vlogDefaults\x12-\n" +
 	"\x10create_on_append\x18\x02 \x01(\bH\x00R\x0ecreateOnAppend\x88\x01\x01\x12M\n" +
-	"\x15deleted_log_retention\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x13deletedLogRetentionB\x13\n" +
-	"\x11_create_on_append\"\xfa\x01\n" +
+	"\x15deleted_log_retention\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x13deletedLogRetention\x121\n" +
+	"\x12auto_replace_wiped\x18\x04 \x01(\bH\x01R\x10autoReplaceWiped\x88\x01\x01B\x13\n" +
+	"\x11_create_on_appendB\x15\n" +
+	"\x13_auto_replace_wiped\"\xfa\x01\n" +
 	"\x14UpdateClusterRequest\x128\n" +
 	"\bsettings\x18\x01 \x01(\v2\x1c.seriatim.v1.ClusterSettingsR\bsettings\x12;\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
@@ -1791,7 +2660,55 @@ const file_seriatim_v1_cluster_service_proto_rawDesc = "" +
 	"\x06log_id\x18\x02 \x01(\tR\x05logId\x12!\n" +
 	"\fstored_bytes\x18\x03 \x01(\x04R\vstoredBytes\x129\n" +
 	"\n" +
-	"purge_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tpurgeTime\"\x85\x02\n" +
+	"purge_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tpurgeTime\"\x12\n" +
+	"\x10ListNodesRequest\"Z\n" +
+	"\x11ListNodesResponse\x12'\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x11.seriatim.v1.NodeR\x05nodes\x12\x1c\n" +
+	"\tbalancing\x18\x02 \x01(\bR\tbalancing\"\xde\x02\n" +
+	"\x04Node\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1b\n" +
+	"\tpeer_addr\x18\x03 \x01(\tR\bpeerAddr\x12\x1f\n" +
+	"\vclient_addr\x18\x04 \x01(\tR\n" +
+	"clientAddr\x12,\n" +
+	"\x05state\x18\x05 \x01(\x0e2\x16.seriatim.v1.NodeStateR\x05state\x12\x19\n" +
+	"\bis_heard\x18\x06 \x01(\bR\aisHeard\x12\x1a\n" +
+	"\breplicas\x18\a \x01(\rR\breplicas\x12 \n" +
+	"\flogs_to_move\x18\b \x01(\rR\n" +
+	"logsToMove\x12\x1b\n" +
+	"\twaits_for\x18\t \x01(\tR\bwaitsFor\x12\x1f\n" +
+	"\vreplaced_by\x18\n" +
+	" \x01(\tR\n" +
+	"replacedBy\x12&\n" +
+	"\x0fmay_be_replaced\x18\v \x01(\bR\rmayBeReplaced\"+\n" +
+	"\x10DrainNodeRequest\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\":\n" +
+	"\x11DrainNodeResponse\x12%\n" +
+	"\x04node\x18\x01 \x01(\v2\x11.seriatim.v1.NodeR\x04node\"-\n" +
+	"\x12UndrainNodeRequest\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"<\n" +
+	"\x13UndrainNodeResponse\x12%\n" +
+	"\x04node\x18\x01 \x01(\v2\x11.seriatim.v1.NodeR\x04node\",\n" +
+	"\x11RemoveNodeRequest\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\";\n" +
+	"\x12RemoveNodeResponse\x12%\n" +
+	"\x04node\x18\x01 \x01(\v2\x11.seriatim.v1.NodeR\x04node\"K\n" +
+	"\x12ReplaceNodeRequest\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1c\n" +
+	"\n" +
+	"by_node_id\x18\x02 \x01(\tR\bbyNodeId\"<\n" +
+	"\x13ReplaceNodeResponse\x12%\n" +
+	"\x04node\x18\x01 \x01(\v2\x11.seriatim.v1.NodeR\x04node\"+\n" +
+	"\x15BalanceClusterRequest\x12\x12\n" +
+	"\x04stop\x18\x01 \x01(\bR\x04stop\"6\n" +
+	"\x16BalanceClusterResponse\x12\x1c\n" +
+	"\tbalancing\x18\x01 \x01(\bR\tbalancing\"K\n" +
+	"\x19TransferLeadershipRequest\x12\x10\n" +
+	"\x03log\x18\x01 \x01(\tR\x03log\x12\x1c\n" +
+	"\n" +
+	"to_node_id\x18\x02 \x01(\tR\btoNodeId\"B\n" +
+	"\x1aTransferLeadershipResponse\x12$\n" +
+	"\x0eleader_node_id\x18\x01 \x01(\tR\fleaderNodeId\"\x85\x02\n" +
 	"\x06Metric\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
 	"\x06labels\x18\x02 \x03(\v2\x1f.seriatim.v1.Metric.LabelsEntryR\x06labels\x12\x1a\n" +
@@ -1857,7 +2774,13 @@ const file_seriatim_v1_cluster_service_proto_rawDesc = "" +
 	"\vnext_offset\x18\x05 \x01(\x04H\x00R\n" +
 	"nextOffset\x88\x01\x01\x12\x12\n" +
 	"\x04what\x18\x06 \x01(\tR\x04whatB\x0e\n" +
-	"\f_next_offset*g\n" +
+	"\f_next_offset*\x87\x01\n" +
+	"\tNodeState\x12\x1a\n" +
+	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12NODE_STATE_JOINING\x10\x01\x12\x15\n" +
+	"\x11NODE_STATE_ACTIVE\x10\x02\x12\x16\n" +
+	"\x12NODE_STATE_DRAINED\x10\x03\x12\x17\n" +
+	"\x13NODE_STATE_REMOVING\x10\x04*g\n" +
 	"\tDiskState\x12\x1a\n" +
 	"\x16DISK_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11DISK_STATE_ENOUGH\x10\x01\x12\x12\n" +
@@ -1868,14 +2791,22 @@ const file_seriatim_v1_cluster_service_proto_rawDesc = "" +
 	"\rROLE_FOLLOWER\x10\x01\x12\x12\n" +
 	"\x0eROLE_CANDIDATE\x10\x02\x12\x0f\n" +
 	"\vROLE_LEADER\x10\x03\x12\x10\n" +
-	"\fROLE_LEARNER\x10\x042\xa4\x03\n" +
+	"\fROLE_LEARNER\x10\x042\xf1\a\n" +
 	"\x0eClusterService\x12M\n" +
 	"\n" +
 	"GetCluster\x12\x1e.seriatim.v1.GetClusterRequest\x1a\x1f.seriatim.v1.GetClusterResponse\x12V\n" +
 	"\rUpdateCluster\x12!.seriatim.v1.UpdateClusterRequest\x1a\".seriatim.v1.UpdateClusterResponse\x12b\n" +
 	"\x11RaiseFeatureLevel\x12%.seriatim.v1.RaiseFeatureLevelRequest\x1a&.seriatim.v1.RaiseFeatureLevelResponse\x12A\n" +
 	"\x06WhoAmI\x12\x1a.seriatim.v1.WhoAmIRequest\x1a\x1b.seriatim.v1.WhoAmIResponse\x12D\n" +
-	"\aGetNode\x12\x1b.seriatim.v1.GetNodeRequest\x1a\x1c.seriatim.v1.GetNodeResponseB\x95\x01\n" +
+	"\aGetNode\x12\x1b.seriatim.v1.GetNodeRequest\x1a\x1c.seriatim.v1.GetNodeResponse\x12J\n" +
+	"\tListNodes\x12\x1d.seriatim.v1.ListNodesRequest\x1a\x1e.seriatim.v1.ListNodesResponse\x12J\n" +
+	"\tDrainNode\x12\x1d.seriatim.v1.DrainNodeRequest\x1a\x1e.seriatim.v1.DrainNodeResponse\x12P\n" +
+	"\vUndrainNode\x12\x1f.seriatim.v1.UndrainNodeRequest\x1a .seriatim.v1.UndrainNodeResponse\x12M\n" +
+	"\n" +
+	"RemoveNode\x12\x1e.seriatim.v1.RemoveNodeRequest\x1a\x1f.seriatim.v1.RemoveNodeResponse\x12P\n" +
+	"\vReplaceNode\x12\x1f.seriatim.v1.ReplaceNodeRequest\x1a .seriatim.v1.ReplaceNodeResponse\x12Y\n" +
+	"\x0eBalanceCluster\x12\".seriatim.v1.BalanceClusterRequest\x1a#.seriatim.v1.BalanceClusterResponse\x12e\n" +
+	"\x12TransferLeadership\x12&.seriatim.v1.TransferLeadershipRequest\x1a'.seriatim.v1.TransferLeadershipResponseB\x95\x01\n" +
 	"\x0eio.seriatim.v1B\x13ClusterServiceProtoP\x01ZAgithub.com/seriatim-log/seriatim/clients/go/seriatimv1;seriatimv1\xaa\x02\vSeriatim.V1\xca\x02\vSeriatim\\V1\xea\x02\fSeriatim::V1b\x06proto3"
 
 var (
@@ -1890,78 +2821,114 @@ func file_seriatim_v1_cluster_service_proto_rawDescGZIP() []byte {
 	return file_seriatim_v1_cluster_service_proto_rawDescData
 }
 
-var file_seriatim_v1_cluster_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_seriatim_v1_cluster_service_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_seriatim_v1_cluster_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_seriatim_v1_cluster_service_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_seriatim_v1_cluster_service_proto_goTypes = []any{
-	(DiskState)(0),                    // 0: seriatim.v1.DiskState
-	(Role)(0),                         // 1: seriatim.v1.Role
-	(*GetClusterRequest)(nil),         // 2: seriatim.v1.GetClusterRequest
-	(*GetClusterResponse)(nil),        // 3: seriatim.v1.GetClusterResponse
-	(*Cluster)(nil),                   // 4: seriatim.v1.Cluster
-	(*ClusterSettings)(nil),           // 5: seriatim.v1.ClusterSettings
-	(*UpdateClusterRequest)(nil),      // 6: seriatim.v1.UpdateClusterRequest
-	(*UpdateClusterResponse)(nil),     // 7: seriatim.v1.UpdateClusterResponse
-	(*RaiseFeatureLevelRequest)(nil),  // 8: seriatim.v1.RaiseFeatureLevelRequest
-	(*RaiseFeatureLevelResponse)(nil), // 9: seriatim.v1.RaiseFeatureLevelResponse
-	(*WhoAmIRequest)(nil),             // 10: seriatim.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),            // 11: seriatim.v1.WhoAmIResponse
-	(*Permission)(nil),                // 12: seriatim.v1.Permission
-	(*GetNodeRequest)(nil),            // 13: seriatim.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),           // 14: seriatim.v1.GetNodeResponse
-	(*DeletedLog)(nil),                // 15: seriatim.v1.DeletedLog
-	(*Metric)(nil),                    // 16: seriatim.v1.Metric
-	(*Histogram)(nil),                 // 17: seriatim.v1.Histogram
-	(*Bucket)(nil),                    // 18: seriatim.v1.Bucket
-	(*DiskStatus)(nil),                // 19: seriatim.v1.DiskStatus
-	(*GroupStatus)(nil),               // 20: seriatim.v1.GroupStatus
-	(*Replica)(nil),                   // 21: seriatim.v1.Replica
-	(*DamagedRange)(nil),              // 22: seriatim.v1.DamagedRange
-	nil,                               // 23: seriatim.v1.Metric.LabelsEntry
-	(*LogConfig)(nil),                 // 24: seriatim.v1.LogConfig
-	(*durationpb.Duration)(nil),       // 25: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil),     // 26: google.protobuf.FieldMask
-	(*timestamppb.Timestamp)(nil),     // 27: google.protobuf.Timestamp
+	(NodeState)(0),                     // 0: seriatim.v1.NodeState
+	(DiskState)(0),                     // 1: seriatim.v1.DiskState
+	(Role)(0),                          // 2: seriatim.v1.Role
+	(*GetClusterRequest)(nil),          // 3: seriatim.v1.GetClusterRequest
+	(*GetClusterResponse)(nil),         // 4: seriatim.v1.GetClusterResponse
+	(*Cluster)(nil),                    // 5: seriatim.v1.Cluster
+	(*ClusterSettings)(nil),            // 6: seriatim.v1.ClusterSettings
+	(*UpdateClusterRequest)(nil),       // 7: seriatim.v1.UpdateClusterRequest
+	(*UpdateClusterResponse)(nil),      // 8: seriatim.v1.UpdateClusterResponse
+	(*RaiseFeatureLevelRequest)(nil),   // 9: seriatim.v1.RaiseFeatureLevelRequest
+	(*RaiseFeatureLevelResponse)(nil),  // 10: seriatim.v1.RaiseFeatureLevelResponse
+	(*WhoAmIRequest)(nil),              // 11: seriatim.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),             // 12: seriatim.v1.WhoAmIResponse
+	(*Permission)(nil),                 // 13: seriatim.v1.Permission
+	(*GetNodeRequest)(nil),             // 14: seriatim.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),            // 15: seriatim.v1.GetNodeResponse
+	(*DeletedLog)(nil),                 // 16: seriatim.v1.DeletedLog
+	(*ListNodesRequest)(nil),           // 17: seriatim.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),          // 18: seriatim.v1.ListNodesResponse
+	(*Node)(nil),                       // 19: seriatim.v1.Node
+	(*DrainNodeRequest)(nil),           // 20: seriatim.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),          // 21: seriatim.v1.DrainNodeResponse
+	(*UndrainNodeRequest)(nil),         // 22: seriatim.v1.UndrainNodeRequest
+	(*UndrainNodeResponse)(nil),        // 23: seriatim.v1.UndrainNodeResponse
+	(*RemoveNodeRequest)(nil),          // 24: seriatim.v1.RemoveNodeRequest
+	(*RemoveNodeResponse)(nil),         // 25: seriatim.v1.RemoveNodeResponse
+	(*ReplaceNodeRequest)(nil),         // 26: seriatim.v1.ReplaceNodeRequest
+	(*ReplaceNodeResponse)(nil),        // 27: seriatim.v1.ReplaceNodeResponse
+	(*BalanceClusterRequest)(nil),      // 28: seriatim.v1.BalanceClusterRequest
+	(*BalanceClusterResponse)(nil),     // 29: seriatim.v1.BalanceClusterResponse
+	(*TransferLeadershipRequest)(nil),  // 30: seriatim.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil), // 31: seriatim.v1.TransferLeadershipResponse
+	(*Metric)(nil),                     // 32: seriatim.v1.Metric
+	(*Histogram)(nil),                  // 33: seriatim.v1.Histogram
+	(*Bucket)(nil),                     // 34: seriatim.v1.Bucket
+	(*DiskStatus)(nil),                 // 35: seriatim.v1.DiskStatus
+	(*GroupStatus)(nil),                // 36: seriatim.v1.GroupStatus
+	(*Replica)(nil),                    // 37: seriatim.v1.Replica
+	(*DamagedRange)(nil),               // 38: seriatim.v1.DamagedRange
+	nil,                                // 39: seriatim.v1.Metric.LabelsEntry
+	(*LogConfig)(nil),                  // 40: seriatim.v1.LogConfig
+	(*durationpb.Duration)(nil),        // 41: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),      // 42: google.protobuf.FieldMask
+	(*timestamppb.Timestamp)(nil),      // 43: google.protobuf.Timestamp
 }
 var file_seriatim_v1_cluster_service_proto_depIdxs = []int32{
-	4,  // 0: seriatim.v1.GetClusterResponse.cluster:type_name -> seriatim.v1.Cluster
-	5,  // 1: seriatim.v1.Cluster.settings:type_name -> seriatim.v1.ClusterSettings
-	24, // 2: seriatim.v1.ClusterSettings.log_defaults:type_name -> seriatim.v1.LogConfig
-	25, // 3: seriatim.v1.ClusterSettings.deleted_log_retention:type_name -> google.protobuf.Duration
-	5,  // 4: seriatim.v1.UpdateClusterRequest.settings:type_name -> seriatim.v1.ClusterSettings
-	26, // 5: seriatim.v1.UpdateClusterRequest.update_mask:type_name -> google.protobuf.FieldMask
-	4,  // 6: seriatim.v1.UpdateClusterResponse.cluster:type_name -> seriatim.v1.Cluster
-	4,  // 7: seriatim.v1.RaiseFeatureLevelResponse.cluster:type_name -> seriatim.v1.Cluster
-	12, // 8: seriatim.v1.WhoAmIResponse.permissions:type_name -> seriatim.v1.Permission
-	19, // 9: seriatim.v1.GetNodeResponse.disk:type_name -> seriatim.v1.DiskStatus
-	20, // 10: seriatim.v1.GetNodeResponse.groups:type_name -> seriatim.v1.GroupStatus
-	16, // 11: seriatim.v1.GetNodeResponse.metrics:type_name -> seriatim.v1.Metric
-	15, // 12: seriatim.v1.GetNodeResponse.deleted_logs:type_name -> seriatim.v1.DeletedLog
-	27, // 13: seriatim.v1.DeletedLog.purge_time:type_name -> google.protobuf.Timestamp
-	23, // 14: seriatim.v1.Metric.labels:type_name -> seriatim.v1.Metric.LabelsEntry
-	17, // 15: seriatim.v1.Metric.histogram:type_name -> seriatim.v1.Histogram
-	18, // 16: seriatim.v1.Histogram.buckets:type_name -> seriatim.v1.Bucket
-	0,  // 17: seriatim.v1.DiskStatus.state:type_name -> seriatim.v1.DiskState
-	1,  // 18: seriatim.v1.GroupStatus.role:type_name -> seriatim.v1.Role
-	21, // 19: seriatim.v1.GroupStatus.replicas:type_name -> seriatim.v1.Replica
-	24, // 20: seriatim.v1.GroupStatus.config:type_name -> seriatim.v1.LogConfig
-	22, // 21: seriatim.v1.GroupStatus.damaged_ranges:type_name -> seriatim.v1.DamagedRange
-	27, // 22: seriatim.v1.GroupStatus.last_append_time:type_name -> google.protobuf.Timestamp
-	25, // 23: seriatim.v1.GroupStatus.append_time_ahead:type_name -> google.protobuf.Duration
-	2,  // 24: seriatim.v1.ClusterService.GetCluster:input_type -> seriatim.v1.GetClusterRequest
-	6,  // 25: seriatim.v1.ClusterService.UpdateCluster:input_type -> seriatim.v1.UpdateClusterRequest
-	8,  // 26: seriatim.v1.ClusterService.RaiseFeatureLevel:input_type -> seriatim.v1.RaiseFeatureLevelRequest
-	10, // 27: seriatim.v1.ClusterService.WhoAmI:input_type -> seriatim.v1.WhoAmIRequest
-	13, // 28: seriatim.v1.ClusterService.GetNode:input_type -> seriatim.v1.GetNodeRequest
-	3,  // 29: seriatim.v1.ClusterService.GetCluster:output_type -> seriatim.v1.GetClusterResponse
-	7,  // 30: seriatim.v1.ClusterService.UpdateCluster:output_type -> seriatim.v1.UpdateClusterResponse
-	9,  // 31: seriatim.v1.ClusterService.RaiseFeatureLevel:output_type -> seriatim.v1.RaiseFeatureLevelResponse
-	11, // 32: seriatim.v1.ClusterService.WhoAmI:output_type -> seriatim.v1.WhoAmIResponse
-	14, // 33: seriatim.v1.ClusterService.GetNode:output_type -> seriatim.v1.GetNodeResponse
-	29, // [29:34] is the sub-list for method output_type
-	24, // [24:29] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	5,  // 0: seriatim.v1.GetClusterResponse.cluster:type_name -> seriatim.v1.Cluster
+	6,  // 1: seriatim.v1.Cluster.settings:type_name -> seriatim.v1.ClusterSettings
+	40, // 2: seriatim.v1.ClusterSettings.log_defaults:type_name -> seriatim.v1.LogConfig
+	41, // 3: seriatim.v1.ClusterSettings.deleted_log_retention:type_name -> google.protobuf.Duration
+	6,  // 4: seriatim.v1.UpdateClusterRequest.settings:type_name -> seriatim.v1.ClusterSettings
+	42, // 5: seriatim.v1.UpdateClusterRequest.update_mask:type_name -> google.protobuf.FieldMask
+	5,  // 6: seriatim.v1.UpdateClusterResponse.cluster:type_name -> seriatim.v1.Cluster
+	5,  // 7: seriatim.v1.RaiseFeatureLevelResponse.cluster:type_name -> seriatim.v1.Cluster
+	13, // 8: seriatim.v1.WhoAmIResponse.permissions:type_name -> seriatim.v1.Permission
+	35, // 9: seriatim.v1.GetNodeResponse.disk:type_name -> seriatim.v1.DiskStatus
+	36, // 10: seriatim.v1.GetNodeResponse.groups:type_name -> seriatim.v1.GroupStatus
+	32, // 11: seriatim.v1.GetNodeResponse.metrics:type_name -> seriatim.v1.Metric
+	16, // 12: seriatim.v1.GetNodeResponse.deleted_logs:type_name -> seriatim.v1.DeletedLog
+	43, // 13: seriatim.v1.DeletedLog.purge_time:type_name -> google.protobuf.Timestamp
+	19, // 14: seriatim.v1.ListNodesResponse.nodes:type_name -> seriatim.v1.Node
+	0,  // 15: seriatim.v1.Node.state:type_name -> seriatim.v1.NodeState
+	19, // 16: seriatim.v1.DrainNodeResponse.node:type_name -> seriatim.v1.Node
+	19, // 17: seriatim.v1.UndrainNodeResponse.node:type_name -> seriatim.v1.Node
+	19, // 18: seriatim.v1.RemoveNodeResponse.node:type_name -> seriatim.v1.Node
+	19, // 19: seriatim.v1.ReplaceNodeResponse.node:type_name -> seriatim.v1.Node
+	39, // 20: seriatim.v1.Metric.labels:type_name -> seriatim.v1.Metric.LabelsEntry
+	33, // 21: seriatim.v1.Metric.histogram:type_name -> seriatim.v1.Histogram
+	34, // 22: seriatim.v1.Histogram.buckets:type_name -> seriatim.v1.Bucket
+	1,  // 23: seriatim.v1.DiskStatus.state:type_name -> seriatim.v1.DiskState
+	2,  // 24: seriatim.v1.GroupStatus.role:type_name -> seriatim.v1.Role
+	37, // 25: seriatim.v1.GroupStatus.replicas:type_name -> seriatim.v1.Replica
+	40, // 26: seriatim.v1.GroupStatus.config:type_name -> seriatim.v1.LogConfig
+	38, // 27: seriatim.v1.GroupStatus.damaged_ranges:type_name -> seriatim.v1.DamagedRange
+	43, // 28: seriatim.v1.GroupStatus.last_append_time:type_name -> google.protobuf.Timestamp
+	41, // 29: seriatim.v1.GroupStatus.append_time_ahead:type_name -> google.protobuf.Duration
+	3,  // 30: seriatim.v1.ClusterService.GetCluster:input_type -> seriatim.v1.GetClusterRequest
+	7,  // 31: seriatim.v1.ClusterService.UpdateCluster:input_type -> seriatim.v1.UpdateClusterRequest
+	9,  // 32: seriatim.v1.ClusterService.RaiseFeatureLevel:input_type -> seriatim.v1.RaiseFeatureLevelRequest
+	11, // 33: seriatim.v1.ClusterService.WhoAmI:input_type -> seriatim.v1.WhoAmIRequest
+	14, // 34: seriatim.v1.ClusterService.GetNode:input_type -> seriatim.v1.GetNodeRequest
+	17, // 35: seriatim.v1.ClusterService.ListNodes:input_type -> seriatim.v1.ListNodesRequest
+	20, // 36: seriatim.v1.ClusterService.DrainNode:input_type -> seriatim.v1.DrainNodeRequest
+	22, // 37: seriatim.v1.ClusterService.UndrainNode:input_type -> seriatim.v1.UndrainNodeRequest
+	24, // 38: seriatim.v1.ClusterService.RemoveNode:input_type -> seriatim.v1.RemoveNodeRequest
+	26, // 39: seriatim.v1.ClusterService.ReplaceNode:input_type -> seriatim.v1.ReplaceNodeRequest
+	28, // 40: seriatim.v1.ClusterService.BalanceCluster:input_type -> seriatim.v1.BalanceClusterRequest
+	30, // 41: seriatim.v1.ClusterService.TransferLeadership:input_type -> seriatim.v1.TransferLeadershipRequest
+	4,  // 42: seriatim.v1.ClusterService.GetCluster:output_type -> seriatim.v1.GetClusterResponse
+	8,  // 43: seriatim.v1.ClusterService.UpdateCluster:output_type -> seriatim.v1.UpdateClusterResponse
+	10, // 44: seriatim.v1.ClusterService.RaiseFeatureLevel:output_type -> seriatim.v1.RaiseFeatureLevelResponse
+	12, // 45: seriatim.v1.ClusterService.WhoAmI:output_type -> seriatim.v1.WhoAmIResponse
+	15, // 46: seriatim.v1.ClusterService.GetNode:output_type -> seriatim.v1.GetNodeResponse
+	18, // 47: seriatim.v1.ClusterService.ListNodes:output_type -> seriatim.v1.ListNodesResponse
+	21, // 48: seriatim.v1.ClusterService.DrainNode:output_type -> seriatim.v1.DrainNodeResponse
+	23, // 49: seriatim.v1.ClusterService.UndrainNode:output_type -> seriatim.v1.UndrainNodeResponse
+	25, // 50: seriatim.v1.ClusterService.RemoveNode:output_type -> seriatim.v1.RemoveNodeResponse
+	27, // 51: seriatim.v1.ClusterService.ReplaceNode:output_type -> seriatim.v1.ReplaceNodeResponse
+	29, // 52: seriatim.v1.ClusterService.BalanceCluster:output_type -> seriatim.v1.BalanceClusterResponse
+	31, // 53: seriatim.v1.ClusterService.TransferLeadership:output_type -> seriatim.v1.TransferLeadershipResponse
+	42, // [42:54] is the sub-list for method output_type
+	30, // [30:42] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_seriatim_v1_cluster_service_proto_init() }
@@ -1972,19 +2939,19 @@ func file_seriatim_v1_cluster_service_proto_init() {
 	file_seriatim_v1_log_service_proto_init()
 	file_seriatim_v1_cluster_service_proto_msgTypes[3].OneofWrappers = []any{}
 	file_seriatim_v1_cluster_service_proto_msgTypes[4].OneofWrappers = []any{}
-	file_seriatim_v1_cluster_service_proto_msgTypes[14].OneofWrappers = []any{
+	file_seriatim_v1_cluster_service_proto_msgTypes[29].OneofWrappers = []any{
 		(*Metric_Counter)(nil),
 		(*Metric_Gauge)(nil),
 		(*Metric_Histogram)(nil),
 	}
-	file_seriatim_v1_cluster_service_proto_msgTypes[20].OneofWrappers = []any{}
+	file_seriatim_v1_cluster_service_proto_msgTypes[35].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_seriatim_v1_cluster_service_proto_rawDesc), len(file_seriatim_v1_cluster_service_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   22,
+			NumEnums:      3,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

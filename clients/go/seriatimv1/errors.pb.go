@@ -218,6 +218,18 @@ const (
 	// RESOURCE_EXHAUSTED; outcome none, retry later. The log has the maximum number of cursors. Keys:
 	// log, max.
 	Reason_TOO_MANY_CURSORS Reason = 50
+	// NOT_FOUND; outcome none, retry no. The cluster has no node with this id. Keys: node.
+	Reason_NO_SUCH_NODE Reason = 51
+	// FAILED_PRECONDITION; outcome none, retry no. The node is leaving the cluster, or replicas of a
+	// node that leaves move to it. Keys: node_id.
+	Reason_NODE_LEAVING Reason = 52
+	// FAILED_PRECONDITION; outcome none, retry later. A log or the catalog could not continue without
+	// the node: too few of its other replicas are on nodes that answer. Keys: log (absent: the
+	// catalog, or the last node).
+	Reason_NODE_NEEDED Reason = 53
+	// FAILED_PRECONDITION; outcome none, retry later. The node that is to lead has no replica of the
+	// log that votes and answers, or no other node has one. Keys: log (absent: the catalog).
+	Reason_NO_SUCCESSOR Reason = 54
 )
 
 // Enum value maps for Reason.
@@ -274,6 +286,10 @@ var (
 		48: "CURSOR_FENCED",
 		49: "CURSOR_BEHIND",
 		50: "TOO_MANY_CURSORS",
+		51: "NO_SUCH_NODE",
+		52: "NODE_LEAVING",
+		53: "NODE_NEEDED",
+		54: "NO_SUCCESSOR",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":        0,
@@ -327,6 +343,10 @@ var (
 		"CURSOR_FENCED":             48,
 		"CURSOR_BEHIND":             49,
 		"TOO_MANY_CURSORS":          50,
+		"NO_SUCH_NODE":              51,
+		"NODE_LEAVING":              52,
+		"NODE_NEEDED":               53,
+		"NO_SUCCESSOR":              54,
 	}
 )
 
@@ -361,7 +381,7 @@ var File_seriatim_v1_errors_proto protoreflect.FileDescriptor
 
 const file_seriatim_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x18seriatim/v1/errors.proto\x12\vseriatim.v1*\x98\b\n" +
+	"\x18seriatim/v1/errors.proto\x12\vseriatim.v1*\xdf\b\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vNO_IDENTITY\x10\x01\x12\x0f\n" +
@@ -416,7 +436,11 @@ const file_seriatim_v1_errors_proto_rawDesc = "" +
 	"\x0eNO_SUCH_CURSOR\x10/\x12\x11\n" +
 	"\rCURSOR_FENCED\x100\x12\x11\n" +
 	"\rCURSOR_BEHIND\x101\x12\x14\n" +
-	"\x10TOO_MANY_CURSORS\x102B\x8d\x01\n" +
+	"\x10TOO_MANY_CURSORS\x102\x12\x10\n" +
+	"\fNO_SUCH_NODE\x103\x12\x10\n" +
+	"\fNODE_LEAVING\x104\x12\x0f\n" +
+	"\vNODE_NEEDED\x105\x12\x10\n" +
+	"\fNO_SUCCESSOR\x106B\x8d\x01\n" +
 	"\x0eio.seriatim.v1B\vErrorsProtoP\x01ZAgithub.com/seriatim-log/seriatim/clients/go/seriatimv1;seriatimv1\xaa\x02\vSeriatim.V1\xca\x02\vSeriatim\\V1\xea\x02\fSeriatim::V1b\x06proto3"
 
 var (

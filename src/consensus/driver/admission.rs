@@ -5,12 +5,12 @@
 //! `catalog/policy/requests.rs` checks changes of the catalog.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
 
 use raft::eraftpb::MessageType;
 
 use crate::catalog::Catalog;
 use crate::catalog::faults::{Fault, broken};
+use crate::clock;
 use crate::consensus::group::Group;
 use crate::consensus::groups::Groups;
 use crate::line_limit::LineLimit;
@@ -35,7 +35,9 @@ impl Admission {
     /// behind the conf change that added it, and the node may even be the leader by now. So its messages are accepted
     /// if this node knows no other leader, or if this replica is blank.
     ///
-    /// A snapshot replaces the log, so it is accepted only from known voters of the group or of the catalog.
+    /// A snapshot replaces the log, so it is accepted only from known voters of the group or of the catalog, and from
+    /// the replicas that the catalog lists. Without the last rule, a replica that was down while its group moved to
+    /// other nodes could never catch up from a leader that does not vote for the catalog.
     pub fn admits(&mut self, from: NodeId, message: &RaftMessage, groups: &Groups, catalog: &Catalog) -> bool {
         let id = GroupId(message.group);
         let Some(replica) = groups.get(&id) else { return true };
@@ -47,7 +49,11 @@ impl Admission {
         let admitted = if snapshot {
             let on_node = ReplicaId::of_node(from);
             let votes_for_catalog = || groups.get(&GroupId::CATALOG).is_some_and(|c| c.group.votes(on_node));
-            group.votes(sender) || votes_for_catalog()
+            let is_placed = || {
+                let replicas = catalog.log(id).map_or(&[][..], |log| &log.replicas);
+                replicas.iter().any(|placement| placement.replica == sender && placement.node == from)
+            };
+            group.votes(sender) || votes_for_catalog() || is_placed()
         } else {
             let known = catalog.member(from).is_some() || group.conf_contains(sender);
             known || group.leader().is_none_or(|leader| leader == sender)
@@ -62,7 +68,7 @@ impl Admission {
     /// Logs that a message of a peer was dropped. The lines are rate-limited: a faulty peer may send thousands of
     /// messages per second.
     pub fn log_dropped(&mut self, from: NodeId, what: &str) {
-        match self.dropped.admit(from, Instant::now()) {
+        match self.dropped.admit(from, clock::now()) {
             Some(0) => log::warn!("node {from} sent {what}: dropped"),
             Some(hidden) => log::warn!("node {from} sent {what}: dropped (and {hidden} more messages before it)"),
             None => {}

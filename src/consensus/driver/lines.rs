@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::catalog::{Catalog, Member};
+use crate::clock;
 use crate::consensus::groups::Groups;
 use crate::consensus::leadership::{Heard, LeadershipLines};
 use crate::consensus::status::GroupStatus;
@@ -24,7 +25,7 @@ impl GroupLines {
         let of_catalog =
             || groups.get(&GroupId::CATALOG).is_some_and(|c| c.group.conf_contains(ReplicaId::of_node(from)));
         if catalog.member(from).is_some() || of_catalog() {
-            self.heard.insert(from, Instant::now());
+            self.heard.insert(from, clock::now());
         }
     }
 

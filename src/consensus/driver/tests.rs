@@ -1,9 +1,13 @@
 //! Tests of the driver without its thread: what it proposes by itself.
 
+mod checks;
 mod cluster;
 mod from_peers;
 mod levels;
+mod machines;
+mod network;
 mod quiet_groups;
+mod simulation;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

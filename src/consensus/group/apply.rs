@@ -18,6 +18,7 @@ use super::node::RaftNode;
 use super::pending::Pending;
 use super::propose::AppliedTables;
 use crate::consensus::conf_change::{ConfChange, ConfChangeKind};
+use crate::consensus::faults::{Fault, broken};
 use crate::consensus::wire::{conf_from_raft, is_conf_change, is_noop};
 use crate::log_state::{Applied, Outcome, StateChange, Visible};
 use crate::storage::entry::{BadEntry, Stamp};
@@ -124,7 +125,12 @@ impl Applier {
             store.set_log_state(log_state.clone(), as_of);
         }
         store.evict(applied, self.cache_bytes_max);
-        out.visible = Some(self.applied.visible());
+        let mut visible = self.applied.visible();
+        if broken(Fault::VisibleBeforeCommit) {
+            let end = node.store().last_end();
+            (visible.applied, visible.next_offset) = (end.index, end.offset);
+        }
+        out.visible = Some(visible);
     }
 
     fn apply_entry(&mut self, group: GroupId, entry: &RaftEntry, out: &mut Effects) -> Result<(), String> {

@@ -79,6 +79,7 @@ pub use self::settings::{ELECTION_TICKS, GroupConfig, Rules, TICK_MS};
 use super::claim::{Checkpoint, Claim};
 use super::compare::Compared;
 use super::conf_change::{ConfChange, ConfChangeKind};
+use super::faults::{Fault, broken};
 use super::handle::{Appended, Proposal, ProposeError, ReadIndexError};
 use crate::catalog::policy::voters::MembershipChange;
 use crate::log_state::Applied;
@@ -241,6 +242,9 @@ impl Group {
                 let applied = self.applier.index();
                 self.pending.join(appended, applied, deadline, reply, &mut self.out.answers);
             }
+            Ok(appended) if broken(Fault::AnsweredWhenAppended) => {
+                self.out.answers.push(Answer::Append(reply, Ok(appended)));
+            }
             Ok(appended) => self.pending.insert(appended, deadline, reply, &mut self.out.answers),
             Err(Rejected::AtOnce(error)) => self.out.answers.push(Answer::Append(reply, Err(error))),
             Err(Rejected::ByLogEnd { error, .. }) if !self.config.rules.hold_uncommitted_refusals => {
@@ -270,6 +274,8 @@ impl Group {
         } else if !self.node.is_leader() {
             let leader = self.node.leader_node();
             self.out.answers.push(Answer::Read(reply, Err(ReadIndexError::NotLeader { leader })));
+        } else if broken(Fault::ReadIndexUnconfirmed) {
+            self.out.answers.push(Answer::Read(reply, Ok(self.node.commit_index())));
         } else {
             self.reads.insert(deadline.unwrap_or(now + WAIT_MAX), reply);
         }
@@ -384,6 +390,7 @@ impl Group {
         let passes = self.backoff.tick(self.node.raft.term, self.leadership(), self.persistence.vote_waits());
         // A sole voter needs no other votes, so it does not wait.
         if (passes || self.node.is_sole_voter()) && self.may_campaign() {
+            self.node.draw_election_timeout();
             self.node.tick();
         }
     }

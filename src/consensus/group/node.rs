@@ -15,9 +15,14 @@ use crate::catalog::policy::facts::ReplicaProgress;
 use crate::consensus::conf_change::ConfChange;
 use crate::consensus::handle::Role;
 use crate::consensus::wire::{self, is_conf_change};
+use crate::random;
 use crate::storage::entry::Entry;
 use crate::storage::log::Recovered;
 use crate::types::{GroupId, LogIndex, NodeId, ReplicaId, Term};
+
+/// raft draws its election timeouts below this number, from a source of its own. Practically all of them are therefore
+/// too long to be used, and [`RaftNode::draw_election_timeout`] replaces them.
+const UNDRAWN_TICKS: usize = 1 << 48;
 
 /// A wrapper of raft's node. It derefs to raft's own type, so that raft's methods keep their names.
 pub struct RaftNode {
@@ -66,7 +71,7 @@ impl RaftNode {
             id: config.me.0,
             election_tick: ELECTION_TICKS,
             min_election_tick: config.election_ticks.unwrap_or(0),
-            max_election_tick: config.election_ticks.map_or(0, |t| t + 1),
+            max_election_tick: config.election_ticks.map_or(UNDRAWN_TICKS, |t| t + 1),
             heartbeat_tick: HEARTBEAT_TICKS,
             applied: recovered.applied.0,
             max_size_per_msg: MESSAGE_BYTES as u64,
@@ -92,6 +97,13 @@ impl RaftNode {
             _ => ReplicaNodes::Listed(BTreeMap::new()),
         };
         Ok(RaftNode { raw, group: config.id, me: config.me, nodes, avoided: BTreeSet::new() })
+    }
+
+    /// Chooses a random election timeout if raft has begun a new one. Called before each tick.
+    pub fn draw_election_timeout(&mut self) {
+        if self.raw.raft.randomized_election_timeout() >= 2 * ELECTION_TICKS {
+            self.raw.raft.set_randomized_election_timeout(ELECTION_TICKS + random::below(ELECTION_TICKS));
+        }
     }
 
     pub fn group(&self) -> GroupId {

@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::consensus::faults::{Fault, broken};
 use crate::consensus::handle::{Appended, ProposeError, ReadIndexError};
 use crate::reply::ReplySender;
 use crate::types::{LogIndex, Term};
@@ -77,6 +78,11 @@ impl HeldRefusal {
     }
 }
 
+/// The answer to a proposal that was perhaps appended.
+fn unknown() -> ProposeError {
+    if broken(Fault::UnknownTakenForRefused) { ProposeError::Dropped } else { ProposeError::OutcomeUnknown }
+}
+
 /// The unanswered proposals of a group.
 #[derive(Default)]
 pub struct Pending {
@@ -99,7 +105,7 @@ impl Pending {
         let proposed = PendingProposal { appended, deadline, reply };
         if let Some(replaced) = self.by_index.insert(appended.index, proposed) {
             // The entry of a newer term replaces the older entry at this index, which was truncated.
-            out.push(Answer::Append(replaced.reply, Err(ProposeError::OutcomeUnknown)));
+            out.push(Answer::Append(replaced.reply, Err(unknown())));
         }
     }
 
@@ -157,7 +163,7 @@ impl Pending {
         }
         let retries = self.retries.remove(&index).into_iter().flatten();
         for proposed in self.by_index.remove(&index).into_iter().chain(retries) {
-            let is_there = proposed.appended.term == term;
+            let is_there = proposed.appended.term == term || broken(Fault::AnsweredByIndex);
             out.push(proposed.answer(if is_there { Ok(()) } else { Err(ProposeError::Dropped) }));
         }
         self.overtaken(index, term, out);
@@ -180,7 +186,7 @@ impl Pending {
     pub fn skipped(&mut self, index: LogIndex, out: &mut Vec<Answer>) {
         self.withdraw_refusals(ProposeError::Dropped, out);
         let skipped = self.take_if(|at, _| at <= index);
-        out.extend(skipped.map(|(_, proposed)| proposed.answer(Err(ProposeError::OutcomeUnknown))));
+        out.extend(skipped.map(|(_, proposed)| proposed.answer(Err(unknown()))));
     }
 
     /// Limits the deadlines of all proposals to `until`.
@@ -194,7 +200,7 @@ impl Pending {
     /// Answers the requests whose deadline has passed.
     pub fn expire(&mut self, now: Instant, out: &mut Vec<Answer>) {
         let expired = self.take_if(|_, proposed| proposed.deadline <= now);
-        out.extend(expired.map(|(_, proposed)| proposed.answer(Err(ProposeError::OutcomeUnknown))));
+        out.extend(expired.map(|(_, proposed)| proposed.answer(Err(unknown()))));
         for refusals in self.refusals.values_mut() {
             let expired = refusals.extract_if(.., |r| r.deadline <= now);
             out.extend(expired.map(|r| r.answer(ProposeError::DeadlinePassed)));
@@ -206,6 +212,6 @@ impl Pending {
     pub fn fail_all(&mut self, out: &mut Vec<Answer>) {
         self.withdraw_refusals(ProposeError::Dropped, out);
         let all = self.take_if(|_, _| true);
-        out.extend(all.map(|(_, proposed)| proposed.answer(Err(ProposeError::OutcomeUnknown))));
+        out.extend(all.map(|(_, proposed)| proposed.answer(Err(unknown()))));
     }
 }

@@ -12,6 +12,7 @@ use super::gathered::GatheredRequest;
 use super::node::RaftNode;
 use super::sequences::StreamSequences;
 use super::settings::UNCOMMITTED_BYTES_MAX;
+use crate::consensus::faults;
 use crate::consensus::handle::{Appended, Proposal, ProposeError};
 use crate::log_state::faults::{Fault, broken};
 use crate::log_state::producers::{Answer, ProducerRequest};
@@ -111,7 +112,7 @@ impl Proposer {
         if proposal.in_stream.is_some_and(|position| !self.streams.take(position, term)) {
             return Err(ProposeError::Dropped.into());
         }
-        if proposal.deadline.is_some_and(|d| d <= now) {
+        if proposal.deadline.is_some_and(|d| d <= now) && !faults::broken(faults::Fault::DeadlineIgnored) {
             return Err(ProposeError::DeadlinePassed.into());
         }
         if proposal.payload.len() + Stamp::BYTES > ENTRY_BYTES_MAX {
@@ -129,11 +130,14 @@ impl Proposer {
                 return Ok(answered_before(&answer));
             }
         }
-        if let Some(expected) = proposal.expected_offset.filter(|expected| *expected != end.offset) {
+        let is_other =
+            |expected: &Offset| *expected != end.offset && !faults::broken(faults::Fault::ExpectedOffsetIgnored);
+        if let Some(expected) = proposal.expected_offset.filter(is_other) {
             let error = ProposeError::ExpectedOffset { next_offset: end.offset };
             return Err(Rejected::ByLogEnd { error, beyond: expected > end.offset });
         }
-        if proposal.kind == EntryKind::Trim && trim_to(&proposal)? > end.offset {
+        let is_bounded = proposal.kind == EntryKind::Trim && !faults::broken(faults::Fault::TrimBeyondEnd);
+        if is_bounded && trim_to(&proposal)? > end.offset {
             return Err(Rejected::ByLogEnd { error: ProposeError::PastEnd { next_offset: end.offset }, beyond: true });
         }
         // Trims and the catalog's entries are accepted even if the disk is full: a trim frees space, and the catalog
@@ -173,12 +177,14 @@ impl Proposer {
         let term = node.term();
         let is_current = self.tables.as_ref().is_some_and(|tables| tables.term == term || broken(Fault::NotRolledBack));
         let has_all = applied.index == node.last_index();
-        if !is_current || has_all {
+        if !is_current || has_all && !broken(Fault::LostAtFailOver) {
             if node.term_at(applied.index) != Some(term) {
                 return Err(ProposeError::Dropped);
             }
             // Shared with the applied state, so that the tables are not in memory twice.
-            self.tables = Some(LeaderTables { term, tables: Arc::clone(applied.tables) });
+            let lost = broken(Fault::LostAtFailOver) && !is_current;
+            let tables = if lost { Arc::default() } else { Arc::clone(applied.tables) };
+            self.tables = Some(LeaderTables { term, tables });
         }
         self.tables.as_ref().map(|tables| &tables.tables).ok_or(ProposeError::Dropped)
     }

@@ -5,6 +5,7 @@ use raft::SnapshotStatus;
 
 use super::Group;
 use super::effects::{Effects, LogWrite};
+use crate::consensus::faults::{Fault, broken};
 use crate::consensus::handle::{ProposeError, ReadIndexError};
 use crate::consensus::wire;
 use crate::log_state::Applied;
@@ -124,6 +125,7 @@ impl Group {
         let mut ready = self.node.ready();
         let number = ready.number();
         let mut write = LogWrite::default();
+        let mut votes = false;
         if let Some(hard_state) = ready.hs() {
             self.persistence.sets_term(number, hard_state.term);
             let store = self.node.mut_store();
@@ -132,6 +134,7 @@ impl Group {
             let after = store.hard_state();
             if (before.term, before.vote) != (after.term, after.vote) {
                 self.persistence.sets_vote(number);
+                votes = true;
             }
             write.hard_state = Some(after);
         }
@@ -155,9 +158,10 @@ impl Group {
         if ready.must_sync() {
             self.out.sync = Some(number);
         }
+        let early = if votes { Fault::VoteNotSynced } else { Fault::AckBeforeSync };
+        let must_sync = ready.must_sync() && !broken(early);
         let (messages, after_persisting) = (ready.take_messages(), ready.take_persisted_messages());
-        let at_once =
-            self.persistence.begin(number, ready.must_sync(), self.node.raft.term, messages, after_persisting);
+        let at_once = self.persistence.begin(number, must_sync, self.node.raft.term, messages, after_persisting);
         self.out.messages.extend(at_once);
         if write != LogWrite::default() {
             self.out.write = Some(write);

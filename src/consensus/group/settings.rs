@@ -1,5 +1,6 @@
 //! The configuration of a group, and the safety rules without which data can be lost.
 
+use crate::consensus::faults::{Fault, broken};
 use crate::types::{GroupId, ReplicaId};
 
 /// The length of a tick, the unit of raft's timeouts, in milliseconds.
@@ -50,7 +51,7 @@ impl Default for Rules {
             hold_unsynced_term: true,
             sync_commit_before_conf_change: true,
             recover_commit_of_conf_changes: true,
-            hold_uncommitted_refusals: true,
+            hold_uncommitted_refusals: !broken(Fault::RefusedByUncommitted),
             compare_with_leader: true,
             acknowledge_compared_only: true,
             count_compared_only: true,

@@ -216,23 +216,23 @@ impl History {
 
 /// What the commands mean, without the code that it checks.
 #[derive(Default)]
-struct Model {
+pub struct Model {
     changes: u64,
-    cursors: BTreeMap<CursorName, ModelCursor>,
+    pub cursors: BTreeMap<CursorName, ModelCursor>,
 }
 
-struct ModelCursor {
-    next_offset: Offset,
-    instance: u64,
+pub struct ModelCursor {
+    pub next_offset: Offset,
+    pub instance: u64,
     epoch: u64,
     revision: u64,
 }
 
 impl Model {
-    fn apply(&mut self, command: &StateCommand) {
-        self.changes += 1;
+    pub fn apply(&mut self, command: &StateCommand) {
         match command {
             StateCommand::AcquireCursor(acquire) => {
+                self.changes += 1;
                 let before = self.cursors.get(&acquire.name);
                 assert!(before.is_none_or(|cursor| cursor.instance != acquire.instance), "it has the cursor already");
                 let next_offset = before.map_or(acquire.next_offset, |cursor| cursor.next_offset);
@@ -240,6 +240,7 @@ impl Model {
                 self.cursors.insert(acquire.name.clone(), ModelCursor { next_offset, instance, epoch, revision });
             }
             StateCommand::CommitCursor(commit) => {
+                self.changes += 1;
                 let cursor = self.cursors.get_mut(&commit.name).expect("a cursor");
                 assert_eq!(commit.epoch, cursor.epoch, "a reader that was replaced moved cursor {}", commit.name);
                 if let Some(expected) = commit.expected_revision {
@@ -248,7 +249,8 @@ impl Model {
                 assert!(commit.allow_rewind || commit.next_offset >= cursor.next_offset, "the cursor moved back");
                 (cursor.next_offset, cursor.revision) = (commit.next_offset, self.changes);
             }
-            StateCommand::InitProducer(_) | StateCommand::DeleteCursor(_) => panic!("nobody has sent it"),
+            StateCommand::InitProducer(_) => {}
+            StateCommand::DeleteCursor(_) => panic!("nobody has sent it"),
         }
     }
 }

@@ -5,7 +5,7 @@ mod campaigns;
 mod catalog_snapshot;
 mod cluster;
 pub(super) mod compared;
-mod cursors;
+pub(super) mod cursors;
 mod disk;
 mod full_disk;
 mod histories;

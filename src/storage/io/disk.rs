@@ -278,10 +278,15 @@ impl Disk {
         self.opening(|| self.backend.sync_dir(dir)).map_err(|e| StorageError::io("sync the directory", dir, e))
     }
 
+    /// True if several syncs at the same time take less time than one after the other.
+    pub(crate) fn syncs_in_parallel(&self) -> bool {
+        self.backend.syncs_in_parallel()
+    }
+
     /// Syncs new files and the directory that contains their names. The order does not matter.
     pub(crate) fn sync_new(&self, dir: &Path, files: &[&DiskFile]) -> Result<(), StorageError> {
         let sync = |file: Option<&DiskFile>| file.map_or_else(|| self.sync_dir(dir), DiskFile::sync);
-        let threads = if self.backend.syncs_in_parallel() { files.len() + 1 } else { 1 };
+        let threads = if self.syncs_in_parallel() { files.len() + 1 } else { 1 };
         in_parallel(threads, files.iter().copied().map(Some).chain([None]), sync).into_iter().collect()
     }
 

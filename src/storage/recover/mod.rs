@@ -74,7 +74,8 @@ impl GroupLog {
         groups: impl Iterator<Item = GroupId>,
         options: &LogOptions,
     ) -> Vec<Result<(GroupLog, Recovered), StorageError>> {
-        in_parallel(OPEN_AT_ONCE, groups, |group| GroupLog::open(disk, groups_dir, group, options))
+        let at_once = if disk.syncs_in_parallel() { OPEN_AT_ONCE } else { 1 };
+        in_parallel(at_once, groups, |group| GroupLog::open(disk, groups_dir, group, options))
     }
 
     /// Recovers a group from its files, by the rules of `recovery`.

@@ -13,6 +13,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class NodeState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NODE_STATE_UNSPECIFIED: _ClassVar[NodeState]
+    NODE_STATE_JOINING: _ClassVar[NodeState]
+    NODE_STATE_ACTIVE: _ClassVar[NodeState]
+    NODE_STATE_DRAINED: _ClassVar[NodeState]
+    NODE_STATE_REMOVING: _ClassVar[NodeState]
+
 class DiskState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     DISK_STATE_UNSPECIFIED: _ClassVar[DiskState]
@@ -27,6 +35,11 @@ class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ROLE_CANDIDATE: _ClassVar[Role]
     ROLE_LEADER: _ClassVar[Role]
     ROLE_LEARNER: _ClassVar[Role]
+NODE_STATE_UNSPECIFIED: NodeState
+NODE_STATE_JOINING: NodeState
+NODE_STATE_ACTIVE: NodeState
+NODE_STATE_DRAINED: NodeState
+NODE_STATE_REMOVING: NodeState
 DISK_STATE_UNSPECIFIED: DiskState
 DISK_STATE_ENOUGH: DiskState
 DISK_STATE_LOW: DiskState
@@ -62,14 +75,16 @@ class Cluster(_message.Message):
     def __init__(self, name: _Optional[str] = ..., cluster_id: _Optional[str] = ..., feature_level: _Optional[int] = ..., settings: _Optional[_Union[ClusterSettings, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class ClusterSettings(_message.Message):
-    __slots__ = ("log_defaults", "create_on_append", "deleted_log_retention")
+    __slots__ = ("log_defaults", "create_on_append", "deleted_log_retention", "auto_replace_wiped")
     LOG_DEFAULTS_FIELD_NUMBER: _ClassVar[int]
     CREATE_ON_APPEND_FIELD_NUMBER: _ClassVar[int]
     DELETED_LOG_RETENTION_FIELD_NUMBER: _ClassVar[int]
+    AUTO_REPLACE_WIPED_FIELD_NUMBER: _ClassVar[int]
     log_defaults: _log_service_pb2.LogConfig
     create_on_append: bool
     deleted_log_retention: _duration_pb2.Duration
-    def __init__(self, log_defaults: _Optional[_Union[_log_service_pb2.LogConfig, _Mapping]] = ..., create_on_append: bool = ..., deleted_log_retention: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    auto_replace_wiped: bool
+    def __init__(self, log_defaults: _Optional[_Union[_log_service_pb2.LogConfig, _Mapping]] = ..., create_on_append: bool = ..., deleted_log_retention: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., auto_replace_wiped: bool = ...) -> None: ...
 
 class UpdateClusterRequest(_message.Message):
     __slots__ = ("settings", "update_mask", "expected_revision", "validate_only")
@@ -172,6 +187,120 @@ class DeletedLog(_message.Message):
     stored_bytes: int
     purge_time: _timestamp_pb2.Timestamp
     def __init__(self, log: _Optional[str] = ..., log_id: _Optional[str] = ..., stored_bytes: _Optional[int] = ..., purge_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class ListNodesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListNodesResponse(_message.Message):
+    __slots__ = ("nodes", "balancing")
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    BALANCING_FIELD_NUMBER: _ClassVar[int]
+    nodes: _containers.RepeatedCompositeFieldContainer[Node]
+    balancing: bool
+    def __init__(self, nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., balancing: bool = ...) -> None: ...
+
+class Node(_message.Message):
+    __slots__ = ("node_id", "name", "peer_addr", "client_addr", "state", "is_heard", "replicas", "logs_to_move", "waits_for", "replaced_by", "may_be_replaced")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PEER_ADDR_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ADDR_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    IS_HEARD_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    LOGS_TO_MOVE_FIELD_NUMBER: _ClassVar[int]
+    WAITS_FOR_FIELD_NUMBER: _ClassVar[int]
+    REPLACED_BY_FIELD_NUMBER: _ClassVar[int]
+    MAY_BE_REPLACED_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    name: str
+    peer_addr: str
+    client_addr: str
+    state: NodeState
+    is_heard: bool
+    replicas: int
+    logs_to_move: int
+    waits_for: str
+    replaced_by: str
+    may_be_replaced: bool
+    def __init__(self, node_id: _Optional[str] = ..., name: _Optional[str] = ..., peer_addr: _Optional[str] = ..., client_addr: _Optional[str] = ..., state: _Optional[_Union[NodeState, str]] = ..., is_heard: bool = ..., replicas: _Optional[int] = ..., logs_to_move: _Optional[int] = ..., waits_for: _Optional[str] = ..., replaced_by: _Optional[str] = ..., may_be_replaced: bool = ...) -> None: ...
+
+class DrainNodeRequest(_message.Message):
+    __slots__ = ("node_id",)
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    def __init__(self, node_id: _Optional[str] = ...) -> None: ...
+
+class DrainNodeResponse(_message.Message):
+    __slots__ = ("node",)
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    node: Node
+    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ...) -> None: ...
+
+class UndrainNodeRequest(_message.Message):
+    __slots__ = ("node_id",)
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    def __init__(self, node_id: _Optional[str] = ...) -> None: ...
+
+class UndrainNodeResponse(_message.Message):
+    __slots__ = ("node",)
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    node: Node
+    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ...) -> None: ...
+
+class RemoveNodeRequest(_message.Message):
+    __slots__ = ("node_id",)
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    def __init__(self, node_id: _Optional[str] = ...) -> None: ...
+
+class RemoveNodeResponse(_message.Message):
+    __slots__ = ("node",)
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    node: Node
+    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ...) -> None: ...
+
+class ReplaceNodeRequest(_message.Message):
+    __slots__ = ("node_id", "by_node_id")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    BY_NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    by_node_id: str
+    def __init__(self, node_id: _Optional[str] = ..., by_node_id: _Optional[str] = ...) -> None: ...
+
+class ReplaceNodeResponse(_message.Message):
+    __slots__ = ("node",)
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    node: Node
+    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ...) -> None: ...
+
+class BalanceClusterRequest(_message.Message):
+    __slots__ = ("stop",)
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    stop: bool
+    def __init__(self, stop: bool = ...) -> None: ...
+
+class BalanceClusterResponse(_message.Message):
+    __slots__ = ("balancing",)
+    BALANCING_FIELD_NUMBER: _ClassVar[int]
+    balancing: bool
+    def __init__(self, balancing: bool = ...) -> None: ...
+
+class TransferLeadershipRequest(_message.Message):
+    __slots__ = ("log", "to_node_id")
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    TO_NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    log: str
+    to_node_id: str
+    def __init__(self, log: _Optional[str] = ..., to_node_id: _Optional[str] = ...) -> None: ...
+
+class TransferLeadershipResponse(_message.Message):
+    __slots__ = ("leader_node_id",)
+    LEADER_NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    leader_node_id: str
+    def __init__(self, leader_node_id: _Optional[str] = ...) -> None: ...
 
 class Metric(_message.Message):
     __slots__ = ("name", "labels", "counter", "gauge", "histogram")

@@ -62,6 +62,41 @@ class ClusterServiceStub(object):
                 request_serializer=seriatim_dot_v1_dot_cluster__service__pb2.GetNodeRequest.SerializeToString,
                 response_deserializer=seriatim_dot_v1_dot_cluster__service__pb2.GetNodeResponse.FromString,
                 _registered_method=True)
+        self.ListNodes = channel.unary_unary(
+                '/seriatim.v1.ClusterService/ListNodes',
+                request_serializer=seriatim_dot_v1_dot_cluster__service__pb2.ListNodesRequest.SerializeToString,
+                response_deserializer=seriatim_dot_v1_dot_cluster__service__pb2.ListNodesResponse.FromString,
+                _registered_method=True)
+        self.DrainNode = channel.unary_unary(
+                '/seriatim.v1.ClusterService/DrainNode',
+                request_serializer=seriatim_dot_v1_dot_cluster__service__pb2.DrainNodeRequest.SerializeToString,
+                response_deserializer=seriatim_dot_v1_dot_cluster__service__pb2.DrainNodeResponse.FromString,
+                _registered_method=True)
+        self.UndrainNode = channel.unary_unary(
+                '/seriatim.v1.ClusterService/UndrainNode',
+                request_serializer=seriatim_dot_v1_dot_cluster__service__pb2.UndrainNodeRequest.SerializeToString,
+                response_deserializer=seriatim_dot_v1_dot_cluster__service__pb2.UndrainNodeResponse.FromString,
+                _registered_method=True)
+        self.RemoveNode = channel.unary_unary(
+                '/seriatim.v1.ClusterService/RemoveNode',
+                request_serializer=seriatim_dot_v1_dot_cluster__service__pb2.RemoveNodeRequest.SerializeToString,
+                response_deserializer=seriatim_dot_v1_dot_cluster__service__pb2.RemoveNodeResponse.FromString,
+                _registered_method=True)
+        self.ReplaceNode = channel.unary_unary(
+                '/seriatim.v1.ClusterService/ReplaceNode',
+                request_serializer=seriatim_dot_v1_dot_cluster__service__pb2.ReplaceNodeRequest.SerializeToString,
+                response_deserializer=seriatim_dot_v1_dot_cluster__service__pb2.ReplaceNodeResponse.FromString,
+                _registered_method=True)
+        self.BalanceCluster = channel.unary_unary(
+                '/seriatim.v1.ClusterService/BalanceCluster',
+                request_serializer=seriatim_dot_v1_dot_cluster__service__pb2.BalanceClusterRequest.SerializeToString,
+                response_deserializer=seriatim_dot_v1_dot_cluster__service__pb2.BalanceClusterResponse.FromString,
+                _registered_method=True)
+        self.TransferLeadership = channel.unary_unary(
+                '/seriatim.v1.ClusterService/TransferLeadership',
+                request_serializer=seriatim_dot_v1_dot_cluster__service__pb2.TransferLeadershipRequest.SerializeToString,
+                response_deserializer=seriatim_dot_v1_dot_cluster__service__pb2.TransferLeadershipResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServiceServicer(object):
@@ -109,6 +144,65 @@ class ClusterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListNodes(self, request, context):
+        """Returns the nodes of the cluster, ordered by name. Needs `admin` on every log.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainNode(self, request, context):
+        """Makes a node hand over the logs that it leads, until it is undrained. Its replicas stay. Needs
+        `admin` on every log, as do all calls below.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndrainNode(self, request, context):
+        """Ends the draining or the removal of a node. Replicas that have moved do not come back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveNode(self, request, context):
+        """Moves the replicas of a node to other nodes, log by log, and then removes it from the cluster. A
+        node that does not answer can be removed, too.
+
+        Responds once the removal is decided; ListNodes shows its progress. Fails with NODE_NEEDED if a
+        log or the catalog could not continue without the node. Its id is never used again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplaceNode(self, request, context):
+        """Replaces a node by another one, which gets its replicas, log by log. Then the node is removed as
+        by RemoveNode.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BalanceCluster(self, request, context):
+        """Moves replicas, log by log, until every node has about the same number.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransferLeadership(self, request, context):
+        """Hands over the leadership of a log, or of the catalog, from the node that answers. Responds once
+        another node leads.
+
+        Fails with LEADER_CHANGED if the node does not lead, and with NO_SUCCESSOR if the other node has
+        no replica that can lead.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -136,6 +230,41 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.GetNode,
                     request_deserializer=seriatim_dot_v1_dot_cluster__service__pb2.GetNodeRequest.FromString,
                     response_serializer=seriatim_dot_v1_dot_cluster__service__pb2.GetNodeResponse.SerializeToString,
+            ),
+            'ListNodes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListNodes,
+                    request_deserializer=seriatim_dot_v1_dot_cluster__service__pb2.ListNodesRequest.FromString,
+                    response_serializer=seriatim_dot_v1_dot_cluster__service__pb2.ListNodesResponse.SerializeToString,
+            ),
+            'DrainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainNode,
+                    request_deserializer=seriatim_dot_v1_dot_cluster__service__pb2.DrainNodeRequest.FromString,
+                    response_serializer=seriatim_dot_v1_dot_cluster__service__pb2.DrainNodeResponse.SerializeToString,
+            ),
+            'UndrainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndrainNode,
+                    request_deserializer=seriatim_dot_v1_dot_cluster__service__pb2.UndrainNodeRequest.FromString,
+                    response_serializer=seriatim_dot_v1_dot_cluster__service__pb2.UndrainNodeResponse.SerializeToString,
+            ),
+            'RemoveNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveNode,
+                    request_deserializer=seriatim_dot_v1_dot_cluster__service__pb2.RemoveNodeRequest.FromString,
+                    response_serializer=seriatim_dot_v1_dot_cluster__service__pb2.RemoveNodeResponse.SerializeToString,
+            ),
+            'ReplaceNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplaceNode,
+                    request_deserializer=seriatim_dot_v1_dot_cluster__service__pb2.ReplaceNodeRequest.FromString,
+                    response_serializer=seriatim_dot_v1_dot_cluster__service__pb2.ReplaceNodeResponse.SerializeToString,
+            ),
+            'BalanceCluster': grpc.unary_unary_rpc_method_handler(
+                    servicer.BalanceCluster,
+                    request_deserializer=seriatim_dot_v1_dot_cluster__service__pb2.BalanceClusterRequest.FromString,
+                    response_serializer=seriatim_dot_v1_dot_cluster__service__pb2.BalanceClusterResponse.SerializeToString,
+            ),
+            'TransferLeadership': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransferLeadership,
+                    request_deserializer=seriatim_dot_v1_dot_cluster__service__pb2.TransferLeadershipRequest.FromString,
+                    response_serializer=seriatim_dot_v1_dot_cluster__service__pb2.TransferLeadershipResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -276,6 +405,195 @@ class ClusterService(object):
             '/seriatim.v1.ClusterService/GetNode',
             seriatim_dot_v1_dot_cluster__service__pb2.GetNodeRequest.SerializeToString,
             seriatim_dot_v1_dot_cluster__service__pb2.GetNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListNodes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seriatim.v1.ClusterService/ListNodes',
+            seriatim_dot_v1_dot_cluster__service__pb2.ListNodesRequest.SerializeToString,
+            seriatim_dot_v1_dot_cluster__service__pb2.ListNodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seriatim.v1.ClusterService/DrainNode',
+            seriatim_dot_v1_dot_cluster__service__pb2.DrainNodeRequest.SerializeToString,
+            seriatim_dot_v1_dot_cluster__service__pb2.DrainNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seriatim.v1.ClusterService/UndrainNode',
+            seriatim_dot_v1_dot_cluster__service__pb2.UndrainNodeRequest.SerializeToString,
+            seriatim_dot_v1_dot_cluster__service__pb2.UndrainNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seriatim.v1.ClusterService/RemoveNode',
+            seriatim_dot_v1_dot_cluster__service__pb2.RemoveNodeRequest.SerializeToString,
+            seriatim_dot_v1_dot_cluster__service__pb2.RemoveNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplaceNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seriatim.v1.ClusterService/ReplaceNode',
+            seriatim_dot_v1_dot_cluster__service__pb2.ReplaceNodeRequest.SerializeToString,
+            seriatim_dot_v1_dot_cluster__service__pb2.ReplaceNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BalanceCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seriatim.v1.ClusterService/BalanceCluster',
+            seriatim_dot_v1_dot_cluster__service__pb2.BalanceClusterRequest.SerializeToString,
+            seriatim_dot_v1_dot_cluster__service__pb2.BalanceClusterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransferLeadership(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seriatim.v1.ClusterService/TransferLeadership',
+            seriatim_dot_v1_dot_cluster__service__pb2.TransferLeadershipRequest.SerializeToString,
+            seriatim_dot_v1_dot_cluster__service__pb2.TransferLeadershipResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,6 +57,10 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CURSOR_FENCED: _ClassVar[Reason]
     CURSOR_BEHIND: _ClassVar[Reason]
     TOO_MANY_CURSORS: _ClassVar[Reason]
+    NO_SUCH_NODE: _ClassVar[Reason]
+    NODE_LEAVING: _ClassVar[Reason]
+    NODE_NEEDED: _ClassVar[Reason]
+    NO_SUCCESSOR: _ClassVar[Reason]
 REASON_UNSPECIFIED: Reason
 NO_IDENTITY: Reason
 NOT_ALLOWED: Reason
@@ -108,3 +112,7 @@ NO_SUCH_CURSOR: Reason
 CURSOR_FENCED: Reason
 CURSOR_BEHIND: Reason
 TOO_MANY_CURSORS: Reason
+NO_SUCH_NODE: Reason
+NODE_LEAVING: Reason
+NODE_NEEDED: Reason
+NO_SUCCESSOR: Reason

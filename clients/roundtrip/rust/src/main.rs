@@ -63,7 +63,10 @@ fn again(type_name: &str, bytes: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
         UpdateClusterResponse DeletedLog Producer InitProducerRequest InitProducerResponse GetProducerRequest
         GetProducerResponse ListProducersRequest ListProducersResponse Cursor AcquireCursorRequest AcquireCursorResponse
         CommitCursorRequest CommitCursorResponse GetCursorRequest GetCursorResponse ListCursorsRequest
-        ListCursorsResponse DeleteCursorRequest DeleteCursorResponse
+        ListCursorsResponse DeleteCursorRequest DeleteCursorResponse Node ListNodesRequest ListNodesResponse
+        DrainNodeRequest DrainNodeResponse UndrainNodeRequest UndrainNodeResponse RemoveNodeRequest RemoveNodeResponse
+        ReplaceNodeRequest ReplaceNodeResponse BalanceClusterRequest BalanceClusterResponse TransferLeadershipRequest
+        TransferLeadershipResponse
     }
 }
 

@@ -1,67 +1,26 @@
-//! Several drivers on simulated disks, and the network between them: messages are lost, duplicated and reordered, links
-//! are cut in one or both directions, and nodes crash. Groups become quiet in between.
+//! Several drivers on simulated disks, with the network between them, in one thread and in simulated time. Everything
+//! random follows from the seed. `checks.rs` checks the state of each node after each of its steps.
 
 use std::collections::BTreeSet;
 
-use parking_lot::Mutex;
-
+use super::checks::Checks;
+use super::machines::{Machine, Running};
+use super::network::{Flight, Network, Sent, Weather};
 use super::*;
 use crate::catalog::Origin;
 use crate::consensus::command_proposal;
 use crate::consensus::tests::sim::{Answer, Rng, answered};
+use crate::random::seeded;
 use crate::storage::disk::sim::{Rng as DiskRng, Sim};
 use crate::storage::payload::{RecordFields, encode_record};
-use crate::storage::reader::{Access, ReadersByHand};
-use crate::storage::replicas::{retired_dirs, unlist_retired};
+use crate::storage::reader::Access;
 use crate::types::{LogId, Offset};
-use crate::writer::WriterByHand;
 
-enum Sent {
-    Message(RaftMessage),
-    Proposal(Proposal),
-    /// Without a reply: the second delivery of a duplicated request.
-    ReadIndex(GroupId, Option<ReplySender<Result<LogIndex, ReadIndexError>>>),
-}
-
-impl Sent {
-    fn again(&self) -> Sent {
-        match self {
-            Sent::Message(message) => Sent::Message(message.clone()),
-            Sent::Proposal(proposal) => Sent::Proposal(proposal.clone()),
-            Sent::ReadIndex(group, _) => Sent::ReadIndex(*group, None),
-        }
-    }
-}
-
-/// What a node has sent and the network has not taken yet.
-#[derive(Default)]
-struct Outbox(Mutex<Vec<(NodeId, Sent)>>);
-
-impl Outbound for Outbox {
-    fn send(&self, to: NodeId, message: RaftMessage) {
-        self.0.lock().push((to, Sent::Message(message)));
-    }
-
-    fn propose(&self, to: NodeId, proposal: Proposal) {
-        self.0.lock().push((to, Sent::Proposal(proposal)));
-    }
-
-    fn read_index(&self, to: NodeId, group: GroupId) -> ReplyReceiver<Result<LogIndex, ReadIndexError>> {
-        let (sender, answer) = reply();
-        self.0.lock().push((to, Sent::ReadIndex(group, Some(sender))));
-        answer
-    }
-
-    fn levels_of(&self, _node: NodeId) -> Option<FeatureRange> {
-        Some(FeatureRange::SUPPORTED)
-    }
-}
-
-pub struct Running {
-    pub driver: Driver,
-    writer: WriterByHand,
-    readers: ReadersByHand,
-    outbox: Arc<Outbox>,
+/// The disks of a cluster that was founded, to begin other histories with.
+pub struct Image {
+    disks: Vec<Sim>,
+    elapsed: Duration,
+    starts: u64,
 }
 
 /// An acknowledged record.
@@ -73,14 +32,17 @@ pub struct Acknowledged {
 
 pub struct Cluster {
     pub rng: Rng,
-    disk_rng: DiskRng,
-    disks: Vec<Sim>,
+    pub disk_rng: DiskRng,
+    pub machines: Vec<Machine>,
     pub running: Vec<Option<Running>>,
-    network: Vec<(NodeId, NodeId, Sent)>,
+    pub network: Network,
     /// Links that are cut, each in one direction.
     pub cut: BTreeSet<(NodeId, NodeId)>,
-    pub faulty: bool,
-    starts: u64,
+    pub weather: Weather,
+    pub checks: Checks,
+    begun: Instant,
+    pub elapsed: Duration,
+    pub starts: u64,
     values: u64,
     asked: Vec<(GroupId, u64, Answer)>,
     pub acknowledged: Vec<Acknowledged>,
@@ -91,26 +53,51 @@ pub fn id(i: usize) -> NodeId {
     NodeId((i as u64 + 1) << 40 | 0xbeef)
 }
 
-fn this(i: usize) -> Member {
+pub fn this(i: usize) -> Member {
     member(id(i), &format!("n{i}"))
 }
 
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        clock::simulated::set(None);
+        seeded::set(None);
+    }
+}
+
 impl Cluster {
-    /// Starts a cluster of these nodes, all of which vote for the catalog, with some logs of three replicas.
-    pub fn new(seed: u64, nodes: usize, logs: usize) -> Cluster {
+    fn empty(seed: u64) -> Cluster {
         let mut cluster = Cluster {
-            rng: Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+            rng: Rng(1),
             disk_rng: DiskRng(seed),
-            disks: (0..nodes).map(|_| Sim::default()).collect(),
-            running: (0..nodes).map(|_| None).collect(),
-            network: Vec::new(),
+            machines: Vec::new(),
+            running: Vec::new(),
+            network: Network::default(),
             cut: BTreeSet::new(),
-            faulty: false,
+            weather: Weather::CALM,
+            checks: Checks::default(),
+            begun: Instant::now(),
+            elapsed: Duration::ZERO,
             starts: 0,
             values: 0,
             asked: Vec::new(),
             acknowledged: Vec::new(),
         };
+        cluster.seed(seed);
+        cluster
+    }
+
+    /// From now on everything random follows from this seed.
+    pub fn seed(&mut self, seed: u64) {
+        self.rng = Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        self.disk_rng = DiskRng(seed);
+        seeded::set(Some(seed));
+    }
+
+    /// Starts a cluster of these nodes, all of which vote for the catalog, with some logs of three replicas.
+    pub fn new(seed: u64, nodes: usize, logs: usize) -> Cluster {
+        let mut cluster = Cluster::empty(seed);
+        (0..nodes).for_each(|_| cluster.machines.push(Machine::new(Sim::default())));
+        (0..nodes).for_each(|_| cluster.running.push(None));
         (0..nodes).for_each(|i| cluster.start(i));
         cluster.until("a founded cluster", 400, |cluster| cluster.change_catalog(|catalog| catalog.had_logs()));
         for i in 0..nodes {
@@ -130,11 +117,38 @@ impl Cluster {
         cluster
     }
 
+    /// Returns copies of the disks, as if all processes were killed now.
+    pub fn image(&self) -> Image {
+        let disks = self.machines.iter().map(|machine| machine.disk.copy()).collect();
+        Image { disks, elapsed: self.elapsed, starts: self.starts }
+    }
+
+    /// Starts a cluster with copies of these disks.
+    pub fn resume(seed: u64, image: &Image) -> Cluster {
+        let mut cluster = Cluster::empty(seed);
+        (cluster.elapsed, cluster.starts) = (image.elapsed, image.starts);
+        for disk in &image.disks {
+            cluster.machines.push(Machine::new(disk.copy()));
+            cluster.running.push(None);
+        }
+        cluster.start_all();
+        cluster
+    }
+
+    /// Adds a machine with an empty disk, which must join, and starts it.
+    pub fn add_machine(&mut self) -> usize {
+        self.machines.push(Machine::joining(Sim::default()));
+        self.running.push(None);
+        let i = self.machines.len() - 1;
+        self.start(i);
+        i
+    }
+
     pub fn create_log(&mut self, name: &str, replicas: u32) -> Command {
         self.values += 1;
         let name = LogName::new(name).expect("a name");
         let settings = LogSettings { replicas: Some(replicas), ..LogSettings::default() };
-        let log_id = LogId(1 << 40 | self.values);
+        let log_id = LogId(1 << 40 | (self.starts << 20) | self.values);
         Command::CreateLog(NewLog { name, log_id, origin: Origin::Nodes(Vec::new()), settings })
     }
 
@@ -142,137 +156,57 @@ impl Cluster {
         self.rng.below(times) == 0
     }
 
-    pub fn start(&mut self, i: usize) {
-        self.starts += 1;
-        let disk = self.disks[i].disk();
-        let data_dir = Arc::new(DataDir::open(&disk, "/n".as_ref()).expect("a data directory"));
-        let log_options = LogOptions { segment_bytes: 1 << 16 };
-        let mut node_file = data_dir.load().expect("read").unwrap_or_else(|| {
-            let mut voters: Vec<ReplicaId> = (0..self.disks.len()).map(|i| ReplicaId::of_node(id(i))).collect();
-            voters.sort_unstable();
-            let (groups, genesis) = (data_dir.groups_dir(), Genesis::Voters(voters));
-            GroupLog::create(&disk, &groups, GroupId::CATALOG, &log_options, genesis).expect("created");
-            let node_file = NodeFile::new(id(i), this(i).name).with_group(GroupId::CATALOG);
-            NodeFile { cluster_id: Some(crate::types::ClusterId(7)), ..node_file }
-        });
-        unlist_retired(&data_dir, &mut node_file).expect("listed");
-        data_dir.store(&node_file).expect("stored");
-        let consensus = Consensus { incarnation: self.starts, ..Consensus::default() };
-        let writer = WriterByHand::new(&disk, consensus.report());
-        for retired in retired_dirs(&data_dir).expect("listed") {
-            writer.handle().remove_directory(retired);
-        }
-        let readers = ReadersByHand::new(64);
-        let outbox = Arc::new(Outbox::default());
-        let parts = ConsensusParts {
-            metrics: crate::metrics::Registry::default(),
-            me: this(i),
-            disk,
-            data_dir,
-            node_file,
-            log_options,
-            writer: writer.handle(),
-            readers: readers.handle(),
-            scrub: ScrubHandle::default(),
-            outbound: outbox.clone(),
-            catalog: CatalogView::default(),
-            catalog_watermark: HighWatermark::default(),
-            logs: Logs::default(),
-        };
-        let driver = consensus.recover(parts).expect("recovered");
-        driver.bell.attach_current_thread();
-        self.running[i] = Some(Running { driver, writer, readers, outbox });
-    }
-
-    /// Cuts the power of a node.
-    pub fn crash(&mut self, i: usize) {
-        if self.running[i].take().is_some() {
-            self.disks[i].power_cut(&mut self.disk_rng);
-        }
-    }
-
-    /// Does what the thread does after an event.
-    pub fn perform(&mut self, i: usize) {
-        let Some(Running { driver, outbox, .. }) = &mut self.running[i] else { return };
-        driver.take_completions();
-        driver.perform().expect("performed");
-        driver.quiet.obey(&mut driver.groups);
-        let sent = std::mem::take(&mut *outbox.0.lock());
-        self.network.extend(sent.into_iter().map(|(to, sent)| (id(i), to, sent)));
+    pub fn now(&self) -> Instant {
+        self.begun + self.elapsed
     }
 
     /// Lets every node tick and sync, and delivers messages.
     pub fn round(&mut self) {
+        self.elapsed += Duration::from_millis(TICK_MS);
         for i in 0..self.running.len() {
             // Otherwise two nodes with the same election timeout could campaign at the same time forever.
-            if self.one_in(20) {
-                continue;
-            }
-            let (syncs, begins) = (!self.faulty || !self.one_in(3), self.one_in(2));
-            let quiet = self.one_in(16);
-            let Some(Running { driver, writer, readers, .. }) = &mut self.running[i] else { continue };
-            driver.tick().expect("a tick");
-            if syncs {
-                writer.begin();
-            }
-            if !self.faulty || begins {
-                writer.end().expect("synced");
-                readers.run();
-            }
-            if quiet {
-                writer.quiet(false).expect("synced");
-            }
-            self.perform(i);
-        }
-        for _ in 0..self.network.len().min(1000) {
-            self.deliver();
-        }
-        if !self.faulty {
-            // A sync is much shorter than a tick, and so is a message's way.
-            for _ in 0..4 {
-                for i in 0..self.running.len() {
-                    if let Some(Running { writer, readers, .. }) = &mut self.running[i] {
-                        writer.begin();
-                        writer.end().expect("synced");
-                        readers.run();
-                    }
-                    self.perform(i);
-                }
-                for _ in 0..self.network.len() {
-                    self.deliver();
-                }
+            if !self.one_in(20) {
+                self.tick(i);
             }
         }
+        // A sync is much shorter than a tick, and so is a message's way.
+        let steps = if self.weather.busy { 1 + self.rng.below(3) } else { 5 };
+        for _ in 0..steps {
+            (0..self.running.len()).for_each(|i| self.sync(i));
+            for flight in self.network.arriving(self.weather, &mut self.rng) {
+                self.deliver(flight);
+            }
+        }
+        (0..self.running.len()).for_each(|i| self.perform(i));
         self.take_answers();
     }
 
-    pub fn deliver(&mut self) {
-        if self.network.is_empty() {
+    fn deliver(&mut self, flight: Flight) {
+        let Some(i) = (0..self.running.len()).find(|i| id(*i) == flight.to) else { return };
+        if self.cut.contains(&(flight.from, flight.to)) || self.running[i].is_none() {
             return;
         }
-        let at = if self.faulty && self.one_in(4) { self.rng.below(self.network.len()) } else { 0 };
-        let (from, to, sent) = self.network.remove(at);
-        if self.cut.contains(&(from, to)) {
-            return;
+        if self.machines[i].paused > 0 {
+            return self.network.put_off(flight);
         }
-        if self.faulty {
-            match self.rng.below(100) {
-                0..=2 => return,
-                3 | 4 => self.network.push((from, to, sent.again())),
-                _ => {}
+        let now = self.now();
+        self.checks.trace.delivered(&flight);
+        let Flight { from, sent, clock_us, .. } = flight;
+        self.act(i, |Running { driver, .. }| {
+            driver.peer_clocks.record(from, clock_us, now);
+            match sent {
+                Sent::Message(message) => driver.step(from, message),
+                Sent::Proposal(proposal) => driver.handle(ConsensusMsg::Propose(proposal, reply().0)),
+                Sent::ReadIndex(group, sender) => {
+                    driver.handle(ConsensusMsg::ReadIndex(group, None, sender.unwrap_or_else(|| reply().0)));
+                }
             }
+            Ok(())
+        });
+        // Several messages may be received before their effects are performed.
+        if !self.weather.busy || !self.one_in(4) {
+            self.perform(i);
         }
-        let Some(i) = (0..self.running.len()).find(|i| id(*i) == to) else { return };
-        let Some(Running { driver, .. }) = &mut self.running[i] else { return };
-        match sent {
-            Sent::Message(message) => driver.step(from, message),
-            Sent::Proposal(proposal) => driver.handle(ConsensusMsg::Propose(proposal, reply().0)),
-            Sent::ReadIndex(group, sender) => {
-                let sender = sender.unwrap_or_else(|| reply().0);
-                driver.handle(ConsensusMsg::ReadIndex(group, None, sender));
-            }
-        }
-        self.perform(i);
     }
 
     pub fn take_answers(&mut self) {
@@ -303,20 +237,27 @@ impl Cluster {
     /// Asks the catalog's leader for a change.
     pub fn command(&mut self, command: Command) {
         let Some(i) = self.leader(GroupId::CATALOG) else { return };
-        let Some(Running { driver, .. }) = &mut self.running[i] else { return };
-        driver.handle(match command {
-            Command::AddNode(_) => ConsensusMsg::Command(command, FeatureRange::SUPPORTED, reply().0),
+        let message = match command {
+            // Nodes do not request these of each other.
+            Command::AddNode(_)
+            | Command::RemoveNode(_)
+            | Command::ReplaceNode(..)
+            | Command::PlaceReplica(..)
+            | Command::MoveReplica(..)
+            | Command::RemoveReplica(..) => ConsensusMsg::Command(command, FeatureRange::SUPPORTED, reply().0),
             other => ConsensusMsg::Propose(command_proposal(&other), reply().0),
-        });
-        self.perform(i);
+        };
+        self.handle(i, message);
     }
 
     /// Lets the catalog's leader append a command.
     pub fn decide(&mut self, i: usize, command: &Command) {
-        if let Some(Running { driver, .. }) = &mut self.running[i] {
+        let (now, wall_us) = (self.now(), self.wall_us(i));
+        self.act(i, |Running { driver, .. }| {
             let replica = driver.groups.get_mut(&GroupId::CATALOG).expect("a replica");
-            replica.group.propose(command_proposal(command), Instant::now(), wall_us(), reply().0);
-        }
+            replica.group.propose(command_proposal(command), now, wall_us, reply().0);
+            Ok(())
+        });
         self.perform(i);
     }
 
@@ -334,10 +275,7 @@ impl Cluster {
         let proposal = Proposal::new(group, EntryKind::Records, 1, payload.as_slice().into());
         let (sender, answer) = reply();
         self.asked.push((group, value, answer));
-        if let Some(Running { driver, .. }) = &mut self.running[i] {
-            driver.handle(ConsensusMsg::Propose(proposal, sender));
-        }
-        self.perform(i);
+        self.handle(i, ConsensusMsg::Propose(proposal, sender));
     }
 
     /// Runs rounds until `holds` is true.
@@ -354,20 +292,25 @@ impl Cluster {
     pub fn show(&self) -> String {
         let mut text = String::new();
         for i in 0..self.running.len() {
-            let Some(driver) = self.driver(i) else { continue };
+            let Some(driver) = self.driver(i) else {
+                let Machine { refused, gone, .. } = self.machines[i];
+                text += &format!("node {i} is down: refused {refused} gone {gone}\n");
+                continue;
+            };
             for (group, replica) in driver.groups.iter() {
                 let (status, quiet) = (replica.status(), driver.quiet.is_quiet(*group));
                 text += &format!(
-                    "node {i} group {group}: replica {} {:?} of term {} leader {:?} last {} commit {} voters {:?} learners {:?} \
-                     quiet {quiet} damage {:?}\n",
+                    "node {i} group {group}: replica {} {:?} of term {} leader {:?} last {} commit {} applied {} voters {:?} \
+                     learners {:?} quiet {quiet} damage {:?}\n",
                     replica.group.me(),
                     status.role,
                     status.term,
-                    status.leader.map(|leader| leader.0 >> 40),
+                    status.leader.map(|leader| (leader.0 >> 40) - 1),
                     status.last_index,
                     status.commit_index,
-                    status.voters,
-                    status.learners,
+                    status.applied_index,
+                    status.voters.iter().map(|node| (node.0 >> 40).wrapping_sub(1)).collect::<Vec<_>>(),
+                    status.learners.iter().map(|node| (node.0 >> 40).wrapping_sub(1)).collect::<Vec<_>>(),
                     status.damage,
                 );
             }

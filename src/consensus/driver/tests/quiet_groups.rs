@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::cluster::{Cluster, Running, id};
+use super::cluster::{Cluster, id};
+use super::machines::Running;
+use super::network::Weather;
 use super::*;
 use crate::catalog::faults::set;
 use crate::consensus::completions::ReplicaEpoch;
@@ -23,9 +25,9 @@ impl Cluster {
             9 | 10 => self.start_all(),
             11 | 14 => {
                 // Long enough that groups become quiet.
-                self.faulty = false;
+                self.weather = Weather::CALM;
                 (0..80).for_each(|_| self.round());
-                self.faulty = true;
+                self.weather = Weather::ROUGH;
             }
             15 | 16 => self.lose_one(i),
             12 | 13 => {
@@ -42,7 +44,7 @@ impl Cluster {
 
     /// Loses a node in a calm moment: the others soon have leaders of all groups in which they are a majority.
     fn lose_one(&mut self, lost: usize) {
-        self.faulty = false;
+        self.weather = Weather::CALM;
         self.cut.clear();
         self.start_all();
         self.until("a catalog", 1000, |cluster| cluster.leader(GroupId::CATALOG).is_some());
@@ -60,20 +62,12 @@ impl Cluster {
         self.until("leaders on the others", 100, |cluster| {
             groups.iter().all(|group| cluster.leader(*group).is_some_and(|leader| leader != lost))
         });
-        self.faulty = true;
-    }
-
-    fn start_all(&mut self) {
-        for i in 0..self.running.len() {
-            if self.running[i].is_none() {
-                self.start(i);
-            }
-        }
+        self.weather = Weather::ROUGH;
     }
 
     /// Ends all faults. Each group soon appends again, and is quiet at last, with equal replicas.
     fn settle(&mut self) {
-        self.faulty = false;
+        self.weather = Weather::CALM;
         self.cut.clear();
         self.start_all();
         self.until("a catalog", 1000, |cluster| cluster.leader(GroupId::CATALOG).is_some());
@@ -113,7 +107,7 @@ impl Cluster {
 
 fn history(seed: u64) {
     let mut cluster = Cluster::new(seed, 4, 4);
-    cluster.faulty = true;
+    cluster.weather = Weather::ROUGH;
     for _ in 0..40 {
         cluster.event();
         (0..cluster.rng.below(40)).for_each(|_| cluster.round());
@@ -121,7 +115,6 @@ fn history(seed: u64) {
     cluster.settle();
 }
 
-/// The histories of a seed differ only in raft's random timeouts.
 #[test]
 fn groups_recover_from_random_partitions_and_become_quiet() {
     let seeds = std::env::var("QUIET_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(60);
@@ -305,6 +298,7 @@ fn a_damaged_replica_does_not_wake_other_groups() {
     let damaged = groups[1];
     let leader = cluster.leader(damaged).expect("a leader");
     let follower = (leader + 1) % 3;
+    cluster.machines[follower].damaged = true;
     cluster.replica(follower, damaged).group.set_damaged("a test".to_owned());
     let driver = &mut cluster.running[leader].as_mut().expect("running").driver;
     driver.handle(ConsensusMsg::ReadIndex(damaged, None, reply().0));

@@ -91,6 +91,11 @@ impl Sim {
         self.world().shortages = times;
     }
 
+    /// Sets the free space that the disk reports. Writes succeed all the same.
+    pub fn set_free_bytes(&self, bytes: u64) {
+        self.world().free_bytes = bytes;
+    }
+
     /// True if an operation has failed because the process died.
     pub fn died(&self) -> bool {
         self.world().died
@@ -234,7 +239,7 @@ impl Backend for Sim {
     }
 
     fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
-        Ok(1 << 30)
+        Ok(self.world().free_bytes)
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {

@@ -107,6 +107,7 @@ pub(super) struct World {
     pub(super) shortages: u64,
     /// The number of bytes read, and the number of failed reads.
     pub(super) reads: (u64, u64),
+    pub(super) free_bytes: u64,
 }
 
 impl Default for World {
@@ -123,6 +124,7 @@ impl Default for World {
             salt: 0,
             shortages: 0,
             reads: (0, 0),
+            free_bytes: 1 << 30,
         }
     }
 }

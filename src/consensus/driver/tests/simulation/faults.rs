@@ -1,0 +1,136 @@
+//! Deliberate faults: rules of the product that are broken one at a time (`src/faults.rs`). The simulation must find each.
+//!
+//! A new fault is a line of [`FAULTS`], with seeds that `make sim-faults` has found, three if it finds so many.
+
+use super::events::History;
+use super::shrink::Failure;
+use super::{number, prepare, run};
+use crate::catalog::faults::Fault as P;
+use crate::consensus::faults::Fault as C;
+use crate::log_state::faults::Fault as L;
+use crate::storage::faults::Fault as S;
+use crate::{catalog, consensus, log_state, storage};
+
+/// A rule that a history breaks.
+#[derive(Clone, Copy, Debug)]
+enum Broken {
+    Consensus(C),
+    Catalog(P),
+    LogState(L),
+    Storage(S),
+}
+
+/// The faults, and seeds that find them.
+const FAULTS: &[(Broken, &[u64])] = &[
+    (Broken::Consensus(C::VoteNotSynced), &[383]),
+    (Broken::Consensus(C::AckBeforeSync), &[10, 34, 119]),
+    (Broken::Consensus(C::RefusedByUncommitted), &[1, 2, 3]),
+    (Broken::Consensus(C::ReadIndexUnconfirmed), &[15, 17, 28]),
+    (Broken::Consensus(C::VisibleBeforeCommit), &[2, 5, 8]),
+    (Broken::Consensus(C::AnsweredWhenAppended), &[1, 2, 3]),
+    (Broken::Consensus(C::AnsweredByIndex), &[5, 16, 17]),
+    (Broken::Consensus(C::UnknownTakenForRefused), &[1, 5, 8]),
+    (Broken::Consensus(C::TrimBeyondEnd), &[1, 4, 57]),
+    (Broken::Consensus(C::ExpectedOffsetIgnored), &[1, 2, 3]),
+    (Broken::Consensus(C::DeadlineIgnored), &[10, 19, 27]),
+    (Broken::Catalog(P::PurgedStay), &[1, 13, 24]),
+    (Broken::Catalog(P::DroppedTooEarly), &[3, 16, 27]),
+    (Broken::Catalog(P::ReplicaIdReused), &[2, 3, 4]),
+    (Broken::Catalog(P::LeadsAgain), &[1, 2, 3]),
+    (Broken::LogState(L::UnregisteredAppended), &[1, 2, 3]),
+    (Broken::LogState(L::NotInSnapshot), &[1, 2, 3]),
+    (Broken::LogState(L::RetryAppended), &[1, 2, 3]),
+    (Broken::LogState(L::EpochIgnored), &[1, 2, 3]),
+    (Broken::LogState(L::RevisionIgnored), &[1, 3, 5]),
+    (Broken::LogState(L::CursorEpochIgnored), &[1, 2, 3]),
+    (Broken::LogState(L::CursorsNotInSnapshot), &[1, 2, 3]),
+    (Broken::LogState(L::LostAtFailOver), &[1, 2, 3]),
+    (Broken::Storage(S::FilesNotSynced), &[1, 2, 3]),
+    (Broken::Storage(S::HardStateNotSynced), &[2, 8, 9]),
+    (Broken::Storage(S::ManifestNotSynced), &[1, 2, 3]),
+    (Broken::Storage(S::NoDirSyncAfterRename), &[1, 2, 3]),
+    (Broken::Storage(S::TailCutEarly), &[6, 7, 8]),
+    (Broken::Storage(S::TailCutLate), &[40, 95, 174]),
+    (Broken::Storage(S::NumberUsedTwice), &[1, 2, 3]),
+    (Broken::Storage(S::TrimBeyondState), &[63, 84, 191]),
+    (Broken::Storage(S::SnapshotWithoutState), &[18, 23, 36]),
+    (Broken::Storage(S::StateNotReplayed), &[2, 3, 5]),
+    (Broken::Storage(S::TombstoneForgotten), &[7, 8, 23]),
+];
+
+/// A fault is found by the seeds up to this one.
+const SEEDS_MAX: u64 = 2000;
+
+/// Runs a function while a rule is broken on this thread.
+fn with<T>(broken: Broken, act: impl FnOnce() -> T) -> T {
+    // What the cluster of the fault begins with is not broken.
+    prepare();
+    match broken {
+        Broken::Consensus(fault) => consensus::faults::set(Some(fault)),
+        Broken::Catalog(fault) => catalog::faults::set(Some(fault)),
+        Broken::LogState(fault) => log_state::faults::set(Some(fault)),
+        Broken::Storage(fault) => storage::faults::set(Some(fault)),
+    }
+    let result = act();
+    consensus::faults::set(None);
+    catalog::faults::set(None);
+    log_state::faults::set(None);
+    storage::faults::set(None);
+    result
+}
+
+fn fails(broken: Broken, seed: u64) -> bool {
+    with(broken, || run(&History::of_seed(seed), false).failure.is_some())
+}
+
+/// All rules that can be broken, also those whose breach has no effect that the simulation can see.
+fn all() -> Vec<Broken> {
+    let mut all: Vec<Broken> = consensus::faults::ALL.iter().copied().map(Broken::Consensus).collect();
+    all.extend(catalog::faults::ALL.iter().copied().map(Broken::Catalog));
+    all.extend(log_state::faults::ALL.iter().copied().map(Broken::LogState));
+    all.extend(storage::faults::ALL.iter().copied().map(Broken::Storage));
+    all
+}
+
+#[test]
+fn each_deliberate_fault_is_found() {
+    let all = FAULTS.iter().flat_map(|(broken, seeds)| seeds.iter().map(move |seed| (*broken, *seed)));
+    let missed: Vec<(Broken, u64)> = all.filter(|(broken, seed)| !fails(*broken, *seed)).collect();
+    assert!(missed.is_empty(), "seeds that find nothing any more; make sim-faults finds others: {missed:?}");
+}
+
+/// `make sim-faults` searches for the faults of the table, and `ONLY=all` for all that there are.
+#[test]
+fn search_for_faults() {
+    let Ok(only) = std::env::var("SERIATIM_SIM_FAULTS") else { return };
+    let (first, seeds) = (number("SERIATIM_SIM_SEED", 1), number("SERIATIM_SIM_SEEDS", SEEDS_MAX));
+    let is_wanted = |broken: &Broken| only.is_empty() || only == "all" || format!("{broken:?}").contains(&only);
+    let wanted = match only.as_str() {
+        "" => FAULTS.iter().map(|(broken, _)| *broken).collect(),
+        _ => all(),
+    };
+    let mut missing = Vec::new();
+    for broken in wanted.into_iter().filter(is_wanted) {
+        let found: Vec<u64> = (first..first + seeds).filter(|seed| fails(broken, *seed)).take(3).collect();
+        println!("{broken:?}: {found:?}");
+        if found.is_empty() {
+            missing.push(broken);
+        }
+    }
+    assert!(missing.is_empty() || only == "all", "not found within {seeds} seeds: {missing:?}");
+}
+
+/// The part of the history that is left also fails, and one line runs it again.
+#[test]
+fn a_failure_is_shrunk_to_a_line_that_runs_it_again() {
+    let broken = Broken::LogState(log_state::faults::Fault::RetryAppended);
+    let seed = (1..100).find(|seed| fails(broken, *seed)).expect("found");
+    let history = History::of_seed(seed);
+    let failure = with(broken, || Failure::of(&history));
+    assert!(failure.steps() < history.steps.len(), "{failure}");
+    let line = failure.line();
+    let events = line.split("EVENTS=").nth(1).expect("events");
+    let again = super::shrink::selected(&history, events);
+    assert!(with(broken, || run(&again, false).failure.is_some()), "{failure}");
+    assert!(run(&again, false).failure.is_none(), "only the fault fails");
+}
