@@ -15,11 +15,11 @@ SEEDS      ?= 10000
 SEED       ?= 0
 # Which end-to-end tests `make e2e` runs, and which decoders `make fuzz`. Empty: all of them.
 ONLY       ?=
-# For each loop of `make fuzz`, and for `make once`.
+# For each loop of `make fuzz`, for `make once`, and for the busy machine of `make failover`.
 MINUTES    ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help deps first-build build certs demo test e2e scenario kill once power disk-full hostile proof sim sim-faults fuzz prose update-golden check bench test-clients test-decoders proto proto-check proto-baseline clean
+.PHONY: help deps first-build build certs demo test e2e scenario kill failover once power disk-full hostile proof sim sim-faults fuzz prose update-golden check bench test-clients test-decoders proto proto-check proto-baseline clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,10 @@ scenario: deps first-build ## a scripted session with three nodes, and with one,
 
 kill: deps first-build ## kill -9 of random nodes under load, RUNS times with three nodes and with one
 	@SERIATIM_TEST_KILL_RUNS=$(RUNS) $(CARGO) test --release --locked --test e2e kill:: -- --nocapture --test-threads=1
+
+failover: deps first-build ## time without a leader: RUNS kills, a fifth as many stops, a tenth as many pauses; then MINUTES on a busy machine
+	@SERIATIM_TEST_FAILOVER_RUNS=$(RUNS) SERIATIM_TEST_BUSY_MINUTES=$(MINUTES) \
+	    $(CARGO) test --release --locked --test e2e failover:: -- --nocapture --test-threads=1
 
 fuzz: deps first-build ## mutate the input of every decoder, MINUTES each, two at a time; ONLY=name chooses one
 	@SERIATIM_FUZZ_MINUTES=$(MINUTES) $(CARGO) test --release --locked --lib fuzz::$(ONLY) -- \

@@ -25,6 +25,12 @@ faults! {
     DigestsIgnored,
     /// A leader adds replicas that its catalog lists, although the catalog may be older than its election.
     OutdatedLeaderAdds,
+    /// A node whose process has ended is not taken for lost: its followers wait for the election timeout.
+    GoneIgnored,
+    /// A voter that hears the leader grants the pre-vote of one that believes it lost.
+    DeposedByRumour,
+    /// A leader whose disk alone is full keeps leading.
+    FullDiskLeads,
     /// A replica that moves leaves its group before the new one votes.
     RemovedBeforeReplaced,
     /// A node that is removed leaves the cluster while it still has replicas.

@@ -6,6 +6,7 @@
 //! requests.
 
 pub(super) mod admission;
+mod campaigns;
 pub(super) mod early;
 mod governor;
 mod host;
@@ -52,8 +53,9 @@ use crate::storage::log::{GroupLog, LogOptions};
 use crate::storage::node::{DataDir, NodeFile};
 use crate::storage::reader::ReadersHandle;
 use crate::storage::scrub::ScrubHandle;
+use crate::storage::space::SpaceState;
 use crate::thread::{FatalSender, Joiner, Progress, spawn};
-use crate::types::{GroupId, NodeId, ReplicaId};
+use crate::types::GroupId;
 use crate::watermark::HighWatermark;
 use crate::writer::WriterHandle;
 
@@ -213,7 +215,7 @@ impl Consensus {
 /// What the thread handles in one iteration of its loop.
 enum Event {
     Message(ConsensusMsg),
-    /// The log-writer or a reader has completed something, or a peer has sent messages.
+    /// The log-writer or a reader has completed something, a peer has sent messages, or a campaign is due.
     Completed,
     Tick,
     Stop,
@@ -250,6 +252,7 @@ impl Driver {
             for (from, message) in self.peers.take(DRAIN_BYTES_MAX) {
                 self.step(from, message);
             }
+            self.lose_nodes();
             match event {
                 Event::Message(message) => {
                     let mut bytes = message.bytes();
@@ -270,6 +273,7 @@ impl Driver {
                 Event::Stop => return self.stop(),
             }
             self.take_completions();
+            self.quiet.campaign(&mut self.groups, clock::now());
             self.perform()?;
             self.quiet.obey(&mut self.groups);
             self.host.disk.space().kept();
@@ -296,7 +300,11 @@ impl Driver {
             if !self.sinks.completions.is_empty() || !self.peers.is_empty() {
                 return Event::Completed;
             }
-            self.bell.wait_until(self.next_tick);
+            let next_campaign = self.quiet.next_campaign().unwrap_or(self.next_tick);
+            if next_campaign <= now {
+                return Event::Completed;
+            }
+            self.bell.wait_until(next_campaign.min(self.next_tick));
         }
     }
 
@@ -395,6 +403,10 @@ impl Driver {
             let members = self.governor.catalog().members().map(|member| member.id);
             self.quiet.tick(self.ticks, self.me.id, members, &mut self.groups, &self.sinks);
             self.statuses.set_silent(self.quiet.silent());
+            let is_full = self.host.disk.space().state() == SpaceState::Full;
+            if self.handing_over.is_none() {
+                self.quiet.set_full(is_full, self.ticks, &mut self.groups);
+            }
         }
         let awake = self.groups.awake().clone();
         for group in &awake {
@@ -469,15 +481,6 @@ impl Driver {
                 catalog.release();
             }
         }
-    }
-
-    /// Returns the clocks of voters only: one faulty host could send the clocks of any number of other ids.
-    fn clocks_of_voters(&self, now: Instant) -> Vec<(NodeId, u64)> {
-        let catalog = self.groups.get(&GroupId::CATALOG);
-        let mut clocks = self.peer_clocks.now(now);
-        let votes = |node: &NodeId| catalog.is_some_and(|catalog| catalog.group.votes(ReplicaId::of_node(*node)));
-        clocks.retain(|(node, _)| votes(node));
-        clocks
     }
 
     /// Fails all waiting requests, so that every caller gets a response. The log-writer syncs the written entries

@@ -311,6 +311,13 @@ impl ConsensusHandle {
         self.peers.dropped()
     }
 
+    /// Reports that the process of `node` has ended, after all of its messages were queued. The report is never
+    /// dropped.
+    pub fn gone(&self, node: NodeId) {
+        self.peers.put_gone(node);
+        self.bell.ring();
+    }
+
     /// Reports that messages to `node` were lost.
     pub fn unreachable(&self, node: NodeId) {
         self.tell(ConsensusMsg::Unreachable(node));

@@ -7,8 +7,10 @@
 //! - If a node is **silent** for an election timeout, the quiet groups that it leads are woken, and their replicas soon
 //!   campaign. So a dead leader is noticed as early as without quiet groups. The groups that this node leads with a
 //!   replica on the silent node are woken, too, so that raft checks whether a majority is left.
+//! - A node is **gone** if its process is known to have ended (`replication/probe.rs`). It counts as silent at once,
+//!   until it is heard again.
 //! - A node that **restarts** sends another incarnation. It has forgotten which groups are quiet, so the same groups
-//!   are woken.
+//!   are woken. It leads none of those that it led before.
 //! - A heartbeat contains a **digest** of the quiet groups that its sender leads and the receiver follows, and one of
 //!   those that the receiver leads and the sender follows. If a digest of the receiver differs twice in a row by the
 //!   same groups, a message was lost, or another replica than the leader's has woken a follower. Then the receiver
@@ -43,6 +45,8 @@ pub struct Heartbeat {
     pub followed: QuietDigest,
     /// The number of logs that the sender leads.
     pub led_groups: u64,
+    /// The sender's disk is full: it refuses appends.
+    pub disk_full: bool,
 }
 
 /// The number of groups in a set, and a digest of them. The order of additions does not matter.
@@ -121,6 +125,10 @@ struct Peer {
     /// The tick of the last heartbeat; `None` if there was none since this node's start.
     heard: Option<u64>,
     is_silent: bool,
+    /// It is silent because its process has ended.
+    is_gone: bool,
+    /// The last heartbeat said that its disk is full.
+    is_full: bool,
     incarnation: u64,
     led_groups: u64,
     /// How the digests of its last heartbeats differ from `followed` and `led`.
@@ -145,8 +153,10 @@ pub struct Heartbeats {
 pub struct Wake {
     /// Quiet groups.
     pub groups: BTreeSet<GroupId>,
-    /// The node that leads some of them, and is silent.
+    /// The node that leads some of them, and is silent or gone.
     pub silent: Option<NodeId>,
+    /// The node that led some of them before it restarted.
+    pub restarted: Option<NodeId>,
 }
 
 impl Heartbeats {
@@ -163,6 +173,16 @@ impl Heartbeats {
     /// Returns true for a node that has sent heartbeats, and then none for an election timeout.
     pub fn has_become_silent(&self, node: NodeId) -> bool {
         self.peers.get(&node).is_some_and(|peer| peer.is_silent)
+    }
+
+    /// Returns true for a node whose process has ended, and that was not heard since.
+    pub fn is_gone(&self, node: NodeId) -> bool {
+        self.peers.get(&node).is_some_and(|peer| peer.is_gone)
+    }
+
+    /// Returns true for a node whose last heartbeat said that its disk is full.
+    pub fn is_full(&self, node: NodeId) -> bool {
+        self.peers.get(&node).is_some_and(|peer| peer.is_full)
     }
 
     /// Returns the nodes that have sent heartbeats, and then none for an election timeout.
@@ -218,9 +238,9 @@ impl Heartbeats {
     }
 
     /// Returns the heartbeat to send to a node now. `led_groups` is the number of logs that this node leads.
-    pub fn heartbeat_to(&self, node: NodeId, led_groups: u64) -> Heartbeat {
+    pub fn heartbeat_to(&self, node: NodeId, led_groups: u64, disk_full: bool) -> Heartbeat {
         let (quiet, followed) = self.peers.get(&node).map(|peer| (peer.followed, peer.led)).unwrap_or_default();
-        Heartbeat { incarnation: self.incarnation, quiet, followed, led_groups }
+        Heartbeat { incarnation: self.incarnation, quiet, followed, led_groups, disk_full }
     }
 
     fn led_by(&self, node: NodeId) -> impl Iterator<Item = GroupId> {
@@ -248,7 +268,8 @@ impl Heartbeats {
         let returns = (peer.is_silent || peer.heard.is_none()) && notices;
         let is_restarted = peer.heard.is_some() && peer.incarnation != heartbeat.incarnation && notices;
         peer.heard = Some(tick);
-        peer.is_silent = false;
+        (peer.is_silent, peer.is_gone) = (false, false);
+        peer.is_full = heartbeat.disk_full;
         peer.incarnation = heartbeat.incarnation;
         peer.led_groups = heartbeat.led_groups;
         let led_is_wrong = peer.led_differs.lasts(heartbeat.quiet, peer.led);
@@ -263,7 +284,24 @@ impl Heartbeats {
         if is_restarted || returns {
             groups.extend(self.leading().filter(|group| shares(*group)));
         }
-        Wake { groups, silent: None }
+        Wake { groups, silent: None, restarted: is_restarted.then_some(from) }
+    }
+
+    /// Records that the process of a node has ended, and returns what to wake. `shares` returns true for a group with
+    /// a replica on the node.
+    pub fn lose(&mut self, node: NodeId, shares: impl Fn(GroupId) -> bool) -> Wake {
+        if broken(Fault::GoneIgnored) {
+            return Wake::default();
+        }
+        let peer = self.peers.entry(node).or_default();
+        peer.is_gone = true;
+        if std::mem::replace(&mut peer.is_silent, true) {
+            // Its groups were woken when it became silent.
+            return Wake::default();
+        }
+        let mut groups: BTreeSet<GroupId> = self.led_by(node).collect();
+        groups.extend(self.leading().filter(|group| shares(*group)));
+        Wake { groups, silent: Some(node), restarted: None }
     }
 
     /// Advances the time, and returns what to wake for each node that has become silent. `shares` returns true for a
@@ -279,7 +317,7 @@ impl Heartbeats {
             }
             let mut groups: BTreeSet<GroupId> = self.led_by(node).collect();
             groups.extend(self.leading().filter(|group| shares(*group, node)));
-            wakes.push(Wake { groups, silent: Some(node) });
+            wakes.push(Wake { groups, silent: Some(node), restarted: None });
         }
         wakes
     }
@@ -304,8 +342,8 @@ mod tests {
     /// Node A leads the quiet group G, and B follows.
     fn quiet() -> (Heartbeats, Heartbeats) {
         let (mut a, mut b) = (Heartbeats::new(10), Heartbeats::new(20));
-        assert_eq!(a.receive(B, b.heartbeat_to(A, 0), 0, |_| true), Wake::default());
-        assert_eq!(b.receive(A, a.heartbeat_to(B, 1), 0, |_| true), Wake::default());
+        assert_eq!(a.receive(B, b.heartbeat_to(A, 0, false), 0, |_| true), Wake::default());
+        assert_eq!(b.receive(A, a.heartbeat_to(B, 1, false), 0, |_| true), Wake::default());
         a.begin_quiet(G, Quiet::Leads(T, vec![B]));
         b.begin_quiet(G, Quiet::Follows(T, A));
         (a, b)
@@ -316,20 +354,20 @@ mod tests {
         let (mut a, mut b) = quiet();
         for tick in 1..40 {
             if tick % HEARTBEAT_TICKS == 0 && tick <= 20 {
-                assert_eq!(a.receive(B, b.heartbeat_to(A, 0), tick, |_| true), Wake::default());
-                assert_eq!(b.receive(A, a.heartbeat_to(B, 1), tick, |_| true), Wake::default());
+                assert_eq!(a.receive(B, b.heartbeat_to(A, 0, false), tick, |_| true), Wake::default());
+                assert_eq!(b.receive(A, a.heartbeat_to(B, 1, false), tick, |_| true), Wake::default());
             }
             let (woken_a, woken_b) = (a.tick(tick, |_, _| true), b.tick(tick, |_, _| true));
             if tick == 20 + SILENT_TICKS {
-                assert_eq!(woken_a, [Wake { groups: [G].into(), silent: Some(B) }]);
-                assert_eq!(woken_b, [Wake { groups: [G].into(), silent: Some(A) }]);
+                assert_eq!(woken_a, [Wake { groups: [G].into(), silent: Some(B), restarted: None }]);
+                assert_eq!(woken_b, [Wake { groups: [G].into(), silent: Some(A), restarted: None }]);
                 assert!(a.end_quiet(G) && b.end_quiet(G) && a.is_silent(B) && a.led_groups(B).is_none());
             } else {
                 assert_eq!((woken_a, woken_b), (vec![], vec![]), "tick {tick}");
             }
         }
         a.begin_quiet(G, Quiet::Leads(T, vec![]));
-        let returned = a.receive(B, b.heartbeat_to(A, 0), 41, |group| group == G);
+        let returned = a.receive(B, b.heartbeat_to(A, 0, false), 41, |group| group == G);
         assert_eq!(returned.groups, [G].into(), "it may lack entries");
     }
 
@@ -337,24 +375,38 @@ mod tests {
     fn a_restart_wakes_the_groups_of_the_node() {
         let (mut a, b) = quiet();
         let again = Heartbeats::new(21);
-        assert_eq!(a.receive(B, again.heartbeat_to(A, 0), 1, |_| true).groups, [G].into());
+        assert_eq!(a.receive(B, again.heartbeat_to(A, 0, false), 1, |_| true).groups, [G].into());
         let mut b = b;
         let again = Heartbeats::new(11);
-        assert_eq!(b.receive(A, again.heartbeat_to(B, 0), 1, |_| true).groups, [G].into());
+        let restarted = Wake { groups: [G].into(), silent: None, restarted: Some(A) };
+        assert_eq!(b.receive(A, again.heartbeat_to(B, 0, false), 1, |_| true), restarted);
+        assert_eq!(b.receive(A, again.heartbeat_to(B, 0, false), 2, |_| true).restarted, None, "once");
+    }
+
+    #[test]
+    fn a_node_that_is_gone_counts_as_silent_until_it_is_heard_again() {
+        let (mut a, mut b) = quiet();
+        assert_eq!(b.lose(A, |_| true), Wake { groups: [G].into(), silent: Some(A), restarted: None });
+        assert!(b.is_gone(A) && b.has_become_silent(A) && b.led_groups(A).is_none());
+        assert_eq!(b.lose(A, |_| true), Wake::default(), "its groups were woken");
+        assert_eq!(b.tick(100, |_, _| true), []);
+        assert_eq!(a.lose(B, |group| group == G).groups, [G].into(), "raft checks whether a majority is left");
+        b.receive(A, a.heartbeat_to(B, 1, false), 101, |_| true);
+        assert!(!b.is_gone(A) && !b.has_become_silent(A));
     }
 
     #[test]
     fn the_same_difference_twice_in_a_row_wakes_the_groups_of_a_leader() {
         let (mut a, mut b) = quiet();
         a.end_quiet(G);
-        assert_eq!(b.receive(A, a.heartbeat_to(B, 1), 1, |_| true), Wake::default());
-        assert_eq!(b.receive(A, a.heartbeat_to(B, 1), 3, |_| true).groups, [G].into());
+        assert_eq!(b.receive(A, a.heartbeat_to(B, 1, false), 1, |_| true), Wake::default());
+        assert_eq!(b.receive(A, a.heartbeat_to(B, 1, false), 3, |_| true).groups, [G].into());
         b.end_quiet(G);
-        assert_eq!(b.receive(A, a.heartbeat_to(B, 1), 5, |_| true), Wake::default());
+        assert_eq!(b.receive(A, a.heartbeat_to(B, 1, false), 5, |_| true), Wake::default());
         a.begin_quiet(G, Quiet::Leads(Term(4), vec![B]));
         b.begin_quiet(G, Quiet::Follows(Term(3), A));
-        b.receive(A, a.heartbeat_to(B, 1), 7, |_| true);
-        assert_eq!(b.receive(A, a.heartbeat_to(B, 1), 9, |_| true).groups, [G].into(), "another term");
+        b.receive(A, a.heartbeat_to(B, 1, false), 7, |_| true);
+        assert_eq!(b.receive(A, a.heartbeat_to(B, 1, false), 9, |_| true).groups, [G].into(), "another term");
     }
 
     /// With a thousand logs that get a record now and then, some group is always between the two states.
@@ -365,11 +417,11 @@ mod tests {
             let (left, entered) = (GroupId(100 + i), GroupId(101 + i));
             a.end_quiet(left);
             a.begin_quiet(entered, Quiet::Leads(T, vec![B]));
-            assert_eq!(b.receive(A, a.heartbeat_to(B, 1), 2 * i, |_| true), Wake::default());
+            assert_eq!(b.receive(A, a.heartbeat_to(B, 1, false), 2 * i, |_| true), Wake::default());
             b.end_quiet(left);
             b.begin_quiet(entered, Quiet::Follows(T, A));
         }
-        assert_eq!(b.receive(A, a.heartbeat_to(B, 1), 50, |_| true), Wake::default());
+        assert_eq!(b.receive(A, a.heartbeat_to(B, 1, false), 50, |_| true), Wake::default());
         assert!(b.is_quiet(G));
     }
 
@@ -377,8 +429,8 @@ mod tests {
     fn a_leader_wakes_the_groups_that_a_node_no_longer_follows() {
         let (mut a, mut b) = quiet();
         b.end_quiet(G);
-        assert_eq!(a.receive(B, b.heartbeat_to(A, 0), 1, |_| true), Wake::default());
-        assert_eq!(a.receive(B, b.heartbeat_to(A, 0), 3, |_| true).groups, [G].into());
+        assert_eq!(a.receive(B, b.heartbeat_to(A, 0, false), 1, |_| true), Wake::default());
+        assert_eq!(a.receive(B, b.heartbeat_to(A, 0, false), 3, |_| true).groups, [G].into());
     }
 
     #[test]

@@ -8,8 +8,9 @@
 //!   dropped, as the network might drop them. The sender then backs off by itself: the next append after the gap is
 //!   rejected, and raft sends one append at a time until one is acknowledged. Clients' requests have a separate queue
 //!   and use none of this budget.
+//! - **A node whose process has ended** is reported after its messages. The report is kept until it is taken.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use parking_lot::{Mutex, MutexGuard};
 use protobuf::Message as _;
@@ -74,6 +75,8 @@ impl PeerQueue {
 struct PeerQueues {
     first: PeerQueue,
     appends: PeerQueue,
+    /// The nodes whose processes have ended: at most one entry for each thread of a peer.
+    gone: BTreeSet<NodeId>,
 }
 
 /// The queue of peers' messages.
@@ -114,10 +117,29 @@ impl PeerInbox {
         taken
     }
 
-    /// Returns true if no message is queued.
+    /// Records that the process of a node has ended.
+    pub fn put_gone(&self, node: NodeId) {
+        self.lock().gone.insert(node);
+    }
+
+    /// Returns the nodes whose processes have ended, once all of their messages are taken.
+    pub fn take_gone(&self) -> BTreeSet<NodeId> {
+        let mut waiting = self.lock();
+        if waiting.gone.is_empty() {
+            return BTreeSet::new();
+        }
+        let PeerQueues { first, appends, gone } = &mut *waiting;
+        let queued: BTreeSet<NodeId> =
+            first.messages.iter().chain(&appends.messages).map(|(_, from, _)| *from).collect();
+        let taken = gone.difference(&queued).copied().collect();
+        gone.retain(|node| queued.contains(node));
+        taken
+    }
+
+    /// Returns true if nothing is queued.
     pub fn is_empty(&self) -> bool {
         let waiting = self.lock();
-        waiting.first.messages.is_empty() && waiting.appends.messages.is_empty()
+        waiting.first.messages.is_empty() && waiting.appends.messages.is_empty() && waiting.gone.is_empty()
     }
 
     /// Counts a message that was dropped elsewhere for the same reason.
@@ -186,6 +208,23 @@ mod tests {
         let compared = RaftMessage { claim: Some(claim).into(), ..heartbeat(1) };
         inbox.put(PEER, vec![large, compared]);
         assert!(inbox.is_empty(), "all of a message counts, not only its entries");
+    }
+
+    /// A message that is taken after the report would make its dead sender the leader again.
+    #[test]
+    fn a_node_is_reported_as_gone_after_its_messages() {
+        let inbox = PeerInbox::default();
+        let other = NodeId(3);
+        inbox.put(PEER, vec![append(1, 1 << 20), append(2, 1 << 20)]);
+        inbox.put_gone(PEER);
+        inbox.put_gone(other);
+        assert_eq!(inbox.take_gone(), [other].into());
+        assert_eq!(indexes(&inbox.take(1)), [1]);
+        assert!(inbox.take_gone().is_empty());
+        assert_eq!(indexes(&inbox.take(1)), [2]);
+        assert!(!inbox.is_empty());
+        assert_eq!(inbox.take_gone(), [PEER].into());
+        assert!(inbox.is_empty() && inbox.take_gone().is_empty());
     }
 
     /// An append that overtakes another one is rejected, even if it only carries the commit index. A snapshot

@@ -29,7 +29,8 @@
 //!   `refusal_log` (refusals), `guard` (certificates and permissions), `addresses` (what is known about other nodes).
 //! - Sending: `dial` (channels), `link` (one stream), `forward` (work and its callers), `mailbox` (the inbox of a
 //!   peer's thread), `unanswered` (sent jobs without an answer), `outcome` (the answers), `settle` (answers from the
-//!   log), `node` (the state that the threads share), `peer` (one peer's thread), `peers` (all peers).
+//!   log), `node` (the state that the threads share), `probe` (whether a lost peer's process has ended), `peer` (one
+//!   peer's thread), `peers` (all peers).
 //! - Relaying: `relay` (the requests and their answers), `relay_channels` and `relay_answer` (the side of the node
 //!   without a replica), `relay_service` (the side of the node that has one).
 //! - Receiving: `core` (this node as a member), `welcome` (the checks of a caller), `proposal` (a forwarded proposal),
@@ -52,6 +53,7 @@ mod node;
 mod outcome;
 mod peer;
 pub mod peers;
+mod probe;
 mod proposal;
 mod reason;
 pub mod refusal;

@@ -1,5 +1,6 @@
 //! The state that the threads of peers and the service of the peer listener share.
 
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -36,6 +37,8 @@ pub struct LocalNode {
     pub logs: Logs,
     /// The requests that this node relays, and those that others relay to it.
     pub relays: Relays,
+    /// The streams of messages that other nodes have opened to this one.
+    pub heard: HeardStreams,
     /// Set while another cluster of the same name answers: a text that names it and says what to do.
     pub rival: Mutex<Option<String>>,
     /// Set once the cluster has rejected this node.
@@ -69,7 +72,49 @@ impl Relays {
     }
 }
 
+/// Counts the open streams of messages from each node.
+#[derive(Clone, Default)]
+pub struct HeardStreams(Arc<Mutex<HashMap<NodeId, usize>>>);
+
+/// An open stream; it counts until it is dropped.
+pub struct HeardStream {
+    streams: HeardStreams,
+    node: NodeId,
+}
+
+impl HeardStreams {
+    /// Counts a stream of an accepted node.
+    pub fn open(&self, node: NodeId) -> HeardStream {
+        *self.0.lock().entry(node).or_default() += 1;
+        HeardStream { streams: self.clone(), node }
+    }
+
+    /// Returns true if a stream of the node is open.
+    pub fn is_open(&self, node: NodeId) -> bool {
+        self.0.lock().contains_key(&node)
+    }
+}
+
+impl Drop for HeardStream {
+    fn drop(&mut self) {
+        let mut open = self.streams.0.lock();
+        if let Some(count) = open.get_mut(&self.node) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.node);
+            }
+        }
+    }
+}
+
 impl LocalNode {
+    /// Informs consensus that the process of a peer has ended.
+    pub fn gone(&self, peer: NodeId) {
+        if let Some(consensus) = self.consensus.get() {
+            consensus.gone(peer);
+        }
+    }
+
     /// Informs consensus that messages to a peer were lost.
     pub fn unreachable(&self, peer: NodeId) {
         if let Some(consensus) = self.consensus.get() {

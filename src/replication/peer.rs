@@ -4,6 +4,8 @@
 //! - If one stream is lost, both end, because they share a connection. Consensus is informed that the peer was
 //!   unreachable. The outcome of unanswered jobs is unknown, unless the log shows it later (`settle.rs`). The next
 //!   attempt waits for its backoff, or until the peer is heard from.
+//! - After the first loss since the peer was last reached or heard, a probe finds out whether its process has ended
+//!   (`probe.rs`).
 //! - A failed attempt also drops everything in the mailbox: raft's messages are outdated by then, and forwards must
 //!   not wait for a node that may be dead.
 
@@ -22,11 +24,13 @@ use crate::replication::link::{Link, Lost};
 use crate::replication::mailbox::Mailbox;
 use crate::replication::node::{LocalNode, snapshot_group};
 use crate::replication::outcome::unknown_part;
+use crate::replication::probe::Probe;
 use crate::replication::refusal::{Consequence, Refusal};
 use crate::replication::settle::settle;
 use crate::replication::unanswered::UnansweredJobs;
 use crate::replication::wait::{park_until, thread_waker};
 use crate::security::peer_names::Dialled;
+use crate::thread::FatalSender;
 use crate::types::{GroupId, NodeId};
 
 /// The approximate size of a request with several raft messages or jobs. A larger one is sent alone.
@@ -41,6 +45,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 const ELECTION_MAX: Duration = Duration::from_secs(3);
 /// The interval at which deadlines are checked, if there are any.
 const SWEEP: Duration = Duration::from_millis(100);
+/// The interval while proposals of a lost link wait for the log of the next leader, which shows their outcome.
+const SWEEP_LOST: Duration = Duration::from_millis(10);
 
 enum PeerEvent {
     Stop,
@@ -100,7 +106,12 @@ pub struct Peer {
     id: NodeId,
     node: Arc<LocalNode>,
     mailbox: Arc<Mailbox>,
+    fatal: FatalSender,
     connection: Option<PeerConnection>,
+    /// The last probe.
+    probe: Option<Probe>,
+    /// True if the next loss starts a probe.
+    probes_next: bool,
     unanswered: UnansweredJobs,
     /// The number of losses since the last welcome. Determines the backoff.
     failures: u32,
@@ -116,13 +127,16 @@ pub struct Peer {
 
 impl Peer {
     /// Creates the state. The loop is not running yet.
-    pub fn new(id: NodeId, node: Arc<LocalNode>, mailbox: Arc<Mailbox>) -> Peer {
+    pub fn new(id: NodeId, node: Arc<LocalNode>, mailbox: Arc<Mailbox>, fatal: FatalSender) -> Peer {
         let now = Instant::now();
         Peer {
             id,
             node,
             mailbox,
+            fatal,
             connection: None,
+            probe: None,
+            probes_next: true,
             unanswered: UnansweredJobs::default(),
             failures: 0,
             attempts: 0,
@@ -231,6 +245,10 @@ impl Peer {
                     }
                     wake_by(moment);
                 }
+                if connection.is_welcome() && !self.probes_next {
+                    self.probes_next = true;
+                    self.probe.iter().for_each(Probe::stop);
+                }
                 if connection.is_welcome() && self.failures > 0 {
                     self.failures = 0;
                     if self.last_trouble.take().is_some() {
@@ -248,7 +266,10 @@ impl Peer {
     fn handle_event(&mut self, event: PeerEvent) {
         match event {
             PeerEvent::Stop => {}
-            PeerEvent::Poked => self.next_dial = Instant::now(),
+            PeerEvent::Poked => {
+                self.next_dial = Instant::now();
+                self.probes_next = true;
+            }
             PeerEvent::Dial => self.dial(),
             PeerEvent::OpenReplicate => {
                 let hello =
@@ -362,6 +383,7 @@ impl Peer {
         let welcomed =
             connection.as_ref().is_some_and(PeerConnection::is_welcome) && !matches!(lost, Lost::PeerRefused(_));
         self.unanswered.link_lost(Instant::now() + ELECTION_MAX);
+        self.next_sweep = Instant::now();
         self.node.unreachable(self.id);
         let backoff = BACKOFF_MIN * 2u32.pow(self.failures.min(4));
         self.next_dial = Instant::now() + backoff.min(BACKOFF_MAX);
@@ -371,6 +393,9 @@ impl Peer {
         }
         self.failures = self.failures.saturating_add(1);
         self.attempts = if welcomed { 0 } else { self.attempts.wrapping_add(1) };
+        if let (Some(connection), Lost::Ended(_)) = (&connection, lost) {
+            self.start_probe(&connection.addr);
+        }
         let addr = connection.map_or_else(String::new, |c| format!(" at {}", c.addr));
         let trouble = format!("peer {}{addr}: {}", self.name(), lost.text());
         if let Lost::RefusedByPeer(refusal) = lost
@@ -398,9 +423,17 @@ impl Peer {
         self.last_trouble = Some(trouble);
     }
 
+    fn start_probe(&mut self, addr: &str) {
+        let has_ended = self.probe.as_ref().is_none_or(Probe::has_ended);
+        if has_ended && std::mem::take(&mut self.probes_next) {
+            // The thread of the previous one has ended, so dropping it does not wait.
+            self.probe = Probe::start(self.id, addr.to_owned(), self.node.clone(), &self.fatal);
+        }
+    }
+
     fn sweep(&mut self) {
         let now = Instant::now();
-        self.next_sweep = now + SWEEP;
+        self.next_sweep = now + if self.connection.is_none() && self.unanswered.len() > 0 { SWEEP_LOST } else { SWEEP };
         settle(&mut self.unanswered, self.id, &self.node, now);
         self.unanswered.expire(now);
         self.mailbox.expire(now);

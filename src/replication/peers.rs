@@ -19,7 +19,7 @@ use crate::replication::dial::Dialer;
 use crate::replication::forward::{Forward, NotSent, Work};
 use crate::replication::hello::{PeerIdentity, StreamPeer};
 use crate::replication::mailbox::Mailbox;
-use crate::replication::node::{LocalNode, Relays, snapshot_group};
+use crate::replication::node::{HeardStreams, LocalNode, Relays, snapshot_group};
 use crate::replication::peer::Peer;
 use crate::replication::refusal::Refusal;
 use crate::replication::relay::{RelayServer, RelayedRequest};
@@ -77,6 +77,7 @@ impl Peers {
             catalog_watermark,
             logs,
             relays: Relays::default(),
+            heard: HeardStreams::default(),
             rival: Mutex::default(),
             excluded,
         });
@@ -164,7 +165,7 @@ impl PeersHandle {
             return Ok(mailbox.clone());
         }
         let mailbox = Arc::new(Mailbox::default());
-        let looped = Peer::new(peer, self.0.node.clone(), mailbox.clone());
+        let looped = Peer::new(peer, self.0.node.clone(), mailbox.clone(), self.0.fatal.clone());
         let name = self.catalog().get().member(peer).map_or_else(|| peer.to_string(), |m| m.name.to_string());
         let joiner = spawn(&format!("peer-{name}"), &self.0.fatal, move || {
             looped.run();

@@ -230,6 +230,8 @@ async fn replicate(
         return StreamEnd::Gone;
     }
     let (from, me) = (peer.node, core.peers.me().node_id);
+    // Dropped only after all messages are queued.
+    let _heard = core.peers.node().heard.open(from);
     while let Some(request) = requests.next().await {
         let Ok(request) = request else { return StreamEnd::Gone };
         if let Err(refusal) = still_welcome(core, &mut caller, &peer) {

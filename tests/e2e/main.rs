@@ -29,6 +29,7 @@ mod dist;
 mod docs;
 mod exactly_once;
 mod fail_over;
+mod failover;
 mod forming;
 mod frames;
 mod hostile;

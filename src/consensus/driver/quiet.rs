@@ -2,9 +2,12 @@
 //! node concerns; here its decisions are performed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use raft::eraftpb::MessageType;
 
+use super::campaigns::{Campaigns, Loss};
+use crate::catalog::faults::{Fault, broken};
 use crate::catalog::policy::facts::Replicas;
 use crate::consensus::error::HostError;
 use crate::consensus::group::quiet;
@@ -21,6 +24,10 @@ const REST_TICKS: u64 = 20;
 const BALANCE_TICKS: u64 = 20;
 /// The maximum number of groups that are handed over after a check.
 const HANDOVERS_MAX: usize = 4;
+/// A node whose disk is full hands over groups once in this many ticks.
+const FULL_DISK_TICKS: u64 = 4;
+/// At most this many each time.
+const FULL_DISK_HANDOVERS_MAX: usize = 16;
 /// At most this many groups are woken in one tick because of a node's heartbeats, or their absence. If a node that leads
 /// thousands of groups is lost, all of them need an election, whose votes are synced. At once they would keep every node
 /// so busy that its heartbeats are late, and it would be taken for silent, too.
@@ -36,6 +43,15 @@ pub struct Announced {
     commit: LogIndex,
 }
 
+/// Why a group is to be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Cause {
+    /// The heartbeats of a node, or their absence.
+    Heartbeats,
+    /// The node, which may lead the group, has restarted.
+    Restarted(NodeId),
+}
+
 /// The quiet groups of this node.
 pub struct QuietGroups {
     heartbeats: Heartbeats,
@@ -44,7 +60,11 @@ pub struct QuietGroups {
     /// Announcements to obey after the effects of the heartbeats that contain them are performed.
     announced: Vec<(GroupId, NodeId, Announced)>,
     /// Groups to wake in this tick and the next ones.
-    waking: BTreeSet<GroupId>,
+    waking: BTreeMap<GroupId, Cause>,
+    /// Of the groups whose leaders are lost.
+    campaigns: Campaigns,
+    /// The disk of this node is full.
+    is_full: bool,
     /// The number of groups that may still be woken in this tick.
     wakes_left: usize,
     /// The number of logs that this node leads, as of the last check.
@@ -60,7 +80,9 @@ impl QuietGroups {
             heartbeats: Heartbeats::new(incarnation),
             resting: BTreeMap::new(),
             announced: Vec::new(),
-            waking: BTreeSet::new(),
+            waking: BTreeMap::new(),
+            campaigns: Campaigns::default(),
+            is_full: false,
             wakes_left: WAKES_MAX,
             led_groups: 0,
             imbalanced: 0,
@@ -71,17 +93,49 @@ impl QuietGroups {
     /// Returns a replica that a request or a message is for, after it was woken.
     pub fn wake<'a>(&mut self, group: GroupId, groups: &'a mut Groups) -> Option<&'a mut Replica> {
         self.resting.remove(&group);
+        let cause = self.waking.remove(&group);
         let was_quiet = self.heartbeats.end_quiet(group);
         if was_quiet {
             groups.set_awake(group, true);
         }
         let replica = groups.get_mut(&group)?;
-        if was_quiet {
-            let leader_is_silent =
-                replica.leader_node().is_some_and(|leader| self.heartbeats.has_become_silent(leader));
-            quiet::wake(&mut replica.group, leader_is_silent);
+        if was_quiet || cause.is_some() {
+            match self.lost_leader(replica, cause) {
+                Some((node, loss)) => self.campaigns.add(group, &mut replica.group, node, loss, !self.is_full),
+                None if was_quiet => quiet::wake(&mut replica.group),
+                None => {}
+            }
         }
         Some(replica)
+    }
+
+    /// Returns the node of a group's leader, if the node is lost.
+    fn lost_leader(&self, replica: &Replica, cause: Option<Cause>) -> Option<(NodeId, Loss)> {
+        let leader = replica.leader_node().filter(|_| !replica.group.leads())?;
+        if cause == Some(Cause::Restarted(leader)) {
+            Some((leader, Loss::Restarted))
+        } else if self.heartbeats.is_gone(leader) {
+            Some((leader, Loss::Gone))
+        } else {
+            self.heartbeats.has_become_silent(leader).then_some((leader, Loss::Silent))
+        }
+    }
+
+    /// Handles the report that the process of a node has ended.
+    pub fn lose(&mut self, node: NodeId, groups: &mut Groups) {
+        let wake = self.heartbeats.lose(node, |group| is_on(groups, group, node));
+        self.perform(wake, groups);
+    }
+
+    /// Returns when [`QuietGroups::campaign`] is due.
+    pub fn next_campaign(&self) -> Option<Instant> {
+        self.campaigns.next()
+    }
+
+    /// Starts the campaigns that are due, of groups whose leaders are lost.
+    pub fn campaign(&mut self, groups: &mut Groups, now: Instant) {
+        let heartbeats = &self.heartbeats;
+        self.campaigns.run(groups, now, |node| heartbeats.has_become_silent(node));
     }
 
     /// Returns the announcement in a heartbeat, if it contains one.
@@ -127,36 +181,41 @@ impl QuietGroups {
     pub fn receive(&mut self, from: NodeId, heartbeat: &NodeHeartbeat, tick: u64, groups: &mut Groups) {
         let quiet = QuietDigest { groups: heartbeat.quiet_groups, digest: heartbeat.quiet_digest };
         let followed = QuietDigest { groups: heartbeat.followed_groups, digest: heartbeat.followed_digest };
-        let (incarnation, led_groups) = (heartbeat.incarnation, heartbeat.led_groups);
-        let heartbeat = Heartbeat { incarnation, quiet, followed, led_groups };
+        let NodeHeartbeat { incarnation, led_groups, disk_full, .. } = *heartbeat;
+        let heartbeat = Heartbeat { incarnation, quiet, followed, led_groups, disk_full };
         let wake = self.heartbeats.receive(from, heartbeat, tick, |group| is_on(groups, group, from));
         self.perform(wake, groups);
     }
 
     fn perform(&mut self, wake: Wake, groups: &mut Groups) {
-        self.waking.extend(wake.groups);
+        let mut due: BTreeMap<GroupId, Cause> =
+            wake.groups.into_iter().map(|group| (group, Cause::Heartbeats)).collect();
         if let Some(silent) = wake.silent {
-            let is_led = |group: &&GroupId| groups.get(group).and_then(Replica::leader_node) == Some(silent);
-            self.waking.extend(groups.awake().iter().filter(is_led));
+            due.extend(awake_groups_of(silent, groups).map(|group| (group, Cause::Heartbeats)));
+        }
+        if let Some(restarted) = wake.restarted {
+            let cause = Cause::Restarted(restarted);
+            due.values_mut().for_each(|of| *of = cause);
+            due.extend(awake_groups_of(restarted, groups).map(|group| (group, cause)));
+        }
+        for (group, cause) in due {
+            let of = self.waking.entry(group).or_insert(cause);
+            *of = cause.max(*of);
         }
         self.wake_some(groups);
     }
 
     fn wake_some(&mut self, groups: &mut Groups) {
         while self.wakes_left > 0
-            && let Some(group) = self.waking.pop_first()
+            && let Some((group, cause)) = self.waking.first_key_value().map(|(group, cause)| (*group, *cause))
         {
-            if self.heartbeats.is_quiet(group) {
+            let is_lost = || groups.get(&group).is_some_and(|replica| self.lost_leader(replica, Some(cause)).is_some());
+            if self.heartbeats.is_quiet(group) || is_lost() {
                 self.wakes_left -= 1;
+                // This removes it.
                 self.wake(group, groups);
-                continue;
-            }
-            let leader = groups.get(&group).and_then(Replica::leader_node);
-            if leader.is_some_and(|leader| self.heartbeats.has_become_silent(leader))
-                && let Some(replica) = groups.get_mut(&group)
-            {
-                self.wakes_left -= 1;
-                quiet::campaign_soon(&mut replica.group);
+            } else {
+                self.waking.remove(&group);
             }
         }
     }
@@ -174,8 +233,8 @@ impl QuietGroups {
         self.has_peers = !others.is_empty();
         if tick.is_multiple_of(HEARTBEAT_TICKS) {
             for node in others {
-                let heartbeat = self.heartbeats.heartbeat_to(node, self.led_groups);
-                let Heartbeat { incarnation, quiet, followed, led_groups } = heartbeat;
+                let heartbeat = self.heartbeats.heartbeat_to(node, self.led_groups, self.is_full);
+                let Heartbeat { incarnation, quiet, followed, led_groups, disk_full } = heartbeat;
                 let heartbeat = NodeHeartbeat {
                     incarnation,
                     quiet_groups: quiet.groups,
@@ -183,6 +242,7 @@ impl QuietGroups {
                     led_groups,
                     followed_groups: followed.groups,
                     followed_digest: followed.digest,
+                    disk_full,
                     ..NodeHeartbeat::default()
                 };
                 let message = RaftMessage { node_heartbeat: Some(heartbeat).into(), ..RaftMessage::default() };
@@ -193,6 +253,29 @@ impl QuietGroups {
         self.wake_some(groups);
         for wake in self.heartbeats.tick(tick, |group, node| is_on(groups, group, node)) {
             self.perform(wake, groups);
+        }
+    }
+
+    /// Records whether the disk of this node is full. If it is, hands over groups to nodes that have room: a full leader
+    /// refuses appends. If all disks are full, no other leader is better.
+    pub fn set_full(&mut self, is_full: bool, tick: u64, groups: &mut Groups) {
+        self.is_full = is_full;
+        if !is_full || !tick.is_multiple_of(FULL_DISK_TICKS) || broken(Fault::FullDiskLeads) {
+            return;
+        }
+        let led = groups.iter().filter(|(_, replica)| replica.group.leads());
+        let roomy = |replica: &Replica| {
+            let nodes = replica.successors().filter(|node| !self.heartbeats.is_silent(*node));
+            let nodes = nodes.filter(|node| !self.heartbeats.is_full(*node));
+            nodes.min_by_key(|node| self.heartbeats.led_groups(*node))
+        };
+        let next: Vec<(GroupId, NodeId)> = led.filter_map(|(group, replica)| Some((*group, roomy(replica)?))).collect();
+        for (group, node) in next.into_iter().take(FULL_DISK_HANDOVERS_MAX) {
+            if let Some(replica) = self.wake(group, groups)
+                && quiet::hand_over_to(&mut replica.group, node)
+            {
+                log::warn!("group {group}: this disk is full: handing leadership to node {node}, which has room");
+            }
         }
     }
 
@@ -269,7 +352,10 @@ impl QuietGroups {
         self.led_groups = led.len() as u64;
         let less_loaded = |group: &GroupId| {
             let replica = groups.get(group)?;
-            let loads = replica.successors().filter_map(|node| Some((self.heartbeats.led_groups(node)?, node)));
+            // Such a node would hand it over again.
+            let has_room = |node: &NodeId| self.is_full || !self.heartbeats.is_full(*node);
+            let loads = replica.successors().filter(has_room);
+            let loads = loads.filter_map(|node| Some((self.heartbeats.led_groups(node)?, node)));
             let (load, node) = loads.min()?;
             (load + 2 <= self.led_groups).then_some((load, *group, node))
         };
@@ -320,6 +406,12 @@ fn end_activity(group: GroupId, groups: &mut Groups) {
     }
 }
 
+/// The groups that are not quiet and that the node leads.
+fn awake_groups_of(node: NodeId, groups: &Groups) -> impl Iterator<Item = GroupId> {
+    let is_led = move |group: &&GroupId| groups.get(group).and_then(Replica::leader_node) == Some(node);
+    groups.awake().iter().filter(is_led).copied()
+}
+
 fn is_on(groups: &Groups, group: GroupId, node: NodeId) -> bool {
     groups.get(&group).is_some_and(|replica| replica.group.nodes().nodes().any(|of| of == node))
 }
@@ -337,10 +429,10 @@ mod tests {
         for group in &all {
             quiet.heartbeats.begin_quiet(*group, Quiet::Follows(Term(1), NodeId(2)));
         }
-        quiet.perform(Wake { groups: all.clone(), silent: Some(NodeId(2)) }, &mut groups);
+        quiet.perform(Wake { groups: all.clone(), silent: Some(NodeId(2)), restarted: None }, &mut groups);
         let still = |quiet: &QuietGroups| all.iter().filter(|group| quiet.heartbeats.is_quiet(**group)).count();
         assert_eq!(still(&quiet), 100 - WAKES_MAX);
-        quiet.perform(Wake { groups: all.clone(), silent: None }, &mut groups);
+        quiet.perform(Wake { groups: all.clone(), silent: None, restarted: None }, &mut groups);
         assert_eq!(still(&quiet), 100 - WAKES_MAX, "no more in this tick");
         quiet.forget(&[GroupId(100)]);
         for tick in 1..=4 {

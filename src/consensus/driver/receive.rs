@@ -1,9 +1,12 @@
-//! Handles the messages of peers.
+//! Handles the messages of peers, and the reports about them.
+
+use std::time::Instant;
 
 use super::Driver;
 use super::admission::check_replicas;
 use super::quiet::QuietGroups;
 use crate::consensus::peer_inbox::is_ordered;
+use crate::feature_level::Feature;
 use crate::pb::peer::RaftMessage;
 use crate::types::{GroupId, NodeId, ReplicaId};
 
@@ -48,5 +51,26 @@ impl Driver {
         } else if let Some(announced) = announced {
             self.quiet.follow(group, from, announced);
         }
+    }
+
+    /// Handles the reports that processes of nodes have ended. Without heartbeats of nodes, none would be heard again.
+    pub(super) fn lose_nodes(&mut self) {
+        for node in self.peers.take_gone() {
+            if self.governor.allows(Feature::ManyLogs) && self.governor.catalog().member(node).is_some() {
+                let leads = self.groups.iter().filter(|(_, replica)| replica.leader_node() == Some(node)).count();
+                log::info!("the process of node {node} has ended: connections are refused; it led {leads} groups here");
+                self.quiet.lose(node, &mut self.groups);
+                self.statuses.set_silent(self.quiet.silent());
+            }
+        }
+    }
+
+    /// Returns the clocks of voters only: one faulty host could send the clocks of any number of other ids.
+    pub(super) fn clocks_of_voters(&self, now: Instant) -> Vec<(NodeId, u64)> {
+        let catalog = self.groups.get(&GroupId::CATALOG);
+        let mut clocks = self.peer_clocks.now(now);
+        let votes = |node: &NodeId| catalog.is_some_and(|catalog| catalog.group.votes(ReplicaId::of_node(*node)));
+        clocks.retain(|(node, _)| votes(node));
+        clocks
     }
 }

@@ -4,6 +4,7 @@ mod checks;
 mod cluster;
 mod from_peers;
 mod levels;
+mod lost_nodes;
 mod machines;
 mod network;
 mod quiet_groups;
@@ -23,7 +24,7 @@ use crate::reply::{ReplyReceiver, reply};
 use crate::storage::entry::{EntryKind, Unstamped};
 use crate::storage::log::{Genesis, GroupLog};
 use crate::thread::fatal_channel;
-use crate::types::{LogIndex, LogName, NodeName};
+use crate::types::{LogIndex, LogName, NodeId, NodeName, ReplicaId};
 
 struct Nobody;
 

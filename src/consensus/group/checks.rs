@@ -27,6 +27,7 @@ use raft::eraftpb::{Message, MessageType};
 
 use super::node::RaftNode;
 use super::settings::ELECTION_TICKS;
+use crate::catalog::faults::{Fault, broken};
 use crate::consensus::claim::{Checkpoint, Claim};
 use crate::consensus::compare::Compared;
 use crate::consensus::wire;
@@ -64,6 +65,11 @@ pub fn leads_another(node: &RaftNode, message: &Message) -> bool {
         && message.term == node.raft.term
         && node.raft.election_elapsed < 2 * ELECTION_TICKS
         && node.leader().is_some_and(|leader| leader.0 != message.from)
+}
+
+/// Returns true for a candidate's request.
+fn asks_for_vote(message: &Message) -> bool {
+    matches!(message.get_msg_type(), MessageType::MsgRequestPreVote | MessageType::MsgRequestVote)
 }
 
 /// Returns how a leader's message contradicts the committed entries of this node, if it does. `claimed_last` is the
@@ -166,6 +172,9 @@ pub fn step_compared(node: &mut RaftNode, message: Message, compared: Compared, 
     let shows = matches!(message.get_msg_type(), MessageType::MsgAppend | MessageType::MsgSnapshot);
     let caps = shows && caps;
     let queued = node.raft.msgs.len();
+    if broken(Fault::DeposedByRumour) && asks_for_vote(&message) && !node.is_leader() {
+        node.step_down();
+    }
     if let Err(error) = node.step(message) {
         log::debug!("group {}: raft ignored a message: {error}", node.group());
     }

@@ -4,12 +4,7 @@
 use raft::ProgressState;
 
 use super::Group;
-use super::settings::ELECTION_TICKS;
 use crate::types::{LogIndex, NodeId, ReplicaId, Term};
-
-/// The number of ticks between the campaigns of two voters. Each of them has noticed the silence of the leader's node
-/// at most this much later than the other.
-const CAMPAIGN_GAP_TICKS: usize = 3;
 
 /// Returns true if every entry is applied here, and nothing waits: no request, no sync, no change of the members or the
 /// leader.
@@ -75,44 +70,56 @@ pub fn send_heartbeats(group: &mut Group) {
 }
 
 /// Continues to count ticks after the group was quiet. A leader asks the others at once; a follower waits for a whole
-/// election timeout, unless its leader has been silent for that long already.
-pub fn wake(group: &mut Group, leader_is_silent: bool) {
-    if leader_is_silent {
-        return campaign_soon(group);
-    }
+/// election timeout.
+pub fn wake(group: &mut Group) {
     group.node.raft.election_elapsed = 0;
     if group.node.is_leader() {
         group.node.ping();
     }
 }
 
-/// Called when the leader's node has been silent for an election timeout: this replica campaigns unless another voter
-/// is elected before. The voters campaign one after the other: with random timeouts, two of them would campaign at the
-/// same time in one of twelve groups, and the group would wait for another timeout. The order differs between groups,
-/// so that the groups of a lost node get leaders on different nodes.
-pub fn campaign_soon(group: &mut Group) {
+/// Forgets the leader, because its node is lost: pre-votes of others are granted from now on. If this replica votes,
+/// returns its place in the order in which the voters other than the leader campaign, counted from 0. The order differs
+/// between groups, so that the groups of a lost node get leaders on different nodes.
+pub fn forget_leader(group: &mut Group) -> Option<usize> {
+    if group.node.is_leader() {
+        return None;
+    }
     let place = campaign_place(group);
-    let raft = &mut group.node.raft;
-    raft.set_randomized_election_timeout((ELECTION_TICKS + place * CAMPAIGN_GAP_TICKS).min(2 * ELECTION_TICKS - 1));
-    raft.election_elapsed = ELECTION_TICKS;
+    group.node.step_down();
+    (group.node.raft.promotable() && !group.health.is_damaged()).then_some(place)
 }
 
-/// The place of this replica in the order in which the voters other than the leader campaign, counted from 1.
+/// The place of this replica among the voters other than the leader.
 fn campaign_place(group: &Group) -> usize {
     let (me, leader) = (group.config.me, group.node.leader());
     let mut others = group.node.voters();
     others.retain(|voter| Some(*voter) != leader);
     let first = (group.config.id.0 % others.len().max(1) as u64) as usize;
     let place = others.iter().position(|voter| *voter == me).unwrap_or_default();
-    1 + (place + others.len() - first) % others.len().max(1)
+    (place + others.len() - first) % others.len().max(1)
 }
 
-/// Hands over leadership to the replica on a node, if it is an up-to-date voter.
-pub fn hand_over_to(group: &mut Group, node: NodeId) {
+/// Asks for pre-votes now. Does nothing if this replica may not campaign, or if its last vote is not synced.
+pub fn campaign(group: &mut Group) {
+    let waits = group.persistence.vote_waits() || !group.may_campaign();
+    if waits || group.health.is_damaged() || !group.node.raft.promotable() {
+        return;
+    }
+    group.node.raft.election_elapsed = 0;
+    if let Err(error) = group.node.campaign() {
+        log::debug!("group {}: no campaign: {error}", group.config.id);
+    }
+}
+
+/// Hands over leadership to the replica on a node, if it is an up-to-date voter. Returns true if it begins to.
+pub fn hand_over_to(group: &mut Group, node: NodeId) -> bool {
     let last = group.node.last_index();
     let replicas = group.node.nodes.replicas_of(node);
     let next = group.node.successors().find(|r| replicas.contains(&r.replica) && r.matched == last);
-    if let Some(next) = next.filter(|_| group.leads() && group.node.raft.lead_transferee.is_none()) {
+    let next = next.filter(|_| group.leads() && group.node.raft.lead_transferee.is_none());
+    if let Some(next) = &next {
         group.node.transfer_leader(next.replica.0);
     }
+    next.is_some()
 }

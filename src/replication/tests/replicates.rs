@@ -147,3 +147,23 @@ fn stopping_ends_every_thread() {
     assert_eq!(env.stop(), Ok(()));
     assert!(dialer.channel("127.0.0.1:1", &super::Dialled::Member).is_none(), "a dialer keeps no thread alive");
 }
+
+/// A peer that listens no longer and has no stream to this node has ended.
+#[test]
+fn a_peer_whose_process_has_ended_is_reported() {
+    let (a, mut b) = pair();
+    a.peers.handle().send(b.id, message(a.id, b.id, 1, 10));
+    b.peers.handle().send(a.id, message(b.id, a.id, 1, 10));
+    b.messages(1);
+    a.messages(1);
+    assert!(a.peers.handle().node().heard.is_open(b.id));
+    assert!(a.from_peers.take_gone().is_empty());
+    b.peers.stop();
+    b.stop_listening();
+    let until = Instant::now() + LONG;
+    while !a.from_peers.take_gone().contains(&b.id) {
+        assert!(Instant::now() < until, "not reported");
+        std::thread::yield_now();
+    }
+    assert!(!a.peers.handle().node().heard.is_open(b.id));
+}

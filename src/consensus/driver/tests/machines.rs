@@ -231,8 +231,11 @@ impl Cluster {
 
     /// Does what the thread does after an event.
     pub fn perform(&mut self, i: usize) {
+        let now = self.now();
         self.act(i, |Running { driver, .. }| {
+            driver.lose_nodes();
             driver.take_completions();
+            driver.quiet.campaign(&mut driver.groups, now);
             driver.perform()?;
             driver.quiet.obey(&mut driver.groups);
             driver.host.disk.space().kept();

@@ -225,7 +225,7 @@ fn replace_a_leader(seed: u64) -> bool {
 }
 
 impl Cluster {
-    fn replica(&mut self, i: usize, group: GroupId) -> &mut crate::consensus::replica::Replica {
+    pub fn replica(&mut self, i: usize, group: GroupId) -> &mut crate::consensus::replica::Replica {
         self.running[i].as_mut().expect("running").driver.groups.get_mut(&group).expect("a replica")
     }
 
@@ -236,12 +236,12 @@ impl Cluster {
         })
     }
 
-    fn led(&self) -> Vec<usize> {
+    pub fn led(&self) -> Vec<usize> {
         let groups: Vec<GroupId> = self.logs().iter().map(|log| log.group).collect();
         (0..self.running.len()).map(|i| groups.iter().filter(|group| self.leader(**group) == Some(i)).count()).collect()
     }
 
-    fn quiet_groups(&mut self) -> Vec<GroupId> {
+    pub fn quiet_groups(&mut self) -> Vec<GroupId> {
         let groups: Vec<GroupId> = self.logs().iter().map(|log| log.group).collect();
         self.until("quiet groups", 1000, |cluster| {
             groups.iter().all(|group| cluster.is_quiet(*group) && cluster.leader(*group).is_some())
