@@ -158,6 +158,10 @@ pub async fn transfer_leadership(
     let mut response = v1::TransferLeadershipResponse::new();
     loop {
         if let Some(now) = leader().filter(|now| to == Some(*now) || *now != core.me.node_id) {
+            if to.is_some_and(|to| to != now) {
+                // Another node was elected.
+                return Err(ApiError::LeaderChanged);
+            }
             log::info!("leadership was handed over: group={group} to={now} principal={}", call.principal());
             response.leader_node_id = now.to_string();
             return Ok(response);
@@ -254,10 +258,11 @@ fn waits_for(core: &Core, catalog: &Catalog, plan: &Plan, logs: &[&LogMeta]) -> 
         return format!("node {} does not answer", name(to));
     }
     let Some(log) = logs.first() else { return "the catalog".to_owned() };
-    let replicas = log.replicas.iter().map(|placement| placement.node);
-    let silent: Vec<String> = replicas.filter(|node| core.consensus.is_silent(*node)).map(name).collect();
+    // Those with a replica, and those that could get one.
+    let members = catalog.members().map(|member| member.id);
+    let silent: Vec<String> = members.filter(|node| core.consensus.is_silent(*node)).map(name).collect();
     match silent.is_empty() {
         true => format!("log {}", log.name),
-        false => format!("log {}, which has replicas on nodes that do not answer: {}", log.name, silent.join(", ")),
+        false => format!("log {}, while nodes do not answer: {}", log.name, silent.join(", ")),
     }
 }

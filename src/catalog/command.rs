@@ -4,11 +4,13 @@
 //! a command that some version has written must keep its meaning. A command or a field of a newer version is an error
 //! that names it. A node that skipped it would have another catalog than the others, and nobody would notice.
 
+mod proposers;
+
 use protobuf::{Message as _, SpecialFields};
 
 use super::meta::{ClusterSettings, LogSettings, Member, NewLog, Origin};
 use super::plans::Plan;
-use crate::feature_level::{Feature, FeatureLevel};
+use crate::feature_level::FeatureLevel;
 use crate::pb::catalog as pb;
 use crate::storage::entry::Unstamped;
 use crate::storage::payload::{self, RecordFields, encode_record};
@@ -147,57 +149,6 @@ pub(super) fn load_settings(command: &'static str, settings: pb::LogSettings) ->
 }
 
 impl Command {
-    /// Returns the feature that the command belongs to. It is proposed only once the cluster's feature level allows it.
-    pub fn feature(&self) -> Feature {
-        match self {
-            Command::AddNode(_)
-            | Command::RemoveNode(_)
-            | Command::CreateLog(NewLog { origin: Origin::Founder(..), .. })
-            | Command::Founded(_)
-            | Command::ConfigureLog(..)
-            | Command::RaiseFeatureLevel(_) => Feature::Baseline,
-            Command::CreateLog(NewLog { origin: Origin::Nodes(_), .. })
-            | Command::UpdateLog(..)
-            | Command::DeleteLog(..)
-            | Command::UndeleteLog(_)
-            | Command::PurgeLog(_)
-            | Command::PlaceReplica(..)
-            | Command::RemoveReplica(..)
-            | Command::ReplicaRemoved(..)
-            | Command::UpdateCluster(ClusterSettings { auto_replace_wiped: false, .. }, _) => Feature::ManyLogs,
-            Command::PlanNode(..)
-            | Command::ReplaceNode(..)
-            | Command::MoveReplica(..)
-            | Command::SetBalancing(_)
-            | Command::UpdateCluster(ClusterSettings { auto_replace_wiped: true, .. }, _) => Feature::Membership,
-        }
-    }
-
-    /// Returns true for a command that clients and followers request. The leader alone proposes the others.
-    pub fn is_requested(&self) -> bool {
-        match self {
-            Command::CreateLog(NewLog { origin: Origin::Nodes(nodes), .. }) => nodes.is_empty(),
-            Command::ConfigureLog(..)
-            | Command::RaiseFeatureLevel(_)
-            | Command::UpdateLog(..)
-            | Command::DeleteLog(..)
-            | Command::UndeleteLog(_)
-            | Command::ReplicaRemoved(..)
-            | Command::UpdateCluster(..)
-            | Command::PlanNode(..)
-            | Command::SetBalancing(_) => true,
-            Command::AddNode(_)
-            | Command::RemoveNode(_)
-            | Command::CreateLog(NewLog { origin: Origin::Founder(..), .. })
-            | Command::Founded(_)
-            | Command::PurgeLog(_)
-            | Command::PlaceReplica(..)
-            | Command::RemoveReplica(..)
-            | Command::ReplaceNode(..)
-            | Command::MoveReplica(..) => false,
-        }
-    }
-
     /// Decodes the command in a record of group 0.
     ///
     /// # Errors

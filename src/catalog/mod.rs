@@ -26,7 +26,7 @@
 //! 1. `proto/seriatim/catalog/v1/catalog.proto`: a message, and a field for it in `Command`.
 //! 2. `command.rs`: a variant in the table `commands!`, with the name of the message, and the message's `store` and
 //!    `load`.
-//! 3. `state.rs`: an arm in `Catalog::change`, which checks the command against the state and returns the change. If
+//! 3. `apply.rs`: an arm in `Catalog::change`, which checks the command against the state and returns the change. If
 //!    the command changes a new kind of item, that kind is a field of `Catalog` and a variant of `Change`, and
 //!    `snapshot.rs` stores it.
 //! 4. `tests/mod.rs` and `tests/script.rs`: a sample in `samples()`, and the command's syntax for the scripts in
@@ -36,6 +36,7 @@
 //! it does not write the entry, and does not start with a log that contains it. So a new command, or a new field of
 //! an existing one, is proposed only once every member knows it.
 
+mod apply;
 pub mod command;
 pub mod conflict;
 pub(crate) mod faults;
@@ -43,7 +44,6 @@ pub mod meta;
 mod nodes;
 pub mod plans;
 pub mod policy;
-mod queries;
 pub mod recovered;
 mod replicas;
 mod snapshot;

@@ -1,16 +1,14 @@
-//! The state machine: the catalog as a pure function of the commands in group 0's log.
+//! The state of the catalog, and questions about it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::command::Command;
 use super::conflict::{self, Conflict};
-use super::meta::{ClusterSettings, Deletion, LogMeta, LogSettings, Member, NewLog, Origin, Placement};
-use super::plans::Plan;
-use super::{nodes, replicas};
+use super::meta::{ClusterSettings, EffectiveSettings, LogMeta, LogSettings, Member, Placement};
+use super::plans::{Destination, Plan};
 use crate::bucket_map::BucketMap;
-use crate::feature_level::{Feature, FeatureLevel};
-use crate::types::{GroupId, LogId, LogName, NodeId, ReplicaId};
+use crate::feature_level::FeatureLevel;
+use crate::types::{GroupId, LogId, LogName, NodeId, NodeName, ReplicaId};
 
 /// The state after some prefix of group 0's log. Clones are cheap.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,84 +118,6 @@ impl Catalog {
     /// The ids of this many purged logs are remembered.
     pub const PURGED_MAX: usize = 100_000;
 
-    /// Returns whether a command would change anything now. Checked before a command is proposed: an entry without an
-    /// effect would still be synced on every node.
-    ///
-    /// # Errors
-    /// [`Conflict`] if the command does not fit the state.
-    pub fn would_change(&self, command: &Command) -> Result<bool, Conflict> {
-        self.change(command, 1).map(|change| change.is_some())
-    }
-
-    /// Applies a command of an entry that was appended at `at_us`, Unix microseconds. A command that no longer fits
-    /// (its name was taken meanwhile) is ignored. Every node decides that alike; the proposer reads the outcome from
-    /// the catalog.
-    pub fn apply(&mut self, command: &Command, at_us: u64) -> Applied {
-        let touched = match self.change(command, at_us.max(1)) {
-            Ok(None) => return Applied::Unchanged,
-            Err(conflict) => return Applied::Ignored(conflict),
-            Ok(Some(change)) => self.perform(change),
-        };
-        self.check_invariants();
-        Applied::Changed(touched)
-    }
-
-    fn perform(&mut self, change: Change) -> Touched {
-        match change {
-            Change::SetMember(member) => {
-                let id = member.id;
-                let is_new = self.members.insert(id, member).is_none();
-                if is_new && !self.allows(Feature::ManyLogs) {
-                    nodes::place_everywhere(self, id);
-                    return Touched::AllLogs;
-                }
-                Touched::NoLog
-            }
-            Change::RemoveMember(id) => {
-                nodes::remove_member(self, id);
-                Touched::AllLogs
-            }
-            Change::ReplaceMember(old, by) => {
-                nodes::replace_member(self, old, by);
-                Touched::AllLogs
-            }
-            // The replicas that should not lead are read again for each log.
-            Change::SetPlan(id, plan) => {
-                nodes::set_plan(self, id, plan);
-                Touched::AllLogs
-            }
-            Change::SetBalancing(balancing) => {
-                self.balancing = balancing;
-                Touched::NoLog
-            }
-            Change::SetLog { log, next_replica } => {
-                let group = log.group;
-                self.next_group = self.next_group.max(GroupId(group.0 + 1));
-                self.next_replica = self.next_replica.max(next_replica);
-                self.set_log(log);
-                Touched::Log(group)
-            }
-            Change::PurgeLog(group) => {
-                if let Some(log) = self.logs.get(&group).cloned() {
-                    self.count(&log, -1);
-                    self.logs.remove(&group);
-                    self.names.remove(&log.name);
-                    self.add_purged(log.log_id);
-                }
-                Touched::Log(group)
-            }
-            Change::SetFeatureLevel(level) => {
-                self.feature_level = level;
-                Touched::NoLog
-            }
-            Change::SetClusterSettings(settings) => {
-                self.settings = Arc::new(settings);
-                self.settings_revision += 1;
-                Touched::AllLogs
-            }
-        }
-    }
-
     pub(super) fn set_log(&mut self, log: LogMeta) {
         if let Some(before) = self.logs.get(&log.group).cloned() {
             self.count(&before, -1);
@@ -219,7 +139,7 @@ impl Catalog {
         }
     }
 
-    fn count(&mut self, log: &LogMeta, by: isize) {
+    pub(super) fn count(&mut self, log: &LogMeta, by: isize) {
         for (i, placement) in log.replicas.iter().enumerate() {
             let load = self.loads.entry(placement.node).or_default();
             load.replicas = load.replicas.saturating_add_signed(by);
@@ -233,181 +153,126 @@ impl Catalog {
         self.label_bytes = self.label_bytes.saturating_add_signed(by * label_bytes(&log.settings).cast_signed());
     }
 
-    fn allows(&self, feature: Feature) -> bool {
-        self.feature_level >= feature.level()
+    /// Returns the feature level of the cluster. It never falls.
+    pub fn feature_level(&self) -> FeatureLevel {
+        self.feature_level
     }
 
-    /// Returns what a command would change. Both proposing and applying use this function.
-    fn change(&self, command: &Command, at_us: u64) -> Changes {
-        match command {
-            Command::AddNode(member) => nodes::add(self, member),
-            Command::RemoveNode(id) => nodes::remove(self, *id),
-            Command::CreateLog(log) => self.create_log(log, at_us),
-            // Only nodes of feature level 1 needed it.
-            Command::Founded(_) => Ok(None),
-            Command::ConfigureLog(group, change) => {
-                let settings = self.active_log(*group)?.settings.changed(change);
-                self.change_log(*group, |log| log.settings = settings)
-            }
-            Command::UpdateLog(group, settings, expected_revision) => {
-                self.check_revision(*group, Some(*expected_revision))?;
-                self.active_log(*group)?;
-                self.change_log(*group, |log| log.settings = settings.clone())
-            }
-            Command::DeleteLog(group, purge_after_ms, expected_revision) => {
-                self.delete_log(*group, *purge_after_ms, *expected_revision, at_us)
-            }
-            Command::UndeleteLog(group) => self.change_log(*group, |log| log.deletion = None),
-            Command::PurgeLog(group) => match self.log(*group).ok_or(Conflict::NoSuchLog(*group))?.deletion {
-                Some(_) => Ok(Some(Change::PurgeLog(*group))),
-                None => Err(Conflict::NotDeleted(*group)),
-            },
-            Command::PlaceReplica(group, node) => replicas::place(self, *group, *node),
-            Command::RemoveReplica(group, replica) => replicas::remove(self, *group, *replica),
-            Command::MoveReplica(group, replica, node) => replicas::move_to(self, *group, *replica, *node),
-            Command::ReplicaRemoved(group, replica) => replicas::removed(self, *group, *replica),
-            Command::PlanNode(id, plan, expected) => nodes::plan(self, *id, plan, expected),
-            Command::ReplaceNode(id, by) => nodes::replace(self, *id, by),
-            Command::SetBalancing(balancing) => {
-                Ok((*balancing != self.balancing).then_some(Change::SetBalancing(*balancing)))
-            }
-            // A lower level is not a conflict: two operators may have raised it at the same time.
-            Command::RaiseFeatureLevel(level) => {
-                Ok((*level > self.feature_level).then_some(Change::SetFeatureLevel(*level)))
-            }
-            Command::UpdateCluster(settings, expected_revision) => self.update_cluster(settings, *expected_revision),
-        }
+    /// Returns a member by its id.
+    pub fn member(&self, id: NodeId) -> Option<&Member> {
+        self.members.get(&id)
     }
 
-    fn create_log(&self, new: &NewLog, at_us: u64) -> Changes {
-        if let Some(log) = self.log_named(&new.name) {
-            return Err(Conflict::NameOfLogTaken(log.group));
-        }
-        if self.was_used(new.log_id) {
-            return Err(Conflict::LogIdTaken(new.log_id));
-        }
-        if self.logs.len() >= Catalog::LOGS_MAX {
-            return Err(Conflict::TooManyLogs);
-        }
-        let (group, first, replicas, created_us, next_replica) = match &new.origin {
-            Origin::Founder(group, founder) => {
-                if *group == GroupId::CATALOG || self.log(*group).is_some() {
-                    return Err(Conflict::LogTaken);
-                }
-                let place = |node: &NodeId| Placement { replica: ReplicaId::of_node(*node), node: *node };
-                let replicas: Vec<Placement> = self.members.keys().map(place).collect();
-                (*group, vec![place(founder)], replicas, 0, self.next_replica)
-            }
-            Origin::Nodes(nodes) => {
-                let distinct: BTreeSet<&NodeId> = nodes.iter().collect();
-                let known = nodes.iter().all(|node| self.members.contains_key(node));
-                if nodes.is_empty() || distinct.len() != nodes.len() || !known {
-                    return Err(Conflict::BadPlacement);
-                }
-                let mut replicas = Vec::with_capacity(nodes.len());
-                let mut next = self.next_replica;
-                for node in nodes {
-                    let (replica, after) = replicas::new_replica(self, next);
-                    replicas.push(Placement { replica, node: *node });
-                    next = after;
-                }
-                (self.next_group, replicas.clone(), replicas, at_us, next)
-            }
-        };
-        if group.0 > Catalog::GROUPS_MAX {
-            return Err(Conflict::Malformed);
-        }
-        let log = LogMeta {
-            name: new.name.clone(),
-            group,
-            log_id: new.log_id,
-            first,
-            replicas,
-            leaving: Vec::new(),
-            settings: new.settings.clone(),
-            revision: 1,
-            created_us,
-            deletion: None,
-        };
-        self.check_settings(&log)?;
-        Ok(Some(Change::SetLog { log, next_replica }))
+    /// Returns a member by its name.
+    pub fn member_named(&self, name: &NodeName) -> Option<&Member> {
+        self.members.values().find(|m| m.name == *name)
     }
 
-    fn check_settings(&self, log: &LogMeta) -> Result<(), Conflict> {
-        let before = self.log(log.group).map_or(0, |log| label_bytes(&log.settings));
-        let labels_fit = self.label_bytes - before + label_bytes(&log.settings) <= Catalog::LABEL_BYTES_MAX;
-        // Two changes that are valid alone may be invalid in combination.
-        let holds = log.settings.effective(&self.settings.log_defaults).limits_hold() && log.settings.labels_hold();
-        if holds && labels_fit { Ok(()) } else { Err(Conflict::BadLimits(log.group)) }
+    /// Iterates over the members, ordered by id.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
     }
 
-    fn active_log(&self, group: GroupId) -> Result<&LogMeta, Conflict> {
-        let log = self.log(group).ok_or(Conflict::NoSuchLog(group))?;
-        if log.deletion.is_some() { Err(Conflict::Deleted(group)) } else { Ok(log) }
+    /// Returns true for the id of a removed member. Such an id is never used again.
+    pub fn is_removed(&self, id: NodeId) -> bool {
+        self.removed.contains(&id)
     }
 
-    fn check_revision(&self, group: GroupId, expected: Option<u64>) -> Result<(), Conflict> {
-        let log = self.log(group).ok_or(Conflict::NoSuchLog(group))?;
-        match expected {
-            Some(expected) if expected != log.revision => Err(Conflict::OtherRevision(log.revision)),
-            Some(_) | None => Ok(()),
-        }
+    /// Returns a log by its name, deleted or not.
+    pub fn log_named(&self, name: &LogName) -> Option<&LogMeta> {
+        self.names.get(name).and_then(|group| self.log(*group))
     }
 
-    /// Changes the settings or the deletion of a log, which makes a new revision.
-    fn change_log(&self, group: GroupId, change: impl FnOnce(&mut LogMeta)) -> Changes {
-        let changed = replace_log(self, group, change)?;
-        Ok(match changed {
-            Some(Change::SetLog { mut log, next_replica }) => {
-                log.revision += 1;
-                self.check_settings(&log)?;
-                Some(Change::SetLog { log, next_replica })
-            }
-            other => other,
-        })
+    /// Returns a log by its group, deleted or not.
+    pub fn log(&self, group: GroupId) -> Option<&LogMeta> {
+        self.logs.get(&group).map(|log| &**log)
     }
 
-    fn delete_log(
-        &self,
-        group: GroupId,
-        purge_after_ms: Option<u64>,
-        expected_revision: Option<u64>,
-        at_us: u64,
-    ) -> Changes {
-        let log = self.log(group).ok_or(Conflict::NoSuchLog(group))?;
-        let wait_ms = purge_after_ms.unwrap_or_else(|| self.settings.deleted_log_retention_ms());
-        if let Some(deletion) = log.deletion {
-            // Deleted again with an earlier end: for example at once, because the disk is full.
-            let purge_us = at_us.saturating_add(wait_ms.saturating_mul(1000)).min(deletion.purge_us);
-            return match purge_after_ms {
-                Some(_) => self.change_log(group, |log| log.deletion = Some(Deletion { purge_us, ..deletion })),
-                None => Ok(None),
-            };
-        }
-        self.check_revision(group, expected_revision)?;
-        let purge_us = at_us.saturating_add(wait_ms.saturating_mul(1000));
-        self.change_log(group, |log| log.deletion = Some(Deletion { deleted_us: at_us, purge_us }))
+    /// Iterates over the logs, deleted or not, in no useful order.
+    pub fn logs(&self) -> impl Iterator<Item = &LogMeta> {
+        self.logs.iter().map(|(_, log)| &**log)
     }
 
-    fn update_cluster(&self, settings: &ClusterSettings, expected_revision: u64) -> Changes {
-        if expected_revision != self.settings_revision {
-            return Err(Conflict::OtherRevision(self.settings_revision));
-        }
-        let defaults = &settings.log_defaults;
-        let holds = |log: &LogSettings| log.effective(defaults).limits_hold();
-        if !defaults.labels.is_empty() || !holds(&LogSettings::default()) {
-            return Err(Conflict::BadDefaults(None));
-        }
-        if let Some((_, log)) = self.logs.iter().find(|(_, log)| !holds(&log.settings)) {
-            return Err(Conflict::BadDefaults(Some(log.name.clone())));
-        }
-        Ok((*settings != *self.settings).then(|| Change::SetClusterSettings(settings.clone())))
+    /// The number of logs, deleted or not.
+    pub fn log_count(&self) -> usize {
+        self.logs.len()
     }
 
-    pub(super) fn check_invariants(&self) {
-        assert!(self.members.len() <= Catalog::MEMBERS_MAX, "more members than the catalog accepts");
-        assert_eq!(self.logs.len(), self.names.len(), "two logs have the same name");
-        assert_eq!(self.logs.len() + self.purged.len(), self.ids.len(), "two logs have the same id");
+    /// Returns the settings that apply to a log.
+    pub fn settings_of(&self, log: &LogMeta) -> EffectiveSettings {
+        log.settings.effective(&self.settings.log_defaults)
+    }
+
+    /// Returns the settings of the cluster.
+    pub fn cluster_settings(&self) -> &ClusterSettings {
+        &self.settings
+    }
+
+    /// Increases by 1 with each change of the cluster's settings.
+    pub fn settings_revision(&self) -> u64 {
+        self.settings_revision
+    }
+
+    /// Returns true for the id of a log that was purged. Such an id is never used again.
+    pub fn is_purged(&self, log_id: LogId) -> bool {
+        self.ids.get(&log_id).is_some_and(Option::is_none)
+    }
+
+    /// Returns true for the id of a log, deleted, purged or neither.
+    pub fn was_used(&self, log_id: LogId) -> bool {
+        self.ids.get(&log_id).is_some()
+    }
+
+    /// Returns true if the group belonged to a log that was purged.
+    pub fn is_purged_group(&self, group: GroupId) -> bool {
+        group != GroupId::CATALOG && group < self.next_group && self.log(group).is_none()
+    }
+
+    /// Returns true if the cluster ever had a log.
+    pub fn had_logs(&self) -> bool {
+        self.next_group > GroupId(1)
+    }
+
+    /// Returns true if a replica with this id was placed already, in any log. Not for replicas of level 1.
+    pub fn was_placed(&self, replica: ReplicaId) -> bool {
+        replica < self.next_replica
+    }
+
+    /// Returns true if the replica was given up: it was placed, and is not in the log's placements any more. Not for
+    /// replicas of level 1.
+    pub fn has_left(&self, log: &LogMeta, replica: ReplicaId) -> bool {
+        log.node_of(replica).is_none() && self.was_placed(replica)
+    }
+
+    /// Returns the plan of a member.
+    pub fn plan(&self, node: NodeId) -> Plan {
+        self.plans.get(&node).copied().unwrap_or_default()
+    }
+
+    /// Iterates over the members that are leaving, with the destinations of their replicas.
+    pub fn leaving_nodes(&self) -> impl Iterator<Item = (NodeId, Destination)> {
+        self.plans.iter().filter_map(|(node, plan)| Some((*node, plan.leaves?)))
+    }
+
+    /// Returns true while replicas move until every node has about the same number.
+    pub fn is_balancing(&self) -> bool {
+        self.balancing
+    }
+
+    /// Returns the replicas of a log that should not lead it: they are to leave, or their nodes are.
+    pub fn avoided_leaders(&self, log: &LogMeta) -> BTreeSet<ReplicaId> {
+        let avoided = |placement: &&Placement| self.plan(placement.node).avoids_leading();
+        log.leaving.iter().chain(log.replicas.iter().filter(avoided)).map(|placement| placement.replica).collect()
+    }
+
+    /// Returns the members that should not lead the catalog's group.
+    pub fn avoided_nodes(&self) -> BTreeSet<NodeId> {
+        self.plans.iter().filter(|(_, plan)| plan.avoids_leading()).map(|(node, _)| *node).collect()
+    }
+
+    /// Returns how many replicas a node has.
+    pub fn load_of(&self, node: NodeId) -> NodeLoad {
+        self.loads.get(&node).copied().unwrap_or_default()
     }
 }
 
@@ -420,6 +285,6 @@ pub(super) fn replace_log(catalog: &Catalog, group: GroupId, change: impl FnOnce
     Ok((log != *before).then_some(Change::SetLog { log, next_replica }))
 }
 
-fn label_bytes(settings: &LogSettings) -> usize {
+pub(super) fn label_bytes(settings: &LogSettings) -> usize {
     settings.labels.iter().map(|(name, value)| name.len() + value.len()).sum()
 }

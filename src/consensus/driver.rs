@@ -402,7 +402,7 @@ impl Driver {
         if allows_quiet {
             let members = self.governor.catalog().members().map(|member| member.id);
             self.quiet.tick(self.ticks, self.me.id, members, &mut self.groups, &self.sinks);
-            self.statuses.set_silent(self.quiet.silent());
+            self.publish_silent();
             let is_full = self.host.disk.space().state() == SpaceState::Full;
             if self.handing_over.is_none() {
                 self.quiet.set_full(is_full, self.ticks, &mut self.groups);

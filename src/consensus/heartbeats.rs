@@ -28,7 +28,7 @@ use crate::types::{GroupId, NodeId, Term};
 /// The number of ticks between two heartbeats.
 pub const HEARTBEAT_TICKS: u64 = 2;
 /// A node is silent after this many ticks without a heartbeat.
-const SILENT_TICKS: u64 = ELECTION_TICKS as u64;
+pub const SILENT_TICKS: u64 = ELECTION_TICKS as u64;
 /// The groups of a leader are woken after the same difference in this many digests in a row. Messages may overtake each
 /// other, so a single difference means nothing; and while groups become quiet and are woken all the time, each digest
 /// differs by other groups.

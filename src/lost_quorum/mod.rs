@@ -22,12 +22,14 @@
 //! # When the id of a log stays
 //!
 //! The id of a log promises its readers one history. It stays only if no record that this node lacks can have been
-//! acknowledged or read: if the lost nodes alone were never a majority of the log's voters. That is so if, in the conf
-//! state that this replica knows and after each conf change in its log, the lost voters are fewer than a majority.
+//! acknowledged or read: if the lost nodes alone were never a majority of the log's voters. That is so if the lost voters
+//! are fewer than a majority in the conf state that this replica knows, before its last change, and after each conf change
+//! in its log.
 //!
 //! Proof. Let e be the first committed entry that is not in this replica's log. All conf changes before e are committed,
-//! so they are in this log, and e was committed by a majority of the voters after one of them. This majority contains a
-//! survivor, so a survivor has e on its disk, as acknowledgements follow a sync. Of the survivors, this replica has the
+//! so they are in this log. A leader counts by the conf state that it has applied, which may lag by one change: it proposes
+//! a change only after it has applied the one before. So e was committed by a majority of the voters after one of these
+//! changes, or before the last one that this replica has applied. This majority contains a survivor, so a survivor has e on its disk, as acknowledgements follow a sync. Of the survivors, this replica has the
 //! highest last term and the highest index in it, and by the argument of Raft's Leader Completeness its log contains all
 //! committed entries that any of them has. A contradiction.
 //!

@@ -149,6 +149,7 @@ fn is_complete(group: GroupId, copy: &LogCopy, others: &[Survivor]) -> bool {
         conf.voters.contains(&copy.replica) && conf.voters.iter().filter(is_lost).count() < majority
     };
     copy.facts.differing.is_none()
-        && copy.confs.iter().all(needs_a_survivor)
+        && copy.conf_before.iter().chain(&copy.confs).all(needs_a_survivor)
+        && copy.conf_before.is_some()
         && !theirs().any(|theirs| theirs.is_ahead_of(copy))
 }

@@ -12,7 +12,7 @@ use crate::feature_level::{FeatureLevel, FeatureRange};
 use crate::storage::check_groups;
 use crate::storage::entry::EntryKind;
 use crate::storage::error::StorageError;
-use crate::storage::log::ConfState;
+use crate::storage::log::{Base, ConfState};
 use crate::storage::node::{DataDir, NodeFile};
 use crate::storage::only_voter::{Purpose, ReplicaFacts, StoppedReplica};
 use crate::storage::payload;
@@ -119,6 +119,9 @@ pub(crate) struct LogCopy {
     pub(crate) committed_offset: Offset,
     /// The known conf state, and that after each later conf change in the log.
     pub(crate) confs: Vec<ConfState>,
+    /// The conf state before the last change that the first of `confs` includes, or the first one itself if there was no
+    /// change. `None` if that change is not in the log any more, or can't be read.
+    pub(crate) conf_before: Option<ConfState>,
     /// What `data verify` finds in its files.
     pub(crate) damage: Vec<Finding>,
     /// True if the catalog says that this replica was moved to another node.
@@ -274,7 +277,32 @@ fn copy_of(
         }
         Ok(())
     })?;
-    Ok(LogCopy { replica, facts, committed_offset, confs, damage, has_left: false })
+    let mut last_change = None;
+    let scanned =
+        stopped.visit(data_dir.disk(), facts.base.index, |kind, header, change| -> Result<(), RecoverError> {
+            if kind == EntryKind::ConfChange && header.index <= facts.conf_index {
+                last_change = Some(ConfChange::decode(change).map_err(|_| RecoverError::ConfChange(group))?);
+            }
+            Ok(())
+        });
+    let conf_before = match (scanned, last_change) {
+        (Ok(()), Some(change)) => Some(before(&confs[0], change)),
+        (Ok(()), None) if facts.base.index <= Base::FIRST => Some(confs[0].clone()),
+        (Ok(()), None) | (Err(_), _) => None,
+    };
+    Ok(LogCopy { replica, facts, committed_offset, confs, conf_before, damage, has_left: false })
+}
+
+/// The conf state before a change. A replica that was removed counts as a voter, which it may have been.
+fn before(conf: &ConfState, change: ConfChange) -> ConfState {
+    let without = |ids: &[ReplicaId]| ids.iter().copied().filter(|id| *id != change.replica).collect::<Vec<_>>();
+    let (mut voters, mut learners) = (conf.voters.clone(), conf.learners.clone());
+    match change.kind {
+        ConfChangeKind::AddVoter => voters = without(&voters),
+        ConfChangeKind::AddLearner => learners = without(&learners),
+        ConfChangeKind::Remove => voters.push(change.replica),
+    }
+    ConfState { voters, learners }
 }
 
 /// The conf state after a change.

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::catalog::policy::requests::may_replace;
 use crate::catalog::policy::voters::CATALOG_VOTERS_MAX;
 use crate::catalog::{Catalog, Command, Conflict, Member, is_address};
 use crate::consensus::handle::{GroupStatus, ProposeError, ReadIndexError};
@@ -101,9 +102,11 @@ fn replaced(core: &MemberCore, catalog: &Catalog, new: &Member) -> Result<Option
     if !is_silent && !same_address {
         return Ok(None);
     }
-    let auto = catalog.cluster_settings().auto_replace_wiped && same_address;
-    let is_allowed = catalog.plan(old.id).may_be_replaced || auto;
+    let is_allowed = may_replace(catalog, old.id, new);
     let text = match (is_allowed, is_silent) {
+        _ if catalog.plan(old.id).leaves.is_some() => {
+            format!("member {} ({}) is being removed: {} waits until its name is free", old.name, old.id, new.name)
+        }
         (true, true) => return Ok(Some(old.id)),
         (true, false) => format!("member {} ({}) was heard a moment ago: {} waits", old.name, old.id, new.name),
         (false, _) => format!(

@@ -321,7 +321,7 @@ impl Policy {
             let unfinished = VotersOfGroups::of(replicas, &votes).unfinished(catalog);
             self.joins.decide(&unfinished, self.ticks.silent_max)
         };
-        requests::decide(catalog, replica, command, join)
+        requests::decide(catalog, replicas, replica, command, join)
     }
 
     /// Returns the command that this node should propose next, if any: to add itself as a member with its addresses, or

@@ -2,14 +2,15 @@
 //! Used by the catalog's leader.
 //!
 //! - A replica moves only if no other replica of its log is leaving.
-//! - At most [`MOVES_MAX`] logs have a replica that moves.
+//! - At most [`MOVES_MAX`] logs have a replica that moves. Deleted logs, and replicas of nodes that are removed already,
+//!   do not count.
 //! - If no node is left for it, a replica of a node that leaves is removed without a successor, unless it is the last.
 //! - Balancing ends when no move would bring two nodes closer to each other.
 //! - A node that leaves is removed from the catalog's group once it has no replica, and then from the cluster.
 
 use std::collections::BTreeSet;
 
-use super::facts::ReplicaFacts;
+use super::facts::{ReplicaFacts, Replicas};
 use super::placement::{Candidates, PendingPlacements};
 use crate::catalog::command::Command;
 use crate::catalog::faults::{Fault, broken};
@@ -64,6 +65,39 @@ pub fn needs(catalog: &Catalog, of_catalog: &ReplicaFacts, node: NodeId, plan: &
     logs.into_iter().find(loses).map(|log| log.group)
 }
 
+/// Returns a group that could not go on if the node were refused from now on, if there is one. Replicas that do not vote yet
+/// and votes of replicas that are leaving count as what they are, as far as this node knows them.
+pub fn stops_without(catalog: &Catalog, replicas: &Replicas, node: NodeId) -> Option<GroupId> {
+    let of_catalog = replicas.get(&GroupId::CATALOG)?;
+    let is_active = |other: NodeId| {
+        let id = ReplicaId::of_node(other);
+        other != node && of_catalog.progress.iter().any(|r| r.replica == id && r.active)
+    };
+    let keeps = |voters: &[NodeId]| {
+        !voters.contains(&node) || voters.iter().filter(|voter| is_active(**voter)).count() > voters.len() / 2
+    };
+    let voters: Vec<NodeId> = of_catalog.voters.iter().map(|replica| NodeId(replica.0)).collect();
+    if !keeps(&voters) {
+        return Some(GroupId::CATALOG);
+    }
+    let mut logs: Vec<&LogMeta> = catalog.logs().filter(|log| log.deletion.is_none()).collect();
+    logs.retain(|log| log.placements().any(|placement| placement.node == node));
+    logs.sort_unstable_by_key(|log| log.group);
+    let stops = |log: &&LogMeta| {
+        let placed: Vec<NodeId> = log.replicas.iter().map(|placement| placement.node).collect();
+        let known = replicas.get(&log.group).filter(|facts| !facts.voters.is_empty() && !facts.is_damaged);
+        let by_votes = known.map(|facts| {
+            let voters: Vec<NodeId> = facts.voters.iter().filter_map(|voter| log.node_of(*voter)).collect();
+            voters.len() == facts.voters.len() && keeps(&voters)
+        });
+        // Only the leader of a group knows its newest voters. Those of a log whose replicas never changed are known, too.
+        let is_settled = log.leaving.is_empty() && log.replicas == log.first;
+        let leads = known.is_some_and(|facts| facts.leads);
+        !(by_votes.unwrap_or(is_settled) && (leads || keeps(&placed)))
+    };
+    logs.into_iter().find(stops).map(|log| log.group)
+}
+
 impl<A: Fn(NodeId) -> bool, J: Fn(NodeId) -> bool> Candidates<'_, A, J> {
     /// Returns true for a node that may get replicas.
     pub(super) fn stays(&self, node: NodeId) -> bool {
@@ -72,16 +106,20 @@ impl<A: Fn(NodeId) -> bool, J: Fn(NodeId) -> bool> Candidates<'_, A, J> {
 
     /// Returns the command that moves a replica away from a node that leaves, if the log has one.
     pub(super) fn move_away(&self, log: &LogMeta, pending: &mut PendingPlacements) -> Option<Command> {
-        let leaves = |placement: &&Placement| self.catalog.plan(placement.node).leaves.is_some();
-        let placement = log.replicas.iter().find(leaves).filter(|_| log.leaving.is_empty())?;
+        // The successor of another replica may be lost before it votes: then it is replaced, too.
+        let may_move = |placement: &&Placement| {
+            let is_lost = log.leaving.len() < 2 && !(self.is_active)(placement.node);
+            self.catalog.plan(placement.node).leaves.is_some() && (log.leaving.is_empty() || is_lost)
+        };
+        let placement = log.replicas.iter().find(may_move)?;
         let is_free = |node: &NodeId| self.stays(*node) && !log.placements().any(|p| p.node == *node);
         let members = || self.catalog.members().map(|member| member.id);
         let remove = || (log.replicas.len() > 1).then_some(Command::RemoveReplica(log.group, placement.replica));
         let node = match self.catalog.plan(placement.node).leaves? {
-            Destination::Node(to) if !is_free(&to) => return remove(),
-            Destination::Node(to) => Some(to).filter(|to| (self.is_active)(*to)),
-            Destination::AnyNode if !members().any(|node| is_free(&node)) => return remove(),
-            Destination::AnyNode => {
+            Destination::Node(to) if is_free(&to) => Some(to).filter(|to| (self.is_active)(*to)),
+            // The node has a replica of the log already.
+            Destination::AnyNode | Destination::Node(_) if !members().any(|node| is_free(&node)) => return remove(),
+            Destination::AnyNode | Destination::Node(_) => {
                 let usable = members().filter(|node| is_free(node) && (self.is_active)(*node));
                 usable.min_by_key(|node| (pending.load(self.catalog, *node), *node))
             }

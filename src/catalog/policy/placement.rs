@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use super::moves::MOVES_MAX;
 use crate::catalog::command::Command;
-use crate::catalog::meta::{LogMeta, NewLog, Origin};
+use crate::catalog::meta::{LogMeta, NewLog, Origin, Placement};
 use crate::catalog::state::{Catalog, NodeLoad};
 use crate::types::NodeId;
 
@@ -89,13 +89,19 @@ impl<A: Fn(NodeId) -> bool, J: Fn(NodeId) -> bool> Candidates<'_, A, J> {
         let mut pending = PendingPlacements::default();
         let mut logs: Vec<&LogMeta> = self.catalog.logs().collect();
         logs.sort_unstable_by_key(|log| log.group);
-        let mut moves = logs.iter().filter(|log| !log.leaving.is_empty()).count();
+        let mut moves = logs.iter().filter(|log| self.moves(log)).count();
         let command = |log: &&LogMeta| self.command(log, &mut moves, &mut pending, now_us);
         let commands: Vec<Command> = logs.iter().filter_map(command).take(COMMANDS_MAX).collect();
         match commands.is_empty() && self.catalog.is_balancing() {
             true => self.balance(&logs, moves, &mut pending),
             false => commands,
         }
+    }
+
+    /// Returns true if a replica of the log is on its way to another node.
+    fn moves(&self, log: &LogMeta) -> bool {
+        let is_member = |placement: &Placement| self.catalog.member(placement.node).is_some();
+        log.deletion.is_none() && log.leaving.iter().any(is_member)
     }
 
     fn next_move_away(&self, log: &LogMeta, moves: &mut usize, pending: &mut PendingPlacements) -> Option<Command> {

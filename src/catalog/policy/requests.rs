@@ -3,12 +3,11 @@
 //! A peer is any node with a peer certificate. A faulty or compromised peer must not be able to fill the catalog: even
 //! an entry without an effect would be synced on every node and kept forever.
 
-use super::facts::ReplicaFacts;
+use super::facts::{ReplicaFacts, Replicas};
 use super::joins::Verdict;
 use super::moves;
 use crate::catalog::command::Command;
 use crate::catalog::meta::{Member, NewLog, Origin};
-use crate::catalog::plans::{Destination, Plan};
 use crate::catalog::state::Catalog;
 use crate::feature_level::FeatureRange;
 use crate::storage::payload;
@@ -33,6 +32,7 @@ pub enum Decision {
 /// because an entry that is not applied yet may add another node.
 pub(super) fn decide(
     catalog: &Catalog,
+    replicas: &Replicas,
     replica: &ReplicaFacts,
     command: &Command,
     join: impl FnOnce() -> Verdict,
@@ -47,20 +47,29 @@ pub(super) fn decide(
             Verdict::Admit | Verdict::Replace(_) | Verdict::Wait => return Decision::Drop,
         }
     }
-    if let Command::ReplaceNode(old, _) = command {
+    if let Command::ReplaceNode(old, by) = command {
         let id = ReplicaId::of_node(*old);
         let is_heard = replica.progress.iter().any(|progress| progress.replica == id && progress.active);
-        let leaves = Plan { leaves: Some(Destination::AnyNode), ..Plan::default() };
-        match moves::needs(catalog, replica, *old, &leaves) {
-            Some(group) => return Decision::Needed(group),
-            None if is_heard || !replica.is_idle => return Decision::Drop,
-            None => {}
+        if is_heard || !replica.is_idle || !may_replace(catalog, *old, by) {
+            return Decision::Drop;
+        }
+        if let Some(group) = moves::stops_without(catalog, replicas, *old) {
+            return Decision::Needed(group);
         }
     }
     if replica.is_idle && catalog.would_change(command) != Ok(true) {
         return Decision::Drop;
     }
     Decision::Propose
+}
+
+/// Returns true if a node without data may replace a member.
+pub fn may_replace(catalog: &Catalog, old: NodeId, by: &Member) -> bool {
+    let plan = catalog.plan(old);
+    let same_address = catalog.member(old).is_some_and(|member| member.bind_addr == by.bind_addr);
+    let auto = catalog.cluster_settings().auto_replace_wiped && same_address;
+    // A node that leaves is not replaced: its name is free once it is out.
+    plan.leaves.is_none() && (plan.may_be_replaced || auto)
 }
 
 /// The decision about a proposal to the catalog that a peer may have forwarded.

@@ -3,6 +3,7 @@
 mod cluster;
 mod log;
 mod script;
+mod show;
 mod span;
 
 use super::*;

@@ -5,16 +5,16 @@
 //! are printed.
 
 use std::error::Error;
-use std::fmt::Write as _;
 
 use goldenscript::Context;
 
-use super::cluster::{Cluster, member, show, show_plan};
+use super::cluster::{Cluster, member, show};
+use super::show::{show_catalog, show_groups};
 use super::span::Span;
 use crate::catalog::policy::facts::{ReplicaFacts, ReplicaProgress};
 use crate::catalog::policy::requests::{PeerDecision, decide_for_peer};
 use crate::catalog::{
-    Catalog, ClusterSettings, Command, Destination, LogMeta, LogSettings, Member, NewLog, Origin, Placement, Plan,
+    Catalog, ClusterSettings, Command, Destination, LogSettings, Member, NewLog, Origin, Plan,
 };
 use crate::feature_level::{FeatureLevel, FeatureRange};
 use crate::storage::entry::Unstamped;
@@ -372,11 +372,11 @@ impl goldenscript::Runner for Script {
                     out = cluster.apply(Command::AddNode(member(id, &format!("n{id}"))));
                 }
             }
-            Line::Catalog => out = self.show_catalog()?,
+            Line::Catalog => out = show_catalog(cluster)?,
             Line::Start { id, name } => cluster.start(*id, name.as_deref().unwrap_or(&format!("n{id}"))),
             Line::Found { id } => cluster.groups.entry(GroupId::CATALOG).or_default().found(NodeId(*id)),
             Line::Level { max } => cluster.level_max = FeatureLevel(*max),
-            Line::Groups => out = self.show_groups()?,
+            Line::Groups => out = show_groups(cluster)?,
             Line::Tick { times } => {
                 for _ in 0..times.unwrap_or(1) {
                     out.push_str(&cluster.tick(context.tags.contains("lost")));
@@ -483,60 +483,6 @@ impl Script {
 
     fn group(&mut self, group: u64) -> Result<&mut super::cluster::Group, Box<dyn Error>> {
         self.cluster.groups.get_mut(&GroupId(group)).ok_or_else(|| "the group does not exist".into())
-    }
-
-    fn show_catalog(&self) -> Result<String, Box<dyn Error>> {
-        let mut out = String::new();
-        for member in self.cluster.catalog.members() {
-            write!(out, "member {} {} {} {}", member.id.0, member.name, member.bind_addr, member.rpc_addr)?;
-            let plan = self.cluster.catalog.plan(member.id);
-            writeln!(out, "{}{}", if plan == Plan::default() { "" } else { " " }, show_plan(&plan))?;
-        }
-        let catalog = &self.cluster.catalog;
-        if catalog.is_balancing() {
-            writeln!(out, "balancing")?;
-        }
-        let mut logs: Vec<&LogMeta> = catalog.logs().collect();
-        logs.sort_by_key(|log| log.group);
-        let places = |placements: &[Placement]| {
-            placements.iter().map(|p| format!("{}@{}", p.replica, p.node.0)).collect::<Vec<_>>().join(",")
-        };
-        for log in logs {
-            let settings = catalog.settings_of(log);
-            write!(
-                out,
-                "log {} {} first={} replicas={}",
-                log.group,
-                log.name,
-                places(&log.first),
-                places(&log.replicas)
-            )?;
-            if !log.leaving.is_empty() {
-                write!(out, " leaving={}", places(&log.leaving))?;
-            }
-            write!(out, " revision={}", log.revision)?;
-            if log.deletion.is_some() {
-                write!(out, " deleted")?;
-            }
-            write!(out, " record={} request={}", settings.record_bytes_max, settings.request_bytes_max)?;
-            writeln!(out, " retention={}B,{}ms", settings.retention_bytes, settings.retention_ms)?;
-        }
-        Ok(out)
-    }
-
-    fn show_groups(&self) -> Result<String, Box<dyn Error>> {
-        let mut out = String::new();
-        let ids = |replicas: &std::collections::BTreeSet<ReplicaId>| {
-            replicas.iter().map(ReplicaId::to_string).collect::<Vec<_>>().join(",")
-        };
-        for (id, group) in &self.cluster.groups {
-            let leader = group.leader.map_or("none".to_owned(), |leader| leader.0.to_string());
-            write!(out, "group {id}: leader={leader} term={}", group.term)?;
-            write!(out, " voters={} learners={}", ids(&group.voters), ids(&group.learners))?;
-            let visible = group.log.visible();
-            writeln!(out, " records={}..{}", visible.first_offset, visible.next_offset)?;
-        }
-        Ok(out)
     }
 }
 

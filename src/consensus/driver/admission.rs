@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 
 use raft::eraftpb::MessageType;
 
-use crate::catalog::Catalog;
 use crate::catalog::faults::{Fault, broken};
+use crate::catalog::{Catalog, LogMeta};
 use crate::clock;
 use crate::consensus::group::Group;
 use crate::consensus::groups::Groups;
@@ -50,8 +50,8 @@ impl Admission {
             let on_node = ReplicaId::of_node(from);
             let votes_for_catalog = || groups.get(&GroupId::CATALOG).is_some_and(|c| c.group.votes(on_node));
             let is_placed = || {
-                let replicas = catalog.log(id).map_or(&[][..], |log| &log.replicas);
-                replicas.iter().any(|placement| placement.replica == sender && placement.node == from)
+                let placements = catalog.log(id).into_iter().flat_map(LogMeta::placements);
+                placements.into_iter().any(|placement| placement.replica == sender && placement.node == from)
             };
             group.votes(sender) || votes_for_catalog() || is_placed()
         } else {

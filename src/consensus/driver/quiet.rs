@@ -12,7 +12,7 @@ use crate::catalog::policy::facts::Replicas;
 use crate::consensus::error::HostError;
 use crate::consensus::group::quiet;
 use crate::consensus::groups::Groups;
-use crate::consensus::heartbeats::{HEARTBEAT_TICKS, Heartbeat, Heartbeats, Quiet, QuietDigest, Wake};
+use crate::consensus::heartbeats::{HEARTBEAT_TICKS, Heartbeat, Heartbeats, Quiet, QuietDigest, SILENT_TICKS, Wake};
 use crate::consensus::replica::Replica;
 use crate::consensus::sinks::Sinks;
 use crate::pb::peer::{NodeHeartbeat, RaftMessage};
@@ -279,9 +279,14 @@ impl QuietGroups {
         }
     }
 
-    /// Returns the nodes that were heard, and are silent now.
-    pub fn silent(&self) -> BTreeSet<NodeId> {
-        self.heartbeats.silent()
+    /// Returns the nodes that are silent: those that were heard before, and the members that have never been heard since
+    /// this node was started, after an election timeout.
+    pub fn silent(&self, tick: u64, members: impl Iterator<Item = NodeId>) -> BTreeSet<NodeId> {
+        let mut silent = self.heartbeats.silent();
+        if tick > SILENT_TICKS {
+            silent.extend(members.filter(|node| self.heartbeats.is_silent(*node)));
+        }
+        silent
     }
 
     /// Called if this node's ticks are late.

@@ -53,6 +53,12 @@ impl Driver {
         }
     }
 
+    /// Tells other threads which members are silent.
+    pub(super) fn publish_silent(&self) {
+        let others = self.governor.catalog().members().map(|member| member.id).filter(|node| *node != self.me.id);
+        self.statuses.set_silent(self.quiet.silent(self.ticks, others));
+    }
+
     /// Handles the reports that processes of nodes have ended. Without heartbeats of nodes, none would be heard again.
     pub(super) fn lose_nodes(&mut self) {
         for node in self.peers.take_gone() {
@@ -60,7 +66,7 @@ impl Driver {
                 let leads = self.groups.iter().filter(|(_, replica)| replica.leader_node() == Some(node)).count();
                 log::info!("the process of node {node} has ended: connections are refused; it led {leads} groups here");
                 self.quiet.lose(node, &mut self.groups);
-                self.statuses.set_silent(self.quiet.silent());
+                self.publish_silent();
             }
         }
     }

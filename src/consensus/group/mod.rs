@@ -76,6 +76,7 @@ pub use self::pending::Answer;
 #[cfg(test)]
 pub use self::sequences::StreamSequences;
 pub use self::settings::{ELECTION_TICKS, GroupConfig, Rules, TICK_MS};
+pub use self::view::Successor;
 use super::claim::{Checkpoint, Claim};
 use super::compare::Compared;
 use super::conf_change::{ConfChange, ConfChangeKind};
@@ -94,15 +95,6 @@ use crate::types::{LogIndex, NodeId, ReplicaId, Term};
 /// entries are applied here, they show which proposals were appended. If that takes longer (a hung disk), the outcome
 /// is unknown.
 const SETTLE_MAX: Duration = Duration::from_secs(3);
-
-/// To which voters leadership may be handed over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Successor {
-    /// Those that should lead, or else any.
-    Any,
-    /// Only those that should lead.
-    NotAvoided,
-}
 
 /// One group on this node.
 pub struct Group {
@@ -387,6 +379,7 @@ impl Group {
             self.own_disk.hands_over(self.ticks);
         }
         self.late.begin_tick(self.node.raft.election_elapsed);
+        self.node.note_heard();
         let passes = self.backoff.tick(self.node.raft.term, self.leadership(), self.persistence.vote_waits());
         // A sole voter needs no other votes, so it does not wait.
         if (passes || self.node.is_sole_voter()) && self.may_campaign() {
@@ -447,18 +440,6 @@ impl Group {
             MembershipChange::AddVoter(replica) => ConfChange { kind: ConfChangeKind::AddVoter, replica },
             MembershipChange::Remove(replica) => ConfChange { kind: ConfChangeKind::Remove, replica },
         });
-    }
-
-    /// If this node leads, hands leadership over to the most up-to-date voter. Returns false if that is not possible.
-    pub fn hand_over(&mut self, to: Successor) -> bool {
-        let any = || self.node.other_voters().max_by_key(|r| r.matched).filter(|_| to == Successor::Any);
-        match self.node.successors().max_by_key(|r| r.matched).or_else(any) {
-            Some(next) if self.leads() => {
-                self.node.transfer_leader(next.replica.0);
-                true
-            }
-            Some(_) | None => false,
-        }
     }
 
     /// Stops taking part until the damage is repaired: the replica sends no votes and no acknowledgements, and

@@ -33,6 +33,16 @@ pub struct RaftNode {
     pub nodes: ReplicaNodes,
     /// The replicas that should not lead.
     pub avoided: BTreeSet<ReplicaId>,
+    heard: Heard,
+}
+
+/// When a leader last heard its replicas. Raft's own flags are reset once in each election timeout, and would show all
+/// replicas as silent until their next answers.
+#[derive(Debug, Default)]
+struct Heard {
+    term: u64,
+    tick: usize,
+    at: BTreeMap<u64, usize>,
 }
 
 impl Deref for RaftNode {
@@ -96,7 +106,7 @@ impl RaftNode {
             GroupId::CATALOG => ReplicaNodes::SameIds,
             _ => ReplicaNodes::Listed(BTreeMap::new()),
         };
-        Ok(RaftNode { raw, group: config.id, me: config.me, nodes, avoided: BTreeSet::new() })
+        Ok(RaftNode { raw, group: config.id, me: config.me, nodes, avoided: BTreeSet::new(), heard: Heard::default() })
     }
 
     /// Chooses a random election timeout if raft has begun a new one. Called before each tick.
@@ -180,6 +190,26 @@ impl RaftNode {
         voters.len() == 1 && voters.contains(self.me.0)
     }
 
+    /// Notes which replicas were heard since the last tick. Called before each tick of raft.
+    pub fn note_heard(&mut self) {
+        let tick = self.heard.tick + 1;
+        let term = if self.is_leader() { self.raft.term } else { 0 };
+        if term != self.heard.term {
+            self.heard = Heard { term, ..Heard::default() };
+        }
+        self.heard.tick = tick;
+        if term != 0 {
+            let heard = self.raw.raft.prs().iter().filter(|(_, progress)| progress.recent_active);
+            self.heard.at.extend(heard.map(|(id, _)| (*id, tick)));
+        }
+    }
+
+    /// Returns true for a replica that was heard within an election timeout.
+    fn was_heard(&self, id: u64) -> bool {
+        self.heard.term == self.raft.term
+            && self.heard.at.get(&id).is_some_and(|at| self.heard.tick - at <= ELECTION_TICKS)
+    }
+
     /// Returns the progress of all voters and learners, ordered by id. Only meaningful on the leader.
     pub fn replicas(&self) -> Vec<ReplicaProgress> {
         let prs = self.raft.prs();
@@ -188,7 +218,7 @@ impl RaftNode {
             replica: ReplicaId(*id),
             voter: voters.contains(*id),
             matched: LogIndex(progress.matched),
-            active: progress.recent_active || *id == self.me.0,
+            active: progress.recent_active || *id == self.me.0 || self.was_heard(*id),
         };
         let mut replicas: Vec<ReplicaProgress> = prs.iter().map(replica).collect();
         replicas.sort_unstable_by_key(|r| r.replica);

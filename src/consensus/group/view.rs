@@ -12,6 +12,15 @@ use crate::storage::log::HardState;
 use crate::types::{LogIndex, NodeId, ReplicaId, Term};
 use crate::watermark::Visible;
 
+/// To which voters leadership may be handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Successor {
+    /// Those that should lead, or else any.
+    Any,
+    /// Only those that should lead.
+    NotAvoided,
+}
+
 impl Group {
     /// Returns the hard state of the last Ready, or the recovered one before the first Ready.
     pub fn hard_state(&self) -> HardState {
@@ -121,6 +130,21 @@ impl Group {
     /// Sets the replicas that should not lead.
     pub fn avoid(&mut self, replicas: BTreeSet<ReplicaId>) {
         self.node.avoided = replicas;
+    }
+
+    /// If this node leads, hands leadership over to the most up-to-date voter. Returns false if that is not possible.
+    pub fn hand_over(&mut self, to: Successor) -> bool {
+        let any = || self.node.other_voters().max_by_key(|r| r.matched).filter(|_| to == Successor::Any);
+        // Raft takes no proposals while a transfer waits for a replica that lags.
+        let committed = LogIndex(self.node.raft.raft_log.committed);
+        let close = self.node.successors().filter(|r| r.matched >= committed);
+        match close.max_by_key(|r| r.matched).or_else(any) {
+            Some(next) if self.leads() => {
+                self.node.transfer_leader(next.replica.0);
+                true
+            }
+            Some(_) | None => false,
+        }
     }
 
     /// If this node leads, hands leadership over to the replica on a node, even to one that should not lead. Returns false
