@@ -238,8 +238,12 @@ impl Agent {
         let peers = running.peers.handle();
         let catalog = peers.catalog().get();
         let is_here = |log: &&LogMeta| log.deletion.is_none() && log.is_on(peers.me().node_id);
-        let all_open = catalog.logs().filter(is_here).all(|log| running.logs.get(&log.name).is_some());
-        let logs = running.logs.all();
+        // A damaged replica does not stop the node.
+        let is_open =
+            |log: &LogMeta| running.logs.get(&log.name).is_some() || running.consensus.lost(log.group).is_some();
+        let all_open = catalog.logs().filter(is_here).all(is_open);
+        let mut logs = running.logs.all();
+        logs.retain(|log| running.consensus.lost(log.group).is_none());
         let all_led = catalog.had_logs() && all_open && logs.iter().all(|log| led(log.group)) && led(GroupId::CATALOG);
         if peers.rival().is_some() {
             return false;

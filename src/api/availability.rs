@@ -1,7 +1,8 @@
 //! Determines whether the logs of this node accept appends and linearizable reads now. Load balancers ask for this.
 //!
 //! A log is available if its replica on this node is undamaged and a read index succeeds, which requires that a
-//! majority answers its leader. An election takes a second or two, so only longer failures count.
+//! majority answers its leader. An election takes a second or two, so only longer failures count. A replica that could
+//! not be opened does not count if another node serves the log: requests are relayed to it.
 //!
 //! A read index wakes a quiet group, and a node with many logs still serves the others if one has no majority. So a
 //! node with more than [`LOGS_PROBED_MAX`] logs is available if the catalog is.
@@ -53,7 +54,9 @@ impl Availability {
             if core.check_rival().is_err() {
                 return false;
             }
-            if core.consensus.all_statuses().iter().any(|status| status.damage.is_some()) {
+            let is_damaged = |group| core.consensus.lost(group).is_none() || !core.is_served_elsewhere(group);
+            let mut statuses = core.consensus.all_statuses().into_iter();
+            if statuses.any(|status| status.damage.is_some() && is_damaged(status.group)) {
                 return false;
             }
             if self.lock().succeeded.is_some_and(|at| at.elapsed() < FRESH) {
@@ -83,7 +86,8 @@ impl Availability {
 /// Performs one read index for each log, or one of the catalog. Returns true if all succeed.
 async fn probe(core: &Core, timers: &TimersHandle) -> bool {
     let until = Instant::now() + PROBE_MAX;
-    let mut groups: Vec<GroupId> = core.logs.all().iter().map(|log| log.group).collect();
+    let open = core.logs.all().into_iter().map(|log| log.group);
+    let mut groups: Vec<GroupId> = open.filter(|group| core.consensus.lost(*group).is_none()).collect();
     // A node without replicas relays: it has to know which nodes have them.
     if (groups.is_empty() && core.catalog.get().had_logs()) || groups.len() > LOGS_PROBED_MAX {
         groups = vec![GroupId::CATALOG];

@@ -118,13 +118,34 @@ impl Core {
             return Ok(found);
         }
         self.catch_up(GroupId::CATALOG, &self.catalog_watermark, timers, deadline).await?;
-        self.find_now(name).ok_or_else(|| missing(&self.catalog.get(), name))
+        let found = self.find_now(name);
+        found.ok_or_else(|| match (missing(&self.catalog.get(), name), self.is_lost(name)) {
+            (ApiError::Joining(_), true) => ApiError::ReplicaDamaged,
+            (error, _) => error,
+        })
+    }
+
+    /// Returns true if this node's replica of a log could not be opened, because it is damaged.
+    fn is_lost(&self, name: &LogName) -> bool {
+        self.catalog.get().log_named(name).is_some_and(|meta| self.consensus.lost(meta.group).is_some())
     }
 
     fn find_now(&self, name: &LogName) -> Option<FoundLog> {
-        if let Some(log) = self.logs.get(name) {
+        if let Some(log) = self.logs.get(name).filter(|log| self.consensus.lost(log.group).is_none()) {
             return Some(FoundLog::here(log));
         }
+        // A damaged replica serves what can be read of it only if no other node answers.
+        let is_only_here = |log: &Arc<OpenLog>| !self.is_served_elsewhere(log.group);
+        let here = self.logs.get(name);
+        if let Some(log) = here.as_ref().filter(|log| is_only_here(log)) {
+            return Some(FoundLog::here(log.clone()));
+        }
+        self.find_elsewhere(name).or_else(|| here.map(FoundLog::here))
+    }
+
+    /// Returns a log that other nodes serve. This one has no replica, or a damaged one, of which it can perhaps read
+    /// some records.
+    fn find_elsewhere(&self, name: &LogName) -> Option<FoundLog> {
         // Below that level every node has a replica of every log, or gets one soon.
         if !self.catalog.level().allows(Feature::ManyLogs) {
             return None;

@@ -133,6 +133,10 @@ fn group(core: &Core, status: &GroupStatus) -> v1::GroupStatus {
     let voters = status.voters.iter().map(|id| replica(&catalog, *id, true));
     let learners = status.learners.iter().map(|id| replica(&catalog, *id, false));
     group.replicas = voters.chain(learners).collect();
+    if core.consensus.lost(status.group).is_some() {
+        let placements = meta.into_iter().flat_map(|meta| &meta.replicas);
+        group.replicas = placements.map(|placement| replica(&catalog, placement.node, true)).collect();
+    }
     group.damage = status.damage.clone().unwrap_or_default();
     group.stalled = status
         .stalled

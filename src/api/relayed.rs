@@ -13,6 +13,7 @@ use protobuf::Message;
 
 use super::consume::consume;
 use super::consume_stream::tail;
+use super::core::Core;
 use super::cursors::{acquire_cursor, commit_cursor, delete_cursor, get_cursor, list_cursors};
 use super::error::ApiError;
 use super::logs::{get_log, get_log_log_v1};
@@ -95,7 +96,11 @@ impl RelayedRequests {
 impl RelayServer for RelayedRequests {
     fn has_replica(&self, log: &LogName, log_id: LogId) -> bool {
         let core = self.service.member.get();
-        core.and_then(|core| core.logs.get(log)).is_some_and(|log| log.log_id == log_id)
+        let is_here = |core: &Core| {
+            let log = core.logs.get(log).filter(|log| log.log_id == log_id);
+            log.is_some_and(|log| core.consensus.lost(log.group).is_none())
+        };
+        core.is_some_and(is_here)
     }
 
     fn serve<'a>(&'a self, request: RelayedRequest, responses: &'a mut RelaySink<'_>) -> BoxFuture<'a, RelayEnd> {

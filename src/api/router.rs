@@ -86,6 +86,11 @@ impl Core {
         nodes
     }
 
+    /// Returns true if another node with a replica of the log answers.
+    pub fn is_served_elsewhere(&self, group: GroupId) -> bool {
+        self.nodes_of(group).into_iter().any(|node| !self.is_unreachable(node))
+    }
+
     /// Returns true for a node that is asked last: it is silent, or could not be reached a moment ago.
     fn is_unreachable(&self, node: NodeId) -> bool {
         self.forward.is_suspect(node) || self.consensus.is_silent(node)
@@ -183,6 +188,9 @@ impl Core {
             if !nodes.is_empty() {
                 return self.propose_elsewhere(nodes, principal, proposal).await;
             }
+            if self.consensus.lost(proposal.group).is_some() {
+                return Err(ProposeError::Damaged);
+            }
         }
         if status.is_some_and(|status| status.leader == Some(self.me.node_id)) {
             // Not cloned, so that the payload is stamped in place. If leadership is lost at this moment, the client
@@ -236,6 +244,9 @@ impl Core {
 
     /// Returns an index that covers everything acknowledged before this call, and that the leader has confirmed.
     pub(super) async fn read_index(&self, group: GroupId, deadline: Instant) -> Result<LogIndex, ReadIndexError> {
+        if self.consensus.lost(group).is_some() {
+            return Err(ReadIndexError::Damaged);
+        }
         let here = self.consensus.read_index(group, Some(deadline)).await;
         match here.unwrap_or(Err(ReadIndexError::Stopping)) {
             Err(ReadIndexError::NotLeader { leader: Some(leader) }) if leader != self.me.node_id => {

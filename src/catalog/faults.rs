@@ -39,4 +39,6 @@ faults! {
     NeededNodeRemoved,
     /// A node that leaves is chosen for new replicas.
     LeavingNodesChosen,
+    /// A replica whose files are damaged starts again with an empty log, under the same id.
+    DamagedReplicaReset,
 }

@@ -7,10 +7,13 @@
 
 pub(super) mod admission;
 mod campaigns;
+mod damage;
 pub(super) mod early;
 mod governor;
 mod host;
 mod lines;
+mod lost;
+mod mending;
 mod quiet;
 mod receive;
 
@@ -25,12 +28,14 @@ use crossbeam_channel::TryRecvError;
 use self::admission::Admission;
 use self::early::EarlyMessages;
 use self::governor::Governor;
-use self::host::{Host, StoredReplica};
+use self::host::Host;
 use self::lines::GroupLines;
+use self::lost::LostReplicas;
+use self::mending::Mending;
 use self::quiet::QuietGroups;
 use super::completions::{Completions, ReplicaEpoch};
 use super::error::HostError;
-use super::group::{self, Successor, TICK_MS, cache_bytes_max};
+use super::group::{self, TICK_MS, cache_bytes_max};
 use super::groups::Groups;
 use super::handle::{ConsensusHandle, ConsensusMsg, INBOX_MESSAGES_MAX, ProposeError, ReadIndexError, TransferError};
 use super::metrics::ConsensusMetrics;
@@ -38,7 +43,6 @@ use super::peer_inbox::PeerInbox;
 use super::sinks::{Outbound, Sinks};
 use super::status::Statuses;
 use super::transfer::transfer;
-use crate::catalog::faults::{Fault, broken};
 use crate::catalog::policy::facts::Now;
 use crate::catalog::{CatalogView, Member};
 use crate::clock::{self, PeerClocks, StampClock, wall_us};
@@ -47,9 +51,10 @@ use crate::feature_level::Feature;
 use crate::inbox::{Inbox, inbox};
 use crate::logs::Logs;
 use crate::metrics::Registry;
+use crate::pb::peer::DamagedReplica;
 use crate::reply::ReplySender;
 use crate::storage::disk::Disk;
-use crate::storage::log::{GroupLog, LogOptions};
+use crate::storage::log::LogOptions;
 use crate::storage::node::{DataDir, NodeFile};
 use crate::storage::reader::ReadersHandle;
 use crate::storage::scrub::ScrubHandle;
@@ -168,6 +173,7 @@ impl Consensus {
                 completions: self.completions,
             },
             host: Host {
+                lost: LostReplicas::new(&parts.data_dir)?,
                 groups_dir: parts.data_dir.groups_dir(),
                 disk: parts.disk,
                 data_dir: parts.data_dir,
@@ -185,27 +191,22 @@ impl Consensus {
             peer_clocks: self.handle.peer_clocks().clone(),
             admission: Admission::default(),
             lines: GroupLines::default(),
+            mending: Mending::new(ConsensusMetrics::repairs(&parts.metrics)),
             metrics: ConsensusMetrics::new(&parts.metrics),
             governor: Governor::new(parts.me.clone(), parts.catalog, self.handle),
             me: parts.me,
+            damaged: Vec::new(),
             handing_over: None,
         };
         let begun = clock::now();
-        let groups = driver.host.node_file.groups.clone();
-        log::info!("recovery begins groups={}", groups.len());
+        log::info!("recovery begins groups={}", driver.host.node_file.groups.len());
         let snapshot = driver.host.data_dir.load_catalog()?;
         if let Some(snapshot) = &snapshot {
             driver.governor.restore(snapshot)?;
         }
-        let Host { disk, groups_dir, log_options, .. } = &driver.host;
-        let logs = GroupLog::open_all(disk, groups_dir, groups.keys().copied(), log_options);
-        for ((group, me), opened) in groups.into_iter().zip(logs) {
-            let catalog = snapshot.clone().filter(|_| group == GroupId::CATALOG);
-            let stored =
-                StoredReplica { group, me, leads_at_first: broken(Fault::LeadsAgain), opened: opened?, catalog };
-            driver.host.start(stored, &mut driver.groups, &driver.sinks)?;
-        }
-        driver.governor.host_all(&mut driver.groups, &mut driver.host, &driver.sinks)?;
+        driver.open_replicas(snapshot.as_ref())?;
+        let dropped = driver.governor.host_all(&mut driver.groups, &mut driver.host, &driver.sinks)?;
+        driver.statuses.remove(&dropped);
         driver.perform()?;
         lines::log_recovery(&driver.groups, driver.governor.catalog(), begun.elapsed());
         Ok(driver)
@@ -239,8 +240,11 @@ struct Driver {
     admission: Admission,
     lines: GroupLines,
     metrics: ConsensusMetrics,
+    mending: Mending,
     governor: Governor,
     me: Member,
+    /// The damaged replicas of this node, for its heartbeats.
+    damaged: Vec<DamagedReplica>,
     handing_over: Option<(ReplySender<()>, Instant)>,
 }
 
@@ -275,7 +279,7 @@ impl Driver {
             self.take_completions();
             self.quiet.campaign(&mut self.groups, clock::now());
             self.perform()?;
-            self.quiet.obey(&mut self.groups);
+            self.quiet.obey(&mut self.groups, &self.host.lost);
             self.host.disk.space().kept();
             self.progress.mark();
         }
@@ -308,16 +312,6 @@ impl Driver {
         }
     }
 
-    /// Called if ticks were missed: the process was suspended, or starved.
-    fn ticks_are_late(&mut self) {
-        self.quiet.ticks_are_late(self.ticks);
-        for group in self.groups.awake().clone() {
-            if let Some(replica) = self.groups.get_mut(&group) {
-                replica.group.tick_is_late();
-            }
-        }
-    }
-
     /// Returns the time between two ticks. A node that is the only replica of its groups sends no heartbeats and
     /// holds no elections. It ticks less often, so that an idle machine can sleep.
     fn tick_every(&self) -> Duration {
@@ -333,7 +327,7 @@ impl Driver {
             ConsensusMsg::Propose(mut proposal, reply) => {
                 let checked = self.governor.check(&mut proposal, &self.groups, &self.sinks);
                 match (self.quiet.wake(proposal.group, &mut self.groups), checked) {
-                    (None, _) => reply.send(Err(ProposeError::NoSuchGroup)),
+                    (None, _) => reply.send(Err(self.host.lost.refusal(proposal.group))),
                     (Some(_), Err(refusal)) => reply.send(Err(refusal)),
                     (Some(replica), Ok(())) => replica.group.propose(proposal, now, time_us, reply),
                 }
@@ -359,13 +353,7 @@ impl Driver {
                 }
             }
             ConsensusMsg::HandOver(reply) => {
-                let led: Vec<GroupId> =
-                    self.groups.iter().filter(|(_, replica)| replica.group.leads()).map(|(group, _)| *group).collect();
-                for group in led {
-                    if let Some(replica) = self.quiet.wake(group, &mut self.groups) {
-                        replica.group.hand_over(Successor::Any);
-                    }
-                }
+                self.hand_over_all();
                 self.handing_over = Some((reply, now + HAND_OVER_MAX));
                 self.next_tick = now;
             }
@@ -395,13 +383,14 @@ impl Driver {
     fn tick(&mut self) -> Result<(), HostError> {
         let now = clock::now();
         self.ticks += 1;
+        self.check_damage()?;
         let wall_us = wall_us();
         self.clock.observe(&self.clocks_of_voters(now), wall_us, now);
         let time_us = self.clock.now(wall_us, now);
         let allows_quiet = self.governor.allows(Feature::ManyLogs);
         if allows_quiet {
             let members = self.governor.catalog().members().map(|member| member.id);
-            self.quiet.tick(self.ticks, self.me.id, members, &mut self.groups, &self.sinks);
+            self.quiet.tick(self.ticks, self.me.id, members, &self.damaged, &mut self.groups, &self.sinks);
             self.publish_silent();
             let is_full = self.host.disk.space().state() == SpaceState::Full;
             if self.handing_over.is_none() {
@@ -473,6 +462,7 @@ impl Driver {
                 let dropped = self.governor.apply(inputs, &mut self.groups, &mut self.host, &self.sinks)?;
                 self.quiet.forget(&dropped);
                 self.statuses.remove(&dropped);
+                self.mending.forget(&dropped);
                 for (from, message) in self.early.take(|group| self.groups.contains_key(&group)) {
                     self.step(from, message);
                 }

@@ -46,6 +46,28 @@ impl HostError {
         }
     }
 
+    /// Returns true if only the files of one replica are damaged, or can't be read.
+    pub fn is_damage_of_replica(&self) -> bool {
+        let is_unreadable = match self {
+            HostError::Storage(error) => error.is_unreadable(),
+            HostError::Read(_, error) => matches!(error, ReadError::Io(_)),
+            HostError::State(..) | HostError::Catalog(_) | HostError::FeatureLevel { .. } | HostError::Thread(_) => {
+                false
+            }
+        };
+        self.is_damage() || is_unreadable
+    }
+
+    /// Returns what is damaged, without the next step.
+    pub fn damage(&self) -> String {
+        match self {
+            HostError::Storage(error) => error.damage(),
+            HostError::Read(_, error) => format!("the entries that were not applied yet can't be read: {error}"),
+            HostError::State(_, what) => what.clone(),
+            HostError::Catalog(_) | HostError::FeatureLevel { .. } | HostError::Thread(_) => self.to_string(),
+        }
+    }
+
     /// Returns true if the disk does not contain what was written to it.
     pub fn is_damage(&self) -> bool {
         match self {

@@ -350,7 +350,12 @@ impl ConsensusHandle {
         self.bell.ring();
     }
 
-    /// Returns the status of a group of which this node has a replica.
+    /// Returns the damage of this node's replica of a group, if it could not be opened.
+    pub fn lost(&self, group: GroupId) -> Option<Arc<str>> {
+        self.statuses.lost(group)
+    }
+
+    /// Returns the status of a group of which this node has a replica that could be opened.
     pub fn status(&self, group: GroupId) -> Option<Arc<GroupStatus>> {
         self.statuses.get(group)
     }

@@ -51,6 +51,11 @@ impl ConsensusMetrics {
         }
     }
 
+    /// Registers the counter of repaired files.
+    pub fn repairs(registry: &Registry) -> Counter {
+        registry.counter("files_repaired", "Damaged files that were repaired while the node ran")
+    }
+
     /// Updates the metrics. Called on each tick, with what was collected on it about the groups that are not quiet.
     pub fn tick(
         &mut self,

@@ -27,6 +27,7 @@ mod claim;
 mod compare;
 mod completions;
 pub(crate) mod conf_change;
+mod damage;
 mod driver;
 mod error;
 pub(crate) mod faults;

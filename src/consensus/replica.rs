@@ -165,7 +165,8 @@ impl Replica {
         })
     }
 
-    fn log(&self) -> MutexGuard<'_, GroupLog> {
+    /// The log on disk.
+    pub fn log(&self) -> MutexGuard<'_, GroupLog> {
         self.log.lock()
     }
 
@@ -188,7 +189,7 @@ impl Replica {
             if !self.reads_ended {
                 self.watermark.restore();
             }
-        } else if self.group.is_damaged() {
+        } else if self.group.is_damaged() && !self.group.is_repairing() {
             // Visible records stay visible, but no more will become visible.
             self.watermark.close();
         }

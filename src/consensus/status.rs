@@ -80,6 +80,8 @@ impl GroupStatus<ReplicaId> {
 #[derive(Debug, Default)]
 pub struct Statuses {
     groups: RwLock<BTreeMap<GroupId, Arc<GroupStatus>>>,
+    /// The groups whose replica here could not be opened, with the damage.
+    lost: RwLock<BTreeMap<GroupId, Arc<str>>>,
     silent: RwLock<BTreeSet<NodeId>>,
 }
 
@@ -87,6 +89,16 @@ impl Statuses {
     /// Returns the status of one group.
     pub fn get(&self, group: GroupId) -> Option<Arc<GroupStatus>> {
         self.groups.read().get(&group).cloned()
+    }
+
+    /// Returns the damage of a replica that could not be opened.
+    pub fn lost(&self, group: GroupId) -> Option<Arc<str>> {
+        self.lost.read().get(&group).cloned()
+    }
+
+    /// Records that the replica of a group could not be opened.
+    pub fn set_lost(&self, group: GroupId, what: &str) {
+        self.lost.write().insert(group, what.into());
     }
 
     /// Returns true for a node that has sent no heartbeat for an election timeout.
@@ -111,12 +123,19 @@ impl Statuses {
     pub fn remove(&self, groups: &[GroupId]) {
         if !groups.is_empty() {
             self.groups.write().retain(|group, _| !groups.contains(group));
+            self.lost.write().retain(|group, _| !groups.contains(group));
         }
     }
 
-    /// Returns the statuses of all groups, ordered by id.
+    /// Returns the statuses of all groups, ordered by id. Of a replica that could not be opened, only the damage is
+    /// known.
     pub fn all(&self) -> Vec<Arc<GroupStatus>> {
-        self.groups.read().values().cloned().collect()
+        let mut all = self.groups.read().clone();
+        for (group, what) in self.lost.read().iter() {
+            let status = GroupStatus { group: *group, damage: Some(what.to_string()), ..GroupStatus::default() };
+            all.insert(*group, Arc::new(status));
+        }
+        all.into_values().collect()
     }
 
     /// Replaces the status of one group.

@@ -138,6 +138,31 @@ fn entry_from_pb(entry: pb::Entry) -> Result<eraftpb::Entry, BadMessage> {
     Ok(raft)
 }
 
+/// Converts stored entries for a peer that repairs its disk.
+///
+/// # Errors
+/// [`BadEntry`] if a stamp is invalid.
+pub fn stored_entries_to_pb(entries: &[Entry]) -> Result<Vec<pb::Entry>, BadEntry> {
+    entries.iter().map(|entry| entry_to_raft(entry).map(entry_to_pb)).collect()
+}
+
+/// Converts the entries of such a peer, which continue the log after `end`. Also returns the end of the log after them.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn stored_entries_from_pb(entries: Vec<pb::Entry>, mut end: Base) -> Result<(Vec<Entry>, Base), String> {
+    let mut stored = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let entry = entry_to_storage(&entry_from_pb(entry).map_err(|e| e.to_string())?, end.offset);
+        if entry.index != end.index.next() {
+            return Err(format!("entry {} does not follow entry {}", entry.index, end.index));
+        }
+        end = end.then(&entry).map_err(|e| e.to_string())?;
+        stored.push(entry);
+    }
+    Ok((stored, end))
+}
+
 /// Converts a conf state to raft's type.
 pub fn conf_to_raft(conf: &ConfState) -> eraftpb::ConfState {
     let ids = |nodes: &[ReplicaId]| nodes.iter().map(|n| n.0).collect();

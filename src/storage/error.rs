@@ -136,6 +136,16 @@ impl StorageError {
         }
     }
 
+    /// Returns what is damaged, without the next step: for a log that the node's peers can restore.
+    pub(crate) fn damage(&self) -> String {
+        match self {
+            StorageError::Damaged { file, position, what } => {
+                format!("{} is damaged at byte {position}: {what}", file.display())
+            }
+            other => other.to_string(),
+        }
+    }
+
     /// True if the data directory or the version of the program is the wrong one: exit code 78.
     pub fn is_config(&self) -> bool {
         match self {

@@ -114,6 +114,10 @@ faults! {
     DamageTakenForNewer,
     /// A frame of a newer version is reported as damage.
     NewerTakenForDamage,
+    /// A repaired segment is not checked.
+    RepairUnverified,
+    /// A damaged segment is deleted before the repaired one takes its place.
+    RepairNotRenamed,
 }
 
 /// The rule that this thread breaks.

@@ -18,7 +18,7 @@
 //!
 //! # Guarantees
 //!
-//! - Files are append-only and never overwritten. A log that loses its suffix continues in a new segment.
+//! - Files are append-only and never overwritten. A repaired segment replaces the damaged one as a whole. A log that loses its suffix continues in a new segment.
 //! - The durable position is covered by a finished sync. Below it, bytes that can't be read are damage and are refused.
 //!   Above it, the first bad frame ends the log.
 //! - Files and frames that a newer version wrote are refused with an error that names them. They are never treated as
@@ -78,8 +78,9 @@ pub(crate) use self::read::{ahead, block};
 #[cfg(test)]
 pub(crate) use self::recover::tables::replay;
 pub(crate) use self::recover::unlisted::check_groups;
-pub(crate) use self::recover::{only_voter, replicas, roll_forward};
+pub(crate) use self::recover::{only_voter, readable, replicas, roll_forward};
 pub(crate) use self::verify::{dump, scrub};
+pub(crate) use self::write::repair;
 
 /// Reads of a log, and the threads that execute blocking reads.
 pub(crate) mod reader {

@@ -271,6 +271,7 @@ impl Node {
         self.options.env = env;
     }
 
+    /// The name of the node, which is also that of its data directory.
     pub fn name(&self) -> &str {
         &self.options.name
     }

@@ -52,6 +52,7 @@ mod producers;
 mod prose;
 mod recover;
 mod refusals;
+mod repair;
 mod revoked;
 mod roundtrip;
 mod shutdown;

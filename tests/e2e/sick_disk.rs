@@ -47,7 +47,15 @@ fn an_unreadable_sector_at_startup_is_reported_as_damage() {
     let mut cluster = Cluster::start_at(site, 1, &[], |_| shim.env(&dir, None, 7));
     cluster.client(0).produce("", vec![record("a")]).expect("produces");
     assert!(cluster.nodes[0].stop().success());
+    // One of a log stops only this log.
     shim.inject(&dir, &Fault::ReadError("groups/1/0", 0));
+    cluster.nodes[0].start_again();
+    let node = cluster.client(0).get_node().expect("a node");
+    let damage = node.groups.into_iter().map(|group| group.damage).find(|damage| !damage.is_empty());
+    assert!(damage.as_ref().is_some_and(|text| text.contains("Input/output error")), "{damage:?}");
+    assert!(cluster.nodes[0].stop().success());
+    // One of the catalog stops the node.
+    shim.inject(&dir, &Fault::ReadError("groups/0/0", 0));
     let status = cluster.nodes[0].try_start_again().expect_err("the sector can't be read");
     let log = cluster.nodes[0].log();
     assert_eq!(status.code(), Some(65), "{log}");

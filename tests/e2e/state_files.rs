@@ -74,7 +74,7 @@ fn retries_get_their_first_answers_after_trims_and_kills_and_damage_is_refused()
     let cursors = clients[1].list_cursors("").expect("a list");
     assert_eq!(cursors.iter().map(|cursor| cursor.next_offset).collect::<Vec<_>>(), [answers[REQUESTS as usize]]);
 
-    // A node whose state file is damaged does not start: without it, a retry could be appended twice.
+    // A replica whose state file is damaged takes no part: without it, a retry could be appended twice. It is replaced.
     cluster.nodes[0].kill();
     let file = state_files(&data_dirs[0]).pop().expect("a state file");
     let mut bytes = fs::read(&file).expect("readable");
@@ -85,7 +85,19 @@ fn retries_get_their_first_answers_after_trims_and_kills_and_damage_is_refused()
     let (code, found, _) = outcome(&verify);
     let name = file.file_name().expect("a name").to_string_lossy().into_owned();
     assert!(code == Some(65) && found.contains(&name), "{code:?}: {found}");
-    let status = cluster.nodes[0].try_start_again().expect_err("refused");
-    assert_eq!(status.code(), Some(65));
+    cluster.nodes[0].start_again();
     assert!(cluster.nodes[0].log().contains(&format!("{name} is damaged at byte 12")));
+    eventually("a new replica", || {
+        let node = clients[0].get_node().map_err(|error| error.to_string())?;
+        let group = node.groups.into_iter().find(|group| group.log == "default").ok_or("none")?;
+        let is_voter = group.replicas.iter().any(|replica| replica.name == node.name && replica.is_voter);
+        (group.damage.is_empty() && is_voter && group.applied_index > 0)
+            .then_some(())
+            .ok_or(format!("{:?}", group.damage))
+    });
+    for sequence in REQUESTS - ANSWERS + 1..=REQUESTS {
+        let retry =
+            eventually("an answer", || send(&clients[0], &producer, sequence).map_err(|error| error.to_string()));
+        assert_eq!((retry.offset, retry.duplicate), (answers[sequence as usize], true), "request {sequence}");
+    }
 }

@@ -31,7 +31,7 @@ impl Command {
         }
     }
 
-    /// Returns true for a command that clients and followers request. The leader alone proposes the others.
+    /// Returns true for a command that clients and other nodes request. The leader alone proposes the others.
     pub fn is_requested(&self) -> bool {
         match self {
             Command::CreateLog(NewLog { origin: Origin::Nodes(nodes), .. }) => nodes.is_empty(),
@@ -40,6 +40,7 @@ impl Command {
             | Command::UpdateLog(..)
             | Command::DeleteLog(..)
             | Command::UndeleteLog(_)
+            | Command::RemoveReplica(..)
             | Command::ReplicaRemoved(..)
             | Command::UpdateCluster(..)
             | Command::PlanNode(..)
@@ -50,7 +51,6 @@ impl Command {
             | Command::Founded(_)
             | Command::PurgeLog(_)
             | Command::PlaceReplica(..)
-            | Command::RemoveReplica(..)
             | Command::ReplaceNode(..)
             | Command::MoveReplica(..) => false,
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crate::types::{GroupId, LogIndex, ReplicaId, Term};
+use crate::types::{GroupId, LogIndex, NodeId, ReplicaId, Term};
 use crate::watermark::Visible;
 
 /// This node's replicas, by group.
@@ -30,6 +30,8 @@ pub struct ReplicaFacts {
     pub voters: Vec<ReplicaId>,
     /// The progress of all replicas of the group, including this one. Empty unless this node leads.
     pub progress: Vec<ReplicaProgress>,
+    /// Replicas of the group that their nodes report as damaged, each with its node.
+    pub damaged: Vec<(NodeId, ReplicaId)>,
     /// The records that readers may see.
     pub visible: Visible,
     /// The time of the log's clock in the newest segment's header; 0 if it is unknown.

@@ -6,6 +6,7 @@
 //!
 //! - [`hosting`]: which replicas this node creates and drops.
 //! - [`placement`]: on which nodes the replicas of logs are; [`moves`]: which of them move to other nodes.
+//! - [`rebuilds`]: which damaged replicas are given up.
 //! - [`voters`]: the next step of a group's membership; [`catch_up`]: which learners may become voters.
 //! - [`joins`]: whether another node may join.
 //! - [`requests`]: which changes of the catalog are proposed.
@@ -23,6 +24,7 @@ pub mod joins;
 pub mod moves;
 pub mod notice;
 pub mod placement;
+pub mod rebuilds;
 pub mod requests;
 pub mod retention;
 pub mod voters;
@@ -72,6 +74,9 @@ pub enum Action {
     /// Propose to the catalog that the group has removed a replica, but only if a majority confirms that this node
     /// still leads the group.
     ReportRemoved(GroupId, ReplicaId),
+    /// Propose to the catalog that the group removes a damaged replica, but only if a majority confirms that this node
+    /// still leads the group.
+    GiveUpDamaged(GroupId, ReplicaId),
     /// Set the clock of a group's log, for the header of its next segment, and seal its newest segment if it is old
     /// enough.
     KeepTime {
@@ -170,6 +175,10 @@ impl Policy {
                     let target = Target { members: &members, removed: leaves, may_vote: |_| true };
                     self.move_voters(catalog, *group, replica, &target, now.tick, &mut actions);
                     self.report_removed(catalog, log, replica, &mut actions);
+                    if catalog.feature_level() >= Feature::ManyLogs.level() {
+                        let damaged = rebuilds::damaged_replica(log, replica, replicas);
+                        actions.extend(damaged.map(|damaged| Action::GiveUpDamaged(*group, damaged)));
+                    }
                     self.keep_log(catalog, log, replica, now, &mut actions);
                 }
                 None if *group == GroupId::CATALOG => {
@@ -275,7 +284,8 @@ impl Policy {
         if catalog.feature_level() < Feature::ManyLogs.level() {
             return;
         }
-        if !replica.leads || replica.is_changing || !replica.is_idle {
+        // Under load some entry is always not applied yet, but none of them is a conf change.
+        if !replica.leads || replica.is_changing {
             return;
         }
         let is_in_group = |id| replica.progress.iter().any(|r| r.replica == id);

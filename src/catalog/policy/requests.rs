@@ -5,7 +5,7 @@
 
 use super::facts::{ReplicaFacts, Replicas};
 use super::joins::Verdict;
-use super::moves;
+use super::{moves, rebuilds};
 use crate::catalog::command::Command;
 use crate::catalog::meta::{Member, NewLog, Origin};
 use crate::catalog::state::Catalog;
@@ -90,8 +90,8 @@ pub enum PeerDecision {
 }
 
 /// Decides about a proposal to the catalog. The leader appends a proposal with exactly one command that has an effect:
-/// a change of a log or of the cluster's settings, or a feature level that every member supports. All other commands
-/// are proposed only by the leader itself.
+/// a change of a log or of the cluster's settings, a damaged replica to remove, or a feature level that every member
+/// supports. All other commands are proposed only by the leader itself.
 ///
 /// `replica` is the leader's replica of the catalog. `levels_of` returns the levels that a member supported when it
 /// last connected. The level is raised only while the leader hears from every member and has applied all entries,
@@ -150,6 +150,10 @@ pub fn decide_for_peer(
                 None => PeerDecision::Drop,
             }
         }
+        Command::RemoveReplica(group, damaged) => match rebuilds::may_give_up(catalog, replica, group, damaged) {
+            true => PeerDecision::Accept,
+            false => PeerDecision::Drop,
+        },
         _ => PeerDecision::Accept,
     }
 }

@@ -233,10 +233,11 @@ impl Cluster {
             |text: String| write!(out, "{name}: {text}{}", if lost { " (lost)\n" } else { "\n" }).expect("written");
         let action = match action {
             Action::ReportRemoved(group, replica) => Action::Propose(Command::ReplicaRemoved(group, replica)),
+            Action::GiveUpDamaged(group, replica) => Action::Propose(Command::RemoveReplica(group, replica)),
             other => other,
         };
         match action {
-            Action::ReportRemoved(..) => {}
+            Action::ReportRemoved(..) | Action::GiveUpDamaged(..) => {}
             Action::Propose(command) => {
                 say(format!("propose {}", show(&command)));
                 if !lost {
@@ -344,6 +345,7 @@ impl Group {
             visible: self.log.visible(),
             begun_us: self.log.begun_us(),
             is_searched: false,
+            damaged: Vec::new(),
         }
     }
 }

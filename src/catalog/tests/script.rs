@@ -13,9 +13,7 @@ use super::show::{show_catalog, show_groups};
 use super::span::Span;
 use crate::catalog::policy::facts::{ReplicaFacts, ReplicaProgress};
 use crate::catalog::policy::requests::{PeerDecision, decide_for_peer};
-use crate::catalog::{
-    Catalog, ClusterSettings, Command, Destination, LogSettings, Member, NewLog, Origin, Plan,
-};
+use crate::catalog::{Catalog, ClusterSettings, Command, Destination, LogSettings, Member, NewLog, Origin, Plan};
 use crate::feature_level::{FeatureLevel, FeatureRange};
 use crate::storage::entry::Unstamped;
 use crate::storage::payload::{RecordFields, encode_record};

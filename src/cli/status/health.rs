@@ -8,13 +8,13 @@ use crate::cli::exit::Exit;
 use crate::pb::v1::{DiskState, GroupStatus, Replica, Role};
 
 /// The next step if a replica takes no part.
-const AFTER_EXCLUSION: &str = "the table names what is wrong. Check the disk, and restart the node: a replica that differs may be equal \
-                               again. If it is not, and a majority of the other nodes have the log, stop the node, move its data \
-                               directory away and let it join as a new node with another name";
+const AFTER_EXCLUSION: &str = "the table names what is wrong. Check the disk. A damaged replica is repaired or replaced from the other \
+                               nodes, if a majority of them has the log. One that differs is not: restart its node, it may be equal \
+                               again; if it is not, stop the node, move its data directory away and let it join as a new node with \
+                               another name";
 /// The next step if only some records can't be read from a node.
 const AFTER_DISK_DAMAGE: &str = "check the disk of the node. The table names the records that can't be read from it: read them from \
-                                 another node. If a majority of the other nodes have the log, stop the node, move its data \
-                                 directory away and let it join as a new node with another name";
+                                 another node. They are repaired from another node, if one has them";
 
 /// The health of one group: the catalog or a log.
 #[derive(Clone, Debug, PartialEq, Eq)]

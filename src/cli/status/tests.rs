@@ -377,7 +377,7 @@ fn says_what_to_do() {
     let range = DamagedRange { first_offset: 3, ..DamagedRange::default() };
     let on_disk = damaged(&|group| group.damaged_ranges.push(range.clone()));
     assert!(on_disk.contains("from another node") && !on_disk.contains("restart"), "{on_disk}");
-    assert!(damaged(&|group| group.damage = "it differs".into()).contains("restart the node"));
+    assert!(damaged(&|group| group.damage = "it differs".into()).contains("restart its node"));
 
     let (free_bytes, hard_bytes, state) = (6 << 20, 6 << 20, DiskState::DISK_STATE_FULL.into());
     let mut lines = vec![line("n1", Role::ROLE_LEADER, 12)];

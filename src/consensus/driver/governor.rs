@@ -5,13 +5,15 @@ use std::time::Instant;
 
 use super::host::{Host, nodes_of};
 use crate::catalog::faults::{Fault, broken};
-use crate::catalog::policy::facts::{Now, Replicas};
+use crate::catalog::policy::facts::{Now, ReplicaFacts, Replicas};
 use crate::catalog::policy::hosting::{NewReplica, hosting_step};
 use crate::catalog::policy::notice::Notice;
+use crate::catalog::policy::rebuilds::may_give_up;
 use crate::catalog::policy::requests::{Decision, PeerDecision, decide_for_peer};
 use crate::catalog::policy::voters::MembershipChange;
 use crate::catalog::policy::{Action, Policy, PolicyTicks};
 use crate::catalog::{Applied, Catalog, CatalogView, Command, Member, Touched};
+use crate::consensus::damage::ReportedDamage;
 use crate::consensus::error::HostError;
 use crate::consensus::freshness::Freshness;
 use crate::consensus::group::{ELECTION_TICKS, Successor, TICK_MS};
@@ -50,6 +52,8 @@ pub struct Governor {
     removals: Removals,
     freshness: Freshness,
     facts: Replicas,
+    /// The damaged replicas of other nodes.
+    pub reported: ReportedDamage,
 }
 
 impl Governor {
@@ -69,6 +73,7 @@ impl Governor {
             removals: Removals::default(),
             freshness: Freshness::default(),
             facts: Replicas::new(),
+            reported: ReportedDamage::default(),
         }
     }
 
@@ -160,11 +165,11 @@ impl Governor {
         self.catalog.logs().map(|log| log.group).chain(hosted).collect()
     }
 
-    /// Creates, drops and serves the replicas of all logs, after a start.
-    pub fn host_all(&mut self, groups: &mut Groups, host: &mut Host, sinks: &Sinks) -> Result<(), HostError> {
+    /// Creates, drops and serves the replicas of all logs, after a start. Returns the groups whose replicas were dropped.
+    pub fn host_all(&mut self, groups: &mut Groups, host: &mut Host, sinks: &Sinks) -> Result<Vec<GroupId>, HostError> {
         let all = self.all_groups(groups);
         self.publish()?;
-        self.host(&all, groups, host, sinks).map(drop)
+        self.host(&all, groups, host, sinks)
     }
 
     fn host(
@@ -186,7 +191,7 @@ impl Governor {
             if step.drop.is_some() {
                 // First: readers that wait for the replica then find that its log was removed.
                 host.withdraw(*group);
-                host.drop_replica(*group, groups, sinks)?;
+                host.drop_replica(*group, groups, sinks, self.catalog.log(*group))?;
                 self.policy.forget(*group);
                 self.removals.forget(*group);
                 self.freshness.forget(*group);
@@ -203,7 +208,8 @@ impl Governor {
                     replica.group.avoid(self.catalog.avoided_leaders(log));
                     host.serve(&self.catalog, log, replica);
                 }
-                (Some(_) | None, None) => host.withdraw(*group),
+                (Some(log), None) => host.serve_lost(&self.catalog, log),
+                (None, None) => host.withdraw(*group),
                 // The catalog is being replayed, and does not contain the log yet.
                 (None, Some(_)) => {}
             }
@@ -230,7 +236,12 @@ impl Governor {
             return None;
         }
         self.commands = 0;
-        Some(CatalogState { index: self.applied, bytes: self.catalog.encode().into() })
+        Some(self.snapshot())
+    }
+
+    /// Returns a snapshot of the catalog.
+    pub fn snapshot(&self) -> CatalogState {
+        CatalogState { index: self.applied, bytes: self.catalog.encode().into() }
     }
 
     /// Refuses a cluster at a feature level that this version no longer supports. Only a leader that has applied all
@@ -277,6 +288,17 @@ impl Governor {
                         .is_some_and(|replica| self.removals.is_confirmed(group, removed, &mut replica.group, now.at));
                     if confirmed {
                         self.propose(groups, sinks, &Command::ReplicaRemoved(group, removed), now);
+                    }
+                }
+                Action::GiveUpDamaged(group, damaged) => {
+                    let confirmed = groups
+                        .get_mut(&group)
+                        .is_some_and(|replica| self.removals.is_confirmed(group, damaged, &mut replica.group, now.at));
+                    let of_catalog = self.facts.get(&GroupId::CATALOG).filter(|facts| facts.leads);
+                    let checked = of_catalog.is_none_or(|facts| may_give_up(&self.catalog, facts, group, damaged));
+                    if confirmed && checked {
+                        log::info!("group {group}: replica {damaged} is damaged: asking the catalog to replace it");
+                        self.propose(groups, sinks, &Command::RemoveReplica(group, damaged), now);
                     }
                 }
                 Action::KeepTime { group, local_us, seal } => {
@@ -405,7 +427,8 @@ impl Governor {
         for group in observed {
             if let Some(replica) = groups.get(&group) {
                 let is_searched = self.searches.is_running(group);
-                self.facts.insert(group, replica.facts(is_searched));
+                let damaged = self.reported.of(group);
+                self.facts.insert(group, ReplicaFacts { damaged, ..replica.facts(is_searched) });
             }
         }
     }

@@ -7,19 +7,23 @@ use std::sync::Arc;
 use crate::catalog::policy::hosting::NewReplica;
 use crate::catalog::{Catalog, LogMeta};
 use crate::consensus::completions::ReplicaEpoch;
+use crate::consensus::driver::lost::LostReplicas;
 use crate::consensus::error::HostError;
 use crate::consensus::group::{GroupConfig, ReplicaNodes, Rules};
 use crate::consensus::groups::Groups;
 use crate::consensus::replica::{Replica, ReplicaOrigin};
 use crate::consensus::sinks::Sinks;
+use crate::log_state::TablesView;
 use crate::logs::{Logs, OpenLog, Removal};
 use crate::storage::disk::Disk;
-use crate::storage::log::{CatalogState, GroupLog, LogOptions, Recovered};
+use crate::storage::log::{CatalogState, Genesis, GroupLog, LogOptions, Recovered, StorageError};
 use crate::storage::node::{DataDir, NodeFile};
-use crate::storage::replicas::{give_up, take_up};
+use crate::storage::readable::ReadableLog;
+use crate::storage::replicas::{Files, give_up, take_up};
 use crate::storage::scrub::ScrubHandle;
+use crate::storage::space::SpaceState;
 use crate::types::{GroupId, ReplicaId};
-use crate::watermark::HighWatermark;
+use crate::watermark::{HighWatermark, Visible};
 
 /// The data directory, and the resources of the process that a replica needs.
 pub struct Host {
@@ -33,6 +37,7 @@ pub struct Host {
     pub logs: Logs,
     /// The epoch of the newest replica.
     pub epoch: ReplicaEpoch,
+    pub lost: LostReplicas,
 }
 
 /// A replica that is recovered and not started yet.
@@ -70,6 +75,14 @@ impl Host {
         Ok(())
     }
 
+    /// Replaces a damaged log by an empty one. Only tests that break this rule do that.
+    pub fn reset(&self, group: GroupId) -> Result<(GroupLog, Recovered), StorageError> {
+        let dir = self.groups_dir.join(group.to_string());
+        self.disk.remove_dir(&dir)?;
+        GroupLog::create(&self.disk, &self.groups_dir, group, &self.log_options, Genesis::Blank)?;
+        GroupLog::open(&self.disk, &self.groups_dir, group, &self.log_options)
+    }
+
     /// Starts a replica.
     pub fn start(&mut self, stored: StoredReplica, groups: &mut Groups, sinks: &Sinks) -> Result<(), HostError> {
         let StoredReplica { group, me, leads_at_first, opened: (log, recovered), catalog } = stored;
@@ -90,10 +103,20 @@ impl Host {
         Ok(())
     }
 
-    /// Drops a replica. Requests that wait for it fail, and its files are deleted later.
-    pub fn drop_replica(&mut self, group: GroupId, groups: &mut Groups, sinks: &Sinks) -> Result<(), HostError> {
+    /// Drops a replica. Requests that wait for it fail, and its files are deleted later. `log` is the log of the group,
+    /// if it exists: then the files of a damaged replica are kept for now.
+    pub fn drop_replica(
+        &mut self,
+        group: GroupId,
+        groups: &mut Groups,
+        sinks: &Sinks,
+        log: Option<&LogMeta>,
+    ) -> Result<(), HostError> {
         let Some(replica) = self.replica_of(group) else { return Ok(()) };
         log::info!("group {group}: dropping replica {replica}, which has left the group");
+        let is_damaged = self.lost.contains(group) || groups.get(&group).is_some_and(|r| r.group.is_damaged());
+        let has_room = self.disk.space().state() == SpaceState::Enough;
+        let keeps = is_damaged && has_room && log.is_some_and(|log| log.deletion.is_none());
         if let Some(mut dropped) = groups.remove(group) {
             dropped.reader.give_up();
             dropped.group.stop();
@@ -103,9 +126,11 @@ impl Host {
         }
         sinks.writer.unregister(group);
         self.scrub.remove(group);
-        if let Some(retired) = give_up(&self.data_dir, &mut self.node_file, group)? {
+        let files = if keeps { Files::KeepAside } else { Files::Delete };
+        if let Some(retired) = give_up(&self.data_dir, &mut self.node_file, group, files)? {
             sinks.writer.remove_directory(retired);
         }
+        self.lost.dropped(&self.data_dir, group, &sinks.writer)?;
         Ok(())
     }
 
@@ -136,6 +161,31 @@ impl Host {
         if open.is_none_or(|open| (open.record_bytes_max, open.request_bytes_max) != limits) {
             self.logs.insert(opened(replica));
         }
+    }
+
+    /// Makes what can be read of a damaged log available to clients. Nothing more becomes visible.
+    pub fn serve_lost(&self, catalog: &Catalog, log: &LogMeta) {
+        let readable = self.lost.readable(log.group).filter(|_| log.deletion.is_none());
+        let Some(readable) = readable else { return self.withdraw(log.group) };
+        if self.logs.get(&log.name).is_some_and(|open| open.group == log.group) {
+            return;
+        }
+        let settings = catalog.settings_of(log);
+        let watermark = HighWatermark::default();
+        let &ReadableLog { first_offset, next_offset, applied, last_append_time_us, .. } = readable;
+        watermark.advance(Visible { applied, first_offset, next_offset, last_append_time_us });
+        watermark.close();
+        self.logs.insert(OpenLog {
+            name: log.name.clone(),
+            group: log.group,
+            log_id: log.log_id,
+            record_bytes_max: settings.record_bytes_max,
+            request_bytes_max: settings.request_bytes_max,
+            watermark,
+            tables: TablesView::default(),
+            reader: readable.reader.clone(),
+            removal: Removal::default(),
+        });
     }
 
     /// Stops serving the log of a group that this node has no replica of.

@@ -9,13 +9,14 @@ use raft::eraftpb::MessageType;
 use super::campaigns::{Campaigns, Loss};
 use crate::catalog::faults::{Fault, broken};
 use crate::catalog::policy::facts::Replicas;
+use crate::consensus::driver::lost::LostReplicas;
 use crate::consensus::error::HostError;
 use crate::consensus::group::quiet;
 use crate::consensus::groups::Groups;
 use crate::consensus::heartbeats::{HEARTBEAT_TICKS, Heartbeat, Heartbeats, Quiet, QuietDigest, SILENT_TICKS, Wake};
 use crate::consensus::replica::Replica;
 use crate::consensus::sinks::Sinks;
-use crate::pb::peer::{NodeHeartbeat, RaftMessage};
+use crate::pb::peer::{DamagedReplica, NodeHeartbeat, RaftMessage};
 use crate::types::{GroupId, LogIndex, NodeId, ReplicaId, Term};
 
 /// A group is quiet after this many ticks without an entry or a request.
@@ -163,10 +164,15 @@ impl QuietGroups {
     }
 
     /// Obeys the announcements, after the effects of their heartbeats.
-    pub fn obey(&mut self, groups: &mut Groups) {
+    pub fn obey(&mut self, groups: &mut Groups, lost: &LostReplicas) {
         for (group, from, announced) in std::mem::take(&mut self.announced) {
-            let Some(replica) = groups.get(&group) else { continue };
             let Announced { leader, term, commit } = announced;
+            let Some(replica) = groups.get(&group) else {
+                if lost.contains(group) {
+                    self.heartbeats.begin_quiet(group, Quiet::Follows(term, from));
+                }
+                continue;
+            };
             // A damaged replica takes no part, so it need not be at rest. If it were not quiet, its node and that of the
             // leader would wake each other's groups again and again.
             let may_follow = || replica.is_written() && quiet::may_follow(&replica.group, leader, term, commit);
@@ -226,6 +232,7 @@ impl QuietGroups {
         tick: u64,
         me: NodeId,
         members: impl Iterator<Item = NodeId>,
+        damaged: &[DamagedReplica],
         groups: &mut Groups,
         sinks: &Sinks,
     ) {
@@ -243,6 +250,7 @@ impl QuietGroups {
                     followed_groups: followed.groups,
                     followed_digest: followed.digest,
                     disk_full,
+                    damaged: damaged.to_vec(),
                     ..NodeHeartbeat::default()
                 };
                 let message = RaftMessage { node_heartbeat: Some(heartbeat).into(), ..RaftMessage::default() };

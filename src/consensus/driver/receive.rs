@@ -1,10 +1,12 @@
 //! Handles the messages of peers, and the reports about them.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::Driver;
 use super::admission::check_replicas;
 use super::quiet::QuietGroups;
+use crate::consensus::group::Successor;
 use crate::consensus::peer_inbox::is_ordered;
 use crate::feature_level::Feature;
 use crate::pb::peer::RaftMessage;
@@ -18,6 +20,7 @@ impl Driver {
         if let Some(heartbeat) = message.node_heartbeat.take() {
             // Each peer chooses its own id, so the number of other ids is not bounded.
             if catalog.member(from).is_some() {
+                self.governor.reported.receive(from, &heartbeat);
                 self.quiet.receive(from, &heartbeat, self.ticks, &mut self.groups);
             }
             return;
@@ -32,6 +35,10 @@ impl Driver {
             return;
         }
         self.lines.record_heard(from, &self.groups, catalog);
+        let Some(message) = self.take_repair(from, message) else { return };
+        if self.drops_message(from, &message) {
+            return;
+        }
         let group = GroupId(message.group);
         let Some(replica) = self.groups.get(&group) else {
             return self.early.keep(from, message);
@@ -53,10 +60,35 @@ impl Driver {
         }
     }
 
+    /// Called if ticks were missed: the process was suspended, or starved.
+    pub(super) fn ticks_are_late(&mut self) {
+        self.quiet.ticks_are_late(self.ticks);
+        for group in self.groups.awake().clone() {
+            if let Some(replica) = self.groups.get_mut(&group) {
+                replica.group.tick_is_late();
+            }
+        }
+    }
+
+    /// Hands over leadership of every group, because the node stops.
+    pub(super) fn hand_over_all(&mut self) {
+        let led = self.groups.iter().filter(|(_, replica)| replica.group.leads());
+        for group in led.map(|(group, _)| *group).collect::<Vec<_>>() {
+            if let Some(replica) = self.quiet.wake(group, &mut self.groups) {
+                replica.group.hand_over(Successor::Any);
+            }
+        }
+    }
+
+    /// Returns the members that are silent.
+    pub(super) fn silent(&self) -> BTreeSet<NodeId> {
+        let others = self.governor.catalog().members().map(|member| member.id).filter(|node| *node != self.me.id);
+        self.quiet.silent(self.ticks, others)
+    }
+
     /// Tells other threads which members are silent.
     pub(super) fn publish_silent(&self) {
-        let others = self.governor.catalog().members().map(|member| member.id).filter(|node| *node != self.me.id);
-        self.statuses.set_silent(self.quiet.silent(self.ticks, others));
+        self.statuses.set_silent(self.silent());
     }
 
     /// Handles the reports that processes of nodes have ended. Without heartbeats of nodes, none would be heard again.

@@ -2,10 +2,12 @@
 
 mod checks;
 mod cluster;
+mod damage;
 mod from_peers;
 mod levels;
 mod lost_nodes;
 mod machines;
+mod mending;
 mod network;
 mod quiet_groups;
 mod simulation;

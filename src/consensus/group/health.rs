@@ -7,6 +7,8 @@ use crate::types::{GroupId, LogIndex};
 pub struct Health {
     group: GroupId,
     damage: Option<String>,
+    /// True if the damage is being repaired.
+    is_repairing: bool,
     differs: bool,
     suspect: Option<LogIndex>,
 }
@@ -14,12 +16,32 @@ pub struct Health {
 impl Health {
     /// The health at a start. `suspect` is the entry at which the replica differed when it was last compared.
     pub fn new(group: GroupId, suspect: Option<LogIndex>) -> Health {
-        Health { group, damage: None, differs: false, suspect }
+        Health { group, damage: None, is_repairing: false, differs: false, suspect }
     }
 
     pub fn set_damaged(&mut self, what: String) {
         log::error!("group {} is damaged and takes no part until repaired: {what}", self.group);
         self.damage = Some(what);
+        self.is_repairing = false;
+    }
+
+    /// Records that damage is being repaired, and that the replica takes no part meanwhile.
+    pub fn begin_repair(&mut self, what: String) {
+        log::warn!("group {}: this replica takes no part for now: {what}", self.group);
+        self.damage = Some(what);
+        self.is_repairing = true;
+    }
+
+    /// Ends what [`Health::begin_repair`] began.
+    pub fn end_repair(&mut self) {
+        if std::mem::take(&mut self.is_repairing) {
+            self.damage = None;
+        }
+    }
+
+    /// Returns true while the replica takes no part only because it is being repaired.
+    pub fn is_repairing(&self) -> bool {
+        self.is_repairing
     }
 
     /// Records that this replica differs from another one below the commit index. Returns true if this is new.

@@ -43,6 +43,7 @@ pub mod quiet;
 mod raft_logger;
 mod reads;
 mod ready;
+pub mod repairing;
 mod sequences;
 mod settings;
 mod term_jumps;
@@ -188,7 +189,7 @@ impl Group {
         // They arrived before.
         self.propose_gathered();
         let deadline = proposal.deadline.unwrap_or(now + WAIT_MAX);
-        let proposed = if self.health.is_damaged() {
+        let proposed = if self.health.is_damaged() && !self.health.is_repairing() {
             Err(ProposeError::Damaged.into())
         } else {
             self.proposer.propose(&mut self.node, self.applier.tables(), proposal, now, time_us)
@@ -202,7 +203,7 @@ impl Group {
         if requests.is_empty() {
             return;
         }
-        let proposed = if self.health.is_damaged() {
+        let proposed = if self.health.is_damaged() && !self.health.is_repairing() {
             requests.iter().map(|_| Err(ProposeError::Damaged.into())).collect()
         } else {
             self.proposer.propose_gathered(&mut self.node, self.applier.tables(), &requests)
@@ -261,7 +262,7 @@ impl Group {
         now: Instant,
         reply: ReplySender<Result<LogIndex, ReadIndexError>>,
     ) {
-        if self.health.is_damaged() {
+        if self.health.is_damaged() && !self.health.is_repairing() {
             self.out.answers.push(Answer::Read(reply, Err(ReadIndexError::Damaged)));
         } else if !self.node.is_leader() {
             let leader = self.node.leader_node();

@@ -35,6 +35,9 @@ impl Group {
         if !self.health.is_damaged() {
             self.persistence.synced(ready);
             self.settle();
+        } else if self.health.is_repairing() {
+            // Acknowledged when the replica takes part again.
+            self.persistence.synced(ready);
         }
     }
 
@@ -176,7 +179,7 @@ impl Group {
     }
 
     /// Sends the messages that waited for persisted Readies.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         let persisted = self.persistence.settle();
         self.node.on_persist_ready(persisted.ready);
         self.out.messages.extend(persisted.messages);

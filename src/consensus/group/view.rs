@@ -58,6 +58,11 @@ impl Group {
         self.health.is_damaged()
     }
 
+    /// Returns true if this replica takes no part only while it is being repaired.
+    pub fn is_repairing(&self) -> bool {
+        self.health.is_repairing()
+    }
+
     /// True if this replica is known to differ from another one.
     pub fn differs(&self) -> bool {
         self.health.differs()

@@ -32,11 +32,24 @@ pub(crate) fn retired_dir(groups_dir: &Path, group: GroupId, replica: ReplicaId)
 
 /// The replica whose [`retired_dir`] has this name; `None` if the name is another one.
 pub(crate) fn retired_of(name: &str) -> Option<(GroupId, ReplicaId)> {
-    let (group, replica) = name.split_once(".removed-")?;
-    let replica: ReplicaId = ReplicaId(replica.parse().ok()?);
-    group_of(group)
-        .map(|group| (group, replica))
-        .filter(|(group, replica)| name == format!("{group}.removed-{replica}"))
+    replica_of(name, "removed")
+}
+
+/// The directory of a damaged replica that this node gave up, until a new replica of the group is whole.
+pub(crate) fn aside_dir(groups_dir: &Path, group: GroupId, replica: ReplicaId) -> PathBuf {
+    groups_dir.join(format!("{group}.damaged-{replica}"))
+}
+
+/// The replica whose [`aside_dir`] has this name; `None` if the name is another one.
+pub(crate) fn aside_of(name: &str) -> Option<(GroupId, ReplicaId)> {
+    replica_of(name, "damaged")
+}
+
+fn replica_of(name: &str, what: &str) -> Option<(GroupId, ReplicaId)> {
+    let (group, rest) = name.split_once('.')?;
+    let replica = ReplicaId(rest.strip_prefix(what)?.strip_prefix('-')?.parse().ok()?);
+    let group = group_of(group)?;
+    (name == format!("{group}.{what}-{replica}")).then_some((group, replica))
 }
 
 /// The group whose directory has this name; `None` if the name is not that of a group.

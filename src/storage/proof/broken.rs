@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::{forged, histories, holes, recovery, replicas, story, sweep};
 use crate::storage::faults::{self, Fault};
+use crate::storage::write::repair;
 
 /// The proof that finds a fault.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +19,7 @@ enum Proof {
     Forged,
     Holes,
     Newer,
+    Repair,
 }
 
 /// The number of histories that is enough to find any fault.
@@ -25,7 +27,7 @@ const HISTORIES_MAX: u64 = 1500;
 /// One in this many bytes is damaged.
 const STRIDE: usize = 40;
 
-const FOUND_BY: [(Fault, Proof); 55] = [
+const FOUND_BY: [(Fault, Proof); 57] = [
     (Fault::NoDirSyncAfterRename, Proof::Story),
     (Fault::NoDirSyncAfterNewSegment, Proof::Histories),
     (Fault::NoDirSyncAfterRejected, Proof::TornEnds),
@@ -81,6 +83,8 @@ const FOUND_BY: [(Fault, Proof); 55] = [
     (Fault::LossSkipped, Proof::Holes),
     (Fault::DamageTakenForNewer, Proof::Newer),
     (Fault::NewerTakenForDamage, Proof::Newer),
+    (Fault::RepairUnverified, Proof::Repair),
+    (Fault::RepairNotRenamed, Proof::Repair),
 ];
 
 impl Proof {
@@ -109,6 +113,7 @@ impl Proof {
                 Some(found.unwrap_or(1)).filter(|wrong| *wrong > 0)
             }
             Proof::Forged => panics(forged::all).then_some(1),
+            Proof::Repair => panics(repair::tests::proof).then_some(1),
         }
     }
 }
@@ -129,6 +134,7 @@ fn every_fault_is_found() {
         Proof::Forged,
         Proof::Holes,
         Proof::Newer,
+        Proof::Repair,
     ] {
         assert_eq!(proof.fails(250), None, "{proof:?} fails without a fault");
     }

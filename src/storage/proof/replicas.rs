@@ -14,7 +14,7 @@ use crate::storage::error::StorageError;
 use crate::storage::format::state::{CatalogState, Genesis, HardState, LogState};
 use crate::storage::io::disk::sim::{Rng, Sim};
 use crate::storage::io::node::{DataDir, NodeFile};
-use crate::storage::recover::replicas::{give_up, retired_dirs, take_up, unlist_retired};
+use crate::storage::recover::replicas::{Files, give_up, retired_dirs, take_up, unlist_retired};
 use crate::storage::recover::unlisted::check_groups;
 use crate::storage::verify::{Severity, verify};
 use crate::storage::write::log::GroupLog;
@@ -159,7 +159,7 @@ impl Node {
             Placed(group, replica) => self.place(GroupId(group), ReplicaId(replica), promised),
             Removed(group, replica) if self.file.groups.get(&GroupId(group)) == Some(&ReplicaId(replica)) => {
                 promised.held.remove(&GroupId(group));
-                match give_up(&self.data, &mut self.file, GroupId(group))? {
+                match give_up(&self.data, &mut self.file, GroupId(group), Files::Delete)? {
                     Some(retired) => {
                         let mut removal = Removal::new(retired);
                         while !removal.step(self.data.disk())? {}

@@ -41,7 +41,7 @@ impl fmt::Display for DamagedRange {
 }
 
 impl DamagedRange {
-    /// True if this damage makes the next start of the node fail, although the node can still serve other records.
+    /// True if this damage makes the next start refuse the log, although no record is lost now.
     fn stops_start(&self) -> bool {
         segment_number(&self.file).is_none() || self.position < SEGMENT_HEADER_BYTES
     }
@@ -64,8 +64,7 @@ impl DamagedRange {
             None if !self.stops_start() => format!("; {data_loss} the records from {first_offset} on"),
             _ => "; no record is lost".to_owned(),
         };
-        let start = if self.stops_start() { "; this node keeps running, but will not start again" } else { "" };
-        format!("{place}: {what}{records}{start}")
+        format!("{place}: {what}{records}")
     }
 
     /// True if both begin at the same position of the same file.
@@ -119,8 +118,8 @@ impl Damages {
         }
         self.count.fetch_add(1, Ordering::Relaxed);
         log::error!(
-            "group {group}: {}. Check the disk. If other nodes have the log, stop this one, move its data directory away and \
-             let it join as a new node with another name; `seriatim data verify` checks a stopped node",
+            "group {group}: {}. Check the disk. The file is repaired if this node, or another one, has what was in it; \
+             `seriatim data verify` checks a stopped node",
             range.described()
         );
     }
@@ -156,6 +155,13 @@ impl Damages {
     /// Notes that a scrub pass starts.
     pub(crate) fn begin_pass(&self) {
         self.known().passes += 1;
+    }
+
+    /// Forgets the damage of a file that was written again.
+    pub(crate) fn forget(&self, file: &str) {
+        let mut known = self.known();
+        known.ranges.retain(|range| range.file != file);
+        known.places.retain(|(of, _), _| of != file);
     }
 
     /// Ends a complete scrub pass: forgets all damage except `found`, and except what reads have found since the pass
@@ -216,10 +222,7 @@ mod tests {
         let open = DamagedRange { next_offset: None, ..range(200) };
         assert_eq!(open.described(), format!("{name} bytes 200 to 207: {data_loss} the records from 1 on"));
         let manifest = DamagedRange { file: "manifest".to_owned(), bytes: 0, next_offset: Some(Offset(1)), ..range(0) };
-        assert_eq!(
-            manifest.described(),
-            "manifest is damaged at byte 0: flipped; no record is lost; this node keeps running, but will not start again"
-        );
+        assert_eq!(manifest.described(), "manifest is damaged at byte 0: flipped; no record is lost");
     }
 
     #[test]

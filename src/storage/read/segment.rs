@@ -120,6 +120,10 @@ impl Segment {
         self.disk.segment_cache().keep(&self.slot.as_cache_slot());
     }
 
+    pub(crate) fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
     pub fn path(&self) -> PathBuf {
         segment_path(&self.dir, self.header.number)
     }

@@ -62,7 +62,8 @@ impl Chain {
         Ok((chain, ended))
     }
 
-    fn back(files: &GroupFiles, newest: u64) -> Result<Chain, Break> {
+    /// Reads the chain backward, by the headers alone.
+    pub(crate) fn back(files: &GroupFiles, newest: u64) -> Result<Chain, Break> {
         let first = files.manifest.first_segment;
         let mut headers = Vec::new();
         let mut number = newest;

@@ -5,7 +5,8 @@
 //! 3. [`recovery`] chooses the newest segment whose chain is complete, refuses damage, and builds the log.
 //! 4. [`tables`] restores the producers and the cursors.
 //! 5. [`create`] and [`unlisted`] handle groups that were created before a crash but not yet listed in `node.toml`.
-//! 6. [`replicas`]: the steps in which a node creates and drops replicas.
+//! 6. [`readable`]: what can still be read of a damaged log.
+//! 7. [`replicas`]: the steps in which a node creates and drops replicas.
 //!
 //! `seriatim recover` makes a stopped node the only voter of its groups: [`only_voter`] determines what becomes of a
 //! group's files, and [`roll_forward`] changes the directory.
@@ -13,23 +14,24 @@
 pub mod chain;
 mod create;
 pub mod only_voter;
+pub mod readable;
 pub mod recovery;
 pub mod replicas;
 pub mod roll_forward;
 pub mod tables;
 pub mod unlisted;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::storage::error::StorageError;
 use crate::storage::faults::{Fault, broken};
 use crate::storage::format::state::{Genesis, Recovered};
 use crate::storage::io::disk::Disk;
-use crate::storage::io::group_files::{group_dir, retired_dir};
+use crate::storage::io::group_files::group_dir;
 use crate::storage::write::log::GroupLog;
 use crate::storage::write::options::LogOptions;
 use crate::thread::in_parallel;
-use crate::types::{GroupId, ReplicaId};
+use crate::types::GroupId;
 
 /// The number of groups that are recovered at the same time.
 const OPEN_AT_ONCE: usize = 4;
@@ -50,21 +52,20 @@ impl GroupLog {
         create::create(disk, groups_dir, group, options, genesis)
     }
 
-    /// Renames the directory of a replica that this node drops, so that a new replica of the group can be created, and
-    /// returns the new path. Nothing uses the files any more, and they can be deleted.
+    /// Renames the directory of a replica that this node drops, so that a new replica of the group can be created.
+    /// Nothing uses the files any more.
     ///
     /// # Errors
     /// [`StorageError`].
-    pub fn retire(disk: &Disk, groups_dir: &Path, group: GroupId, replica: ReplicaId) -> Result<PathBuf, StorageError> {
-        let retired = retired_dir(groups_dir, group, replica);
-        if disk.is_there(&retired) {
-            disk.remove_dir(&retired)?;
+    pub fn retire(disk: &Disk, groups_dir: &Path, group: GroupId, retired: &Path) -> Result<(), StorageError> {
+        if disk.is_there(retired) {
+            disk.remove_dir(retired)?;
         }
-        disk.rename(&group_dir(groups_dir, group), &retired)?;
+        disk.rename(&group_dir(groups_dir, group), retired)?;
         if !broken(Fault::RetiredNameNotSynced) {
             disk.sync_dir(groups_dir)?;
         }
-        Ok(retired)
+        Ok(())
     }
 
     /// Recovers several groups at the same time, because each of them waits for two syncs. Returns them in their order.

@@ -356,7 +356,7 @@ fn finish(log: &mut GroupLog, files: &GroupFiles, chain: &Chain, only_zeros_foll
     let state_file = log.noted.log_state.state_file();
     let is_unused = |name: &str| {
         let is_other_state = state_index(name).is_some_and(|index| Some(index) != state_file || name.ends_with(".tmp"));
-        name == "manifest.tmp" || is_other_state
+        name == "manifest.tmp" || name.ends_with(".seg.tmp") || is_other_state
     };
     let mut removed = false;
     for path in dead

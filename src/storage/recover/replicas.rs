@@ -3,18 +3,21 @@
 //! ```text
 //!  taken up:  groups/<group> is created completely ─▶ node.toml lists it ─▶ its first message may be sent
 //!  given up:  groups/<group> becomes groups/<group>.removed-<replica> ─▶ node.toml does not list it ─▶ deleted
+//!  damaged:   groups/<group> becomes groups/<group>.damaged-<replica> ─▶ node.toml does not list it
+//!             ─▶ deleted once a new replica of the group is whole
 //! ```
 //!
 //! The rename is the point of no return: a start that finds a listed group under the other name removes it from the
 //! list. `node.toml` never lists a replica again that it once listed (`io/node_file.rs`). Only the last step deletes
 //! data, and a `log-writer` performs it; a start finds what it has not deleted by its name.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::storage::error::StorageError;
 use crate::storage::faults::{Fault, broken};
 use crate::storage::format::state::Genesis;
-use crate::storage::io::group_files::{group_dir, retired_dir, retired_of};
+use crate::storage::io::group_files::{aside_dir, aside_of, group_dir, retired_dir, retired_of};
 use crate::storage::io::node::{DataDir, NodeFile};
 use crate::storage::write::log::GroupLog;
 use crate::storage::write::options::LogOptions;
@@ -43,14 +46,34 @@ pub fn take_up(
     if is_changed { data_dir.store(node_file) } else { Ok(()) }
 }
 
-/// Drops the replica of a group, and returns the directory to delete; `None` if there is none. Nothing may use its
-/// files any more.
+/// What becomes of the files of a replica that is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Files {
+    /// They are deleted.
+    Delete,
+    /// They are damaged, and kept until a new replica is whole.
+    KeepAside,
+}
+
+/// Drops the replica of a group, and returns the directory to delete; `None` if there is none, or if it is kept.
+/// Nothing may use its files any more.
 ///
 /// # Errors
 /// [`StorageError`].
-pub fn give_up(data_dir: &DataDir, node_file: &mut NodeFile, group: GroupId) -> Result<Option<PathBuf>, StorageError> {
+pub fn give_up(
+    data_dir: &DataDir,
+    node_file: &mut NodeFile,
+    group: GroupId,
+    files: Files,
+) -> Result<Option<PathBuf>, StorageError> {
     let Some(replica) = node_file.groups.get(&group).copied() else { return Ok(None) };
     let (disk, groups_dir) = (data_dir.disk(), data_dir.groups_dir());
+    let retired = match files {
+        Files::Delete => retired_dir(&groups_dir, group, replica),
+        Files::KeepAside => aside_dir(&groups_dir, group, replica),
+    };
+    // The directory of a damaged replica may be missing: that may be the damage.
+    let is_there = disk.is_there(&group_dir(&groups_dir, group));
     if broken(Fault::UnlistedBeforeRetired) {
         node_file.remove(group);
         data_dir.store(node_file)?;
@@ -58,12 +81,12 @@ pub fn give_up(data_dir: &DataDir, node_file: &mut NodeFile, group: GroupId) -> 
     if broken(Fault::DeletedBeforeUnlisted) {
         disk.remove_dir(&group_dir(&groups_dir, group))?;
         disk.sync_dir(&groups_dir)?;
-    } else {
-        GroupLog::retire(disk, &groups_dir, group, replica)?;
+    } else if is_there {
+        GroupLog::retire(disk, &groups_dir, group, &retired)?;
     }
     node_file.remove(group);
     data_dir.store(node_file)?;
-    Ok(Some(retired_dir(&groups_dir, group, replica)))
+    Ok(Some(retired).filter(|_| is_there && files == Files::Delete))
 }
 
 /// Removes from the list what was given up before a crash: a listed group without a directory, but with the directory
@@ -73,7 +96,7 @@ pub fn give_up(data_dir: &DataDir, node_file: &mut NodeFile, group: GroupId) -> 
 /// [`StorageError`].
 pub fn unlist_retired(data_dir: &DataDir, node_file: &mut NodeFile) -> Result<(), StorageError> {
     let names = data_dir.disk().list(&data_dir.groups_dir())?.unwrap_or_default();
-    for (group, replica) in names.iter().filter_map(|name| retired_of(name)) {
+    for (group, replica) in names.iter().filter_map(|name| retired_of(name).or_else(|| aside_of(name))) {
         let is_gone = !names.contains(&group.to_string());
         if is_gone && node_file.groups.get(&group) == Some(&replica) {
             log::info!("group {group}: replica {replica} was given up before a crash");
@@ -91,6 +114,16 @@ pub fn retired_dirs(data_dir: &DataDir) -> Result<Vec<PathBuf>, StorageError> {
     let groups_dir = data_dir.groups_dir();
     let names = data_dir.disk().list(&groups_dir)?.unwrap_or_default();
     Ok(names.iter().filter(|name| retired_of(name).is_some()).map(|name| groups_dir.join(name)).collect())
+}
+
+/// Returns the directories of damaged replicas that were given up and whose successors were not whole yet.
+///
+/// # Errors
+/// [`StorageError`].
+pub fn aside_dirs(data_dir: &DataDir) -> Result<BTreeMap<(GroupId, ReplicaId), PathBuf>, StorageError> {
+    let groups_dir = data_dir.groups_dir();
+    let names = data_dir.disk().list(&groups_dir)?.unwrap_or_default();
+    Ok(names.iter().filter_map(|name| Some((aside_of(name)?, groups_dir.join(name)))).collect())
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ use crate::storage::format::manifest::{MANIFEST, MANIFEST_BYTES_MAX, Manifest};
 use crate::storage::format::recovery_file::RECOVERY_FILE;
 use crate::storage::io::disk::Access;
 use crate::storage::io::disk::Disk;
-use crate::storage::io::group_files::{group_dir, group_of, retired_dir, retired_of};
+use crate::storage::io::group_files::{aside_dir, aside_of, group_dir, group_of, retired_dir, retired_of};
 use crate::storage::io::node::DataDir;
 use crate::storage::recover::roll_forward::decided;
 use crate::storage::recover::unlisted::holds;
@@ -86,9 +86,11 @@ pub(crate) fn verify_locked(data_dir: &DataDir) -> Result<Report, StorageError> 
         None => there.clone(),
     };
     let retired: BTreeMap<GroupId, ReplicaId> = names.iter().filter_map(|name| retired_of(name)).collect();
+    let aside: BTreeSet<(GroupId, ReplicaId)> = names.iter().filter_map(|name| aside_of(name)).collect();
     for group in &listed {
         let replica = report.node.as_ref().and_then(|node| node.groups.get(group));
-        if !there.contains(group) && replica.is_some() && replica == retired.get(group) {
+        let is_aside = replica.is_some_and(|replica| aside.contains(&(*group, *replica)));
+        if !there.contains(group) && replica.is_some() && (replica == retired.get(group) || is_aside) {
             let what = "this replica was given up before a crash: the next start removes it from node.toml";
             report.add(Finding::new(Severity::Note, &group_dir(&groups_dir, *group), 0, what));
             continue;
@@ -119,6 +121,10 @@ pub(crate) fn verify_locked(data_dir: &DataDir) -> Result<Report, StorageError> 
     for (group, replica) in retired {
         let what = "a replica that this node gave up: the node deletes it after its next start";
         report.add(Finding::new(Severity::Note, &retired_dir(&groups_dir, group, replica), 0, what));
+    }
+    for (group, replica) in aside {
+        let what = "a damaged replica that this node gave up: the node deletes it once its new replica is whole";
+        report.add(Finding::new(Severity::Note, &aside_dir(&groups_dir, group, replica), 0, what));
     }
     check_catalog(data_dir, &mut report)?;
     Ok(report)

@@ -43,6 +43,8 @@ pub struct Cluster {
     begun: Instant,
     pub elapsed: Duration,
     pub starts: u64,
+    /// Changes messages on their way.
+    pub tamper: Option<fn(&mut RaftMessage)>,
     values: u64,
     asked: Vec<(GroupId, u64, Answer)>,
     pub acknowledged: Vec<Acknowledged>,
@@ -77,6 +79,7 @@ impl Cluster {
             checks: Checks::default(),
             begun: Instant::now(),
             elapsed: Duration::ZERO,
+            tamper: None,
             starts: 0,
             values: 0,
             asked: Vec::new(),
@@ -192,10 +195,16 @@ impl Cluster {
         let now = self.now();
         self.checks.trace.delivered(&flight);
         let Flight { from, sent, clock_us, .. } = flight;
+        let tamper = self.tamper;
         self.act(i, |Running { driver, .. }| {
             driver.peer_clocks.record(from, clock_us, now);
             match sent {
-                Sent::Message(message) => driver.step(from, message),
+                Sent::Message(mut message) => {
+                    if let Some(tamper) = tamper {
+                        tamper(&mut message);
+                    }
+                    driver.step(from, message);
+                }
                 Sent::Proposal(proposal) => driver.handle(ConsensusMsg::Propose(proposal, reply().0)),
                 Sent::ReadIndex(group, sender) => {
                     driver.handle(ConsensusMsg::ReadIndex(group, None, sender.unwrap_or_else(|| reply().0)));

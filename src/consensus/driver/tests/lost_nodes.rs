@@ -6,7 +6,7 @@ use std::path::Path;
 use super::cluster::{Cluster, id};
 use super::machines::Running;
 use super::*;
-use crate::catalog::faults::set;
+use crate::catalog::faults::{Fault, set};
 use crate::config::DiskSpace;
 
 /// Far fewer rounds than an election timeout has ticks.

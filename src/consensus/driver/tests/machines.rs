@@ -237,7 +237,7 @@ impl Cluster {
             driver.take_completions();
             driver.quiet.campaign(&mut driver.groups, now);
             driver.perform()?;
-            driver.quiet.obey(&mut driver.groups);
+            driver.quiet.obey(&mut driver.groups, &driver.host.lost);
             driver.host.disk.space().kept();
             Ok(())
         });
@@ -249,6 +249,26 @@ impl Cluster {
             self.checks.send(&sent);
             self.network.send(self.weather, &mut self.rng, id(i), to, sent, clock_us);
         }
+    }
+
+    /// Changes the bytes of a file of a stopped node, or removes the file or directory.
+    pub fn damage(&self, i: usize, path: &str, change: Option<fn(&mut Vec<u8>)>) {
+        let (disk, path) = (&self.machines[i].disk, std::path::Path::new("/n").join(path));
+        let Some(change) = change else { return disk.lose(&path) };
+        let mut bytes = disk.files().remove(&path).flatten().expect("a file");
+        change(&mut bytes);
+        disk.damage(&path, bytes);
+    }
+
+    /// Returns the bytes of a node's file.
+    pub fn file(&self, i: usize, path: &str) -> Option<Vec<u8>> {
+        self.machines[i].disk.files().remove(&std::path::Path::new("/n").join(path)).flatten()
+    }
+
+    /// Returns the names of the directories of a node's groups.
+    pub fn group_dirs(&self, i: usize) -> Vec<String> {
+        let files = self.machines[i].disk.files().into_iter().filter(|(_, bytes)| bytes.is_none());
+        files.filter_map(|(path, _)| Some(path.strip_prefix("/n/groups").ok()?.display().to_string())).collect()
     }
 
     /// Hands a message of a client to a node.

@@ -6,7 +6,7 @@ use super::cluster::{Cluster, id};
 use super::machines::Running;
 use super::network::Weather;
 use super::*;
-use crate::catalog::faults::set;
+use crate::catalog::faults::{Fault, set};
 use crate::consensus::completions::ReplicaEpoch;
 
 impl Cluster {

@@ -120,7 +120,8 @@ impl History {
                         proposed.push(Command::ReplicaRemoved(group, removed));
                     }
                 }
-                Action::KeepTime { .. } | Action::Trim(..) | Action::Notice(_) => {}
+                // Its disks are sound.
+                Action::GiveUpDamaged(..) | Action::KeepTime { .. } | Action::Trim(..) | Action::Notice(_) => {}
             }
         }
         for command in proposed {

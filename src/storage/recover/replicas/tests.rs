@@ -52,6 +52,41 @@ fn names_of_retired_replicas() {
     for other in ["7", "7.removed-", "7.removed-x", "07.removed-1", "7.removed-01", "7.removed-1.removed-2", ".new-7"] {
         assert_eq!(retired_of(other), None, "{other}");
     }
+    let aside = aside_dir(dir, GroupId(7), ReplicaId(12));
+    assert_eq!(aside, dir.join("7.damaged-12"));
+    assert_eq!(aside_of("7.damaged-12"), Some((GroupId(7), ReplicaId(12))));
+    assert_eq!((aside_of("7.removed-12"), retired_of("7.damaged-12")), (None, None));
+}
+
+/// Its files are kept until the new replica is whole, and a crash in between changes nothing.
+#[test]
+fn a_damaged_replica_that_was_given_up_is_kept_aside() {
+    let mut home = Home::new();
+    let mut file = home.file.clone();
+    assert_eq!(give_up(home.data(), &mut file, GroupId(7), Files::KeepAside).expect("given up"), None);
+    let aside = home.data().groups_dir().join("7.damaged-12");
+    assert_eq!(aside_dirs(home.data()).expect("listed"), [((GroupId(7), ReplicaId(12)), aside.clone())].into());
+    assert!(retired_dirs(home.data()).expect("listed").is_empty() && aside.join("manifest").exists());
+    let found = home.findings();
+    assert!(found.len() == 1 && found[0].severity == Severity::Note && found[0].file == aside, "{found:?}");
+    // The process died after the rename.
+    home.data().store(&home.file).expect("stored");
+    assert!(home.findings().iter().all(|finding| finding.severity == Severity::Note));
+    let mut again = home.file.clone();
+    unlist_retired(home.data(), &mut again).expect("listed");
+    assert_eq!(again, file);
+}
+
+/// The directory of a damaged replica may be missing.
+#[test]
+fn a_replica_without_a_directory_can_be_given_up() {
+    for files in [Files::KeepAside, Files::Delete] {
+        let home = Home::new();
+        home.data().disk().remove_dir(&home.data().groups_dir().join("7")).expect("removed");
+        let mut file = home.file.clone();
+        assert_eq!(give_up(home.data(), &mut file, GroupId(7), files).expect("given up"), None);
+        assert!(!file.groups.contains_key(&GroupId(7)) && !file.may_create(GroupId(7), ReplicaId(12)));
+    }
 }
 
 #[test]
@@ -59,12 +94,12 @@ fn a_replica_that_was_given_up_leaves_only_a_tombstone() {
     let mut home = Home::new();
     assert!(home.findings().is_empty());
     let mut file = home.file.clone();
-    let retired = give_up(home.data(), &mut file, GroupId(7)).expect("given up").expect("a directory");
+    let retired = give_up(home.data(), &mut file, GroupId(7), Files::Delete).expect("given up").expect("a directory");
     assert_eq!(retired_dirs(home.data()).expect("listed"), std::slice::from_ref(&retired));
     assert_eq!(home.data().load().expect("loaded"), Some(file.clone()));
     assert!(!file.groups.contains_key(&GroupId(7)));
     assert!(!file.may_create(GroupId(7), ReplicaId(12)) && file.may_create(GroupId(7), ReplicaId(13)));
-    assert_eq!(give_up(home.data(), &mut file, GroupId(7)).expect("nothing"), None);
+    assert_eq!(give_up(home.data(), &mut file, GroupId(7), Files::Delete).expect("nothing"), None);
     let found = home.findings();
     assert_eq!((found.len(), found[0].severity, &found[0].file), (1, Severity::Note, &retired));
     assert!(found[0].what.contains("gave up"), "{found:?}");
@@ -74,7 +109,9 @@ fn a_replica_that_was_given_up_leaves_only_a_tombstone() {
 #[test]
 fn a_start_completes_what_a_crash_interrupted() {
     let mut home = Home::new();
-    GroupLog::retire(&Disk::real(), &home.data().groups_dir(), GroupId(7), ReplicaId(12)).expect("renamed");
+    let groups_dir = home.data().groups_dir();
+    let retired = retired_dir(&groups_dir, GroupId(7), ReplicaId(12));
+    GroupLog::retire(&Disk::real(), &groups_dir, GroupId(7), &retired).expect("renamed");
     let found = home.findings();
     assert!(found.iter().all(|finding| finding.severity == Severity::Note), "{found:?}");
     assert!(found.iter().any(|finding| finding.what.contains("removes it from node.toml")), "{found:?}");

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::*;
 use crate::storage::error::NewerFrame;
 use crate::storage::format::state::{CatalogState, Genesis};
+use crate::storage::io::group_files::retired_dir;
 use crate::storage::read::error::ReadError;
 use crate::storage::write::log::GroupLog;
 use crate::storage::write::log::tests::batch;
@@ -414,7 +415,8 @@ fn a_replica_that_is_given_up_during_a_pass_is_not_damaged() {
         let mut pace = Pace { begun: Instant::now(), bytes: 0, since_step: 0 };
         scrubber.group(GROUP, &reader, &mut pace).unwrap_or_else(|Stopped| panic!("stopped"))
     };
-    GroupLog::retire(&home.disk, home.dir.path(), GROUP, ReplicaId(5)).expect("renamed");
+    let retired = retired_dir(home.dir.path(), GROUP, ReplicaId(5));
+    GroupLog::retire(&home.disk, home.dir.path(), GROUP, &retired).expect("renamed");
     assert!(!check().is_empty(), "it is still checked");
     scrubber.handle.remove(GROUP);
     assert_eq!(check(), []);

@@ -1,0 +1,470 @@
+//! Repairs damaged files of running replicas.
+//!
+//! - The manifest, a state file, `node.toml` and the snapshot of the catalog are written again from memory.
+//! - The newest segment is ended first, and then repaired like the others.
+//! - The damaged entries of another segment are fetched from a peer (`storage/write/repair.rs`). Meanwhile the replica
+//!   neither leads nor votes nor acknowledges anything. One segment of the node is repaired at a time.
+//! - If the entries of every peer are others than those that the running digest of this log demands, the replica can't
+//!   be repaired. It is damaged, and is replaced like one that could not be opened.
+//!
+//! If no peer can send the entries, the replica takes part again, and the repair is tried again later. A peer may itself
+//! be damaged there, and a group whose other replicas are damaged too must not stop.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::quiet::QuietGroups;
+use crate::consensus::error::HostError;
+use crate::consensus::group::{Successor, repairing};
+use crate::consensus::groups::Groups;
+use crate::consensus::replica::Replica;
+use crate::consensus::sinks::Sinks;
+use crate::consensus::wire::{stored_entries_from_pb, stored_entries_to_pb};
+use crate::metrics::Counter;
+use crate::pb::peer::{RaftMessage, RepairAnswer, RepairRequest};
+use crate::storage::entry::Entry;
+use crate::storage::log::{Base, StorageError};
+use crate::storage::reader::Access;
+use crate::storage::repair::{self, DamagedFile, RepairError, SegmentRepair};
+use crate::types::{GroupId, LogIndex, NodeId, ReplicaId};
+
+/// Damage is looked for once in this many ticks.
+const LOOK_TICKS: u64 = 20;
+/// A peer that has not answered after this many ticks is not asked again.
+const ANSWER_TICKS: u64 = 40;
+/// A leader that could not hand over after this many ticks continues to lead.
+const HAND_OVER_TICKS: u64 = 40;
+/// A replica takes part again if its repair takes longer than this many ticks.
+const EXCLUDED_TICKS: u64 = 400;
+/// The ticks before the second attempt; this doubles with each further one.
+const RETRY_TICKS: u64 = 1200;
+const RETRIES_DOUBLED_MAX: u32 = 6;
+/// The maximum size of the entries in an answer, but at least one entry is sent.
+const ANSWER_BYTES: u64 = 1 << 20;
+
+/// The maximum number of requests of peers that are served at the same time.
+const SERVED_MAX: usize = 2;
+
+/// The result of a job on a reader thread.
+enum Done {
+    Surveyed(Result<Option<SegmentRepair>, StorageError>),
+    Written(Result<(), RepairError>),
+}
+
+enum Stage {
+    /// Until the replica takes no part.
+    Excluding,
+    Surveying,
+    Asking {
+        peer: (NodeId, ReplicaId),
+        since: u64,
+    },
+    Writing,
+}
+
+/// The repair of one segment.
+struct Mend {
+    group: GroupId,
+    me: ReplicaId,
+    number: u64,
+    began: u64,
+    stage: Stage,
+    /// True if the replica should take no part until it is repaired.
+    excludes: bool,
+    is_excluded: bool,
+    /// The peers that are not asked yet.
+    peers: VecDeque<(NodeId, ReplicaId)>,
+    repair: Option<SegmentRepair>,
+    entries: Vec<Entry>,
+    /// The end of the log after `entries`.
+    end: Base,
+    /// Why the entries of a peer were refused.
+    refused: Option<String>,
+}
+
+/// The damaged files that are repaired, and the repairs that failed.
+pub struct Mending {
+    current: Option<Mend>,
+    done: (Sender<Done>, Receiver<Done>),
+    /// When a segment is tried again, and how often it was tried.
+    failed: BTreeMap<(GroupId, u64), (u64, u32)>,
+    repaired: Counter,
+    /// The requests of other nodes.
+    pub serving: Serving,
+}
+
+impl Mending {
+    /// Counts the repaired files in `repaired`.
+    pub fn new(repaired: Counter) -> Mending {
+        // One job runs at a time.
+        Mending { current: None, done: bounded(1), failed: BTreeMap::new(), repaired, serving: Serving::default() }
+    }
+
+    /// Continues on a tick. Returns the name of a damaged file of the node that the caller writes again. `asks`: peers
+    /// understand the requests.
+    ///
+    /// # Errors
+    /// If a log can't be written.
+    pub fn tick(
+        &mut self,
+        tick: u64,
+        groups: &mut Groups,
+        quiet: &mut QuietGroups,
+        sinks: &Sinks,
+        asks: bool,
+    ) -> Result<Option<String>, HostError> {
+        let Some(mut mend) = self.current.take() else {
+            return if tick.is_multiple_of(LOOK_TICKS) { self.look(tick, groups, sinks, asks) } else { Ok(None) };
+        };
+        if let Ok(done) = self.done.1.try_recv() {
+            let ended = match done {
+                Done::Surveyed(surveyed) => self.surveyed(&mut mend, surveyed, tick, groups, sinks),
+                Done::Written(written) => self.written(&mut mend, written, tick, groups, sinks),
+            };
+            if ended {
+                end(&mend, groups, quiet);
+                return Ok(None);
+            }
+        }
+        match groups.get_mut(&mend.group).filter(|replica| replica.group.me() == mend.me) {
+            // Its job still runs: the result is dropped.
+            None => {}
+            Some(replica) => {
+                if mend.is_excluded && tick > mend.began + EXCLUDED_TICKS {
+                    mend.is_excluded = false;
+                    repairing::end(&mut replica.group);
+                }
+                if matches!(mend.stage, Stage::Excluding) && exclude(&mut mend, tick, replica) {
+                    let (reader, number, done) = (replica.reader.clone(), mend.number, self.done.0.clone());
+                    let survey = Box::new(move || drop(done.send(Done::Surveyed(repair::survey(&reader, number)))));
+                    if sinks.readers.run_own(survey).is_ok() {
+                        mend.stage = Stage::Surveying;
+                    }
+                }
+            }
+        }
+        if matches!(mend.stage, Stage::Excluding) && !groups.contains_key(&mend.group) {
+            return Ok(None);
+        }
+        if matches!(mend.stage, Stage::Asking { since, .. } if tick > since + ANSWER_TICKS)
+            && self.ask_next(&mut mend, tick, groups, sinks)
+        {
+            end(&mend, groups, quiet);
+            return Ok(None);
+        }
+        self.current = Some(mend);
+        Ok(None)
+    }
+
+    /// Looks for a damaged file, and repairs it or starts its repair.
+    fn look(&mut self, tick: u64, groups: &mut Groups, sinks: &Sinks, asks: bool) -> Result<Option<String>, HostError> {
+        let waits = |group: GroupId, file: &DamagedFile| match file {
+            DamagedFile::Sealed(number) => self.failed.get(&(group, *number)).is_some_and(|(until, _)| *until > tick),
+            DamagedFile::Newest | DamagedFile::Small(_) | DamagedFile::OfNode(_) => false,
+        };
+        let found = groups.iter().find_map(|(group, replica)| {
+            let file = repair::damaged_files(&replica.reader).into_iter().find(|file| !waits(*group, file))?;
+            (!replica.group.differs()).then_some((*group, file))
+        });
+        let Some((group, file)) = found else { return Ok(None) };
+        let Some(replica) = groups.get_mut(&group) else { return Ok(None) };
+        match file {
+            DamagedFile::Small(name) => {
+                log::warn!("group {group}: writing {name} again, because it is damaged");
+                repair::write_small_files(&mut replica.log());
+                sinks.writer.sync(group, 0);
+                repair::forget(&replica.reader, &name);
+                self.repaired.inc();
+            }
+            DamagedFile::OfNode(name) => {
+                log::warn!("writing {name} again, because it is damaged");
+                repair::forget(&replica.reader, &name);
+                self.repaired.inc();
+                return Ok(Some(name));
+            }
+            DamagedFile::Newest => {
+                log::warn!("group {group}: ending the newest segment, because it is damaged");
+                repair::seal(&mut replica.log())?;
+                sinks.writer.sync(group, 0);
+            }
+            DamagedFile::Sealed(number) => self.start(group, number, tick, replica, asks),
+        }
+        Ok(None)
+    }
+
+    fn start(&mut self, group: GroupId, number: u64, tick: u64, replica: &Replica, asks: bool) {
+        let tries = self.failed.get(&(group, number)).map_or(0, |(_, tries)| *tries);
+        let leader = replica.group.leader();
+        let mut peers: Vec<(NodeId, ReplicaId)> = Vec::new();
+        if asks {
+            let others = replica.group.other_voters();
+            peers.extend(others.filter_map(|id| Some((replica.group.nodes().node_of(id)?, id))));
+            peers.sort_by_key(|(_, id)| Some(*id) != leader);
+        }
+        self.current = Some(Mend {
+            group,
+            me: replica.group.me(),
+            number,
+            began: tick,
+            stage: Stage::Excluding,
+            excludes: tries == 0 && !peers.is_empty(),
+            is_excluded: false,
+            peers: peers.into(),
+            repair: None,
+            entries: Vec::new(),
+            end: Base::default(),
+            refused: None,
+        });
+    }
+
+    /// Returns true if the repair has ended.
+    fn surveyed(
+        &mut self,
+        mend: &mut Mend,
+        surveyed: Result<Option<SegmentRepair>, StorageError>,
+        tick: u64,
+        groups: &mut Groups,
+        sinks: &Sinks,
+    ) -> bool {
+        let Some(replica) = groups.get_mut(&mend.group).filter(|replica| replica.group.me() == mend.me) else {
+            return true;
+        };
+        match surveyed {
+            Ok(Some(repair)) if repair.high > replica.group.commit_index().next() => {
+                self.fails(mend, tick, "it is not committed")
+            }
+            Ok(Some(repair)) => {
+                (mend.end, mend.repair) = (repair.before, Some(repair));
+                self.ask_next(mend, tick, groups, sinks)
+            }
+            Ok(None) => {
+                // It could be read this time, or it was trimmed.
+                repair::reopen(&replica.log(), mend.number);
+                true
+            }
+            Err(error) => self.fails(mend, tick, &error.to_string()),
+        }
+    }
+
+    /// Asks the next peer for all entries. Returns true if the repair has ended.
+    fn ask_next(&mut self, mend: &mut Mend, tick: u64, groups: &mut Groups, sinks: &Sinks) -> bool {
+        let Some(repair) = mend.repair.clone() else { return self.fails(mend, tick, "it was not read") };
+        mend.entries.clear();
+        mend.end = repair.before;
+        if repair.low >= repair.high {
+            return self.write(mend, tick, sinks);
+        }
+        let Some(peer) = mend.peers.pop_front() else {
+            if let (Some(why), Some(replica)) = (&mend.refused, groups.get_mut(&mend.group)) {
+                let what = format!("segment {} is damaged, and can't be repaired: {why}", mend.number);
+                replica.group.set_damaged(what);
+                // Not taken back.
+                mend.is_excluded = false;
+            }
+            return self.fails(mend, tick, "no other replica could send its entries");
+        };
+        request(mend, &repair, peer, tick, sinks);
+        false
+    }
+
+    /// Returns true if the repair has ended.
+    fn write(&mut self, mend: &mut Mend, tick: u64, sinks: &Sinks) -> bool {
+        let Some(repair) = mend.repair.clone() else { return self.fails(mend, tick, "it was not read") };
+        let (entries, done) = (std::mem::take(&mut mend.entries), self.done.0.clone());
+        let write = Box::new(move || drop(done.send(Done::Written(repair.write(&entries)))));
+        if sinks.readers.run_own(write).is_err() {
+            return self.fails(mend, tick, "the reader threads are busy");
+        }
+        mend.stage = Stage::Writing;
+        false
+    }
+
+    /// Returns true if the repair has ended.
+    fn written(
+        &mut self,
+        mend: &mut Mend,
+        written: Result<(), RepairError>,
+        tick: u64,
+        groups: &mut Groups,
+        sinks: &Sinks,
+    ) -> bool {
+        match written {
+            Ok(()) => {
+                if let Some(replica) = groups.get_mut(&mend.group).filter(|replica| replica.group.me() == mend.me) {
+                    repair::reopen(&replica.log(), mend.number);
+                    log::warn!("group {}: segment {} is repaired", mend.group, mend.number);
+                    self.repaired.inc();
+                }
+                self.failed.remove(&(mend.group, mend.number));
+                true
+            }
+            Err(RepairError::Removed) => true,
+            Err(error @ RepairError::OtherEntries(_)) => {
+                log::error!("group {}: segment {} is not repaired: {error}", mend.group, mend.number);
+                mend.refused = Some(error.to_string());
+                self.ask_next(mend, tick, groups, sinks)
+            }
+            Err(RepairError::Storage(error)) => self.fails(mend, tick, &error.to_string()),
+        }
+    }
+
+    fn fails(&mut self, mend: &Mend, tick: u64, why: &str) -> bool {
+        let tries = self.failed.get(&(mend.group, mend.number)).map_or(0, |(_, tries)| *tries) + 1;
+        log::warn!("group {}: segment {} is not repaired yet: {why}", mend.group, mend.number);
+        let wait = RETRY_TICKS << (tries - 1).min(RETRIES_DOUBLED_MAX);
+        self.failed.insert((mend.group, mend.number), (tick + wait, tries));
+        true
+    }
+
+    /// Handles the entries of a peer.
+    pub fn answer(
+        &mut self,
+        from: NodeId,
+        message: RaftMessage,
+        tick: u64,
+        groups: &mut Groups,
+        quiet: &mut QuietGroups,
+        sinks: &Sinks,
+    ) {
+        let Some(mut mend) = self.current.take() else { return };
+        let is_awaited = matches!(mend.stage, Stage::Asking { peer, .. } if peer == (from, ReplicaId(message.from)))
+            && (message.group, message.to, message.index) == (mend.group.0, mend.me.0, mend.end.index.next().0);
+        let ended = is_awaited && self.answered(&mut mend, message, tick, groups, sinks);
+        match ended {
+            true => end(&mend, groups, quiet),
+            false => self.current = Some(mend),
+        }
+    }
+
+    fn answered(
+        &mut self,
+        mend: &mut Mend,
+        message: RaftMessage,
+        tick: u64,
+        groups: &mut Groups,
+        sinks: &Sinks,
+    ) -> bool {
+        let Some(repair) = mend.repair.clone() else { return self.fails(mend, tick, "it was not read") };
+        match stored_entries_from_pb(message.entries, mend.end) {
+            Ok((entries, end)) if !entries.is_empty() && end.index < repair.high => {
+                mend.entries.extend(entries);
+                mend.end = end;
+                if end.index.next() == repair.high {
+                    return self.write(mend, tick, sinks);
+                }
+                request(mend, &repair, (self.sender(mend), ReplicaId(message.from)), tick, sinks);
+                false
+            }
+            Ok(_) => self.ask_next(mend, tick, groups, sinks),
+            Err(what) => {
+                mend.refused = Some(what);
+                self.ask_next(mend, tick, groups, sinks)
+            }
+        }
+    }
+
+    fn sender(&self, mend: &Mend) -> NodeId {
+        match mend.stage {
+            Stage::Asking { peer: (node, _), .. } => node,
+            Stage::Excluding | Stage::Surveying | Stage::Writing => NodeId(0),
+        }
+    }
+
+    /// Forgets groups that this node no longer has replicas of.
+    pub fn forget(&mut self, dropped: &[GroupId]) {
+        self.failed.retain(|(group, _), _| !dropped.contains(group));
+    }
+}
+
+/// Asks a peer for the next entries.
+fn request(mend: &mut Mend, repair: &SegmentRepair, peer: (NodeId, ReplicaId), tick: u64, sinks: &Sinks) {
+    let (low, high) = (mend.end.index.next().0, repair.high.0);
+    mend.stage = Stage::Asking { peer, since: tick };
+    let message = RaftMessage {
+        group: mend.group.0,
+        from: mend.me.0,
+        to: peer.1.0,
+        repair_request: Some(RepairRequest { low, high, ..RepairRequest::default() }).into(),
+        ..RaftMessage::default()
+    };
+    sinks.outbound.send(peer.0, message);
+}
+
+/// Hands over leadership, and then lets the replica take no part. Returns true if the repair can begin.
+fn exclude(mend: &mut Mend, tick: u64, replica: &mut Replica) -> bool {
+    if !mend.excludes || replica.group.is_damaged() {
+        return true;
+    }
+    if replica.group.leads() {
+        replica.group.hand_over(Successor::Any);
+        return tick > mend.began + HAND_OVER_TICKS;
+    }
+    repairing::begin(&mut replica.group, format!("segment {} is damaged, and is being repaired", mend.number));
+    mend.is_excluded = true;
+    true
+}
+
+fn end(mend: &Mend, groups: &mut Groups, quiet: &mut QuietGroups) {
+    if !mend.is_excluded {
+        return;
+    }
+    if let Some(replica) = quiet.wake(mend.group, groups).filter(|replica| replica.group.me() == mend.me) {
+        repairing::end(&mut replica.group);
+    }
+}
+
+/// The requests of peers that are being served. Clones share the number.
+#[derive(Clone, Default)]
+pub struct Serving(Arc<AtomicUsize>);
+
+impl Serving {
+    fn begin(&self) -> bool {
+        let more = |serving: usize| (serving < SERVED_MAX).then_some(serving + 1);
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+    }
+
+    fn end(&self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Sends stored entries to a peer that repairs its disk: those that are committed here and can be read.
+pub fn serve(
+    from: NodeId,
+    message: &RaftMessage,
+    request: &RepairRequest,
+    replica: &Replica,
+    serving: &Serving,
+    sinks: &Sinks,
+) {
+    let commit = replica.group.commit_index();
+    let (low, high) = (LogIndex(request.low), LogIndex(request.high).min(commit.next()));
+    let answer = RaftMessage {
+        group: message.group,
+        from: message.to,
+        to: message.from,
+        index: low.0,
+        repair_answer: Some(RepairAnswer::default()).into(),
+        ..RaftMessage::default()
+    };
+    if replica.group.differs() || replica.group.suspect().is_some() {
+        return sinks.outbound.send(from, answer);
+    }
+    // If too many requests are served, or all reader threads are busy, the peer asks another one.
+    if !serving.begin() {
+        return;
+    }
+    let (reader, outbound, served) = (replica.reader.clone(), sinks.outbound.clone(), serving.clone());
+    let queued = sinks.readers.run_own(Box::new(move || {
+        let entries = reader.entries(low, high, ANSWER_BYTES, Access::Blocking).unwrap_or_default();
+        let entries = stored_entries_to_pb(&entries).unwrap_or_default();
+        outbound.send(from, RaftMessage { entries, ..answer });
+        served.end();
+    }));
+    if queued.is_err() {
+        serving.end();
+    }
+}

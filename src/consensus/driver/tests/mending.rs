@@ -1,0 +1,230 @@
+//! Damage that is found while a replica runs: its files are written again, from memory or with the entries of a peer.
+
+use super::cluster::Cluster;
+use super::network::Weather;
+use super::*;
+use crate::storage::damage::DamagedRange;
+use crate::storage::reader::Access;
+use crate::storage::repair::{DamagedFile, damaged_file};
+use crate::types::Offset;
+
+const GROUP: GroupId = GroupId(2);
+const SEGMENT: &str = "groups/2/00000000000000000001.seg";
+
+/// A cluster in which the first segment of the log is sealed everywhere.
+fn filled(seed: u64) -> Cluster {
+    let mut cluster = Cluster::new(seed, 3, 1);
+    cluster.until("a leader", 400, |cluster| cluster.leader(GROUP).is_some());
+    acknowledge(&mut cluster, 700);
+    cluster.until("equal replicas", 400, |cluster| cluster.is_equal(GROUP));
+    assert!((0..3).all(|i| cluster.file(i, "groups/2/00000000000000000002.seg").is_some()), "a second segment");
+    cluster
+}
+
+fn acknowledge(cluster: &mut Cluster, more: usize) {
+    let wanted = cluster.acknowledged.len() + more;
+    cluster.until("acknowledged records", 4000, |cluster| {
+        (0..(more / 20).max(1)).for_each(|_| cluster.propose(GROUP));
+        cluster.acknowledged.len() >= wanted
+    });
+}
+
+/// Damages a record in the middle of the segment, and reads it.
+fn damage(cluster: &Cluster, i: usize) {
+    cluster.damage(i, SEGMENT, Some(|bytes| bytes[20_000..20_400].fill(0)));
+    find(cluster, i);
+    assert_eq!(damage_on(cluster, i), Some(DamagedFile::Sealed(1)));
+}
+
+fn find(cluster: &Cluster, i: usize) {
+    let replica = &cluster.driver(i).expect("running").groups[&GROUP];
+    let mut offset = Offset(0);
+    while offset < Offset(500) {
+        let read = replica.reader.records(offset, Offset(500), 500, 1 << 20, Access::Blocking);
+        offset = read.map_or(Offset(offset.0 + 1), |slice| Offset(offset.0 + u64::from(slice.count.max(1))));
+    }
+}
+
+fn damage_on(cluster: &Cluster, i: usize) -> Option<DamagedFile> {
+    damaged_file(&cluster.driver(i).expect("running").groups[&GROUP].reader)
+}
+
+fn is_whole(cluster: &Cluster, i: usize) -> bool {
+    let replica = cluster.driver(i).and_then(|driver| driver.groups.get(&GROUP));
+    replica.is_some_and(|replica| !replica.group.is_damaged() && damaged_file(&replica.reader).is_none())
+}
+
+#[test]
+fn a_replica_takes_no_part_until_its_segment_is_repaired_from_a_peer() {
+    for (seed, of_leader) in [(1, true), (2, false)] {
+        let mut cluster = filled(seed);
+        let sound = cluster.file(0, SEGMENT).expect("a segment");
+        let leader = cluster.leader(GROUP).expect("a leader");
+        let i = if of_leader { leader } else { (leader + 1) % 3 };
+        let me = cluster.driver(i).expect("running").groups[&GROUP].group.me();
+        damage(&cluster, i);
+        let mut was_excluded = false;
+        cluster.until("a repaired replica", 1000, |cluster| {
+            cluster.propose(GROUP);
+            let group = &cluster.driver(i).expect("running").groups[&GROUP].group;
+            was_excluded |= group.is_repairing() && !group.leads();
+            is_whole(cluster, i)
+        });
+        assert!(was_excluded, "it neither leads nor counts");
+        assert_eq!(cluster.driver(i).expect("running").groups[&GROUP].group.me(), me, "it is the same replica");
+        acknowledge(&mut cluster, 20);
+        cluster.until("equal replicas", 400, |cluster| cluster.is_equal(GROUP));
+        cluster.check_acknowledged();
+        assert!(cluster.file(i, SEGMENT).is_some_and(|bytes| bytes.len() <= sound.len()));
+        // The next start reads the repaired file.
+        cluster.crash(i);
+        cluster.start(i);
+        cluster.until("equal replicas", 400, |cluster| cluster.is_equal(GROUP));
+        cluster.check_acknowledged();
+    }
+}
+
+/// Once, a sync that ended during the repair was forgotten, and the replica never acknowledged anything again.
+#[test]
+fn a_repaired_replica_catches_up_whatever_the_disks_and_the_network_do() {
+    for seed in [10, 11] {
+        let mut cluster = filled(seed);
+        cluster.weather = Weather::ROUGH;
+        for i in 0..2 {
+            damage(&cluster, i);
+            cluster.until("a repaired replica", 12_000, |cluster| {
+                cluster.propose(GROUP);
+                is_whole(cluster, i)
+            });
+        }
+        cluster.weather = Weather::CALM;
+        acknowledge(&mut cluster, 20);
+        cluster.until("equal replicas", 1000, |cluster| cluster.is_equal(GROUP));
+        cluster.check_acknowledged();
+    }
+}
+
+/// Two of three replicas lack the same records. Both are repaired from the third.
+#[test]
+fn a_majority_is_repaired_from_the_last_sound_replica() {
+    let mut cluster = filled(3);
+    damage(&cluster, 0);
+    damage(&cluster, 1);
+    cluster.until("repaired replicas", 4000, |cluster| (0..3).all(|i| is_whole(cluster, i)));
+    acknowledge(&mut cluster, 20);
+    cluster.until("equal replicas", 400, |cluster| cluster.is_equal(GROUP));
+    cluster.check_acknowledged();
+}
+
+/// No replica has these records. Everything else stays readable, and appends continue.
+#[test]
+fn records_that_every_replica_has_lost_stop_nothing_else() {
+    let mut cluster = filled(4);
+    (0..3).for_each(|i| damage(&cluster, i));
+    for _ in 0..1500 {
+        cluster.round();
+    }
+    assert!(
+        (0..3).all(|i| damage_on(&cluster, i).is_some()
+            && !cluster.driver(i).expect("running").groups[&GROUP].group.is_damaged())
+    );
+    acknowledge(&mut cluster, 50);
+    cluster.until("equal replicas", 400, |cluster| cluster.is_equal(GROUP));
+    assert!(cluster.change_catalog(|catalog| catalog.log(GROUP).is_some_and(|log| log.leaving.is_empty())));
+    for i in 0..3 {
+        let reader = &cluster.driver(i).expect("running").groups[&GROUP].reader;
+        let read = |offset| reader.records(Offset(offset), Offset(700), 1, 1 << 20, Access::Blocking);
+        let lost = (0..700).filter(|offset| read(*offset).is_err()).count();
+        assert!((1..10).contains(&lost), "{lost} records");
+    }
+}
+
+/// Both peers send other entries than those that were stored here, as a stale or faulty peer does. They are refused,
+/// and the replica is replaced by a new one.
+fn refuses_other_entries(seed: u64) -> bool {
+    let mut cluster = filled(seed);
+    damage(&cluster, 0);
+    let old = cluster.driver(0).expect("running").groups[&GROUP].group.me();
+    cluster.tamper = Some(|message| {
+        if message.repair_answer.is_some()
+            && let Some(entry) = message.entries.iter_mut().find(|entry| entry.data.len() > 60)
+        {
+            let mut data = entry.data.to_vec();
+            let last = data.len() - 1;
+            data[last] ^= 1;
+            entry.data = data.into();
+        }
+    });
+    cluster.until("a new replica, or a wrong one", 4000, |cluster| {
+        is_whole(cluster, 0)
+            && cluster
+                .driver(0)
+                .is_some_and(|driver| driver.groups[&GROUP].group.votes(driver.groups[&GROUP].group.me()))
+    });
+    let is_new = cluster.driver(0).expect("running").groups[&GROUP].group.me() != old;
+    acknowledge(&mut cluster, 5);
+    cluster.until("equal replicas", 1000, |cluster| cluster.is_equal(GROUP));
+    is_new && std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cluster.check_acknowledged())).is_ok()
+}
+
+#[test]
+fn entries_of_a_stale_peer_are_refused() {
+    use crate::storage::faults::{Fault, set};
+    assert!(refuses_other_entries(6));
+    set(Some(Fault::RepairUnverified));
+    let refused = refuses_other_entries(6);
+    set(None);
+    assert!(!refused, "the fault is found");
+}
+
+/// The newest segment is ended first, so that it can be repaired.
+#[test]
+fn damage_in_the_newest_segment_is_repaired() {
+    let mut cluster = filled(7);
+    let leader = cluster.leader(GROUP).expect("a leader");
+    let newest = "groups/2/00000000000000000002.seg";
+    cluster.until("a durable segment", 400, |cluster| cluster.is_equal(GROUP));
+    cluster.damage(leader, newest, Some(|bytes| bytes[1000..1200].fill(0)));
+    let replica = &cluster.driver(leader).expect("running").groups[&GROUP];
+    let until = replica.group.visible().next_offset;
+    (0..until.0).for_each(|offset| {
+        let _ = replica.reader.records(Offset(offset), until, 1, 1 << 20, Access::Blocking);
+    });
+    assert_eq!(damage_on(&cluster, leader), Some(DamagedFile::Newest));
+    cluster.until("a repaired replica", 1000, |cluster| is_whole(cluster, leader));
+    acknowledge(&mut cluster, 20);
+    cluster.until("equal replicas", 400, |cluster| cluster.is_equal(GROUP));
+    cluster.check_acknowledged();
+}
+
+/// Once, the next start would have refused such a file.
+#[test]
+fn small_files_are_written_again_from_memory() {
+    let mut cluster = filled(8);
+    for (group, file, path) in [
+        (GROUP, "manifest", "groups/2/manifest"),
+        (GroupId::CATALOG, "manifest", "groups/0/manifest"),
+        (GroupId::CATALOG, "node.toml", "node.toml"),
+    ] {
+        cluster.damage(0, path, Some(|bytes| bytes.fill(0)));
+        let range = DamagedRange {
+            file: file.to_owned(),
+            position: 0,
+            bytes: 0,
+            first_offset: Offset(0),
+            next_offset: Some(Offset(0)),
+            what: "a test".to_owned(),
+        };
+        let reader = cluster.driver(0).expect("running").groups[&group].reader.clone();
+        reader.published().damages().report(group, &range);
+        cluster.until("a file that is written again", 200, |cluster| {
+            damaged_file(&reader).is_none()
+                && cluster.file(0, path).is_some_and(|bytes| bytes.iter().any(|byte| *byte != 0))
+        });
+    }
+    cluster.crash(0);
+    cluster.start(0);
+    assert!(cluster.driver(0).expect("running").statuses.all().iter().all(|status| status.damage.is_none()));
+    cluster.until("equal replicas", 400, |cluster| cluster.is_equal(GROUP));
+    cluster.check_acknowledged();
+}
