@@ -113,7 +113,7 @@ pub enum ApiError {
     /// The node is leaving, or replicas of a node that leaves move to it.
     #[error("node {node} is leaving the cluster, or replicas of a node that leaves move to it")]
     NodeLeaves {
-        /// The node.
+        /// The one that is leaving, or that the replicas move to.
         node: NodeId,
     },
     /// The node can't be removed.

@@ -9,7 +9,7 @@ mod proposers;
 use protobuf::{Message as _, SpecialFields};
 
 use super::meta::{ClusterSettings, LogSettings, Member, NewLog, Origin};
-use super::plans::Plan;
+use super::plans::{Destination, Plan};
 use crate::feature_level::FeatureLevel;
 use crate::pb::catalog as pb;
 use crate::storage::entry::Unstamped;
@@ -126,7 +126,7 @@ commands! {
     UpdateCluster(settings: ClusterSettings, expected_revision: u64),
     /// Replaces the plan of a member, if it is the expected one.
     PlanNode(id: NodeId, plan: Plan, expected: Plan),
-    /// Removes a member, and adds one that gets a replica of each log that the other one had.
+    /// Replaces a member by a new one, which gets a replica of each log that the other one had.
     ReplaceNode(id: NodeId, by: Member),
     /// Asks the group to replace this replica by a new one on the node.
     MoveReplica(group: GroupId, replica: ReplicaId, node: NodeId),
@@ -394,12 +394,12 @@ impl pb::UpdateCluster {
 
 impl pb::PlanNode {
     fn store(id: &NodeId, plan: &Plan, expected: &Plan) -> pb::PlanNode {
-        let (plan, expected) = (Some(plan.store()).into(), Some(expected.store()).into());
+        let (plan, expected) = (Some(store_plan(plan)).into(), Some(store_plan(expected)).into());
         pb::PlanNode { node_id: id.0, plan, expected, ..pb::PlanNode::default() }
     }
 
     fn load(self) -> Result<Command, BadCommand> {
-        let load = |plan: protobuf::MessageField<pb::NodePlan>| Plan::load("PlanNode", plan.unwrap_or_default());
+        let load = |plan: protobuf::MessageField<pb::NodePlan>| load_plan("PlanNode", plan.unwrap_or_default());
         Ok(Command::PlanNode(NodeId(self.node_id), load(self.plan)?, load(self.expected)?))
     }
 }
@@ -437,6 +437,32 @@ impl pb::SetBalancing {
     fn load(self) -> Result<Command, BadCommand> {
         Ok(Command::SetBalancing(self.balancing))
     }
+}
+
+pub(super) fn store_plan(plan: &Plan) -> pb::NodePlan {
+    pb::NodePlan {
+        drained: plan.drained,
+        leaves: plan.leaves.is_some(),
+        moves_to: match plan.leaves {
+            Some(Destination::Node(node)) => node.0,
+            Some(Destination::AnyNode) | None => 0,
+        },
+        may_be_replaced: plan.may_be_replaced,
+        ..pb::NodePlan::default()
+    }
+}
+
+pub(super) fn load_plan(command: &'static str, plan: pb::NodePlan) -> Result<Plan, BadCommand> {
+    if let Some(number) = unknown_field(&plan.special_fields) {
+        return Err(BadCommand::UnknownField { command, number });
+    }
+    let leaves = match (plan.leaves, plan.moves_to) {
+        (false, 0) => None,
+        (true, 0) => Some(Destination::AnyNode),
+        (true, node) => Some(Destination::Node(NodeId(node))),
+        (false, _) => return Err(BadCommand::Malformed("a destination for a node that does not leave".to_owned())),
+    };
+    Ok(Plan { drained: plan.drained, leaves, may_be_replaced: plan.may_be_replaced })
 }
 
 pub(super) fn store_cluster_settings(settings: &ClusterSettings) -> pb::ClusterSettings {

@@ -11,7 +11,7 @@ use crate::types::{NodeId, ReplicaId};
 
 /// Checks that a node may be a member. `replaces` is the member that it replaces.
 pub(super) fn check_member(catalog: &Catalog, member: &Member, replaces: Option<NodeId>) -> Result<(), Conflict> {
-    if catalog.removed.contains(&member.id) {
+    if catalog.removed.contains(&member.id) || catalog.replaced.contains(&member.id) {
         return Err(Conflict::NodeRemoved(member.id));
     }
     let is_other = |m: &&Member| m.id != member.id && Some(m.id) != replaces;
@@ -34,7 +34,7 @@ pub(super) fn add(catalog: &Catalog, member: &Member) -> Changes {
 }
 
 pub(super) fn remove(catalog: &Catalog, id: NodeId) -> Changes {
-    if catalog.members.contains_key(&id) {
+    if catalog.members.contains_key(&id) || catalog.replaced.contains(&id) {
         Ok(Some(Change::RemoveMember(id)))
     } else if catalog.removed.contains(&id) {
         Ok(None)
@@ -100,6 +100,8 @@ pub(super) fn set_plan(catalog: &mut Catalog, id: NodeId, plan: Plan) {
 /// Removes a member. Its replicas leave their logs.
 pub(super) fn remove_member(catalog: &mut Catalog, id: NodeId) {
     forget(catalog, id);
+    catalog.replaced.remove(&id);
+    Arc::make_mut(&mut catalog.removed).insert(id);
     for mut log in logs_on(catalog, id) {
         let (left, kept) = log.replicas.iter().partition(|placement| placement.node == id);
         log.replicas = kept;
@@ -111,10 +113,12 @@ pub(super) fn remove_member(catalog: &mut Catalog, id: NodeId) {
     }
 }
 
-/// Replaces a member by a new one, which gets a replica of each log that the other one had.
+/// Replaces a member by a new one, which gets a replica of each log that the other one had. The votes of the old one count
+/// until its replicas have left their groups, so its id is refused only then: it may be needed after all.
 pub(super) fn replace_member(catalog: &mut Catalog, old: NodeId, by: Member) {
     let node = by.id;
     forget(catalog, old);
+    catalog.replaced.insert(old);
     catalog.members.insert(node, by);
     for mut log in logs_on(catalog, old) {
         let (replica, next_replica) = new_replica(catalog, catalog.next_replica);
@@ -132,7 +136,6 @@ pub(super) fn replace_member(catalog: &mut Catalog, old: NodeId, by: Member) {
 fn forget(catalog: &mut Catalog, id: NodeId) {
     catalog.members.remove(&id);
     catalog.plans.remove(&id);
-    Arc::make_mut(&mut catalog.removed).insert(id);
 }
 
 /// At feature level 1, a new member gets a replica of every log.

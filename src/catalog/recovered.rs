@@ -38,7 +38,9 @@ pub fn recovered(
     let mut after = Catalog {
         feature_level: before.feature_level.max(Feature::ManyLogs.level()),
         members: before.members.iter().filter(|(id, _)| **id == node).map(|(id, m)| (*id, m.clone())).collect(),
-        removed: Arc::new(before.removed.iter().chain(others).copied().collect::<BTreeSet<NodeId>>()),
+        removed: Arc::new(
+            before.removed.iter().chain(&before.replaced).chain(others).copied().collect::<BTreeSet<NodeId>>(),
+        ),
         next_group: kept.keys().fold(before.next_group, |next, group| next.max(GroupId(group.0 + 1))),
         next_replica: before.next_replica.max(next_replica),
         settings: before.settings.clone(),

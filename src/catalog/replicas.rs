@@ -10,7 +10,10 @@ use crate::types::{GroupId, NodeId, ReplicaId};
 /// Returns a new replica id, and the counter after it. Replicas of level 1 have the ids of nodes, which are random.
 pub(super) fn new_replica(catalog: &Catalog, next: ReplicaId) -> (ReplicaId, ReplicaId) {
     let mut id = next;
-    while catalog.members.contains_key(&NodeId(id.0)) || catalog.removed.contains(&NodeId(id.0)) {
+    let is_node = |id: NodeId| {
+        catalog.members.contains_key(&id) || catalog.removed.contains(&id) || catalog.replaced.contains(&id)
+    };
+    while is_node(NodeId(id.0)) {
         id = ReplicaId(id.0 + 1);
     }
     (id, ReplicaId(id.0 + 1))

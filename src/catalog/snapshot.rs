@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use protobuf::Message as _;
 
-use super::command::{BadCommand, load_cluster_settings, load_settings, store_cluster_settings, unknown_field};
+use super::command::{
+    BadCommand, load_cluster_settings, load_plan, load_settings, store_cluster_settings, store_plan, unknown_field,
+};
 use super::meta::{Deletion, LogMeta, Member, Placement, is_address};
 use super::plans::Plan;
 use super::state::Catalog;
@@ -57,8 +59,8 @@ fn store_log(log: &LogMeta) -> pb::LogState {
     }
 }
 
-fn store_plan((node, plan): (&NodeId, &Plan)) -> pb::PlannedNode {
-    pb::PlannedNode { node_id: node.0, plan: Some(plan.store()).into(), ..pb::PlannedNode::default() }
+fn store_planned((node, plan): (&NodeId, &Plan)) -> pb::PlannedNode {
+    pb::PlannedNode { node_id: node.0, plan: Some(store_plan(plan)).into(), ..pb::PlannedNode::default() }
 }
 
 fn load_log(log: pb::LogState) -> Result<LogMeta, BadCommand> {
@@ -99,8 +101,9 @@ impl Catalog {
             purged_logs: self.purged.iter().map(|id| id.0).collect(),
             settings: Some(store_cluster_settings(&self.settings)).into(),
             settings_revision: self.settings_revision,
-            plans: self.plans.iter().map(store_plan).collect(),
+            plans: self.plans.iter().map(store_planned).collect(),
             balancing: self.balancing,
+            replaced_nodes: self.replaced.iter().map(|id| id.0).collect(),
             ..pb::CatalogState::default()
         };
         message.write_to_bytes().unwrap_or_default()
@@ -134,11 +137,16 @@ impl Catalog {
             settings: Arc::new(load_cluster_settings(STATE, state.settings.unwrap_or_default())?),
             settings_revision: state.settings_revision,
             balancing: state.balancing,
+            replaced: state.replaced_nodes.into_iter().map(NodeId).collect(),
             ..Catalog::default()
         };
         for member in state.members {
             let id = NodeId(member.node_id);
-            if !is_address(&member.bind_addr) || !is_address(&member.rpc_addr) || catalog.is_removed(id) {
+            if !is_address(&member.bind_addr)
+                || !is_address(&member.rpc_addr)
+                || catalog.is_removed(id)
+                || catalog.replaced.contains(&id)
+            {
                 return Err(malformed("a member with a malformed address, or one that was removed"));
             }
             let name = NodeName::new(&member.name)?;
@@ -150,7 +158,7 @@ impl Catalog {
             if let Some(number) = unknown_field(&planned.special_fields) {
                 return Err(BadCommand::UnknownField { command: STATE, number });
             }
-            let plan = Plan::load(STATE, planned.plan.unwrap_or_default())?;
+            let plan = load_plan(STATE, planned.plan.unwrap_or_default())?;
             if !catalog.members.contains_key(&id) || plan == Plan::default() {
                 return Err(malformed("a plan without content, or of a node that is not a member"));
             }

@@ -32,6 +32,8 @@ pub struct Catalog {
     /// Only plans that are not empty.
     pub(super) plans: BTreeMap<NodeId, Plan>,
     pub(super) balancing: bool,
+    /// Former members whose replicas have not left all their groups yet.
+    pub(super) replaced: BTreeSet<NodeId>,
 }
 
 /// How many replicas a node has.
@@ -61,6 +63,7 @@ impl Default for Catalog {
             label_bytes: 0,
             plans: BTreeMap::new(),
             balancing: false,
+            replaced: BTreeSet::new(),
         }
     }
 }
@@ -176,6 +179,11 @@ impl Catalog {
     /// Returns true for the id of a removed member. Such an id is never used again.
     pub fn is_removed(&self, id: NodeId) -> bool {
         self.removed.contains(&id)
+    }
+
+    /// Iterates over the former members that were replaced and whose replicas have not left all their groups yet.
+    pub fn replaced(&self) -> impl Iterator<Item = NodeId> {
+        self.replaced.iter().copied()
     }
 
     /// Returns a log by its name, deleted or not.

@@ -161,7 +161,7 @@ pub enum ProposeError {
     },
     /// A node that is to leave the cluster is needed: this group could not commit without it.
     NodeNeeded {
-        /// The group.
+        /// The first one that the leader found.
         group: GroupId,
     },
     /// This node has no replica of the group.

@@ -288,6 +288,8 @@ fn copy_of(
     let conf_before = match (scanned, last_change) {
         (Ok(()), Some(change)) => Some(before(&confs[0], change)),
         (Ok(()), None) if facts.base.index <= Base::FIRST => Some(confs[0].clone()),
+        // Whatever the change was: two voters need both, and no other one can have been the sole voter before.
+        _ if confs[0].voters == [replica] => Some(confs[0].clone()),
         (Ok(()), None) | (Err(_), _) => None,
     };
     Ok(LogCopy { replica, facts, committed_offset, confs, conf_before, damage, has_left: false })
@@ -315,4 +317,26 @@ fn after(conf: &ConfState, change: ConfChange) -> ConfState {
         ConfChangeKind::Remove => {}
     }
     ConfState { voters, learners }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A leader counts the voters of before a change until it has applied the change.
+    #[test]
+    fn the_conf_state_before_a_change_has_all_its_voters() {
+        let ids = |ids: &[u64]| ids.iter().copied().map(ReplicaId).collect::<Vec<_>>();
+        let conf = ConfState { voters: ids(&[1, 2, 3]), learners: ids(&[4]) };
+        for (kind, replica, expected) in [
+            (ConfChangeKind::Remove, 2, [1, 2, 3]),
+            (ConfChangeKind::AddVoter, 4, [1, 2, 3]),
+            (ConfChangeKind::AddLearner, 5, [1, 2, 3]),
+        ] {
+            let change = ConfChange { kind, replica: ReplicaId(replica) };
+            let mut voters = before(&after(&conf, change), change).voters;
+            voters.sort_unstable();
+            assert_eq!(voters, ids(&expected), "{change:?}");
+        }
+    }
 }

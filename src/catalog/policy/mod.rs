@@ -164,6 +164,7 @@ impl Policy {
         self.joins.update(&unfinished);
         let mut catalog_step = None;
         let retired = moves::retired(catalog);
+        let is_replaced = |node| catalog.replaced().any(|replaced| replaced == node);
         let is_drained = catalog.plan(self.me.id).avoids_leading();
         for (group, replica) in due.iter().filter_map(|group| replicas.get_key_value(group)) {
             match catalog.log(*group) {
@@ -189,7 +190,7 @@ impl Policy {
                         members: &members,
                         removed: |id: ReplicaId| {
                             let node = NodeId(id.0);
-                            catalog.is_removed(node) || retired.contains(&node)
+                            catalog.is_removed(node) || is_replaced(node) || retired.contains(&node)
                         },
                         may_vote: |id: ReplicaId| {
                             let votes = |voters: &VotersOfGroups<'_>| voters.votes_in_known_logs(NodeId(id.0));

@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 
 use super::facts::{ReplicaFacts, Replicas};
-use super::placement::{Candidates, PendingPlacements};
+use super::placement::{Candidates, MOVES_MAX, PendingPlacements};
 use crate::catalog::command::Command;
 use crate::catalog::faults::{Fault, broken};
 use crate::catalog::meta::{LogMeta, Placement};
@@ -19,12 +19,10 @@ use crate::catalog::plans::{Destination, Plan};
 use crate::catalog::state::Catalog;
 use crate::types::{GroupId, NodeId, ReplicaId};
 
-/// The maximum number of logs with a replica that moves. Each copies a log.
-pub const MOVES_MAX: usize = 16;
-
-/// Returns the nodes that are leaving and have no replica of a log.
+/// Returns the nodes that are leaving or were replaced, and have no replica of a log.
 pub fn retired(catalog: &Catalog) -> BTreeSet<NodeId> {
-    let mut retired: BTreeSet<NodeId> = catalog.leaving_nodes().map(|(node, _)| node).collect();
+    let mut retired: BTreeSet<NodeId> =
+        catalog.leaving_nodes().map(|(node, _)| node).chain(catalog.replaced()).collect();
     if !retired.is_empty() && !broken(Fault::RemovedWithReplicas) {
         for placement in catalog.logs().flat_map(LogMeta::placements) {
             retired.remove(&placement.node);
@@ -65,8 +63,7 @@ pub fn needs(catalog: &Catalog, of_catalog: &ReplicaFacts, node: NodeId, plan: &
     logs.into_iter().find(loses).map(|log| log.group)
 }
 
-/// Returns a group that could not go on if the node were refused from now on, if there is one. Replicas that do not vote yet
-/// and votes of replicas that are leaving count as what they are, as far as this node knows them.
+/// Returns a group that could not go on without a node, if there is one, as far as this node knows its voters.
 pub fn stops_without(catalog: &Catalog, replicas: &Replicas, node: NodeId) -> Option<GroupId> {
     let of_catalog = replicas.get(&GroupId::CATALOG)?;
     let is_active = |other: NodeId| {
@@ -90,10 +87,9 @@ pub fn stops_without(catalog: &Catalog, replicas: &Replicas, node: NodeId) -> Op
             let voters: Vec<NodeId> = facts.voters.iter().filter_map(|voter| log.node_of(*voter)).collect();
             voters.len() == facts.voters.len() && keeps(&voters)
         });
-        // Only the leader of a group knows its newest voters. Those of a log whose replicas never changed are known, too.
-        let is_settled = log.leaving.is_empty() && log.replicas == log.first;
+        // Only the leader of a group knows its newest voters.
         let leads = known.is_some_and(|facts| facts.leads);
-        !(by_votes.unwrap_or(is_settled) && (leads || keeps(&placed)))
+        !(by_votes.unwrap_or(true) && (leads || keeps(&placed)))
     };
     logs.into_iter().find(stops).map(|log| log.group)
 }

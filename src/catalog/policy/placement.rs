@@ -9,11 +9,13 @@
 
 use std::collections::BTreeMap;
 
-use super::moves::MOVES_MAX;
 use crate::catalog::command::Command;
 use crate::catalog::meta::{LogMeta, NewLog, Origin, Placement};
 use crate::catalog::state::{Catalog, NodeLoad};
 use crate::types::NodeId;
+
+/// The maximum number of logs with a replica that moves. Each copies a log.
+pub const MOVES_MAX: usize = 16;
 
 /// The maximum number of commands that the leader proposes at once.
 const COMMANDS_MAX: usize = 64;

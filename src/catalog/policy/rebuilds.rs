@@ -5,8 +5,8 @@
 //!   so the other replicas have a majority without it.
 //! - The catalog's leader checks that a majority of the log's replicas is on other nodes that it hears from, and that no
 //!   other replica of the log is leaving.
-//! - At most [`REBUILDS_MAX`] logs of the cluster lose a replica at the same time, and a node leads at most
-//!   [`LEARNERS_MAX`] groups with replicas that catch up.
+//! - At most `REBUILDS_MAX` logs of the cluster lose a replica at the same time, and a node leads at most
+//!   `LEARNERS_MAX` groups with replicas that catch up.
 
 use super::facts::{ReplicaFacts, Replicas};
 use crate::catalog::command::Command;

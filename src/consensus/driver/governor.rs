@@ -54,6 +54,8 @@ pub struct Governor {
     facts: Replicas,
     /// The damaged replicas of other nodes.
     pub reported: ReportedDamage,
+    /// The members that send no heartbeats.
+    silent: BTreeSet<NodeId>,
 }
 
 impl Governor {
@@ -74,6 +76,7 @@ impl Governor {
             freshness: Freshness::default(),
             facts: Replicas::new(),
             reported: ReportedDamage::default(),
+            silent: BTreeSet::new(),
         }
     }
 
@@ -428,8 +431,21 @@ impl Governor {
             if let Some(replica) = groups.get(&group) {
                 let is_searched = self.searches.is_running(group);
                 let damaged = self.reported.of(group);
-                self.facts.insert(group, ReplicaFacts { damaged, ..replica.facts(is_searched) });
+                let mut facts = ReplicaFacts { damaged, ..replica.facts(is_searched) };
+                if group == GroupId::CATALOG {
+                    // Raft notices a lost node later than the heartbeats of nodes do.
+                    let silent = |id: ReplicaId| self.silent.contains(&NodeId(id.0));
+                    facts.progress.iter_mut().filter(|r| silent(r.replica)).for_each(|r| r.active = false);
+                }
+                self.facts.insert(group, facts);
             }
+        }
+    }
+
+    /// Sets the members that are silent.
+    pub fn set_silent(&mut self, silent: &BTreeSet<NodeId>) {
+        if self.silent != *silent {
+            self.silent.clone_from(silent);
         }
     }
 

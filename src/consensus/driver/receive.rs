@@ -87,8 +87,10 @@ impl Driver {
     }
 
     /// Tells other threads which members are silent.
-    pub(super) fn publish_silent(&self) {
-        self.statuses.set_silent(self.silent());
+    pub(super) fn publish_silent(&mut self) {
+        let silent = self.silent();
+        self.governor.set_silent(&silent);
+        self.statuses.set_silent(silent);
     }
 
     /// Handles the reports that processes of nodes have ended. Without heartbeats of nodes, none would be heard again.

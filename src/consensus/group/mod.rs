@@ -76,8 +76,7 @@ pub use self::nodes::ReplicaNodes;
 pub use self::pending::Answer;
 #[cfg(test)]
 pub use self::sequences::StreamSequences;
-pub use self::settings::{ELECTION_TICKS, GroupConfig, Rules, TICK_MS};
-pub use self::view::Successor;
+pub use self::settings::{ELECTION_TICKS, GroupConfig, Rules, Successor, TICK_MS};
 use super::claim::{Checkpoint, Claim};
 use super::compare::Compared;
 use super::conf_change::{ConfChange, ConfChangeKind};

@@ -58,3 +58,12 @@ impl Default for Rules {
         }
     }
 }
+
+/// To which voters leadership may be handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Successor {
+    /// Those that should lead, or else any.
+    Any,
+    /// Only those that should lead.
+    NotAvoided,
+}

@@ -4,22 +4,13 @@ use std::collections::BTreeSet;
 
 use super::Group;
 use super::adapter::CACHE_BYTES_MAX;
-use super::settings::UNCOMMITTED_BYTES_MAX;
+use super::settings::{Successor, UNCOMMITTED_BYTES_MAX};
 use crate::catalog::policy::facts::ReplicaFacts;
 use crate::consensus::status::GroupStatus;
 use crate::log_state::LogState;
 use crate::storage::log::HardState;
 use crate::types::{LogIndex, NodeId, ReplicaId, Term};
 use crate::watermark::Visible;
-
-/// To which voters leadership may be handed over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Successor {
-    /// Those that should lead, or else any.
-    Any,
-    /// Only those that should lead.
-    NotAvoided,
-}
 
 impl Group {
     /// Returns the hard state of the last Ready, or the recovered one before the first Ready.

@@ -260,7 +260,8 @@ impl GroupHistory {
         let Ok(stamp) = entry.stamp() else { return };
         let Entry { index, .. } = entry;
         assert_eq!(stamp.base_offset, self.next_offset, "group {group}: the offset of entry {index}");
-        if stamp.append_time_us > 0 {
+        // The log state, from which a restarted leader knows the newest time, has that of the newest records.
+        if stamp.append_time_us > 0 && stamp.kind == EntryKind::Records {
             assert!(stamp.append_time_us >= self.append_time_us, "group {group}: the time of entry {index} went back");
             self.append_time_us = stamp.append_time_us;
         }

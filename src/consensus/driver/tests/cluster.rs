@@ -43,6 +43,8 @@ pub struct Cluster {
     begun: Instant,
     pub elapsed: Duration,
     pub starts: u64,
+    /// The size at which a new segment begins.
+    pub segment_bytes: u64,
     /// Changes messages on their way.
     pub tamper: Option<fn(&mut RaftMessage)>,
     values: u64,
@@ -79,6 +81,7 @@ impl Cluster {
             checks: Checks::default(),
             begun: Instant::now(),
             elapsed: Duration::ZERO,
+            segment_bytes: 1 << 14,
             tamper: None,
             starts: 0,
             values: 0,

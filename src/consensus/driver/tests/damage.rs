@@ -29,6 +29,8 @@ fn leaves(cluster: &Cluster) -> bool {
 /// A cluster in which some records are acknowledged.
 fn filled(seed: u64) -> Cluster {
     let mut cluster = Cluster::new(seed, 3, 1);
+    // Nothing wonders about damage.
+    cluster.machines.iter_mut().for_each(|machine| machine.damaged = true);
     cluster.until("a leader", 400, |cluster| cluster.leader(GROUP).is_some());
     acknowledge(&mut cluster, 20);
     cluster
@@ -123,9 +125,10 @@ fn a_leader_that_lacks_records(seed: u64) -> Option<usize> {
 fn a_damaged_replica_does_not_vote() {
     assert_eq!(a_leader_that_lacks_records(1), None);
     set(Some(Fault::DamagedReplicaReset));
-    let found = a_leader_that_lacks_records(1);
+    // The checks of the simulation find it, too.
+    let found = std::panic::catch_unwind(|| a_leader_that_lacks_records(1));
     set(None);
-    assert_eq!(found, Some(2), "the fault is found");
+    assert!(found.is_err() || found.is_ok_and(|leader| leader == Some(2)), "the fault is found");
 }
 
 /// Two of three replicas are damaged: neither is given up, since the group can't commit that. Once one of them is sound

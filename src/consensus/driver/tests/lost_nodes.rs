@@ -1,13 +1,10 @@
 //! Nodes whose processes have ended, that restarted, or whose disks are full: their groups get other leaders soon, and
 //! no group gets another leader without a reason.
 
-use std::path::Path;
-
 use super::cluster::{Cluster, id};
 use super::machines::Running;
 use super::*;
 use crate::catalog::faults::{Fault, set};
-use crate::config::DiskSpace;
 
 /// Far fewer rounds than an election timeout has ticks.
 const SOON: usize = 6;
@@ -117,12 +114,9 @@ fn wrong_reports_at_one_node_cause_no_election() {
     }
 }
 
-/// From now on the disk of a node is full, until it is started again.
+/// From now on the disk of a node is full.
 fn fill(cluster: &mut Cluster, node: usize) {
-    let config =
-        DiskSpace { disk_free_soft_bytes: None, disk_free_hard_bytes: Some(1 << 40), disk_reserve_bytes: Some(0) };
-    let driver = &cluster.running[node].as_ref().expect("running").driver;
-    driver.host.disk.watch_space(Path::new("/n"), &config).expect("watched");
+    cluster.set_free_bytes(node, 0);
 }
 
 /// Fills the disks of all nodes, one after the other. Returns an error if a full node leads while another one has room,

@@ -116,7 +116,7 @@ impl Cluster {
             disk_reserve_bytes: Some(0),
         };
         disk.watch_space("/n".as_ref(), &space)?;
-        let log_options = LogOptions { segment_bytes: 1 << 14 };
+        let log_options = LogOptions { segment_bytes: self.segment_bytes };
         let mut node_file = match data_dir.load()? {
             Some(node_file) => node_file,
             None => {

@@ -14,6 +14,13 @@ const SEGMENT: &str = "groups/2/00000000000000000001.seg";
 /// A cluster in which the first segment of the log is sealed everywhere.
 fn filled(seed: u64) -> Cluster {
     let mut cluster = Cluster::new(seed, 3, 1);
+    // Nothing wonders about damage.
+    cluster.machines.iter_mut().for_each(|machine| machine.damaged = true);
+    cluster.segment_bytes = 1 << 16;
+    for i in 0..3 {
+        cluster.crash(i);
+        cluster.start(i);
+    }
     cluster.until("a leader", 400, |cluster| cluster.leader(GROUP).is_some());
     acknowledge(&mut cluster, 700);
     cluster.until("equal replicas", 400, |cluster| cluster.is_equal(GROUP));

@@ -214,8 +214,12 @@ impl Simulation {
         self.joining.retain(|i| !joined.contains(i));
         self.removing.retain(|node| !removed.contains(node));
         for i in self.joining.clone() {
-            let command = match self.wiped.get(&i) {
-                Some(old) => Command::ReplaceNode(*old, this(i)),
+            let plan = |old: &NodeId| self.catalog().map(|catalog| catalog.plan(*old)).unwrap_or_default();
+            let command = match self.wiped.get(&i).map(|old| (*old, plan(old))) {
+                Some((old, plan)) if !plan.may_be_replaced || plan.leaves.is_some() => {
+                    Command::PlanNode(old, Plan { may_be_replaced: true, ..Plan::default() }, plan)
+                }
+                Some((old, _)) => Command::ReplaceNode(old, this(i)),
                 None => Command::AddNode(this(i)),
             };
             self.cluster.command(command);
@@ -291,7 +295,7 @@ impl Simulation {
     }
 
     /// A machine's disk is lost. It comes back with an empty one, and takes the place of its old self.
-    fn wipe(&mut self, node: usize) {
+    pub(super) fn wipe(&mut self, node: usize) {
         self.cluster.crash(node);
         self.cluster.machines[node].gone = true;
         let new = self.cluster.add_machine();

@@ -57,9 +57,13 @@ impl Simulation {
             self.round();
             self.retire_removed();
             let is_damaged = |i: &usize| self.cluster.machines[*i].damaged && !self.cluster.machines[*i].gone;
-            let damaged = (0..self.cluster.machines.len()).find(|i| is_damaged(i) && self.may_lose(*i));
-            if let Some(i) = damaged {
-                self.replace(i);
+            // Later also where a group may need it: then the product itself says when it can be replaced.
+            let may_go = |i: &usize| self.may_lose(*i) || round >= ROUNDS_MAX / 6;
+            let damaged = (0..self.cluster.machines.len()).find(|i| is_damaged(i) && may_go(i));
+            match damaged {
+                Some(i) if self.may_lose(i) => self.replace(i),
+                Some(i) => self.wipe(i),
+                None => {}
             }
             if round % 10 == 9 {
                 problem = self.problem(&mut asked).unwrap_or_default();
