@@ -332,6 +332,8 @@ OTHERS = [
     cluster.UpdateClusterRequest(settings=CLUSTER.settings, expected_revision=U64),
     cluster.UpdateClusterRequest(),
     cluster.UpdateClusterResponse(cluster=CLUSTER),
+    MEMBER,
+    *STATES,
     cluster.ListNodesRequest(),
     cluster.ListNodesResponse(nodes=[MEMBER, cluster.Node(), *STATES], balancing=True),
     cluster.DrainNodeRequest(node_id="id"),
