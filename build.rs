@@ -17,6 +17,7 @@ const PROTOS: &[&str] = &[
     "seriatim/peer/v1/peer.proto",
     "seriatim/catalog/v1/catalog.proto",
     "seriatim/logstate/v1/log_state.proto",
+    "seriatim/backup/v1/backup.proto",
     "grpc/health/v1/health.proto",
     "grpc/reflection/v1/reflection.proto",
     "google/rpc/status.proto",

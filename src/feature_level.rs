@@ -67,6 +67,8 @@ features! {
     Producers = 3,
     /// Nodes that are drained, removed or replaced; replicas that move.
     Membership = 4,
+    /// Logs that are restored from a backup.
+    Restore = 5,
 }
 
 /// The feature levels that a binary supports, all from `min` to `max`.

@@ -27,6 +27,8 @@ pub struct OpenLog {
     pub record_bytes_max: u32,
     /// The largest request, in bytes of all its records.
     pub request_bytes_max: u32,
+    /// True until all records of its backup are restored.
+    pub is_restoring: bool,
     /// The end of the applied entries on this node.
     pub watermark: HighWatermark,
     /// Its producers and cursors, never older than the watermark.

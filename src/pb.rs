@@ -7,7 +7,7 @@ mod generated {
 }
 
 pub use generated::{
-    catalog, cluster_service_grpc, error_details, errors, health, health_grpc, log, log_grpc, log_service_grpc,
+    backup, catalog, cluster_service_grpc, error_details, errors, health, health_grpc, log, log_grpc, log_service_grpc,
     log_state as logstate, peer, peer_grpc, reflection, status,
 };
 
@@ -26,12 +26,13 @@ pub mod v1 {
     pub use super::generated::log_service::{
         AcquireCursorRequest, AcquireCursorResponse, CommitCursorRequest, CommitCursorResponse, ConsumeRequest,
         ConsumeResponse, CreateLogRequest, CreateLogResponse, Cursor, DeleteCursorRequest, DeleteCursorResponse,
-        DeleteLogRequest, DeleteLogResponse, GetCursorRequest, GetCursorResponse, GetLogRequest, GetLogResponse,
-        GetProducerRequest, GetProducerResponse, GetServersRequest, GetServersResponse, Header, InitProducerRequest,
-        InitProducerResponse, ListCursorsRequest, ListCursorsResponse, ListLogsRequest, ListLogsResponse,
-        ListProducersRequest, ListProducersResponse, LogConfig, LogInfo, LogPosition, LogState, ProduceRequest,
-        ProduceResponse, Producer, Record, Server, Start, TrimLogRequest, TrimLogResponse, UndeleteLogRequest,
-        UndeleteLogResponse, UpdateLogRequest, UpdateLogResponse, get_producer_request,
+        DeleteLogRequest, DeleteLogResponse, FinishRestoreRequest, FinishRestoreResponse, GetCursorRequest,
+        GetCursorResponse, GetLogRequest, GetLogResponse, GetProducerRequest, GetProducerResponse, GetServersRequest,
+        GetServersResponse, Header, InitProducerRequest, InitProducerResponse, ListCursorsRequest, ListCursorsResponse,
+        ListLogsRequest, ListLogsResponse, ListProducersRequest, ListProducersResponse, LogConfig, LogInfo,
+        LogPosition, LogState, ProduceRequest, ProduceResponse, Producer, Record, Restore, Server, Start,
+        TrimLogRequest, TrimLogResponse, UndeleteLogRequest, UndeleteLogResponse, UpdateLogRequest, UpdateLogResponse,
+        get_producer_request,
     };
 }
 

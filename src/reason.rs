@@ -184,6 +184,8 @@ reasons! {
     NodeNeeded = "NODE_NEEDED": FAILED_PRECONDITION, None, Later;
     /// The node that is to lead has no replica that can.
     NoSuccessor = "NO_SUCCESSOR": FAILED_PRECONDITION, None, Later;
+    /// The log is being restored from a backup.
+    LogRestoring = "LOG_RESTORING": FAILED_PRECONDITION, None, Later;
 }
 
 #[cfg(test)]

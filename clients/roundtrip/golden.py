@@ -40,6 +40,7 @@ INFO = log.LogInfo(
     delete_time=timestamp_pb2.Timestamp(seconds=1, nanos=1_000),
     purge_time=LAST_TIME,
     own_config=log.LogConfig(retention_age=duration_pb2.Duration(), replicas=0),
+    restore=log.Restore(source_log_id="018f-ü", first_offset=ODD, end_offset=I63, digest=b"\xff\x00"),
 )
 RECORD = log.Record(
     value=bytes(range(256)),
@@ -319,6 +320,11 @@ OTHERS = [
     *(log.LogInfo(state=state) for state in log.LogState.values()),
     log.CreateLogRequest(log="a"),
     log.CreateLogRequest(log_id=""),
+    log.CreateLogRequest(log="a", restore=INFO.restore),
+    log.Restore(source_log_id="x", end_offset=1),
+    log.FinishRestoreRequest(log="a", log_id="x"),
+    log.FinishRestoreResponse(log=INFO),
+    log.ProduceRequest(records=[log.Record()], expected_offset=ODD, restored_append_time_us=U64),
     log.CreateLogResponse(log=INFO),
     log.DeleteLogRequest(log="a", log_id="x", expected_revision=0, purge_after=duration_pb2.Duration()),
     log.DeleteLogRequest(expected_revision=U64, purge_after=duration_pb2.Duration(seconds=1, nanos=1)),

@@ -95,6 +95,13 @@ class Grpcurl(ClusterTest):
         answers[f"{log}/DeleteLog"] = self.call(f"{log}/DeleteLog", {**named, "purgeAfter": "60s"})
         answers[f"{log}/UndeleteLog"] = self.call(f"{log}/UndeleteLog", named)
         self.call(f"{log}/DeleteLog", {**named, "purgeAfter": "0s"})
+        # A backup without records, at offset 5.
+        backup = {"sourceLogId": "00000000000000ff", "firstOffset": "5", "endOffset": "5", "digest": "A" * 43 + "="}
+        restored = self.call(f"{log}/CreateLog", {"log": "restored", "config": {"replicas": 1}, "restore": backup})
+        named = {"log": "restored", "logId": restored["log"]["logId"]}
+        self.assertEqual(restored["log"]["state"], "LOG_STATE_RESTORING")
+        answers[f"{log}/FinishRestore"] = self.call(f"{log}/FinishRestore", named, node=1)
+        self.call(f"{log}/DeleteLog", {**named, "purgeAfter": "0s"})
         source = {"log": "default", "producer": "source"}
         answers[f"{log}/InitProducer"] = self.call(f"{log}/InitProducer", {**source, "instance": "7"})
         answers[f"{log}/GetProducer"] = self.call(f"{log}/GetProducer", source, node=1)
@@ -144,6 +151,8 @@ class Grpcurl(ClusterTest):
         self.assertEqual((created["log"]["name"], created["log"]["config"]["replicas"]), ("new", 1))
         self.assertEqual(answers[f"{log}/DeleteLog"]["log"]["state"], "LOG_STATE_DELETED")
         self.assertEqual(answers[f"{log}/UndeleteLog"]["log"]["state"], "LOG_STATE_ACTIVE")
+        self.assertEqual(answers[f"{log}/FinishRestore"]["log"]["state"], "LOG_STATE_ACTIVE")
+        self.assertEqual(answers[f"{log}/FinishRestore"]["log"]["position"]["nextOffset"], "5")
         self.assertEqual(answers[f"{log}/GetProducer"], answers[f"{log}/InitProducer"])
         self.assertEqual(answers[f"{log}/ListProducers"]["producers"][0]["producer"], "source")
         self.assertEqual(answers[f"{log}/GetCursor"], answers[f"{log}/CommitCursor"])

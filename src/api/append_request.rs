@@ -143,6 +143,7 @@ struct Conditions {
     producer_id: u64,
     sequence: u64,
     producer_epoch: u32,
+    restored_append_time_us: Option<u64>,
 }
 
 fn text(bytes: &[u8]) -> Result<&str, Invalid> {
@@ -193,6 +194,7 @@ impl AppendRequest {
     fn decode_seriatim_v1(message: &[u8]) -> Result<AppendRequest, Invalid> {
         let (mut log, mut expected_offset, mut log_id) = ("", None, None);
         let (mut producer_id, mut sequence, mut producer_epoch) = (0, 0, 0);
+        let mut restored_append_time_us = None;
         let mut parts = Parts::default();
         let mut payload = Payload::for_message(message);
         for field in MessageFields::with_groups(message) {
@@ -209,6 +211,7 @@ impl AppendRequest {
                 (7, Value::Bytes(id)) => log_id = Some(text(id)?),
                 // As protobuf requires, a uint32 keeps the low 32 bits.
                 (8, Value::Varint(number)) => producer_epoch = number as u32,
+                (9, Value::Fixed64(time_us)) => restored_append_time_us = Some(time_us),
                 (number, _) => return Err(refused_field(&v1::ProduceRequest::descriptor(), number, "")),
             }
         }
@@ -218,7 +221,10 @@ impl AppendRequest {
         if (producer_id == 0) != (sequence == 0) || (producer_id == 0) != (producer_epoch == 0) {
             return Err(Invalid::PartOfProducer);
         }
-        let conditions = Conditions { expected_offset, producer_id, sequence, producer_epoch };
+        if restored_append_time_us.is_some() && (expected_offset.is_none() || producer_id != 0) {
+            return Err(Invalid::RestoredWhere);
+        }
+        let conditions = Conditions { expected_offset, producer_id, sequence, producer_epoch, restored_append_time_us };
         AppendRequest::new(Package::SeriatimV1, log, WantedLogId::of_text(log_id), payload, conditions)
     }
 
@@ -250,7 +256,8 @@ impl AppendRequest {
             None if payload.count == 0 => return Err(Invalid::NoRecordOrRecords),
             None => {}
         }
-        let conditions = Conditions { expected_offset, producer_id, sequence, producer_epoch: 0 };
+        let conditions =
+            Conditions { expected_offset, producer_id, sequence, producer_epoch: 0, restored_append_time_us: None };
         AppendRequest::new(Package::LogV1, log, WantedLogId::of_number(log_id), payload, conditions)
     }
 
@@ -261,14 +268,15 @@ impl AppendRequest {
         payload: Payload,
         conditions: Conditions,
     ) -> Result<AppendRequest, Invalid> {
-        let Conditions { expected_offset, producer_id, sequence, producer_epoch } = conditions;
+        let Conditions { expected_offset, producer_id, sequence, producer_epoch, restored_append_time_us } = conditions;
         if let Some(offset) = expected_offset.filter(|offset| *offset > Offset::MAX) {
             return Err(Invalid::ExpectedOffset(offset));
         }
         let (names_log, log) = (!log.is_empty(), LogName::new(log).map_err(Invalid::LogName)?);
         let records = Unstamped::new(payload.bytes);
         let proposal = Proposal::new(NO_GROUP, EntryKind::Records, payload.count, records);
-        let proposal = Proposal { expected_offset, producer_id, sequence, producer_epoch, ..proposal };
+        let proposal =
+            Proposal { expected_offset, producer_id, sequence, producer_epoch, restored_append_time_us, ..proposal };
         Ok(AppendRequest { log, names_log, log_id, package, sizes: payload.sizes, proposal })
     }
 
@@ -309,6 +317,11 @@ impl AppendRequest {
             return Err(Invalid::RequestTooLarge { bytes: content, bytes_max, limit }.into());
         }
         self.log_id.check_id(&log.name, log.log_id)?;
+        match (log.is_restoring, self.restores()) {
+            (true, false) => return Err(ApiError::LogRestoring { log: log.name.clone(), log_id: log.log_id }),
+            (false, true) => return Err(Invalid::NotRestoring.into()),
+            (true, true) | (false, false) => {}
+        }
         if has_event_times && !level.allows(Feature::ManyLogs) {
             return Err(ApiError::LevelTooLow(Feature::ManyLogs.level()));
         }
@@ -319,6 +332,11 @@ impl AppendRequest {
             return Err(ApiError::LevelTooLow(Feature::Producers.level()));
         }
         Ok(Proposal { group: log.group, deadline: Some(proposal_deadline(deadline)), ..self.proposal })
+    }
+
+    /// Returns whether the records are those of a backup.
+    pub fn restores(&self) -> bool {
+        self.proposal.restored_append_time_us.is_some()
     }
 
     /// Returns whether the records are appended only to a log with a certain id.

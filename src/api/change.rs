@@ -138,6 +138,7 @@ fn of_conflict(conflict: Conflict) -> ApiError {
         | Conflict::NoSuchLog(_)
         | Conflict::Deleted(_)
         | Conflict::NotDeleted(_)
+        | Conflict::NotRestored(_)
         | Conflict::OtherRevision(_)
         | Conflict::BadPlacement
         | Conflict::OtherPlan(_)

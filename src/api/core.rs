@@ -70,6 +70,8 @@ pub struct FoundLog {
     pub record_bytes_max: u32,
     /// The maximum size of a request in bytes.
     pub request_bytes_max: u32,
+    /// True until all records of its backup are restored.
+    pub is_restoring: bool,
     /// `None` if other nodes serve it, and this node does not.
     pub replica: Option<Arc<OpenLog>>,
 }
@@ -83,6 +85,7 @@ impl FoundLog {
             log_id: log.log_id,
             record_bytes_max: log.record_bytes_max,
             request_bytes_max: log.request_bytes_max,
+            is_restoring: log.is_restoring,
             replica: Some(log),
         }
     }
@@ -102,13 +105,30 @@ impl FoundLog {
 }
 
 impl Core {
+    /// Returns the log with this name, unless it is being restored.
+    ///
+    /// # Errors
+    /// [`ApiError::LogRestoring`], and those of [`Core::find_any`].
+    pub async fn find(
+        &self,
+        name: &LogName,
+        timers: &TimersHandle,
+        deadline: Option<Instant>,
+    ) -> Result<FoundLog, ApiError> {
+        let found = self.find_any(name, timers, deadline).await?;
+        match found.is_restoring {
+            true => Err(ApiError::LogRestoring { log: found.name, log_id: found.log_id }),
+            false => Ok(found),
+        }
+    }
+
     /// Returns the log with this name, served by this node or by others. NO_SUCH_LOG and LOG_DELETED are returned only
     /// after this node has caught up with the catalog.
     ///
     /// # Errors
     /// If the log does not exist or is deleted, this node can't catch up with the catalog, or no node serves the log
     /// yet.
-    pub async fn find(
+    pub async fn find_any(
         &self,
         name: &LogName,
         timers: &TimersHandle,
@@ -160,6 +180,7 @@ impl Core {
             log_id: meta.log_id,
             record_bytes_max: settings.record_bytes_max,
             request_bytes_max: settings.request_bytes_max,
+            is_restoring: meta.is_restoring(),
             replica: None,
         })
     }

@@ -12,11 +12,12 @@ use super::logs::info_with_position;
 use super::messages::{Request, decode};
 use super::router::proposal_deadline;
 use super::service::{Call, Service};
+use crate::catalog::meta::Restore;
 use crate::catalog::{Catalog, Command, LogMeta, LogSettings, NewLog, Origin};
 use crate::feature_level::Feature;
 use crate::pb::v1;
 use crate::storage::log::Base;
-use crate::types::{GroupId, LogId, LogName};
+use crate::types::{GroupId, LogId, LogName, Offset};
 use crate::watermark::Until;
 
 /// The maximum wait for a leader of a new log.
@@ -34,26 +35,29 @@ pub async fn create_log(service: Service, call: Call, request: Request) -> Resul
     let name = call.log_name(&request.log)?;
     let chosen = request.log_id.as_deref().map(chosen_id).transpose()?;
     let settings = settings_of(request.config.get_or_default(), Place::CONFIG)?;
+    let restore = request.restore.as_ref().map(restore_of).transpose()?;
     let core = service.core()?;
     let deadline = proposal_deadline(call.deadline);
-    check_level(&service, core, Feature::ManyLogs, Some(deadline)).await?;
+    let feature = if restore.is_some() { Feature::Restore } else { Feature::ManyLogs };
+    check_level(&service, core, feature, Some(deadline)).await?;
+    let new = WantedLog { name, chosen, settings, restore };
     let mut response = v1::CreateLogResponse::new();
     if request.validate_only {
         core.catch_up(GroupId::CATALOG, &core.catalog_watermark, &service.timers, Some(deadline)).await?;
-        response.log = Some(match decide(&core.catalog.get(), &name, chosen, &settings)? {
+        response.log = Some(match decide(&core.catalog.get(), &new, chosen)? {
             Some(meta) => info_with_position(&service, core, &call, &meta).await?,
             None => v1::LogInfo {
-                name: name.to_string(),
+                name: new.name.to_string(),
                 log_id: chosen.map(|id| id.to_string()).unwrap_or_default(),
-                config: Some(config(&settings, &core.catalog.get().cluster_settings().log_defaults)).into(),
-                own_config: Some(own_config(&settings)).into(),
+                config: Some(config(&new.settings, &core.catalog.get().cluster_settings().log_defaults)).into(),
+                own_config: Some(own_config(&new.settings)).into(),
                 ..v1::LogInfo::default()
             },
         })
         .into();
         return Ok(response);
     }
-    let meta = create(&service, core, &call, (&name, chosen, &settings), deadline).await?;
+    let meta = create(&service, core, &call, &new, deadline).await?;
     wait_active(&service, core, &meta, deadline).await;
     response.log = Some(info_with_position(&service, core, &call, &meta).await?).into();
     Ok(response)
@@ -71,7 +75,8 @@ pub async fn create_for_append(
     name: &LogName,
 ) -> Result<FoundLog, ApiError> {
     let deadline = proposal_deadline(call.deadline);
-    let created = create(service, core, call, (name, None, &LogSettings::default()), deadline).await;
+    let new = WantedLog { name: name.clone(), chosen: None, settings: LogSettings::default(), restore: None };
+    let created = create(service, core, call, &new, deadline).await;
     match created {
         Ok(meta) => wait_active(service, core, &meta, deadline).await,
         // Another append has created it meanwhile.
@@ -81,26 +86,42 @@ pub async fn create_for_append(
     core.find(name, &service.timers, call.deadline).await
 }
 
+/// The log that a request creates.
+struct WantedLog {
+    name: LogName,
+    /// The id, if the client has chosen one.
+    chosen: Option<LogId>,
+    settings: LogSettings,
+    restore: Option<Restore>,
+}
+
 /// Commits the creation of a log, and returns its entry in the catalog.
 async fn create(
     service: &Service,
     core: &Core,
     call: &Call,
-    (name, chosen, settings): (&LogName, Option<LogId>, &LogSettings),
+    new: &WantedLog,
     deadline: Instant,
 ) -> Result<LogMeta, ApiError> {
+    let WantedLog { name, chosen, settings, restore } = new;
     let random = LogId::random().map_err(|_| ApiError::Internal("the system returned no random number"))?;
     let log_id = chosen.unwrap_or(random);
     let mut is_proposed = false;
     let meta = change(service, core, call, deadline, |catalog| {
         // With a random id, the log can only be found after this request has proposed it.
         let own = if chosen.is_some() || is_proposed { Some(log_id) } else { None };
-        if let Some(meta) = decide(catalog, name, own, settings)? {
+        if let Some(meta) = decide(catalog, new, own)? {
             return Ok(Step::Done(meta));
         }
         is_proposed = true;
-        let origin = Origin::Nodes(Vec::new());
-        Ok(Step::Propose(Command::CreateLog(NewLog { name: name.clone(), log_id, origin, settings: settings.clone() })))
+        let (origin, settings) = (Origin::Nodes(Vec::new()), settings.clone());
+        Ok(Step::Propose(Command::CreateLog(NewLog {
+            name: name.clone(),
+            log_id,
+            origin,
+            settings,
+            restore: *restore,
+        })))
     })
     .await?;
     if is_proposed {
@@ -110,12 +131,8 @@ async fn create(
 }
 
 /// Returns the log if it was created with the given id. `None`: it can be created.
-fn decide(
-    catalog: &Catalog,
-    name: &LogName,
-    own: Option<LogId>,
-    settings: &LogSettings,
-) -> Result<Option<LogMeta>, ApiError> {
+fn decide(catalog: &Catalog, new: &WantedLog, own: Option<LogId>) -> Result<Option<LogMeta>, ApiError> {
+    let WantedLog { name, chosen: _, settings, restore: _ } = new;
     match catalog.log_named(name) {
         Some(meta) => match meta.deletion {
             Some(deletion) => return Err(deleted(meta, deletion)),
@@ -128,6 +145,16 @@ fn decide(
     check(settings, &catalog.cluster_settings().log_defaults, Place::CONFIG)?;
     check_nodes(settings, catalog.members().count(), Place::CONFIG)?;
     Ok(None)
+}
+
+fn restore_of(restore: &v1::Restore) -> Result<Restore, Invalid> {
+    let source_log_id: LogId = restore.source_log_id.parse().map_err(|_| Invalid::Restore)?;
+    let digest = <[u8; 32]>::try_from(&restore.digest[..]).map_err(|_| Invalid::Restore)?;
+    let (first_offset, end_offset) = (Offset(restore.first_offset), Offset(restore.end_offset));
+    if first_offset > end_offset || end_offset > Offset::MAX {
+        return Err(Invalid::Restore);
+    }
+    Ok(Restore { source_log_id, first_offset, end_offset, digest, is_complete: false })
 }
 
 fn chosen_id(text: &str) -> Result<LogId, Invalid> {

@@ -141,6 +141,14 @@ pub enum ApiError {
         /// When it is purged, Unix microseconds.
         purge_us: u64,
     },
+    /// The log is being restored from a backup.
+    #[error("log {log} is being restored from a backup, and is not open yet")]
+    LogRestoring {
+        /// The name of the log.
+        log: LogName,
+        /// The id of the log.
+        log_id: LogId,
+    },
     /// A log that should be created exists.
     #[error("log {log} exists: its id is {log_id}")]
     LogExists {

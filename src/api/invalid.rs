@@ -28,6 +28,18 @@ pub enum Invalid {
     /// Only some of the three fields of a producer are set.
     #[error("`producer_id`, `producer_epoch` and `sequence` belong together: set all of them, or none")]
     PartOfProducer,
+    /// `restored_append_time_us` for a log that is not being restored.
+    #[error("`restored_append_time_us` is only for a log that is being restored from a backup")]
+    NotRestoring,
+    /// `FinishRestore` for a log that is not restored from a backup.
+    #[error("the log was not created with `restore`")]
+    NeverRestored,
+    /// A restored record without `expected_offset`, or with a producer.
+    #[error("`restored_append_time_us` needs `expected_offset`, and no producer")]
+    RestoredWhere,
+    /// The description of a backup contradicts itself.
+    #[error("`restore` needs `source_log_id`, a `digest` of 32 bytes, and a `first_offset` of at most `end_offset`")]
+    Restore,
     /// `instance` is missing.
     #[error("`instance` is missing: a random number, another one for each process")]
     NoInstance,
@@ -185,6 +197,9 @@ impl Invalid {
             Invalid::LogName(_) | Invalid::LogChanged => "log".into(),
             Invalid::Name { field, .. } => Cow::Borrowed(field),
             Invalid::PartOfProducer => "producer_id".into(),
+            Invalid::NotRestoring | Invalid::RestoredWhere => "restored_append_time_us".into(),
+            Invalid::Restore => "restore".into(),
+            Invalid::NeverRestored => "log".into(),
             Invalid::NoInstance => "instance".into(),
             Invalid::Owner => "owner".into(),
             Invalid::NoCursor => "cursor".into(),

@@ -14,6 +14,7 @@ use super::read::append_time_us;
 use super::relay::Relay;
 use super::service::{Call, Service};
 use super::timestamp::timestamp_of_us;
+use crate::catalog::meta::Restore;
 use crate::catalog::{Catalog, LogMeta};
 use crate::logs::OpenLog;
 use crate::pb::{log, v1};
@@ -83,7 +84,7 @@ pub async fn get_log(service: Service, call: Call, request: Request) -> Result<v
     let wanted = WantedLogId::of_text(request.log_id.as_deref());
     let core = service.core()?;
     let mut response = v1::GetLogResponse::new();
-    response.log = Some(match core.find(&name, &service.timers, call.deadline).await {
+    response.log = Some(match core.find_any(&name, &service.timers, call.deadline).await {
         Ok(found) => {
             wanted.check_id(&found.name, found.log_id)?;
             let Some(log) = &found.replica else {
@@ -113,7 +114,9 @@ fn without_position(core: &Core, name: &LogName, error: ApiError) -> Result<v1::
         state @ (v1::LogState::LOG_STATE_DELETED | v1::LogState::LOG_STATE_CREATING) => {
             Ok(info(&catalog, meta, state, None))
         }
-        v1::LogState::LOG_STATE_ACTIVE | v1::LogState::LOG_STATE_UNSPECIFIED => Err(error),
+        v1::LogState::LOG_STATE_ACTIVE | v1::LogState::LOG_STATE_RESTORING | v1::LogState::LOG_STATE_UNSPECIFIED => {
+            Err(error)
+        }
     }
 }
 
@@ -205,7 +208,7 @@ async fn position_elsewhere(
     meta: &LogMeta,
     until: Instant,
 ) -> Option<v1::LogPosition> {
-    let found = core.find(&meta.name, &service.timers, Some(until)).await.ok()?;
+    let found = core.find_any(&meta.name, &service.timers, Some(until)).await.ok()?;
     if found.replica.is_some() || found.group != meta.group {
         return None;
     }
@@ -235,7 +238,11 @@ fn state_of(core: &Core, meta: &LogMeta) -> v1::LogState {
 /// Returns a log as a message.
 pub fn info(catalog: &Catalog, meta: &LogMeta, state: v1::LogState, position: Option<v1::LogPosition>) -> v1::LogInfo {
     let deletion = meta.deletion;
-    let state = if deletion.is_some() { v1::LogState::LOG_STATE_DELETED } else { state };
+    let state = match state {
+        _ if deletion.is_some() => v1::LogState::LOG_STATE_DELETED,
+        v1::LogState::LOG_STATE_ACTIVE if meta.is_restoring() => v1::LogState::LOG_STATE_RESTORING,
+        state => state,
+    };
     v1::LogInfo {
         name: meta.name.to_string(),
         log_id: meta.log_id.to_string(),
@@ -247,7 +254,18 @@ pub fn info(catalog: &Catalog, meta: &LogMeta, state: v1::LogState, position: Op
         delete_time: deletion.map(|deletion| timestamp_of_us(deletion.deleted_us)).into(),
         purge_time: deletion.map(|deletion| timestamp_of_us(deletion.purge_us)).into(),
         own_config: MessageField::some(own_config(&meta.settings)),
+        restore: meta.restore.as_ref().map(restore_message).into(),
         ..v1::LogInfo::default()
+    }
+}
+
+fn restore_message(restore: &Restore) -> v1::Restore {
+    v1::Restore {
+        source_log_id: restore.source_log_id.to_string(),
+        first_offset: restore.first_offset.0,
+        end_offset: restore.end_offset.0,
+        digest: restore.digest.to_vec().into(),
+        ..v1::Restore::default()
     }
 }
 

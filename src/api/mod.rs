@@ -76,6 +76,7 @@ pub mod logs;
 pub mod node;
 pub mod nodes;
 pub mod reflection;
+pub mod restore;
 pub mod servers;
 mod timestamp;
 pub mod trim;

@@ -135,7 +135,7 @@ pub async fn transfer_leadership(
     let (group, log) = match request.log.is_empty() {
         true => (GroupId::CATALOG, None),
         false => {
-            let found = core.find(&call.log_name(&request.log)?, &service.timers, Some(deadline)).await?;
+            let found = core.find_any(&call.log_name(&request.log)?, &service.timers, Some(deadline)).await?;
             (found.group, Some(found.name))
         }
     };

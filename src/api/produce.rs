@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::access::Right;
 use super::append_request::AppendRequest;
 use super::core::{Core, FoundLog};
 use super::create::create_for_append;
@@ -9,6 +10,7 @@ use super::error::{ApiError, FailedProposal};
 use super::messages::{ProduceReply, Request};
 use super::service::{Call, Service};
 use crate::consensus::handle::{Proposal, ProposeError};
+use crate::security::acl::Action;
 use crate::types::{LogName, Offset};
 
 /// Serves `Produce`.
@@ -18,7 +20,7 @@ use crate::types::{LogName, Offset};
 pub async fn produce(service: Service, call: Call, request: Request) -> Result<ProduceReply, ApiError> {
     let append = AppendRequest::decode(&request.0, call.package)?;
     drop(request);
-    call.check_log(&append.log)?;
+    check_rights(&call, &append)?;
     let core = service.core()?;
     core.check_rival()?;
     let log = open_for_append(&service, core, &call, &append).await?;
@@ -34,6 +36,15 @@ pub async fn produce(service: Service, call: Call, request: Request) -> Result<P
             Err(core.append_error(&log, error, &service.timers, call.deadline).await)
         }
     }
+}
+
+/// Checks the rights of an append. Records of a backup also need `admin`: they get the append times of the request.
+///
+/// # Errors
+/// [`ApiError::NoIdentity`], [`ApiError::NotAllowed`].
+pub fn check_rights(call: &Call, append: &AppendRequest) -> Result<(), ApiError> {
+    call.check_log(&append.log)?;
+    if append.restores() { call.client()?.check_log(Right::Log(&[Action::Admin]), &append.log) } else { Ok(()) }
 }
 
 /// Returns the log of an append. If it does not exist, and the cluster creates logs on append, creates it. The caller
@@ -61,7 +72,7 @@ pub async fn find_or_create(
     log: &LogName,
     requires_id: bool,
 ) -> Result<FoundLog, ApiError> {
-    match core.find(log, &service.timers, call.deadline).await {
+    match core.find_any(log, &service.timers, call.deadline).await {
         // A log with the id that the request requires does not exist.
         Err(ApiError::NoSuchLog(name)) if requires_id => Err(ApiError::NoSuchLog(name)),
         Err(ApiError::NoSuchLog(name)) if core.catalog.get().cluster_settings().create_on_append => {

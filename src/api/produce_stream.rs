@@ -23,11 +23,11 @@ use grpcio::{DuplexSink, RequestStream, WriteFlags};
 
 use super::append_request::AppendRequest;
 use super::core::{Core, FoundLog};
-use super::error::ApiError;
+use super::error::{ApiError, Invalid};
 use super::limits::Permit;
 use super::messages::{ProduceReply, Request};
 use super::prelude::DuplexStream;
-use super::produce::{SentProposal, open_for_append, propose_error};
+use super::produce::{SentProposal, check_rights, open_for_append, propose_error};
 use super::router::{Route, outcome, proposal_deadline};
 use super::service::{Call, RequestFailure, Service, StreamEnd};
 use super::status::FailedAt;
@@ -145,7 +145,7 @@ async fn open<'a>(
 ) -> Result<(&'a Core, FoundLog, Proposal, Permit), ApiError> {
     let permit = service.limits.bytes(&call.principal(), first.0.len())?;
     let append = AppendRequest::decode(&first.0, call.package)?;
-    call.check_log(&append.log)?;
+    check_rights(call, &append)?;
     let core = service.core()?;
     core.check_rival()?;
     let log = open_for_append(service, core, call, &append).await?;
@@ -284,6 +284,10 @@ impl AppendStream<'_> {
     fn check(&self, request: &Request) -> Result<Proposal, ApiError> {
         let append = AppendRequest::decode(&request.0, self.call.package)?;
         append.check_same_log(&self.log.name)?;
+        // An open stream checks only the permission to append.
+        if append.restores() != self.log.is_restoring {
+            return Err(Invalid::NotRestoring.into());
+        }
         append.for_log(&self.log, self.core.catalog.level(), self.call.deadline)
     }
 

@@ -207,7 +207,7 @@ impl<'a> Relay<'a> {
         // None of them answers or has a replica. Perhaps the log was deleted, or has moved.
         let found = async {
             core.catch_up(GroupId::CATALOG, &core.catalog_watermark, &service.timers, deadline).await?;
-            core.find(&log.name, &service.timers, deadline).await
+            core.find_any(&log.name, &service.timers, deadline).await
         };
         let now = found.await.map_err(|error| sent.error(error))?;
         if now.replica.is_none() && now.log_id == log.log_id {

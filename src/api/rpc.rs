@@ -17,7 +17,7 @@ use super::prelude::{AccessChecker, DuplexStream, Prelude, ServerStream};
 use super::service::{Call, Service, StreamEnd};
 use super::{
     cluster_settings, consume, consume_stream, create, cursors, delete, health, identity, logs, node, nodes, produce,
-    produce_stream, producers, reflection, servers, trim, update, upgrade,
+    produce_stream, producers, reflection, restore, servers, trim, update, upgrade,
 };
 use crate::grpc::CLIENT_MESSAGE_BYTES_MAX;
 use crate::security::acl::Action::{Admin, Commit, Consume, Produce};
@@ -64,6 +64,7 @@ fn table() -> Vec<Rpc> {
         rpc("/seriatim.v1.LogService/UpdateLog", admin, SMALL, unary(update::update_log)),
         rpc("/seriatim.v1.LogService/DeleteLog", admin, SMALL, unary(delete::delete_log)),
         rpc("/seriatim.v1.LogService/UndeleteLog", admin, SMALL, unary(delete::undelete_log)),
+        rpc("/seriatim.v1.LogService/FinishRestore", admin, SMALL, unary(restore::finish_restore)),
         rpc("/seriatim.v1.LogService/TrimLog", admin, SMALL, unary(trim::trim_log)),
         rpc("/seriatim.v1.LogService/InitProducer", produce, SMALL, unary(producers::init_producer)),
         rpc("/seriatim.v1.LogService/GetProducer", Right::Log(SEES), SMALL, unary(producers::get_producer)),
@@ -220,6 +221,7 @@ mod tests {
             ("/seriatim.v1.LogService/UpdateLog", admin),
             ("/seriatim.v1.LogService/DeleteLog", admin),
             ("/seriatim.v1.LogService/UndeleteLog", admin),
+            ("/seriatim.v1.LogService/FinishRestore", admin),
             ("/seriatim.v1.LogService/TrimLog", admin),
             ("/seriatim.v1.LogService/InitProducer", produce),
             ("/seriatim.v1.LogService/GetProducer", Right::Log(ANY)),

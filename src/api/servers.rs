@@ -84,7 +84,7 @@ struct NamedLog {
 }
 
 async fn named_log(service: &Service, core: &Core, call: &Call, name: &LogName) -> Result<NamedLog, ApiError> {
-    let group = match core.find(name, &service.timers, call.deadline).await {
+    let group = match core.find_any(name, &service.timers, call.deadline).await {
         Ok(found) => Some(found.group),
         // This node knows the members although it does not serve the log yet.
         Err(ApiError::Joining(_)) => core.catalog.get().log_named(name).map(|log| log.group),

@@ -155,6 +155,7 @@ pub fn classify(error: &ApiError) -> Class {
             let purge_time = rfc3339(*purge_us);
             class(Reason::LogDeleted).with("log", log).with("log_id", log_id).with("purge_time", purge_time)
         }
+        ApiError::LogRestoring { log, log_id } => class(Reason::LogRestoring).with("log", log).with("log_id", log_id),
         ApiError::LogExists { log, log_id } => class(Reason::LogExists).with("log", log).with("log_id", log_id),
         ApiError::RevisionMismatch { log, revision } => {
             let class = class(Reason::RevisionMismatch).with("revision", revision);
@@ -252,6 +253,10 @@ fn classify_invalid(invalid: &Invalid) -> Class {
         | Invalid::LogName(_)
         | Invalid::Name { .. }
         | Invalid::PartOfProducer
+        | Invalid::NotRestoring
+        | Invalid::RestoredWhere
+        | Invalid::Restore
+        | Invalid::NeverRestored
         | Invalid::NoInstance
         | Invalid::Owner
         | Invalid::NoProducer

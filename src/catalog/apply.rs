@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::command::Command;
 use super::conflict::Conflict;
-use super::meta::{ClusterSettings, Deletion, LogMeta, LogSettings, NewLog, Origin, Placement};
+use super::meta::{ClusterSettings, Deletion, LogMeta, LogSettings, NewLog, Origin, Placement, Restore};
 use super::state::{Applied, Catalog, Change, Changes, Touched, label_bytes, replace_log};
 use super::{nodes, replicas};
 use crate::feature_level::Feature;
@@ -128,6 +128,10 @@ impl Catalog {
             Command::SetBalancing(balancing) => {
                 Ok((*balancing != self.balancing).then_some(Change::SetBalancing(*balancing)))
             }
+            Command::FinishRestore(group) => {
+                let restore = self.active_log(*group)?.restore.ok_or(Conflict::NotRestored(*group))?;
+                self.change_log(*group, |log| log.restore = Some(Restore { is_complete: true, ..restore }))
+            }
             // A lower level is not a conflict: two operators may have raised it at the same time.
             Command::RaiseFeatureLevel(level) => {
                 Ok((*level > self.feature_level).then_some(Change::SetFeatureLevel(*level)))
@@ -171,7 +175,8 @@ impl Catalog {
                 (self.next_group, replicas.clone(), replicas, at_us, next)
             }
         };
-        if group.0 > Catalog::GROUPS_MAX {
+        let is_begun = |restore: &Restore| !restore.is_complete && restore.first_offset <= restore.end_offset;
+        if group.0 > Catalog::GROUPS_MAX || !new.restore.as_ref().is_none_or(is_begun) {
             return Err(Conflict::Malformed);
         }
         let log = LogMeta {
@@ -185,6 +190,7 @@ impl Catalog {
             revision: 1,
             created_us,
             deletion: None,
+            restore: new.restore,
         };
         self.check_settings(&log)?;
         Ok(Some(Change::SetLog { log, next_replica }))

@@ -39,6 +39,9 @@ pub enum Conflict {
     /// The log is not deleted, so it can't be purged.
     #[error("the log of group {0} is not deleted")]
     NotDeleted(GroupId),
+    /// The log is not restored from a backup.
+    #[error("the log of group {0} is not restored from a backup")]
+    NotRestored(GroupId),
     /// The settings were changed meanwhile.
     #[error("the settings have revision {0}")]
     OtherRevision(u64),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::pb::catalog as pb;
-use crate::types::{GroupId, LogId, LogName, NodeId, NodeName, ReplicaId};
+use crate::types::{GroupId, LogId, LogName, NodeId, NodeName, Offset, ReplicaId};
 
 /// A node of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +59,23 @@ pub struct LogMeta {
     pub created_us: u64,
     /// Set while the log is deleted and not purged yet.
     pub deletion: Option<Deletion>,
+    /// Set for a log that is or was restored from a backup.
+    pub restore: Option<Restore>,
+}
+
+/// What a log is restored from: the backup of another log, or of this one before it was purged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restore {
+    /// The id of the log that the backup was made of.
+    pub source_log_id: LogId,
+    /// The offset of the first record of the backup, at which the log begins.
+    pub first_offset: Offset,
+    /// The offset after the last record of the backup.
+    pub end_offset: Offset,
+    /// Identifies the backup: SHA-256 of its files.
+    pub digest: [u8; 32],
+    /// Until then, only records of the backup are appended, and nothing is read.
+    pub is_complete: bool,
 }
 
 /// A request for a new log.
@@ -72,6 +89,8 @@ pub struct NewLog {
     pub origin: Origin,
     /// The settings that differ from the cluster's defaults.
     pub settings: LogSettings,
+    /// The backup that it is restored from.
+    pub restore: Option<Restore>,
 }
 
 /// Where the first replicas of a new log are.
@@ -239,6 +258,16 @@ impl LogMeta {
         self.replicas.iter().any(|placement| placement.node == node)
     }
 
+    /// Returns true until all records of the backup are restored.
+    pub fn is_restoring(&self) -> bool {
+        self.restore.is_some_and(|restore| !restore.is_complete)
+    }
+
+    /// Returns the offset of the first record that the log ever had.
+    pub fn begins_at(&self) -> Offset {
+        self.restore.map_or(Offset::default(), |restore| restore.first_offset)
+    }
+
     /// Returns true for a log that a cluster of feature level 1 created. Its first replicas have the ids of their
     /// nodes.
     pub fn is_of_level_1(&self) -> bool {
@@ -251,7 +280,7 @@ impl NewLog {
     /// The first log of a cluster of feature level 1, with these settings.
     pub fn of_level_1(founder: NodeId, settings: LogSettings) -> NewLog {
         let name = LogName::new(LogName::DEFAULT).expect("a name");
-        NewLog { name, log_id: LogId(7), origin: Origin::Founder(GroupId(1), founder), settings }
+        NewLog { name, log_id: LogId(7), origin: Origin::Founder(GroupId(1), founder), settings, restore: None }
     }
 }
 
@@ -270,6 +299,7 @@ impl LogMeta {
             revision: 1,
             created_us: 1,
             deletion: None,
+            restore: None,
         }
     }
 }

@@ -70,6 +70,7 @@ pub fn recovered(
                     revision: 0,
                     created_us: now_us.max(1),
                     deletion: None,
+                    restore: None,
                 }
             }
         };
@@ -112,7 +113,13 @@ mod tests {
     fn create(name: &str, log_id: u64) -> Command {
         let name = LogName::new(name).expect("a name");
         let origin = Origin::Nodes(NODES.to_vec());
-        Command::CreateLog(NewLog { name, log_id: LogId(log_id), origin, settings: LogSettings::default() })
+        Command::CreateLog(NewLog {
+            name,
+            log_id: LogId(log_id),
+            origin,
+            settings: LogSettings::default(),
+            restore: None,
+        })
     }
 
     fn three_nodes(level: FeatureLevel) -> Catalog {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use protobuf::Message as _;
 
 use super::command::{
-    BadCommand, load_cluster_settings, load_plan, load_settings, store_cluster_settings, store_plan, unknown_field,
+    BadCommand, load_cluster_settings, load_plan, load_restore, load_settings, store_cluster_settings, store_plan,
+    store_restore, unknown_field,
 };
 use super::meta::{Deletion, LogMeta, Member, Placement, is_address};
 use super::plans::Plan;
@@ -55,6 +56,7 @@ fn store_log(log: &LogMeta) -> pb::LogState {
         revision: log.revision,
         created_us: log.created_us,
         deletion: deletion.into(),
+        restore: log.restore.as_ref().map(store_restore).into(),
         ..pb::LogState::default()
     }
 }
@@ -65,6 +67,7 @@ fn store_planned((node, plan): (&NodeId, &Plan)) -> pb::PlannedNode {
 
 fn load_log(log: pb::LogState) -> Result<LogMeta, BadCommand> {
     let deletion = log.deletion.into_option();
+    let restore = log.restore.into_option().map(|restore| load_restore(STATE, restore)).transpose()?;
     Ok(LogMeta {
         name: LogName::new(&log.name)?,
         group: GroupId(log.group),
@@ -76,6 +79,7 @@ fn load_log(log: pb::LogState) -> Result<LogMeta, BadCommand> {
         revision: log.revision,
         created_us: log.created_us,
         deletion: deletion.map(|deletion| Deletion { deleted_us: deletion.deleted_us, purge_us: deletion.purge_us }),
+        restore,
     })
 }
 

@@ -7,6 +7,7 @@ use crossbeam_channel::after;
 use super::exit::{Exit, Failure};
 use crate::client::{Client, ClientError, ClientFiles, ClientOptions, Retry, Status};
 use crate::grpc::redirect_log;
+use crate::reason::ErrorReason;
 
 /// With several addresses, the next one is tried if no connection exists after this time.
 const CONNECT_MAX: Duration = Duration::from_millis(300);
@@ -52,6 +53,11 @@ impl Unanswered {
             Unanswered::Refused(refused) => refused,
         };
         refused.iter().filter_map(|(client, error)| Some((client.addr(), error.status()?)))
+    }
+
+    /// Returns true if a node has refused the request for this reason.
+    pub fn has_reason(&self, reason: ErrorReason) -> bool {
+        self.statuses().any(|(_, status)| status.reason == reason.code())
     }
 }
 

@@ -181,6 +181,7 @@ fn next_of(reason: ErrorReason, status: &Status) -> Option<&'static str> {
         LogDeleted => Some(
             "`seriatim log undelete` brings it back; `seriatim log delete --purge` frees its name, and its records are gone for good",
         ),
+        LogRestoring => Some("`seriatim backup restore` with the same files completes the restore"),
         RevisionMismatch => {
             Some("look at it again, for example with `seriatim log info`, and repeat the change if it still fits")
         }

@@ -53,13 +53,16 @@ impl Subcommand for CreateArgs {
             Ok((_, log)) => {
                 let note = match state(&log) {
                     LogState::LOG_STATE_CREATING => "; it takes no records yet",
-                    LogState::LOG_STATE_UNSPECIFIED | LogState::LOG_STATE_ACTIVE | LogState::LOG_STATE_DELETED => "",
+                    LogState::LOG_STATE_UNSPECIFIED
+                    | LogState::LOG_STATE_ACTIVE
+                    | LogState::LOG_STATE_RESTORING
+                    | LogState::LOG_STATE_DELETED => "",
                 };
                 self.output.confirm(|| format!("created{note}\n{}", described(&log)), || to_json(&log));
                 Ok(())
             }
             Err(unanswered) => {
-                let exists = unanswered.statuses().any(|(_, status)| status.reason == ErrorReason::LogExists.code());
+                let exists = unanswered.has_reason(ErrorReason::LogExists);
                 if !(exists && self.if_not_exists) {
                     return Err(unanswered.into());
                 }

@@ -79,9 +79,10 @@ fn table_with_states(logs: &[LogInfo]) -> String {
         let [name, id, replicas, age, size] = row(log);
         let state = match state(log) {
             LogState::LOG_STATE_DELETED => deleted_text(log),
-            LogState::LOG_STATE_UNSPECIFIED | LogState::LOG_STATE_CREATING | LogState::LOG_STATE_ACTIVE => {
-                state_name(log).to_owned()
-            }
+            LogState::LOG_STATE_UNSPECIFIED
+            | LogState::LOG_STATE_CREATING
+            | LogState::LOG_STATE_ACTIVE
+            | LogState::LOG_STATE_RESTORING => state_name(log).to_owned(),
         };
         [name, id, replicas, age, size, state]
     }));

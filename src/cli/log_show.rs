@@ -14,6 +14,10 @@ pub fn described(log: &LogInfo) -> String {
     match state(log) {
         LogState::LOG_STATE_UNSPECIFIED | LogState::LOG_STATE_ACTIVE => {}
         LogState::LOG_STATE_CREATING => _ = writeln!(text, "state              creating: it has no leader yet"),
+        LogState::LOG_STATE_RESTORING => {
+            let end = log.restore.end_offset;
+            _ = writeln!(text, "state              restoring: it opens once the records up to offset {end} are there");
+        }
         LogState::LOG_STATE_DELETED => _ = writeln!(text, "state              {}", deleted_text(log)),
     }
     if let Some(position) = log.position.as_ref() {
@@ -51,6 +55,7 @@ pub fn state_name(log: &LogInfo) -> &'static str {
         LogState::LOG_STATE_UNSPECIFIED => "unknown",
         LogState::LOG_STATE_CREATING => "creating",
         LogState::LOG_STATE_ACTIVE => "active",
+        LogState::LOG_STATE_RESTORING => "restoring",
         LogState::LOG_STATE_DELETED => "deleted",
     }
 }

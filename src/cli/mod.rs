@@ -20,6 +20,7 @@ mod profiles;
 pub mod subcommand;
 
 pub mod auth;
+pub mod backup;
 pub mod certs;
 pub mod cluster;
 pub mod cluster_set;
@@ -70,6 +71,7 @@ const SUBCOMMANDS: &[Entry] = &[
     Entry::group("cursor", "The positions of readers that the cluster keeps", CURSOR_SUBCOMMANDS),
     Entry::group("cluster", "Inspect and administer the cluster", CLUSTER_SUBCOMMANDS),
     Entry::group("node", "Inspect the nodes", NODE_SUBCOMMANDS),
+    Entry::group("backup", "Copy a log to files, and restore it", BACKUP_SUBCOMMANDS),
     Entry::of::<recover::Args>(),
     Entry::group("data", "Check and read the data directory of a stopped node", DATA_SUBCOMMANDS),
     Entry::of::<certs::Args>(),
@@ -102,6 +104,13 @@ const CLUSTER_SUBCOMMANDS: &[Entry] = &[
     Entry::of::<node_admin::BalanceArgs>(),
     Entry::of::<node_admin::LeadArgs>(),
     Entry::of::<cluster::UpgradeArgs>(),
+];
+
+const BACKUP_SUBCOMMANDS: &[Entry] = &[
+    Entry::of::<backup::create::CreateArgs>(),
+    Entry::of::<backup::inspect::VerifyArgs>(),
+    Entry::of::<backup::inspect::InfoArgs>(),
+    Entry::of::<backup::restore::RestoreArgs>(),
 ];
 
 const DATA_SUBCOMMANDS: &[Entry] = &[Entry::of::<verify::Args>(), Entry::of::<dump::Args>()];

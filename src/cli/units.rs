@@ -158,6 +158,11 @@ pub fn feature_levels(min: u32, max: u32) -> String {
     }
 }
 
+/// Formats bytes as hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

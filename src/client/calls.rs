@@ -11,13 +11,13 @@ use super::status::ClientError;
 use super::streams::{ConsumeStream, ProduceStream};
 use crate::pb::v1::{
     AcquireCursorRequest, BalanceClusterRequest, Cluster, CommitCursorRequest, ConsumeRequest, ConsumeResponse,
-    CreateLogRequest, Cursor, DeleteCursorRequest, DeleteLogRequest, DrainNodeRequest, GetClusterRequest,
-    GetCursorRequest, GetLogRequest, GetNodeRequest, GetNodeResponse, GetServersRequest, GetServersResponse,
-    InitProducerRequest, ListCursorsRequest, ListLogsRequest, ListLogsResponse, ListNodesRequest, ListNodesResponse,
-    ListProducersRequest, LogInfo, Node, ProduceRequest, ProduceResponse, Producer, RaiseFeatureLevelRequest,
-    RaiseFeatureLevelResponse, Record, RemoveNodeRequest, ReplaceNodeRequest, TransferLeadershipRequest,
-    TrimLogRequest, TrimLogResponse, UndeleteLogRequest, UndrainNodeRequest, UpdateClusterRequest, UpdateLogRequest,
-    WhoAmIRequest, WhoAmIResponse,
+    CreateLogRequest, Cursor, DeleteCursorRequest, DeleteLogRequest, DrainNodeRequest, FinishRestoreRequest,
+    GetClusterRequest, GetCursorRequest, GetLogRequest, GetNodeRequest, GetNodeResponse, GetServersRequest,
+    GetServersResponse, InitProducerRequest, ListCursorsRequest, ListLogsRequest, ListLogsResponse, ListNodesRequest,
+    ListNodesResponse, ListProducersRequest, LogInfo, Node, ProduceRequest, ProduceResponse, Producer,
+    RaiseFeatureLevelRequest, RaiseFeatureLevelResponse, Record, RemoveNodeRequest, ReplaceNodeRequest,
+    TransferLeadershipRequest, TrimLogRequest, TrimLogResponse, UndeleteLogRequest, UndrainNodeRequest,
+    UpdateClusterRequest, UpdateLogRequest, WhoAmIRequest, WhoAmIResponse,
 };
 use crate::security::tls;
 
@@ -183,6 +183,16 @@ impl Client {
     pub fn get_log(&self, log: &str) -> Result<LogInfo, ClientError> {
         let request = GetLogRequest { log: log.to_owned(), ..GetLogRequest::default() };
         Ok(self.connection.stubs().log.get_log_opt(&request, self.deadline())?.log.unwrap_or_default())
+    }
+
+    /// Opens a log whose records were restored from a backup, and returns it.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn finish_restore(&self, log: &str, log_id: &str) -> Result<LogInfo, ClientError> {
+        let request =
+            FinishRestoreRequest { log: log.to_owned(), log_id: log_id.to_owned(), ..FinishRestoreRequest::default() };
+        Ok(self.connection.stubs().log.finish_restore_opt(&request, self.deadline())?.log.unwrap_or_default())
     }
 
     /// Returns a page of the list of logs.

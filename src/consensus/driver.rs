@@ -214,6 +214,7 @@ impl Consensus {
 }
 
 /// What the thread handles in one iteration of its loop.
+#[expect(clippy::large_enum_variant, reason = "one value, which is moved once")]
 enum Event {
     Message(ConsensusMsg),
     /// The log-writer or a reader has completed something, a peer has sent messages, or a campaign is due.

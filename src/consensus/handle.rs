@@ -57,6 +57,8 @@ pub struct Proposal {
     pub sequence: u64,
     /// With a producer id: the epoch in which the producer sends it.
     pub producer_epoch: u32,
+    /// The append time of the records, if they are restored from a backup. `None`: the leader's clock.
+    pub restored_append_time_us: Option<u64>,
     /// The position in a stream; `None` if the proposal does not depend on another one.
     pub in_stream: Option<StreamPosition>,
     /// Append only in this term. A forwarding node sets it, so that the proposal can't become an entry of a later term.
@@ -77,6 +79,7 @@ impl Proposal {
             producer_id: 0,
             sequence: 0,
             producer_epoch: 0,
+            restored_append_time_us: None,
             in_stream: None,
             term: None,
             deadline: None,

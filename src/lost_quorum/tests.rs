@@ -68,7 +68,7 @@ impl Stopped {
             let origin = Origin::Nodes(on.iter().map(|i| NODES[*i]).collect());
             let log_id = LogId(0x1000 + i as u64);
             let settings = LogSettings::default();
-            commands.push(Command::CreateLog(NewLog { name: name(log), log_id, origin, settings }));
+            commands.push(Command::CreateLog(NewLog { name: name(log), log_id, origin, settings, restore: None }));
         }
         stopped.write(&data, GroupId::CATALOG, |log| {
             commands.iter().map(|command| record_entry(log, &command.encode())).collect::<Vec<_>>()

@@ -318,6 +318,7 @@ fn refused(catalog: &Catalog, command: &Command, member: &Member) -> Refusal {
                 | Conflict::LogIdTaken(_)
                 | Conflict::NoSuchLog(_)
                 | Conflict::Deleted(_)
+                | Conflict::NotRestored(_)
                 | Conflict::NotDeleted(_)
                 | Conflict::OtherRevision(_)
                 | Conflict::BadLimits(_)

@@ -51,7 +51,7 @@ pub fn proposal_of(
     let form = kind.payload();
     let has_good_records = || match group {
         GroupId::CATALOG => may_be_forwarded(&propose.payload),
-        _ => fits(catalog_now, group, &propose.payload),
+        _ => fits(catalog_now, group, &propose.payload, propose.restored_append_time_us.is_some()),
     };
     let has_good_commands = || {
         let is_deleted = catalog_now.log(group).is_some_and(|meta| meta.deletion.is_some());
@@ -74,6 +74,7 @@ pub fn proposal_of(
         producer_id: propose.producer_id,
         sequence: propose.sequence,
         producer_epoch: propose.producer_epoch,
+        restored_append_time_us: propose.restored_append_time_us,
         in_stream: (propose.stream != 0)
             .then_some(StreamPosition { stream: StreamId(propose.stream), sequence: propose.sequence_in_stream }),
         term: (propose.term != 0).then_some(Term(propose.term)),
@@ -84,9 +85,11 @@ pub fn proposal_of(
 /// Returns whether the values of the records respect the limits of their log: the forwarding node may not have checked
 /// that. A record in its stored form must be one that every client can read. A deleted log takes no records: the
 /// forwarding node may not know yet that it is deleted.
-fn fits(catalog: &Catalog, group: GroupId, payload: &[u8]) -> bool {
-    let Some(meta) = catalog.log(group) else { return true };
-    if meta.deletion.is_some() {
+///
+/// A log that is being restored takes only records of its backup, and no other log takes such records.
+fn fits(catalog: &Catalog, group: GroupId, payload: &[u8], restores: bool) -> bool {
+    let Some(meta) = catalog.log(group) else { return !restores };
+    if meta.deletion.is_some() || meta.is_restoring() != restores {
         return false;
     }
     let log = catalog.settings_of(meta);

@@ -139,6 +139,7 @@ impl UnansweredJobs {
                     _ => proposal.sequence,
                 };
                 propose.producer_epoch = proposal.producer_epoch;
+                propose.restored_append_time_us = proposal.restored_append_time_us;
                 let unique = propose.sequence != 0 && self.tags != 0;
                 let producer = (proposal.producer_id, propose.sequence);
                 if let Some(position) = proposal.in_stream {

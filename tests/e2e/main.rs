@@ -13,6 +13,7 @@ mod source;
 
 mod scenario;
 
+mod backup;
 mod bad_block;
 mod bad_input;
 mod cli_ends;

@@ -230,6 +230,9 @@ const (
 	// FAILED_PRECONDITION; outcome none, retry later. The node that is to lead has no replica of the
 	// log that votes and answers, or no other node has one. Keys: log (absent: the catalog).
 	Reason_NO_SUCCESSOR Reason = 54
+	// FAILED_PRECONDITION; outcome none, retry later. The log is being restored from a backup, and is
+	// not open to clients yet. Keys: log, log_id.
+	Reason_LOG_RESTORING Reason = 55
 )
 
 // Enum value maps for Reason.
@@ -290,6 +293,7 @@ var (
 		52: "NODE_LEAVING",
 		53: "NODE_NEEDED",
 		54: "NO_SUCCESSOR",
+		55: "LOG_RESTORING",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":        0,
@@ -347,6 +351,7 @@ var (
 		"NODE_LEAVING":              52,
 		"NODE_NEEDED":               53,
 		"NO_SUCCESSOR":              54,
+		"LOG_RESTORING":             55,
 	}
 )
 
@@ -381,7 +386,7 @@ var File_seriatim_v1_errors_proto protoreflect.FileDescriptor
 
 const file_seriatim_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x18seriatim/v1/errors.proto\x12\vseriatim.v1*\xdf\b\n" +
+	"\x18seriatim/v1/errors.proto\x12\vseriatim.v1*\xf2\b\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vNO_IDENTITY\x10\x01\x12\x0f\n" +
@@ -440,7 +445,8 @@ const file_seriatim_v1_errors_proto_rawDesc = "" +
 	"\fNO_SUCH_NODE\x103\x12\x10\n" +
 	"\fNODE_LEAVING\x104\x12\x0f\n" +
 	"\vNODE_NEEDED\x105\x12\x10\n" +
-	"\fNO_SUCCESSOR\x106B\x8d\x01\n" +
+	"\fNO_SUCCESSOR\x106\x12\x11\n" +
+	"\rLOG_RESTORING\x107B\x8d\x01\n" +
 	"\x0eio.seriatim.v1B\vErrorsProtoP\x01ZAgithub.com/seriatim-log/seriatim/clients/go/seriatimv1;seriatimv1\xaa\x02\vSeriatim.V1\xca\x02\vSeriatim\\V1\xea\x02\fSeriatim::V1b\x06proto3"
 
 var (

@@ -101,6 +101,8 @@ const (
 	LogState_LOG_STATE_CREATING LogState = 1
 	// It takes records and returns them.
 	LogState_LOG_STATE_ACTIVE LogState = 2
+	// It takes only the records of the backup that it is restored from, and returns none yet.
+	LogState_LOG_STATE_RESTORING LogState = 4
 	// It is deleted, and can be undeleted until its purge_time.
 	LogState_LOG_STATE_DELETED LogState = 5
 )
@@ -111,12 +113,14 @@ var (
 		0: "LOG_STATE_UNSPECIFIED",
 		1: "LOG_STATE_CREATING",
 		2: "LOG_STATE_ACTIVE",
+		4: "LOG_STATE_RESTORING",
 		5: "LOG_STATE_DELETED",
 	}
 	LogState_value = map[string]int32{
 		"LOG_STATE_UNSPECIFIED": 0,
 		"LOG_STATE_CREATING":    1,
 		"LOG_STATE_ACTIVE":      2,
+		"LOG_STATE_RESTORING":   4,
 		"LOG_STATE_DELETED":     5,
 	}
 )
@@ -331,8 +335,12 @@ type ProduceRequest struct {
 	LogId *string `protobuf:"bytes,7,opt,name=log_id,json=logId,proto3,oneof" json:"log_id,omitempty"`
 	// The epoch, from InitProducer.
 	ProducerEpoch uint32 `protobuf:"varint,8,opt,name=producer_epoch,json=producerEpoch,proto3" json:"producer_epoch,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// The append time of the records in the backup that they are restored from. Required for a log
+	// that is RESTORING, together with `expected_offset` and without a producer; refused for every
+	// other log. Needs `admin`, too. Must not be below that of the record before.
+	RestoredAppendTimeUs *uint64 `protobuf:"fixed64,9,opt,name=restored_append_time_us,json=restoredAppendTimeUs,proto3,oneof" json:"restored_append_time_us,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *ProduceRequest) Reset() {
@@ -410,6 +418,13 @@ func (x *ProduceRequest) GetLogId() string {
 func (x *ProduceRequest) GetProducerEpoch() uint32 {
 	if x != nil {
 		return x.ProducerEpoch
+	}
+	return 0
+}
+
+func (x *ProduceRequest) GetRestoredAppendTimeUs() uint64 {
+	if x != nil && x.RestoredAppendTimeUs != nil {
+		return *x.RestoredAppendTimeUs
 	}
 	return 0
 }
@@ -985,7 +1000,9 @@ type LogInfo struct {
 	PurgeTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=purge_time,json=purgeTime,proto3" json:"purge_time,omitempty"`
 	// The part of `config` that was set for this log. Everything else is the cluster's default, and
 	// changes with it.
-	OwnConfig     *LogConfig `protobuf:"bytes,10,opt,name=own_config,json=ownConfig,proto3" json:"own_config,omitempty"`
+	OwnConfig *LogConfig `protobuf:"bytes,10,opt,name=own_config,json=ownConfig,proto3" json:"own_config,omitempty"`
+	// The backup that the log is or was restored from. Absent for every other log.
+	Restore       *Restore `protobuf:"bytes,11,opt,name=restore,proto3" json:"restore,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1090,6 +1107,87 @@ func (x *LogInfo) GetOwnConfig() *LogConfig {
 	return nil
 }
 
+func (x *LogInfo) GetRestore() *Restore {
+	if x != nil {
+		return x.Restore
+	}
+	return nil
+}
+
+// The backup that a log is restored from.
+type Restore struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id of the log that the backup was made of.
+	SourceLogId string `protobuf:"bytes,1,opt,name=source_log_id,json=sourceLogId,proto3" json:"source_log_id,omitempty"`
+	// The offset of the first record of the backup. The log begins there.
+	FirstOffset uint64 `protobuf:"varint,2,opt,name=first_offset,json=firstOffset,proto3" json:"first_offset,omitempty"`
+	// The offset after the last record of the backup.
+	EndOffset uint64 `protobuf:"varint,3,opt,name=end_offset,json=endOffset,proto3" json:"end_offset,omitempty"`
+	// 32 bytes that identify the backup: a restore is continued only with the same ones. `seriatim
+	// backup restore` computes them from the checksums of the files.
+	Digest        []byte `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Restore) Reset() {
+	*x = Restore{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Restore) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Restore) ProtoMessage() {}
+
+func (x *Restore) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Restore.ProtoReflect.Descriptor instead.
+func (*Restore) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Restore) GetSourceLogId() string {
+	if x != nil {
+		return x.SourceLogId
+	}
+	return ""
+}
+
+func (x *Restore) GetFirstOffset() uint64 {
+	if x != nil {
+		return x.FirstOffset
+	}
+	return 0
+}
+
+func (x *Restore) GetEndOffset() uint64 {
+	if x != nil {
+		return x.EndOffset
+	}
+	return 0
+}
+
+func (x *Restore) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
 // The settings of a log. In requests, a field that is absent has the cluster's default.
 type LogConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1117,7 +1215,7 @@ type LogConfig struct {
 
 func (x *LogConfig) Reset() {
 	*x = LogConfig{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[10]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1129,7 +1227,7 @@ func (x *LogConfig) String() string {
 func (*LogConfig) ProtoMessage() {}
 
 func (x *LogConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[10]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1142,7 +1240,7 @@ func (x *LogConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogConfig.ProtoReflect.Descriptor instead.
 func (*LogConfig) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{10}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LogConfig) GetRetentionAge() *durationpb.Duration {
@@ -1206,7 +1304,7 @@ type LogPosition struct {
 
 func (x *LogPosition) Reset() {
 	*x = LogPosition{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[11]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1218,7 +1316,7 @@ func (x *LogPosition) String() string {
 func (*LogPosition) ProtoMessage() {}
 
 func (x *LogPosition) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[11]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1231,7 +1329,7 @@ func (x *LogPosition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogPosition.ProtoReflect.Descriptor instead.
 func (*LogPosition) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{11}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LogPosition) GetFirstOffset() uint64 {
@@ -1281,14 +1379,16 @@ type CreateLogRequest struct {
 	// chooses one, and the same request again fails with LOG_EXISTS.
 	LogId *string `protobuf:"bytes,3,opt,name=log_id,json=logId,proto3,oneof" json:"log_id,omitempty"`
 	// Check the request and return the log that it would create, and create nothing.
-	ValidateOnly  bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	ValidateOnly bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// The backup whose records the log will get. FinishRestore opens it to clients.
+	Restore       *Restore `protobuf:"bytes,5,opt,name=restore,proto3" json:"restore,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateLogRequest) Reset() {
 	*x = CreateLogRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[12]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1300,7 +1400,7 @@ func (x *CreateLogRequest) String() string {
 func (*CreateLogRequest) ProtoMessage() {}
 
 func (x *CreateLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[12]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1313,7 +1413,7 @@ func (x *CreateLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateLogRequest.ProtoReflect.Descriptor instead.
 func (*CreateLogRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{12}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateLogRequest) GetLog() string {
@@ -1344,6 +1444,13 @@ func (x *CreateLogRequest) GetValidateOnly() bool {
 	return false
 }
 
+func (x *CreateLogRequest) GetRestore() *Restore {
+	if x != nil {
+		return x.Restore
+	}
+	return nil
+}
+
 // The log that was created.
 type CreateLogResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1354,7 +1461,7 @@ type CreateLogResponse struct {
 
 func (x *CreateLogResponse) Reset() {
 	*x = CreateLogResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[13]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1366,7 +1473,7 @@ func (x *CreateLogResponse) String() string {
 func (*CreateLogResponse) ProtoMessage() {}
 
 func (x *CreateLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[13]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1379,7 +1486,7 @@ func (x *CreateLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateLogResponse.ProtoReflect.Descriptor instead.
 func (*CreateLogResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{13}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CreateLogResponse) GetLog() *LogInfo {
@@ -1402,7 +1509,7 @@ type GetLogRequest struct {
 
 func (x *GetLogRequest) Reset() {
 	*x = GetLogRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[14]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1414,7 +1521,7 @@ func (x *GetLogRequest) String() string {
 func (*GetLogRequest) ProtoMessage() {}
 
 func (x *GetLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[14]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1427,7 +1534,7 @@ func (x *GetLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogRequest.ProtoReflect.Descriptor instead.
 func (*GetLogRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{14}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetLogRequest) GetLog() string {
@@ -1454,7 +1561,7 @@ type GetLogResponse struct {
 
 func (x *GetLogResponse) Reset() {
 	*x = GetLogResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[15]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1466,7 +1573,7 @@ func (x *GetLogResponse) String() string {
 func (*GetLogResponse) ProtoMessage() {}
 
 func (x *GetLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[15]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1479,10 +1586,110 @@ func (x *GetLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogResponse.ProtoReflect.Descriptor instead.
 func (*GetLogResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{15}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetLogResponse) GetLog() *LogInfo {
+	if x != nil {
+		return x.Log
+	}
+	return nil
+}
+
+// A request to open a restored log.
+type FinishRestoreRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The log.
+	Log string `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	// The id of the log. Required.
+	LogId         string `protobuf:"bytes,2,opt,name=log_id,json=logId,proto3" json:"log_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FinishRestoreRequest) Reset() {
+	*x = FinishRestoreRequest{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FinishRestoreRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FinishRestoreRequest) ProtoMessage() {}
+
+func (x *FinishRestoreRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FinishRestoreRequest.ProtoReflect.Descriptor instead.
+func (*FinishRestoreRequest) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *FinishRestoreRequest) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *FinishRestoreRequest) GetLogId() string {
+	if x != nil {
+		return x.LogId
+	}
+	return ""
+}
+
+// The log that was opened.
+type FinishRestoreResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Log           *LogInfo               `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FinishRestoreResponse) Reset() {
+	*x = FinishRestoreResponse{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FinishRestoreResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FinishRestoreResponse) ProtoMessage() {}
+
+func (x *FinishRestoreResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FinishRestoreResponse.ProtoReflect.Descriptor instead.
+func (*FinishRestoreResponse) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *FinishRestoreResponse) GetLog() *LogInfo {
 	if x != nil {
 		return x.Log
 	}
@@ -1508,7 +1715,7 @@ type ListLogsRequest struct {
 
 func (x *ListLogsRequest) Reset() {
 	*x = ListLogsRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[16]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1520,7 +1727,7 @@ func (x *ListLogsRequest) String() string {
 func (*ListLogsRequest) ProtoMessage() {}
 
 func (x *ListLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[16]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1533,7 +1740,7 @@ func (x *ListLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLogsRequest.ProtoReflect.Descriptor instead.
 func (*ListLogsRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{16}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListLogsRequest) GetPageSize() int32 {
@@ -1584,7 +1791,7 @@ type ListLogsResponse struct {
 
 func (x *ListLogsResponse) Reset() {
 	*x = ListLogsResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[17]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1596,7 +1803,7 @@ func (x *ListLogsResponse) String() string {
 func (*ListLogsResponse) ProtoMessage() {}
 
 func (x *ListLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[17]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1609,7 +1816,7 @@ func (x *ListLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLogsResponse.ProtoReflect.Descriptor instead.
 func (*ListLogsResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{17}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListLogsResponse) GetLogs() []*LogInfo {
@@ -1648,7 +1855,7 @@ type UpdateLogRequest struct {
 
 func (x *UpdateLogRequest) Reset() {
 	*x = UpdateLogRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[18]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1660,7 +1867,7 @@ func (x *UpdateLogRequest) String() string {
 func (*UpdateLogRequest) ProtoMessage() {}
 
 func (x *UpdateLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[18]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1673,7 +1880,7 @@ func (x *UpdateLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateLogRequest.ProtoReflect.Descriptor instead.
 func (*UpdateLogRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{18}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UpdateLogRequest) GetLog() string {
@@ -1728,7 +1935,7 @@ type UpdateLogResponse struct {
 
 func (x *UpdateLogResponse) Reset() {
 	*x = UpdateLogResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[19]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1740,7 +1947,7 @@ func (x *UpdateLogResponse) String() string {
 func (*UpdateLogResponse) ProtoMessage() {}
 
 func (x *UpdateLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[19]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1753,7 +1960,7 @@ func (x *UpdateLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateLogResponse.ProtoReflect.Descriptor instead.
 func (*UpdateLogResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{19}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *UpdateLogResponse) GetLog() *LogInfo {
@@ -1783,7 +1990,7 @@ type DeleteLogRequest struct {
 
 func (x *DeleteLogRequest) Reset() {
 	*x = DeleteLogRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[20]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1795,7 +2002,7 @@ func (x *DeleteLogRequest) String() string {
 func (*DeleteLogRequest) ProtoMessage() {}
 
 func (x *DeleteLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[20]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1808,7 +2015,7 @@ func (x *DeleteLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteLogRequest.ProtoReflect.Descriptor instead.
 func (*DeleteLogRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{20}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DeleteLogRequest) GetLog() string {
@@ -1850,7 +2057,7 @@ type DeleteLogResponse struct {
 
 func (x *DeleteLogResponse) Reset() {
 	*x = DeleteLogResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[21]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1862,7 +2069,7 @@ func (x *DeleteLogResponse) String() string {
 func (*DeleteLogResponse) ProtoMessage() {}
 
 func (x *DeleteLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[21]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1875,7 +2082,7 @@ func (x *DeleteLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteLogResponse.ProtoReflect.Descriptor instead.
 func (*DeleteLogResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{21}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DeleteLogResponse) GetLog() *LogInfo {
@@ -1899,7 +2106,7 @@ type UndeleteLogRequest struct {
 
 func (x *UndeleteLogRequest) Reset() {
 	*x = UndeleteLogRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[22]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1911,7 +2118,7 @@ func (x *UndeleteLogRequest) String() string {
 func (*UndeleteLogRequest) ProtoMessage() {}
 
 func (x *UndeleteLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[22]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1924,7 +2131,7 @@ func (x *UndeleteLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndeleteLogRequest.ProtoReflect.Descriptor instead.
 func (*UndeleteLogRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{22}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UndeleteLogRequest) GetLog() string {
@@ -1951,7 +2158,7 @@ type UndeleteLogResponse struct {
 
 func (x *UndeleteLogResponse) Reset() {
 	*x = UndeleteLogResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[23]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1963,7 +2170,7 @@ func (x *UndeleteLogResponse) String() string {
 func (*UndeleteLogResponse) ProtoMessage() {}
 
 func (x *UndeleteLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[23]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1976,7 +2183,7 @@ func (x *UndeleteLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndeleteLogResponse.ProtoReflect.Descriptor instead.
 func (*UndeleteLogResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{23}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UndeleteLogResponse) GetLog() *LogInfo {
@@ -2001,7 +2208,7 @@ type TrimLogRequest struct {
 
 func (x *TrimLogRequest) Reset() {
 	*x = TrimLogRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[24]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2013,7 +2220,7 @@ func (x *TrimLogRequest) String() string {
 func (*TrimLogRequest) ProtoMessage() {}
 
 func (x *TrimLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[24]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2026,7 +2233,7 @@ func (x *TrimLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimLogRequest.ProtoReflect.Descriptor instead.
 func (*TrimLogRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{24}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TrimLogRequest) GetLog() string {
@@ -2064,7 +2271,7 @@ type TrimLogResponse struct {
 
 func (x *TrimLogResponse) Reset() {
 	*x = TrimLogResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[25]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2076,7 +2283,7 @@ func (x *TrimLogResponse) String() string {
 func (*TrimLogResponse) ProtoMessage() {}
 
 func (x *TrimLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[25]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2089,7 +2296,7 @@ func (x *TrimLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimLogResponse.ProtoReflect.Descriptor instead.
 func (*TrimLogResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{25}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TrimLogResponse) GetLog() *LogInfo {
@@ -2136,7 +2343,7 @@ type Producer struct {
 
 func (x *Producer) Reset() {
 	*x = Producer{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[26]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2148,7 +2355,7 @@ func (x *Producer) String() string {
 func (*Producer) ProtoMessage() {}
 
 func (x *Producer) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[26]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2161,7 +2368,7 @@ func (x *Producer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Producer.ProtoReflect.Descriptor instead.
 func (*Producer) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{26}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Producer) GetLog() string {
@@ -2257,7 +2464,7 @@ type InitProducerRequest struct {
 
 func (x *InitProducerRequest) Reset() {
 	*x = InitProducerRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[27]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2269,7 +2476,7 @@ func (x *InitProducerRequest) String() string {
 func (*InitProducerRequest) ProtoMessage() {}
 
 func (x *InitProducerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[27]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2282,7 +2489,7 @@ func (x *InitProducerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitProducerRequest.ProtoReflect.Descriptor instead.
 func (*InitProducerRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{27}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *InitProducerRequest) GetLog() string {
@@ -2337,7 +2544,7 @@ type InitProducerResponse struct {
 
 func (x *InitProducerResponse) Reset() {
 	*x = InitProducerResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[28]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2349,7 +2556,7 @@ func (x *InitProducerResponse) String() string {
 func (*InitProducerResponse) ProtoMessage() {}
 
 func (x *InitProducerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[28]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2362,7 +2569,7 @@ func (x *InitProducerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitProducerResponse.ProtoReflect.Descriptor instead.
 func (*InitProducerResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{28}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *InitProducerResponse) GetProducer() *Producer {
@@ -2388,7 +2595,7 @@ type GetProducerRequest struct {
 
 func (x *GetProducerRequest) Reset() {
 	*x = GetProducerRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[29]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2400,7 +2607,7 @@ func (x *GetProducerRequest) String() string {
 func (*GetProducerRequest) ProtoMessage() {}
 
 func (x *GetProducerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[29]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2413,7 +2620,7 @@ func (x *GetProducerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProducerRequest.ProtoReflect.Descriptor instead.
 func (*GetProducerRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{29}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetProducerRequest) GetLog() string {
@@ -2474,7 +2681,7 @@ type GetProducerResponse struct {
 
 func (x *GetProducerResponse) Reset() {
 	*x = GetProducerResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[30]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2486,7 +2693,7 @@ func (x *GetProducerResponse) String() string {
 func (*GetProducerResponse) ProtoMessage() {}
 
 func (x *GetProducerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[30]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2499,7 +2706,7 @@ func (x *GetProducerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProducerResponse.ProtoReflect.Descriptor instead.
 func (*GetProducerResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{30}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetProducerResponse) GetProducer() *Producer {
@@ -2520,7 +2727,7 @@ type ListProducersRequest struct {
 
 func (x *ListProducersRequest) Reset() {
 	*x = ListProducersRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[31]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2532,7 +2739,7 @@ func (x *ListProducersRequest) String() string {
 func (*ListProducersRequest) ProtoMessage() {}
 
 func (x *ListProducersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[31]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2545,7 +2752,7 @@ func (x *ListProducersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProducersRequest.ProtoReflect.Descriptor instead.
 func (*ListProducersRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{31}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListProducersRequest) GetLog() string {
@@ -2565,7 +2772,7 @@ type ListProducersResponse struct {
 
 func (x *ListProducersResponse) Reset() {
 	*x = ListProducersResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[32]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2577,7 +2784,7 @@ func (x *ListProducersResponse) String() string {
 func (*ListProducersResponse) ProtoMessage() {}
 
 func (x *ListProducersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[32]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2590,7 +2797,7 @@ func (x *ListProducersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProducersResponse.ProtoReflect.Descriptor instead.
 func (*ListProducersResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{32}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListProducersResponse) GetProducers() []*Producer {
@@ -2631,7 +2838,7 @@ type Cursor struct {
 
 func (x *Cursor) Reset() {
 	*x = Cursor{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[33]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2643,7 +2850,7 @@ func (x *Cursor) String() string {
 func (*Cursor) ProtoMessage() {}
 
 func (x *Cursor) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[33]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2656,7 +2863,7 @@ func (x *Cursor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cursor.ProtoReflect.Descriptor instead.
 func (*Cursor) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{33}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Cursor) GetLog() string {
@@ -2766,7 +2973,7 @@ type AcquireCursorRequest struct {
 
 func (x *AcquireCursorRequest) Reset() {
 	*x = AcquireCursorRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[34]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2778,7 +2985,7 @@ func (x *AcquireCursorRequest) String() string {
 func (*AcquireCursorRequest) ProtoMessage() {}
 
 func (x *AcquireCursorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[34]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2791,7 +2998,7 @@ func (x *AcquireCursorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcquireCursorRequest.ProtoReflect.Descriptor instead.
 func (*AcquireCursorRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{34}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *AcquireCursorRequest) GetLog() string {
@@ -2867,7 +3074,7 @@ type AcquireCursorResponse struct {
 
 func (x *AcquireCursorResponse) Reset() {
 	*x = AcquireCursorResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[35]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2879,7 +3086,7 @@ func (x *AcquireCursorResponse) String() string {
 func (*AcquireCursorResponse) ProtoMessage() {}
 
 func (x *AcquireCursorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[35]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2892,7 +3099,7 @@ func (x *AcquireCursorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcquireCursorResponse.ProtoReflect.Descriptor instead.
 func (*AcquireCursorResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{35}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AcquireCursorResponse) GetCursor() *Cursor {
@@ -2931,7 +3138,7 @@ type CommitCursorRequest struct {
 
 func (x *CommitCursorRequest) Reset() {
 	*x = CommitCursorRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[36]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2943,7 +3150,7 @@ func (x *CommitCursorRequest) String() string {
 func (*CommitCursorRequest) ProtoMessage() {}
 
 func (x *CommitCursorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[36]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2956,7 +3163,7 @@ func (x *CommitCursorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitCursorRequest.ProtoReflect.Descriptor instead.
 func (*CommitCursorRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{36}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CommitCursorRequest) GetLog() string {
@@ -3025,7 +3232,7 @@ type CommitCursorResponse struct {
 
 func (x *CommitCursorResponse) Reset() {
 	*x = CommitCursorResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[37]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3037,7 +3244,7 @@ func (x *CommitCursorResponse) String() string {
 func (*CommitCursorResponse) ProtoMessage() {}
 
 func (x *CommitCursorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[37]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3050,7 +3257,7 @@ func (x *CommitCursorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitCursorResponse.ProtoReflect.Descriptor instead.
 func (*CommitCursorResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{37}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CommitCursorResponse) GetCursor() *Cursor {
@@ -3073,7 +3280,7 @@ type GetCursorRequest struct {
 
 func (x *GetCursorRequest) Reset() {
 	*x = GetCursorRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[38]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3085,7 +3292,7 @@ func (x *GetCursorRequest) String() string {
 func (*GetCursorRequest) ProtoMessage() {}
 
 func (x *GetCursorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[38]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3098,7 +3305,7 @@ func (x *GetCursorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCursorRequest.ProtoReflect.Descriptor instead.
 func (*GetCursorRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{38}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GetCursorRequest) GetLog() string {
@@ -3125,7 +3332,7 @@ type GetCursorResponse struct {
 
 func (x *GetCursorResponse) Reset() {
 	*x = GetCursorResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[39]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3137,7 +3344,7 @@ func (x *GetCursorResponse) String() string {
 func (*GetCursorResponse) ProtoMessage() {}
 
 func (x *GetCursorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[39]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3150,7 +3357,7 @@ func (x *GetCursorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCursorResponse.ProtoReflect.Descriptor instead.
 func (*GetCursorResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{39}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetCursorResponse) GetCursor() *Cursor {
@@ -3171,7 +3378,7 @@ type ListCursorsRequest struct {
 
 func (x *ListCursorsRequest) Reset() {
 	*x = ListCursorsRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[40]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3183,7 +3390,7 @@ func (x *ListCursorsRequest) String() string {
 func (*ListCursorsRequest) ProtoMessage() {}
 
 func (x *ListCursorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[40]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3196,7 +3403,7 @@ func (x *ListCursorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCursorsRequest.ProtoReflect.Descriptor instead.
 func (*ListCursorsRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{40}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListCursorsRequest) GetLog() string {
@@ -3216,7 +3423,7 @@ type ListCursorsResponse struct {
 
 func (x *ListCursorsResponse) Reset() {
 	*x = ListCursorsResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[41]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3228,7 +3435,7 @@ func (x *ListCursorsResponse) String() string {
 func (*ListCursorsResponse) ProtoMessage() {}
 
 func (x *ListCursorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[41]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3241,7 +3448,7 @@ func (x *ListCursorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCursorsResponse.ProtoReflect.Descriptor instead.
 func (*ListCursorsResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{41}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListCursorsResponse) GetCursors() []*Cursor {
@@ -3270,7 +3477,7 @@ type DeleteCursorRequest struct {
 
 func (x *DeleteCursorRequest) Reset() {
 	*x = DeleteCursorRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[42]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3282,7 +3489,7 @@ func (x *DeleteCursorRequest) String() string {
 func (*DeleteCursorRequest) ProtoMessage() {}
 
 func (x *DeleteCursorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[42]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3295,7 +3502,7 @@ func (x *DeleteCursorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteCursorRequest.ProtoReflect.Descriptor instead.
 func (*DeleteCursorRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{42}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DeleteCursorRequest) GetLog() string {
@@ -3342,7 +3549,7 @@ type DeleteCursorResponse struct {
 
 func (x *DeleteCursorResponse) Reset() {
 	*x = DeleteCursorResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[43]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3354,7 +3561,7 @@ func (x *DeleteCursorResponse) String() string {
 func (*DeleteCursorResponse) ProtoMessage() {}
 
 func (x *DeleteCursorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[43]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3367,7 +3574,7 @@ func (x *DeleteCursorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteCursorResponse.ProtoReflect.Descriptor instead.
 func (*DeleteCursorResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{43}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{46}
 }
 
 var File_seriatim_v1_log_service_proto protoreflect.FileDescriptor
@@ -3388,7 +3595,7 @@ const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"\x0f_client_time_us\"2\n" +
 	"\x06Header\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value\"\xa8\x02\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\"\x80\x03\n" +
 	"\x0eProduceRequest\x12\x10\n" +
 	"\x03log\x18\x02 \x01(\tR\x03log\x12-\n" +
 	"\arecords\x18\x03 \x03(\v2\x13.seriatim.v1.RecordR\arecords\x12,\n" +
@@ -3397,9 +3604,11 @@ const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"producerId\x12\x1a\n" +
 	"\bsequence\x18\x06 \x01(\x04R\bsequence\x12\x1a\n" +
 	"\x06log_id\x18\a \x01(\tH\x01R\x05logId\x88\x01\x01\x12%\n" +
-	"\x0eproducer_epoch\x18\b \x01(\rR\rproducerEpochB\x12\n" +
+	"\x0eproducer_epoch\x18\b \x01(\rR\rproducerEpoch\x12:\n" +
+	"\x17restored_append_time_us\x18\t \x01(\x06H\x02R\x14restoredAppendTimeUs\x88\x01\x01B\x12\n" +
 	"\x10_expected_offsetB\t\n" +
-	"\a_log_idJ\x04\b\x01\x10\x02\"\xae\x01\n" +
+	"\a_log_idB\x1a\n" +
+	"\x18_restored_append_time_usJ\x04\b\x01\x10\x02\"\xae\x01\n" +
 	"\x0fProduceResponse\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\rR\x05count\x12\x12\n" +
@@ -3446,7 +3655,7 @@ const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"\anode_id\x18\x04 \x01(\tR\x06nodeId\x12\x19\n" +
 	"\bis_voter\x18\x05 \x01(\bR\aisVoter\x12\x1d\n" +
 	"\n" +
-	"is_replica\x18\x06 \x01(\bR\tisReplica\"\xcf\x03\n" +
+	"is_replica\x18\x06 \x01(\bR\tisReplica\"\xff\x03\n" +
 	"\aLogInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x15\n" +
 	"\x06log_id\x18\x02 \x01(\tR\x05logId\x12.\n" +
@@ -3462,7 +3671,14 @@ const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"purge_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tpurgeTime\x125\n" +
 	"\n" +
 	"own_config\x18\n" +
-	" \x01(\v2\x16.seriatim.v1.LogConfigR\townConfig\"\xc5\x03\n" +
+	" \x01(\v2\x16.seriatim.v1.LogConfigR\townConfig\x12.\n" +
+	"\arestore\x18\v \x01(\v2\x14.seriatim.v1.RestoreR\arestore\"\x87\x01\n" +
+	"\aRestore\x12\"\n" +
+	"\rsource_log_id\x18\x01 \x01(\tR\vsourceLogId\x12!\n" +
+	"\ffirst_offset\x18\x02 \x01(\x04R\vfirstOffset\x12\x1d\n" +
+	"\n" +
+	"end_offset\x18\x03 \x01(\x04R\tendOffset\x12\x16\n" +
+	"\x06digest\x18\x04 \x01(\fR\x06digest\"\xc5\x03\n" +
 	"\tLogConfig\x12>\n" +
 	"\rretention_age\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\fretentionAge\x121\n" +
 	"\x12min_retained_bytes\x18\x02 \x01(\x04H\x00R\x10minRetainedBytes\x88\x01\x01\x12-\n" +
@@ -3483,12 +3699,13 @@ const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"nextOffset\x12/\n" +
 	"\x14first_append_time_us\x18\x03 \x01(\x06R\x11firstAppendTimeUs\x12-\n" +
 	"\x13last_append_time_us\x18\x04 \x01(\x06R\x10lastAppendTimeUs\x12!\n" +
-	"\fstored_bytes\x18\x05 \x01(\x04R\vstoredBytes\"\xa0\x01\n" +
+	"\fstored_bytes\x18\x05 \x01(\x04R\vstoredBytes\"\xd0\x01\n" +
 	"\x10CreateLogRequest\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\tR\x03log\x12.\n" +
 	"\x06config\x18\x02 \x01(\v2\x16.seriatim.v1.LogConfigR\x06config\x12\x1a\n" +
 	"\x06log_id\x18\x03 \x01(\tH\x00R\x05logId\x88\x01\x01\x12#\n" +
-	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnlyB\t\n" +
+	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12.\n" +
+	"\arestore\x18\x05 \x01(\v2\x14.seriatim.v1.RestoreR\arestoreB\t\n" +
 	"\a_log_id\";\n" +
 	"\x11CreateLogResponse\x12&\n" +
 	"\x03log\x18\x01 \x01(\v2\x14.seriatim.v1.LogInfoR\x03log\"H\n" +
@@ -3497,6 +3714,11 @@ const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"\x06log_id\x18\x02 \x01(\tH\x00R\x05logId\x88\x01\x01B\t\n" +
 	"\a_log_id\"8\n" +
 	"\x0eGetLogResponse\x12&\n" +
+	"\x03log\x18\x01 \x01(\v2\x14.seriatim.v1.LogInfoR\x03log\"?\n" +
+	"\x14FinishRestoreRequest\x12\x10\n" +
+	"\x03log\x18\x01 \x01(\tR\x03log\x12\x15\n" +
+	"\x06log_id\x18\x02 \x01(\tR\x05logId\"?\n" +
+	"\x15FinishRestoreResponse\x12&\n" +
 	"\x03log\x18\x01 \x01(\v2\x14.seriatim.v1.LogInfoR\x03log\"\xad\x01\n" +
 	"\x0fListLogsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -3648,12 +3870,13 @@ const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"START_TIME\x10\x03\x12\x0e\n" +
 	"\n" +
 	"START_LAST\x10\x04\x12\x10\n" +
-	"\fSTART_CURSOR\x10\x05*v\n" +
+	"\fSTART_CURSOR\x10\x05*\x89\x01\n" +
 	"\bLogState\x12\x19\n" +
 	"\x15LOG_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12LOG_STATE_CREATING\x10\x01\x12\x14\n" +
-	"\x10LOG_STATE_ACTIVE\x10\x02\x12\x15\n" +
-	"\x11LOG_STATE_DELETED\x10\x05\"\x04\b\x03\x10\x03\"\x04\b\x04\x10\x042\xac\f\n" +
+	"\x10LOG_STATE_ACTIVE\x10\x02\x12\x17\n" +
+	"\x13LOG_STATE_RESTORING\x10\x04\x12\x15\n" +
+	"\x11LOG_STATE_DELETED\x10\x05\"\x04\b\x03\x10\x032\x84\r\n" +
 	"\n" +
 	"LogService\x12D\n" +
 	"\aProduce\x12\x1b.seriatim.v1.ProduceRequest\x1a\x1c.seriatim.v1.ProduceResponse\x12N\n" +
@@ -3667,7 +3890,8 @@ const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"\bListLogs\x12\x1c.seriatim.v1.ListLogsRequest\x1a\x1d.seriatim.v1.ListLogsResponse\x12J\n" +
 	"\tUpdateLog\x12\x1d.seriatim.v1.UpdateLogRequest\x1a\x1e.seriatim.v1.UpdateLogResponse\x12J\n" +
 	"\tDeleteLog\x12\x1d.seriatim.v1.DeleteLogRequest\x1a\x1e.seriatim.v1.DeleteLogResponse\x12P\n" +
-	"\vUndeleteLog\x12\x1f.seriatim.v1.UndeleteLogRequest\x1a .seriatim.v1.UndeleteLogResponse\x12D\n" +
+	"\vUndeleteLog\x12\x1f.seriatim.v1.UndeleteLogRequest\x1a .seriatim.v1.UndeleteLogResponse\x12V\n" +
+	"\rFinishRestore\x12!.seriatim.v1.FinishRestoreRequest\x1a\".seriatim.v1.FinishRestoreResponse\x12D\n" +
 	"\aTrimLog\x12\x1b.seriatim.v1.TrimLogRequest\x1a\x1c.seriatim.v1.TrimLogResponse\x12S\n" +
 	"\fInitProducer\x12 .seriatim.v1.InitProducerRequest\x1a!.seriatim.v1.InitProducerResponse\x12P\n" +
 	"\vGetProducer\x12\x1f.seriatim.v1.GetProducerRequest\x1a .seriatim.v1.GetProducerResponse\x12V\n" +
@@ -3692,7 +3916,7 @@ func file_seriatim_v1_log_service_proto_rawDescGZIP() []byte {
 }
 
 var file_seriatim_v1_log_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_seriatim_v1_log_service_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_seriatim_v1_log_service_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_seriatim_v1_log_service_proto_goTypes = []any{
 	(Start)(0),                    // 0: seriatim.v1.Start
 	(LogState)(0),                 // 1: seriatim.v1.LogState
@@ -3706,44 +3930,47 @@ var file_seriatim_v1_log_service_proto_goTypes = []any{
 	(*GetServersResponse)(nil),    // 9: seriatim.v1.GetServersResponse
 	(*Server)(nil),                // 10: seriatim.v1.Server
 	(*LogInfo)(nil),               // 11: seriatim.v1.LogInfo
-	(*LogConfig)(nil),             // 12: seriatim.v1.LogConfig
-	(*LogPosition)(nil),           // 13: seriatim.v1.LogPosition
-	(*CreateLogRequest)(nil),      // 14: seriatim.v1.CreateLogRequest
-	(*CreateLogResponse)(nil),     // 15: seriatim.v1.CreateLogResponse
-	(*GetLogRequest)(nil),         // 16: seriatim.v1.GetLogRequest
-	(*GetLogResponse)(nil),        // 17: seriatim.v1.GetLogResponse
-	(*ListLogsRequest)(nil),       // 18: seriatim.v1.ListLogsRequest
-	(*ListLogsResponse)(nil),      // 19: seriatim.v1.ListLogsResponse
-	(*UpdateLogRequest)(nil),      // 20: seriatim.v1.UpdateLogRequest
-	(*UpdateLogResponse)(nil),     // 21: seriatim.v1.UpdateLogResponse
-	(*DeleteLogRequest)(nil),      // 22: seriatim.v1.DeleteLogRequest
-	(*DeleteLogResponse)(nil),     // 23: seriatim.v1.DeleteLogResponse
-	(*UndeleteLogRequest)(nil),    // 24: seriatim.v1.UndeleteLogRequest
-	(*UndeleteLogResponse)(nil),   // 25: seriatim.v1.UndeleteLogResponse
-	(*TrimLogRequest)(nil),        // 26: seriatim.v1.TrimLogRequest
-	(*TrimLogResponse)(nil),       // 27: seriatim.v1.TrimLogResponse
-	(*Producer)(nil),              // 28: seriatim.v1.Producer
-	(*InitProducerRequest)(nil),   // 29: seriatim.v1.InitProducerRequest
-	(*InitProducerResponse)(nil),  // 30: seriatim.v1.InitProducerResponse
-	(*GetProducerRequest)(nil),    // 31: seriatim.v1.GetProducerRequest
-	(*GetProducerResponse)(nil),   // 32: seriatim.v1.GetProducerResponse
-	(*ListProducersRequest)(nil),  // 33: seriatim.v1.ListProducersRequest
-	(*ListProducersResponse)(nil), // 34: seriatim.v1.ListProducersResponse
-	(*Cursor)(nil),                // 35: seriatim.v1.Cursor
-	(*AcquireCursorRequest)(nil),  // 36: seriatim.v1.AcquireCursorRequest
-	(*AcquireCursorResponse)(nil), // 37: seriatim.v1.AcquireCursorResponse
-	(*CommitCursorRequest)(nil),   // 38: seriatim.v1.CommitCursorRequest
-	(*CommitCursorResponse)(nil),  // 39: seriatim.v1.CommitCursorResponse
-	(*GetCursorRequest)(nil),      // 40: seriatim.v1.GetCursorRequest
-	(*GetCursorResponse)(nil),     // 41: seriatim.v1.GetCursorResponse
-	(*ListCursorsRequest)(nil),    // 42: seriatim.v1.ListCursorsRequest
-	(*ListCursorsResponse)(nil),   // 43: seriatim.v1.ListCursorsResponse
-	(*DeleteCursorRequest)(nil),   // 44: seriatim.v1.DeleteCursorRequest
-	(*DeleteCursorResponse)(nil),  // 45: seriatim.v1.DeleteCursorResponse
-	nil,                           // 46: seriatim.v1.LogConfig.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 47: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 48: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil), // 49: google.protobuf.FieldMask
+	(*Restore)(nil),               // 12: seriatim.v1.Restore
+	(*LogConfig)(nil),             // 13: seriatim.v1.LogConfig
+	(*LogPosition)(nil),           // 14: seriatim.v1.LogPosition
+	(*CreateLogRequest)(nil),      // 15: seriatim.v1.CreateLogRequest
+	(*CreateLogResponse)(nil),     // 16: seriatim.v1.CreateLogResponse
+	(*GetLogRequest)(nil),         // 17: seriatim.v1.GetLogRequest
+	(*GetLogResponse)(nil),        // 18: seriatim.v1.GetLogResponse
+	(*FinishRestoreRequest)(nil),  // 19: seriatim.v1.FinishRestoreRequest
+	(*FinishRestoreResponse)(nil), // 20: seriatim.v1.FinishRestoreResponse
+	(*ListLogsRequest)(nil),       // 21: seriatim.v1.ListLogsRequest
+	(*ListLogsResponse)(nil),      // 22: seriatim.v1.ListLogsResponse
+	(*UpdateLogRequest)(nil),      // 23: seriatim.v1.UpdateLogRequest
+	(*UpdateLogResponse)(nil),     // 24: seriatim.v1.UpdateLogResponse
+	(*DeleteLogRequest)(nil),      // 25: seriatim.v1.DeleteLogRequest
+	(*DeleteLogResponse)(nil),     // 26: seriatim.v1.DeleteLogResponse
+	(*UndeleteLogRequest)(nil),    // 27: seriatim.v1.UndeleteLogRequest
+	(*UndeleteLogResponse)(nil),   // 28: seriatim.v1.UndeleteLogResponse
+	(*TrimLogRequest)(nil),        // 29: seriatim.v1.TrimLogRequest
+	(*TrimLogResponse)(nil),       // 30: seriatim.v1.TrimLogResponse
+	(*Producer)(nil),              // 31: seriatim.v1.Producer
+	(*InitProducerRequest)(nil),   // 32: seriatim.v1.InitProducerRequest
+	(*InitProducerResponse)(nil),  // 33: seriatim.v1.InitProducerResponse
+	(*GetProducerRequest)(nil),    // 34: seriatim.v1.GetProducerRequest
+	(*GetProducerResponse)(nil),   // 35: seriatim.v1.GetProducerResponse
+	(*ListProducersRequest)(nil),  // 36: seriatim.v1.ListProducersRequest
+	(*ListProducersResponse)(nil), // 37: seriatim.v1.ListProducersResponse
+	(*Cursor)(nil),                // 38: seriatim.v1.Cursor
+	(*AcquireCursorRequest)(nil),  // 39: seriatim.v1.AcquireCursorRequest
+	(*AcquireCursorResponse)(nil), // 40: seriatim.v1.AcquireCursorResponse
+	(*CommitCursorRequest)(nil),   // 41: seriatim.v1.CommitCursorRequest
+	(*CommitCursorResponse)(nil),  // 42: seriatim.v1.CommitCursorResponse
+	(*GetCursorRequest)(nil),      // 43: seriatim.v1.GetCursorRequest
+	(*GetCursorResponse)(nil),     // 44: seriatim.v1.GetCursorResponse
+	(*ListCursorsRequest)(nil),    // 45: seriatim.v1.ListCursorsRequest
+	(*ListCursorsResponse)(nil),   // 46: seriatim.v1.ListCursorsResponse
+	(*DeleteCursorRequest)(nil),   // 47: seriatim.v1.DeleteCursorRequest
+	(*DeleteCursorResponse)(nil),  // 48: seriatim.v1.DeleteCursorResponse
+	nil,                           // 49: seriatim.v1.LogConfig.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 50: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 51: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil), // 52: google.protobuf.FieldMask
 }
 var file_seriatim_v1_log_service_proto_depIdxs = []int32{
 	3,  // 0: seriatim.v1.Record.headers:type_name -> seriatim.v1.Header
@@ -3751,79 +3978,84 @@ var file_seriatim_v1_log_service_proto_depIdxs = []int32{
 	0,  // 2: seriatim.v1.ConsumeRequest.start:type_name -> seriatim.v1.Start
 	2,  // 3: seriatim.v1.ConsumeResponse.records:type_name -> seriatim.v1.Record
 	10, // 4: seriatim.v1.GetServersResponse.servers:type_name -> seriatim.v1.Server
-	12, // 5: seriatim.v1.LogInfo.config:type_name -> seriatim.v1.LogConfig
-	13, // 6: seriatim.v1.LogInfo.position:type_name -> seriatim.v1.LogPosition
+	13, // 5: seriatim.v1.LogInfo.config:type_name -> seriatim.v1.LogConfig
+	14, // 6: seriatim.v1.LogInfo.position:type_name -> seriatim.v1.LogPosition
 	1,  // 7: seriatim.v1.LogInfo.state:type_name -> seriatim.v1.LogState
-	47, // 8: seriatim.v1.LogInfo.create_time:type_name -> google.protobuf.Timestamp
-	47, // 9: seriatim.v1.LogInfo.delete_time:type_name -> google.protobuf.Timestamp
-	47, // 10: seriatim.v1.LogInfo.purge_time:type_name -> google.protobuf.Timestamp
-	12, // 11: seriatim.v1.LogInfo.own_config:type_name -> seriatim.v1.LogConfig
-	48, // 12: seriatim.v1.LogConfig.retention_age:type_name -> google.protobuf.Duration
-	46, // 13: seriatim.v1.LogConfig.labels:type_name -> seriatim.v1.LogConfig.LabelsEntry
-	12, // 14: seriatim.v1.CreateLogRequest.config:type_name -> seriatim.v1.LogConfig
-	11, // 15: seriatim.v1.CreateLogResponse.log:type_name -> seriatim.v1.LogInfo
-	11, // 16: seriatim.v1.GetLogResponse.log:type_name -> seriatim.v1.LogInfo
-	11, // 17: seriatim.v1.ListLogsResponse.logs:type_name -> seriatim.v1.LogInfo
-	12, // 18: seriatim.v1.UpdateLogRequest.config:type_name -> seriatim.v1.LogConfig
-	49, // 19: seriatim.v1.UpdateLogRequest.update_mask:type_name -> google.protobuf.FieldMask
-	11, // 20: seriatim.v1.UpdateLogResponse.log:type_name -> seriatim.v1.LogInfo
-	48, // 21: seriatim.v1.DeleteLogRequest.purge_after:type_name -> google.protobuf.Duration
-	11, // 22: seriatim.v1.DeleteLogResponse.log:type_name -> seriatim.v1.LogInfo
-	11, // 23: seriatim.v1.UndeleteLogResponse.log:type_name -> seriatim.v1.LogInfo
-	11, // 24: seriatim.v1.TrimLogResponse.log:type_name -> seriatim.v1.LogInfo
-	28, // 25: seriatim.v1.InitProducerResponse.producer:type_name -> seriatim.v1.Producer
-	28, // 26: seriatim.v1.GetProducerResponse.producer:type_name -> seriatim.v1.Producer
-	28, // 27: seriatim.v1.ListProducersResponse.producers:type_name -> seriatim.v1.Producer
-	0,  // 28: seriatim.v1.AcquireCursorRequest.start:type_name -> seriatim.v1.Start
-	35, // 29: seriatim.v1.AcquireCursorResponse.cursor:type_name -> seriatim.v1.Cursor
-	35, // 30: seriatim.v1.CommitCursorResponse.cursor:type_name -> seriatim.v1.Cursor
-	35, // 31: seriatim.v1.GetCursorResponse.cursor:type_name -> seriatim.v1.Cursor
-	35, // 32: seriatim.v1.ListCursorsResponse.cursors:type_name -> seriatim.v1.Cursor
-	4,  // 33: seriatim.v1.LogService.Produce:input_type -> seriatim.v1.ProduceRequest
-	4,  // 34: seriatim.v1.LogService.ProduceStream:input_type -> seriatim.v1.ProduceRequest
-	6,  // 35: seriatim.v1.LogService.Consume:input_type -> seriatim.v1.ConsumeRequest
-	6,  // 36: seriatim.v1.LogService.ConsumeStream:input_type -> seriatim.v1.ConsumeRequest
-	8,  // 37: seriatim.v1.LogService.GetServers:input_type -> seriatim.v1.GetServersRequest
-	14, // 38: seriatim.v1.LogService.CreateLog:input_type -> seriatim.v1.CreateLogRequest
-	16, // 39: seriatim.v1.LogService.GetLog:input_type -> seriatim.v1.GetLogRequest
-	18, // 40: seriatim.v1.LogService.ListLogs:input_type -> seriatim.v1.ListLogsRequest
-	20, // 41: seriatim.v1.LogService.UpdateLog:input_type -> seriatim.v1.UpdateLogRequest
-	22, // 42: seriatim.v1.LogService.DeleteLog:input_type -> seriatim.v1.DeleteLogRequest
-	24, // 43: seriatim.v1.LogService.UndeleteLog:input_type -> seriatim.v1.UndeleteLogRequest
-	26, // 44: seriatim.v1.LogService.TrimLog:input_type -> seriatim.v1.TrimLogRequest
-	29, // 45: seriatim.v1.LogService.InitProducer:input_type -> seriatim.v1.InitProducerRequest
-	31, // 46: seriatim.v1.LogService.GetProducer:input_type -> seriatim.v1.GetProducerRequest
-	33, // 47: seriatim.v1.LogService.ListProducers:input_type -> seriatim.v1.ListProducersRequest
-	36, // 48: seriatim.v1.LogService.AcquireCursor:input_type -> seriatim.v1.AcquireCursorRequest
-	38, // 49: seriatim.v1.LogService.CommitCursor:input_type -> seriatim.v1.CommitCursorRequest
-	40, // 50: seriatim.v1.LogService.GetCursor:input_type -> seriatim.v1.GetCursorRequest
-	42, // 51: seriatim.v1.LogService.ListCursors:input_type -> seriatim.v1.ListCursorsRequest
-	44, // 52: seriatim.v1.LogService.DeleteCursor:input_type -> seriatim.v1.DeleteCursorRequest
-	5,  // 53: seriatim.v1.LogService.Produce:output_type -> seriatim.v1.ProduceResponse
-	5,  // 54: seriatim.v1.LogService.ProduceStream:output_type -> seriatim.v1.ProduceResponse
-	7,  // 55: seriatim.v1.LogService.Consume:output_type -> seriatim.v1.ConsumeResponse
-	7,  // 56: seriatim.v1.LogService.ConsumeStream:output_type -> seriatim.v1.ConsumeResponse
-	9,  // 57: seriatim.v1.LogService.GetServers:output_type -> seriatim.v1.GetServersResponse
-	15, // 58: seriatim.v1.LogService.CreateLog:output_type -> seriatim.v1.CreateLogResponse
-	17, // 59: seriatim.v1.LogService.GetLog:output_type -> seriatim.v1.GetLogResponse
-	19, // 60: seriatim.v1.LogService.ListLogs:output_type -> seriatim.v1.ListLogsResponse
-	21, // 61: seriatim.v1.LogService.UpdateLog:output_type -> seriatim.v1.UpdateLogResponse
-	23, // 62: seriatim.v1.LogService.DeleteLog:output_type -> seriatim.v1.DeleteLogResponse
-	25, // 63: seriatim.v1.LogService.UndeleteLog:output_type -> seriatim.v1.UndeleteLogResponse
-	27, // 64: seriatim.v1.LogService.TrimLog:output_type -> seriatim.v1.TrimLogResponse
-	30, // 65: seriatim.v1.LogService.InitProducer:output_type -> seriatim.v1.InitProducerResponse
-	32, // 66: seriatim.v1.LogService.GetProducer:output_type -> seriatim.v1.GetProducerResponse
-	34, // 67: seriatim.v1.LogService.ListProducers:output_type -> seriatim.v1.ListProducersResponse
-	37, // 68: seriatim.v1.LogService.AcquireCursor:output_type -> seriatim.v1.AcquireCursorResponse
-	39, // 69: seriatim.v1.LogService.CommitCursor:output_type -> seriatim.v1.CommitCursorResponse
-	41, // 70: seriatim.v1.LogService.GetCursor:output_type -> seriatim.v1.GetCursorResponse
-	43, // 71: seriatim.v1.LogService.ListCursors:output_type -> seriatim.v1.ListCursorsResponse
-	45, // 72: seriatim.v1.LogService.DeleteCursor:output_type -> seriatim.v1.DeleteCursorResponse
-	53, // [53:73] is the sub-list for method output_type
-	33, // [33:53] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	50, // 8: seriatim.v1.LogInfo.create_time:type_name -> google.protobuf.Timestamp
+	50, // 9: seriatim.v1.LogInfo.delete_time:type_name -> google.protobuf.Timestamp
+	50, // 10: seriatim.v1.LogInfo.purge_time:type_name -> google.protobuf.Timestamp
+	13, // 11: seriatim.v1.LogInfo.own_config:type_name -> seriatim.v1.LogConfig
+	12, // 12: seriatim.v1.LogInfo.restore:type_name -> seriatim.v1.Restore
+	51, // 13: seriatim.v1.LogConfig.retention_age:type_name -> google.protobuf.Duration
+	49, // 14: seriatim.v1.LogConfig.labels:type_name -> seriatim.v1.LogConfig.LabelsEntry
+	13, // 15: seriatim.v1.CreateLogRequest.config:type_name -> seriatim.v1.LogConfig
+	12, // 16: seriatim.v1.CreateLogRequest.restore:type_name -> seriatim.v1.Restore
+	11, // 17: seriatim.v1.CreateLogResponse.log:type_name -> seriatim.v1.LogInfo
+	11, // 18: seriatim.v1.GetLogResponse.log:type_name -> seriatim.v1.LogInfo
+	11, // 19: seriatim.v1.FinishRestoreResponse.log:type_name -> seriatim.v1.LogInfo
+	11, // 20: seriatim.v1.ListLogsResponse.logs:type_name -> seriatim.v1.LogInfo
+	13, // 21: seriatim.v1.UpdateLogRequest.config:type_name -> seriatim.v1.LogConfig
+	52, // 22: seriatim.v1.UpdateLogRequest.update_mask:type_name -> google.protobuf.FieldMask
+	11, // 23: seriatim.v1.UpdateLogResponse.log:type_name -> seriatim.v1.LogInfo
+	51, // 24: seriatim.v1.DeleteLogRequest.purge_after:type_name -> google.protobuf.Duration
+	11, // 25: seriatim.v1.DeleteLogResponse.log:type_name -> seriatim.v1.LogInfo
+	11, // 26: seriatim.v1.UndeleteLogResponse.log:type_name -> seriatim.v1.LogInfo
+	11, // 27: seriatim.v1.TrimLogResponse.log:type_name -> seriatim.v1.LogInfo
+	31, // 28: seriatim.v1.InitProducerResponse.producer:type_name -> seriatim.v1.Producer
+	31, // 29: seriatim.v1.GetProducerResponse.producer:type_name -> seriatim.v1.Producer
+	31, // 30: seriatim.v1.ListProducersResponse.producers:type_name -> seriatim.v1.Producer
+	0,  // 31: seriatim.v1.AcquireCursorRequest.start:type_name -> seriatim.v1.Start
+	38, // 32: seriatim.v1.AcquireCursorResponse.cursor:type_name -> seriatim.v1.Cursor
+	38, // 33: seriatim.v1.CommitCursorResponse.cursor:type_name -> seriatim.v1.Cursor
+	38, // 34: seriatim.v1.GetCursorResponse.cursor:type_name -> seriatim.v1.Cursor
+	38, // 35: seriatim.v1.ListCursorsResponse.cursors:type_name -> seriatim.v1.Cursor
+	4,  // 36: seriatim.v1.LogService.Produce:input_type -> seriatim.v1.ProduceRequest
+	4,  // 37: seriatim.v1.LogService.ProduceStream:input_type -> seriatim.v1.ProduceRequest
+	6,  // 38: seriatim.v1.LogService.Consume:input_type -> seriatim.v1.ConsumeRequest
+	6,  // 39: seriatim.v1.LogService.ConsumeStream:input_type -> seriatim.v1.ConsumeRequest
+	8,  // 40: seriatim.v1.LogService.GetServers:input_type -> seriatim.v1.GetServersRequest
+	15, // 41: seriatim.v1.LogService.CreateLog:input_type -> seriatim.v1.CreateLogRequest
+	17, // 42: seriatim.v1.LogService.GetLog:input_type -> seriatim.v1.GetLogRequest
+	21, // 43: seriatim.v1.LogService.ListLogs:input_type -> seriatim.v1.ListLogsRequest
+	23, // 44: seriatim.v1.LogService.UpdateLog:input_type -> seriatim.v1.UpdateLogRequest
+	25, // 45: seriatim.v1.LogService.DeleteLog:input_type -> seriatim.v1.DeleteLogRequest
+	27, // 46: seriatim.v1.LogService.UndeleteLog:input_type -> seriatim.v1.UndeleteLogRequest
+	19, // 47: seriatim.v1.LogService.FinishRestore:input_type -> seriatim.v1.FinishRestoreRequest
+	29, // 48: seriatim.v1.LogService.TrimLog:input_type -> seriatim.v1.TrimLogRequest
+	32, // 49: seriatim.v1.LogService.InitProducer:input_type -> seriatim.v1.InitProducerRequest
+	34, // 50: seriatim.v1.LogService.GetProducer:input_type -> seriatim.v1.GetProducerRequest
+	36, // 51: seriatim.v1.LogService.ListProducers:input_type -> seriatim.v1.ListProducersRequest
+	39, // 52: seriatim.v1.LogService.AcquireCursor:input_type -> seriatim.v1.AcquireCursorRequest
+	41, // 53: seriatim.v1.LogService.CommitCursor:input_type -> seriatim.v1.CommitCursorRequest
+	43, // 54: seriatim.v1.LogService.GetCursor:input_type -> seriatim.v1.GetCursorRequest
+	45, // 55: seriatim.v1.LogService.ListCursors:input_type -> seriatim.v1.ListCursorsRequest
+	47, // 56: seriatim.v1.LogService.DeleteCursor:input_type -> seriatim.v1.DeleteCursorRequest
+	5,  // 57: seriatim.v1.LogService.Produce:output_type -> seriatim.v1.ProduceResponse
+	5,  // 58: seriatim.v1.LogService.ProduceStream:output_type -> seriatim.v1.ProduceResponse
+	7,  // 59: seriatim.v1.LogService.Consume:output_type -> seriatim.v1.ConsumeResponse
+	7,  // 60: seriatim.v1.LogService.ConsumeStream:output_type -> seriatim.v1.ConsumeResponse
+	9,  // 61: seriatim.v1.LogService.GetServers:output_type -> seriatim.v1.GetServersResponse
+	16, // 62: seriatim.v1.LogService.CreateLog:output_type -> seriatim.v1.CreateLogResponse
+	18, // 63: seriatim.v1.LogService.GetLog:output_type -> seriatim.v1.GetLogResponse
+	22, // 64: seriatim.v1.LogService.ListLogs:output_type -> seriatim.v1.ListLogsResponse
+	24, // 65: seriatim.v1.LogService.UpdateLog:output_type -> seriatim.v1.UpdateLogResponse
+	26, // 66: seriatim.v1.LogService.DeleteLog:output_type -> seriatim.v1.DeleteLogResponse
+	28, // 67: seriatim.v1.LogService.UndeleteLog:output_type -> seriatim.v1.UndeleteLogResponse
+	20, // 68: seriatim.v1.LogService.FinishRestore:output_type -> seriatim.v1.FinishRestoreResponse
+	30, // 69: seriatim.v1.LogService.TrimLog:output_type -> seriatim.v1.TrimLogResponse
+	33, // 70: seriatim.v1.LogService.InitProducer:output_type -> seriatim.v1.InitProducerResponse
+	35, // 71: seriatim.v1.LogService.GetProducer:output_type -> seriatim.v1.GetProducerResponse
+	37, // 72: seriatim.v1.LogService.ListProducers:output_type -> seriatim.v1.ListProducersResponse
+	40, // 73: seriatim.v1.LogService.AcquireCursor:output_type -> seriatim.v1.AcquireCursorResponse
+	42, // 74: seriatim.v1.LogService.CommitCursor:output_type -> seriatim.v1.CommitCursorResponse
+	44, // 75: seriatim.v1.LogService.GetCursor:output_type -> seriatim.v1.GetCursorResponse
+	46, // 76: seriatim.v1.LogService.ListCursors:output_type -> seriatim.v1.ListCursorsResponse
+	48, // 77: seriatim.v1.LogService.DeleteCursor:output_type -> seriatim.v1.DeleteCursorResponse
+	57, // [57:78] is the sub-list for method output_type
+	36, // [36:57] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_seriatim_v1_log_service_proto_init() }
@@ -3834,27 +4066,27 @@ func file_seriatim_v1_log_service_proto_init() {
 	file_seriatim_v1_log_service_proto_msgTypes[0].OneofWrappers = []any{}
 	file_seriatim_v1_log_service_proto_msgTypes[2].OneofWrappers = []any{}
 	file_seriatim_v1_log_service_proto_msgTypes[4].OneofWrappers = []any{}
-	file_seriatim_v1_log_service_proto_msgTypes[10].OneofWrappers = []any{}
-	file_seriatim_v1_log_service_proto_msgTypes[12].OneofWrappers = []any{}
-	file_seriatim_v1_log_service_proto_msgTypes[14].OneofWrappers = []any{}
-	file_seriatim_v1_log_service_proto_msgTypes[18].OneofWrappers = []any{}
-	file_seriatim_v1_log_service_proto_msgTypes[20].OneofWrappers = []any{}
-	file_seriatim_v1_log_service_proto_msgTypes[24].OneofWrappers = []any{}
+	file_seriatim_v1_log_service_proto_msgTypes[11].OneofWrappers = []any{}
+	file_seriatim_v1_log_service_proto_msgTypes[13].OneofWrappers = []any{}
+	file_seriatim_v1_log_service_proto_msgTypes[15].OneofWrappers = []any{}
+	file_seriatim_v1_log_service_proto_msgTypes[21].OneofWrappers = []any{}
+	file_seriatim_v1_log_service_proto_msgTypes[23].OneofWrappers = []any{}
 	file_seriatim_v1_log_service_proto_msgTypes[27].OneofWrappers = []any{}
-	file_seriatim_v1_log_service_proto_msgTypes[29].OneofWrappers = []any{
+	file_seriatim_v1_log_service_proto_msgTypes[30].OneofWrappers = []any{}
+	file_seriatim_v1_log_service_proto_msgTypes[32].OneofWrappers = []any{
 		(*GetProducerRequest_Producer)(nil),
 		(*GetProducerRequest_ProducerId)(nil),
 	}
-	file_seriatim_v1_log_service_proto_msgTypes[34].OneofWrappers = []any{}
-	file_seriatim_v1_log_service_proto_msgTypes[36].OneofWrappers = []any{}
-	file_seriatim_v1_log_service_proto_msgTypes[42].OneofWrappers = []any{}
+	file_seriatim_v1_log_service_proto_msgTypes[37].OneofWrappers = []any{}
+	file_seriatim_v1_log_service_proto_msgTypes[39].OneofWrappers = []any{}
+	file_seriatim_v1_log_service_proto_msgTypes[45].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_seriatim_v1_log_service_proto_rawDesc), len(file_seriatim_v1_log_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   45,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

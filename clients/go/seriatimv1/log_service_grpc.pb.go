@@ -30,6 +30,7 @@ const (
 	LogService_UpdateLog_FullMethodName     = "/seriatim.v1.LogService/UpdateLog"
 	LogService_DeleteLog_FullMethodName     = "/seriatim.v1.LogService/DeleteLog"
 	LogService_UndeleteLog_FullMethodName   = "/seriatim.v1.LogService/UndeleteLog"
+	LogService_FinishRestore_FullMethodName = "/seriatim.v1.LogService/FinishRestore"
 	LogService_TrimLog_FullMethodName       = "/seriatim.v1.LogService/TrimLog"
 	LogService_InitProducer_FullMethodName  = "/seriatim.v1.LogService/InitProducer"
 	LogService_GetProducer_FullMethodName   = "/seriatim.v1.LogService/GetProducer"
@@ -114,6 +115,16 @@ type LogServiceClient interface {
 	DeleteLog(ctx context.Context, in *DeleteLogRequest, opts ...grpc.CallOption) (*DeleteLogResponse, error)
 	// Reverts DeleteLog, until the purge_time of the log. Needs `admin`.
 	UndeleteLog(ctx context.Context, in *UndeleteLogRequest, opts ...grpc.CallOption) (*UndeleteLogResponse, error)
+	// Opens a log whose records were restored from a backup. Needs `admin`.
+	//
+	// A restore is: CreateLog with `restore`, then Produce or ProduceStream with
+	// `restored_append_time_us` for the records of the backup in their order, then FinishRestore.
+	// Until then the log is RESTORING: every other call that reads or appends fails with
+	// LOG_RESTORING. After a failure, GetLog returns next_offset, and the restore continues there.
+	//
+	// Fails with EXPECTED_OFFSET_MISMATCH if the log does not end where the backup ends. Succeeds if
+	// the restore was finished before.
+	FinishRestore(ctx context.Context, in *FinishRestoreRequest, opts ...grpc.CallOption) (*FinishRestoreResponse, error)
 	// Makes the records below an offset unreadable on every node, for good. Needs `admin`.
 	TrimLog(ctx context.Context, in *TrimLogRequest, opts ...grpc.CallOption) (*TrimLogResponse, error)
 	// Registers a producer, whose retries are appended once, or takes a named one over. Needs
@@ -288,6 +299,16 @@ func (c *logServiceClient) UndeleteLog(ctx context.Context, in *UndeleteLogReque
 	return out, nil
 }
 
+func (c *logServiceClient) FinishRestore(ctx context.Context, in *FinishRestoreRequest, opts ...grpc.CallOption) (*FinishRestoreResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FinishRestoreResponse)
+	err := c.cc.Invoke(ctx, LogService_FinishRestore_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *logServiceClient) TrimLog(ctx context.Context, in *TrimLogRequest, opts ...grpc.CallOption) (*TrimLogResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(TrimLogResponse)
@@ -451,6 +472,16 @@ type LogServiceServer interface {
 	DeleteLog(context.Context, *DeleteLogRequest) (*DeleteLogResponse, error)
 	// Reverts DeleteLog, until the purge_time of the log. Needs `admin`.
 	UndeleteLog(context.Context, *UndeleteLogRequest) (*UndeleteLogResponse, error)
+	// Opens a log whose records were restored from a backup. Needs `admin`.
+	//
+	// A restore is: CreateLog with `restore`, then Produce or ProduceStream with
+	// `restored_append_time_us` for the records of the backup in their order, then FinishRestore.
+	// Until then the log is RESTORING: every other call that reads or appends fails with
+	// LOG_RESTORING. After a failure, GetLog returns next_offset, and the restore continues there.
+	//
+	// Fails with EXPECTED_OFFSET_MISMATCH if the log does not end where the backup ends. Succeeds if
+	// the restore was finished before.
+	FinishRestore(context.Context, *FinishRestoreRequest) (*FinishRestoreResponse, error)
 	// Makes the records below an offset unreadable on every node, for good. Needs `admin`.
 	TrimLog(context.Context, *TrimLogRequest) (*TrimLogResponse, error)
 	// Registers a producer, whose retries are appended once, or takes a named one over. Needs
@@ -535,6 +566,9 @@ func (UnimplementedLogServiceServer) DeleteLog(context.Context, *DeleteLogReques
 }
 func (UnimplementedLogServiceServer) UndeleteLog(context.Context, *UndeleteLogRequest) (*UndeleteLogResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method UndeleteLog not implemented")
+}
+func (UnimplementedLogServiceServer) FinishRestore(context.Context, *FinishRestoreRequest) (*FinishRestoreResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method FinishRestore not implemented")
 }
 func (UnimplementedLogServiceServer) TrimLog(context.Context, *TrimLogRequest) (*TrimLogResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method TrimLog not implemented")
@@ -764,6 +798,24 @@ func _LogService_UndeleteLog_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LogService_FinishRestore_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FinishRestoreRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LogServiceServer).FinishRestore(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LogService_FinishRestore_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LogServiceServer).FinishRestore(ctx, req.(*FinishRestoreRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _LogService_TrimLog_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(TrimLogRequest)
 	if err := dec(in); err != nil {
@@ -968,6 +1020,10 @@ var LogService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UndeleteLog",
 			Handler:    _LogService_UndeleteLog_Handler,
+		},
+		{
+			MethodName: "FinishRestore",
+			Handler:    _LogService_FinishRestore_Handler,
 		},
 		{
 			MethodName: "TrimLog",

@@ -123,6 +123,7 @@ impl Node {
         let name = LogName::new("").expect("a name");
         let logs = Logs::default();
         logs.insert(OpenLog {
+            is_restoring: false,
             name: name.clone(),
             group: GROUP,
             log_id: LOG_ID,
@@ -134,8 +135,13 @@ impl Node {
             removal: Removal::default(),
         });
         let mut catalog = Catalog::default();
-        let first =
-            NewLog { name, log_id: LOG_ID, origin: Origin::Founder(GROUP, ME), settings: LogSettings::default() };
+        let first = NewLog {
+            name,
+            log_id: LOG_ID,
+            origin: Origin::Founder(GROUP, ME),
+            settings: LogSettings::default(),
+            restore: None,
+        };
         for command in [member(ME, "one"), member(OTHER, "two"), Command::CreateLog(first)] {
             catalog.apply(&command, TIME_US);
         }

@@ -123,6 +123,7 @@ fn create(nodes: &[NodeId]) -> Command {
         log_id: FAR,
         origin: Origin::Nodes(nodes.to_vec()),
         settings: LogSettings { record_bytes_max: Some(2000), ..LogSettings::default() },
+        restore: None,
     })
 }
 

@@ -465,6 +465,7 @@ fn the_packages_differ_only_where_they_are_meant_to() {
             "ProduceRequest.log_id: TYPE_FIXED64, TYPE_STRING",
             "ProduceRequest.producer_epoch is only in seriatim.v1",
             "ProduceRequest.record is only in log.v1",
+            "ProduceRequest.restored_append_time_us is only in seriatim.v1",
             "ProduceResponse.log_id: TYPE_FIXED64, TYPE_STRING",
             "Record.client_time_us is only in seriatim.v1",
             "Server.is_replica is only in seriatim.v1",

@@ -14,7 +14,9 @@ impl Command {
             | Command::Founded(_)
             | Command::ConfigureLog(..)
             | Command::RaiseFeatureLevel(_) => Feature::Baseline,
-            Command::CreateLog(NewLog { origin: Origin::Nodes(_), .. })
+            Command::CreateLog(NewLog { origin: Origin::Nodes(_), restore: Some(_), .. })
+            | Command::FinishRestore(_) => Feature::Restore,
+            Command::CreateLog(NewLog { origin: Origin::Nodes(_), restore: None, .. })
             | Command::UpdateLog(..)
             | Command::DeleteLog(..)
             | Command::UndeleteLog(_)
@@ -44,7 +46,8 @@ impl Command {
             | Command::ReplicaRemoved(..)
             | Command::UpdateCluster(..)
             | Command::PlanNode(..)
-            | Command::SetBalancing(_) => true,
+            | Command::SetBalancing(_)
+            | Command::FinishRestore(_) => true,
             Command::AddNode(_)
             | Command::RemoveNode(_)
             | Command::CreateLog(NewLog { origin: Origin::Founder(..), .. })

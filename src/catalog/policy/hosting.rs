@@ -5,7 +5,7 @@ use crate::catalog::meta::Placement;
 use crate::catalog::state::Catalog;
 use crate::feature_level::Feature;
 use crate::storage::log::Genesis;
-use crate::types::{GroupId, NodeId, ReplicaId};
+use crate::types::{GroupId, NodeId, Offset, ReplicaId};
 
 /// What this node does about one group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,7 +66,11 @@ pub fn hosting_step(
     let create = mine.filter(|replica| vacant && is_member && may_create(*replica)).map(|replica| {
         let voters: Vec<ReplicaId> = log.first.iter().map(|placement| placement.replica).collect();
         let leads = voters.first() == Some(&replica) && !log.is_of_level_1();
-        let genesis = if voters.contains(&replica) { Genesis::Voters(sorted(voters)) } else { Genesis::Blank };
+        let genesis = match (voters.contains(&replica), log.begins_at()) {
+            (false, _) => Genesis::Blank,
+            (true, Offset(0)) => Genesis::Voters(sorted(voters)),
+            (true, first_offset) => Genesis::Restored(sorted(voters), first_offset),
+        };
         NewReplica { replica, genesis, leads }
     });
     HostingStep { drop, create }
@@ -102,7 +106,7 @@ mod tests {
         catalog.apply(&Command::RaiseFeatureLevel(Feature::ManyLogs.level()), 1);
         let name = LogName::new("a").expect("a name");
         let origin = Origin::Nodes(nodes.to_vec());
-        let new = NewLog { name, log_id: LogId(7), origin, settings: LogSettings::default() };
+        let new = NewLog { name, log_id: LogId(7), origin, settings: LogSettings::default(), restore: None };
         catalog.apply(&Command::CreateLog(new), 1);
         let (group, second) = (GroupId(1), ReplicaId(2));
         catalog.apply(&Command::RemoveReplica(group, second), 1);

@@ -356,6 +356,6 @@ impl Policy {
             false => Origin::Founder(GroupId(1), self.me.id),
         };
         let name = LogName::new(LogName::DEFAULT).ok()?;
-        Some(NewLog { name, log_id: (self.new_log_id)()?, origin, settings: LogSettings::default() })
+        Some(NewLog { name, log_id: (self.new_log_id)()?, origin, settings: LogSettings::default(), restore: None })
     }
 }

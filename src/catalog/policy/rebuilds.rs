@@ -71,7 +71,7 @@ mod tests {
         catalog.apply(&Command::RaiseFeatureLevel(Feature::ManyLogs.level()), 1);
         let origin = Origin::Nodes((1..=nodes).map(|id| NodeId(id << 40)).collect());
         let name = LogName::new("a").expect("a name");
-        let new = NewLog { name, log_id: LogId(7), origin, settings: LogSettings::default() };
+        let new = NewLog { name, log_id: LogId(7), origin, settings: LogSettings::default(), restore: None };
         catalog.apply(&Command::CreateLog(new), 1);
         catalog
     }

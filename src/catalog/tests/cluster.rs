@@ -199,13 +199,17 @@ impl Cluster {
             node.next_replica = ReplicaId(new.replica.0 + 1);
         }
         let what = match &new.genesis {
-            Genesis::Voters(voters) => {
+            Genesis::Voters(voters) | Genesis::Restored(voters, _) => {
                 state.voters.extend(voters);
                 state.last = 2;
                 if voters.len() == 1 || new.leads {
                     state.elect(Some(id));
                 }
-                format!("replica {} of group {group} with voters {}", new.replica, ids(voters))
+                let begins = match &new.genesis {
+                    Genesis::Restored(_, first_offset) => format!(" from offset {first_offset}"),
+                    Genesis::Voters(_) | Genesis::Blank => String::new(),
+                };
+                format!("replica {} of group {group} with voters {}{begins}", new.replica, ids(voters))
             }
             Genesis::Blank => format!("the blank replica {} of group {group}", new.replica),
         };
@@ -383,6 +387,7 @@ pub fn show(command: &Command) -> String {
         Command::UpdateLog(group, settings, revision) => format!("UpdateLog {group} {settings:?} revision={revision}"),
         Command::DeleteLog(group, after, revision) => format!("DeleteLog {group} {after:?} {revision:?}"),
         Command::UndeleteLog(group) => format!("UndeleteLog {group}"),
+        Command::FinishRestore(group) => format!("FinishRestore {group}"),
         Command::PurgeLog(group) => format!("PurgeLog {group}"),
         Command::PlaceReplica(group, node) => format!("PlaceReplica {group} {}", node.0),
         Command::RemoveReplica(group, replica) => format!("RemoveReplica {group} {replica}"),

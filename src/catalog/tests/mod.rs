@@ -7,8 +7,9 @@ mod show;
 mod span;
 
 use super::*;
-use crate::feature_level::FeatureLevel;
-use crate::types::{GroupId, LogId, LogName, NodeId, ReplicaId};
+use crate::catalog::meta::Restore;
+use crate::feature_level::{FeatureLevel, FeatureRange};
+use crate::types::{GroupId, LogId, LogName, NodeId, Offset, ReplicaId};
 
 #[test]
 fn scripts() {
@@ -29,11 +30,37 @@ fn label() -> (String, String) {
     ("team".to_owned(), "billing".to_owned())
 }
 
+/// Node 3 supports the levels 1 and 2, every other node 1 to 3.
+fn levels(node: NodeId) -> FeatureRange {
+    let max = FeatureLevel(if node == NodeId(3) { 2 } else { 3 });
+    FeatureRange::new(FeatureLevel::FIRST, max).expect("a range")
+}
+
+/// Returns the backup with these offsets: the first one and the end, like `5-9`.
+fn restore_of(offsets: &str) -> Result<Restore, Box<dyn std::error::Error>> {
+    let (first, end) = offsets.split_once('-').ok_or("the first and the end offset")?;
+    let (first_offset, end_offset) = (Offset(first.parse()?), Offset(end.parse()?));
+    Ok(Restore { source_log_id: LogId(1), first_offset, end_offset, digest: [7; 32], is_complete: false })
+}
+
 /// One command of each kind, and of each form.
 fn samples() -> Vec<Command> {
     let settings = LogSettings { retention_ms: Some(5000), labels: [label()].into(), ..LogSettings::default() };
     let log = |name, origin, settings| {
-        Command::CreateLog(NewLog { name: LogName::new(name).expect("a name"), log_id: LogId(3), origin, settings })
+        Command::CreateLog(NewLog {
+            name: LogName::new(name).expect("a name"),
+            log_id: LogId(3),
+            origin,
+            settings,
+            restore: None,
+        })
+    };
+    let restored = NewLog {
+        name: LogName::new("copy").expect("a name"),
+        log_id: LogId(4),
+        origin: Origin::Nodes(vec![NodeId(1)]),
+        settings: LogSettings::default(),
+        restore: restore_of("5-9").ok(),
     };
     let level_1 = LogSettings {
         record_bytes_max: Some(1024),
@@ -69,13 +96,15 @@ fn samples() -> Vec<Command> {
         Command::ReplaceNode(NodeId(1), cluster::member(2, "a")),
         Command::MoveReplica(GroupId(1), ReplicaId(2), NodeId(3)),
         Command::SetBalancing(true),
+        Command::CreateLog(restored),
+        Command::FinishRestore(GroupId(2)),
     ]
 }
 
 #[test]
 fn decodes_what_it_encodes() {
     let samples = samples();
-    assert_eq!(samples.len(), Command::NAMES.len() + 1, "a sample of each command, and both forms of CreateLog");
+    assert_eq!(samples.len(), Command::NAMES.len() + 2, "a sample of each command, and three forms of CreateLog");
     for command in samples {
         assert_eq!(Command::decode(&command.encode()), Ok(command));
     }
@@ -125,7 +154,7 @@ fn full_catalog() -> Catalog {
     for (i, name) in ["a", "b", "c"].into_iter().enumerate() {
         let origin = Origin::Nodes(vec![NodeId(1), NodeId(2)]);
         let (name, log_id) = (LogName::new(name).expect("a name"), LogId(7 + i as u64));
-        apply(Command::CreateLog(NewLog { name, log_id, origin, settings: LogSettings::default() }));
+        apply(Command::CreateLog(NewLog { name, log_id, origin, settings: LogSettings::default(), restore: None }));
     }
     let settings = LogSettings { labels: [label()].into(), replicas: Some(2), ..LogSettings::default() };
     apply(Command::UpdateLog(GroupId(1), settings, 1));
@@ -151,6 +180,26 @@ fn a_snapshot_contains_the_whole_catalog() {
     let mut newer = bytes.clone();
     newer.extend([0x98, 0x06, 1]);
     assert!(matches!(Catalog::decode(&newer), Err(BadCommand::UnknownField { number: 99, .. })));
+}
+
+/// A restored log that was open again after a snapshot would take records that are not in its backup.
+#[test]
+fn a_snapshot_contains_what_is_being_restored() {
+    let mut catalog = Catalog::default();
+    let changed = |catalog: &mut Catalog, command| matches!(catalog.apply(&command, 5), Applied::Changed(_));
+    assert!(changed(&mut catalog, Command::AddNode(cluster::member(1, "n1"))));
+    assert!(changed(&mut catalog, Command::RaiseFeatureLevel(FeatureLevel(5))));
+    let create = samples().into_iter().rfind(|command| matches!(command, Command::CreateLog(_))).expect("a sample");
+    assert!(changed(&mut catalog, create));
+    let log = |catalog: &Catalog| catalog.log(GroupId(1)).cloned().expect("a log");
+    assert!(log(&catalog).is_restoring());
+    assert_eq!(log(&catalog).begins_at(), Offset(5));
+    assert_eq!(Catalog::decode(&catalog.encode()).as_ref(), Ok(&catalog));
+    assert!(changed(&mut catalog, Command::FinishRestore(GroupId(1))));
+    assert_eq!(catalog.apply(&Command::FinishRestore(GroupId(1)), 6), Applied::Unchanged);
+    assert!(!log(&catalog).is_restoring());
+    assert_eq!((log(&catalog).begins_at(), log(&catalog).revision), (Offset(5), 2));
+    assert_eq!(Catalog::decode(&catalog.encode()).as_ref(), Ok(&catalog));
 }
 
 /// Commands continue a decoded snapshot as they continue the original.

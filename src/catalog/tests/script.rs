@@ -52,6 +52,12 @@ pub enum Line {
         retention_bytes: Option<u64>,
         #[arg(key)]
         retention_ms: Option<u64>,
+        /// The first and the end offset of the backup that it is restored from, like `5-9`.
+        #[arg(key)]
+        restore: Option<String>,
+    },
+    FinishRestore {
+        group: u64,
     },
     Founded {
         group: u64,
@@ -261,6 +267,7 @@ impl Line {
                 request_bytes_max,
                 retention_bytes,
                 retention_ms,
+                restore,
             } => {
                 let settings = LogSettings {
                     record_bytes_max: *record_bytes_max,
@@ -283,13 +290,14 @@ impl Line {
                             ..LogSettings::default()
                         };
                         let origin = Origin::Founder(GroupId(*group), NodeId(founder.unwrap_or(1)));
-                        NewLog { name, log_id: LogId(group.wrapping_add(8)), origin, settings }
+                        NewLog { name, log_id: LogId(group.wrapping_add(8)), origin, settings, restore: None }
                     }
                     Some(nodes) => {
                         let nodes = nodes.split(',').filter(|node| !node.is_empty());
                         let nodes: Result<Vec<u64>, _> = nodes.map(str::parse).collect();
                         let origin = Origin::Nodes(nodes?.into_iter().map(NodeId).collect());
-                        NewLog { name, log_id: LogId(*group), origin, settings }
+                        let restore = restore.as_deref().map(super::restore_of).transpose()?;
+                        NewLog { name, log_id: LogId(*group), origin, settings, restore }
                     }
                 })
             }
@@ -304,6 +312,7 @@ impl Line {
                 Command::DeleteLog(GroupId(*group), *purge_after_ms, *revision)
             }
             Line::UndeleteLog { group } => Command::UndeleteLog(GroupId(*group)),
+            Line::FinishRestore { group } => Command::FinishRestore(GroupId(*group)),
             Line::PurgeLog { group } => Command::PurgeLog(GroupId(*group)),
             Line::PlaceReplica { group, id } => Command::PlaceReplica(GroupId(*group), NodeId(*id)),
             Line::RemoveReplica { group, replica } => Command::RemoveReplica(GroupId(*group), ReplicaId(*replica)),
@@ -411,6 +420,7 @@ impl goldenscript::Runner for Script {
             | Line::UpdateLog { .. }
             | Line::DeleteLog { .. }
             | Line::UndeleteLog { .. }
+            | Line::FinishRestore { .. }
             | Line::PurgeLog { .. }
             | Line::PlaceReplica { .. }
             | Line::RemoveReplica { .. }
@@ -446,7 +456,7 @@ impl Script {
         }
         let payload = Unstamped::new(payload).payload();
         let replica = self.replica_of_leader(context);
-        let levels_of = |node: NodeId| (node != NodeId(9)).then(|| levels(node));
+        let levels_of = |node: NodeId| (node != NodeId(9)).then(|| super::levels(node));
         let count = count.unwrap_or(records);
         Ok(match decide_for_peer(&self.cluster.catalog, &payload, count, &replica, levels_of) {
             PeerDecision::Accept => format!("accepted: {}", self.cluster.apply(command)),
@@ -482,10 +492,4 @@ impl Script {
     fn group(&mut self, group: u64) -> Result<&mut super::cluster::Group, Box<dyn Error>> {
         self.cluster.groups.get_mut(&GroupId(group)).ok_or_else(|| "the group does not exist".into())
     }
-}
-
-/// Node 3 supports the levels 1 and 2, every other node 1 to 3.
-fn levels(node: NodeId) -> FeatureRange {
-    let max = FeatureLevel(if node == NodeId(3) { 2 } else { 3 });
-    FeatureRange::new(FeatureLevel::FIRST, max).expect("a range")
 }

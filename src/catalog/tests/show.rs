@@ -33,6 +33,10 @@ pub fn show_catalog(cluster: &Cluster) -> Result<String, Box<dyn Error>> {
         if log.deletion.is_some() {
             write!(out, " deleted")?;
         }
+        if let Some(restore) = log.restore {
+            let state = if log.is_restoring() { "restoring" } else { "restored" };
+            write!(out, " {state}={}..{}", restore.first_offset, restore.end_offset)?;
+        }
         write!(out, " record={} request={}", settings.record_bytes_max, settings.request_bytes_max)?;
         writeln!(out, " retention={}B,{}ms", settings.retention_bytes, settings.retention_ms)?;
     }

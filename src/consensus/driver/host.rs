@@ -144,6 +144,7 @@ impl Host {
             log_id: log.log_id,
             record_bytes_max: settings.record_bytes_max,
             request_bytes_max: settings.request_bytes_max,
+            is_restoring: log.is_restoring(),
             watermark: replica.watermark.clone(),
             tables: replica.tables.clone(),
             reader: replica.reader.clone(),
@@ -156,9 +157,9 @@ impl Host {
             }
             return replica.end_reads();
         }
-        let limits = (settings.record_bytes_max, settings.request_bytes_max);
+        let rules = (settings.record_bytes_max, settings.request_bytes_max, log.is_restoring());
         replica.allow_reads();
-        if open.is_none_or(|open| (open.record_bytes_max, open.request_bytes_max) != limits) {
+        if open.is_none_or(|open| (open.record_bytes_max, open.request_bytes_max, open.is_restoring) != rules) {
             self.logs.insert(opened(replica));
         }
     }
@@ -181,6 +182,7 @@ impl Host {
             log_id: log.log_id,
             record_bytes_max: settings.record_bytes_max,
             request_bytes_max: settings.request_bytes_max,
+            is_restoring: log.is_restoring(),
             watermark,
             tables: TablesView::default(),
             reader: readable.reader.clone(),

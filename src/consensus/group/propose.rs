@@ -153,7 +153,7 @@ impl Proposer {
             count: proposal.count,
             term,
             index: LogIndex(node.last_index().0 + 1),
-            append_time_us: time_us.max(end.append_time_us),
+            append_time_us: proposal.restored_append_time_us.unwrap_or(time_us).max(end.append_time_us),
             duplicate: false,
         };
         let position = proposal.in_stream;

@@ -46,18 +46,19 @@ pub struct Files {
 
 impl Files {
     fn new(genesis: Genesis) -> Files {
-        let voters = match genesis {
-            Genesis::Voters(voters) => voters,
-            Genesis::Blank => Vec::new(),
+        let (voters, offset) = match genesis {
+            Genesis::Voters(voters) => (voters, Offset(0)),
+            Genesis::Restored(voters, first_offset) => (voters, first_offset),
+            Genesis::Blank => (Vec::new(), Offset(0)),
         };
         let first = u64::from(!voters.is_empty());
-        let base = Base { index: LogIndex(first), term: Term(first), ..Base::default() };
+        let base = Base { index: LogIndex(first), term: Term(first), offset, ..Base::default() };
         Files {
             hard_state: HardState { term: Term(first), vote: None, commit: LogIndex(first) },
             base,
             conf_state: ConfState { voters, learners: Vec::new() },
             conf_index: base.index,
-            log_state: LogState { first_offset: Offset(0), last_append_time_us: 0, ..LogState::default() },
+            log_state: LogState { first_offset: offset, last_append_time_us: 0, ..LogState::default() },
             log_state_index: base.index,
             state_file: (Arc::default(), base.index),
             applied: base.index,

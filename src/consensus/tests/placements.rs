@@ -96,7 +96,7 @@ fn with_a_log() -> (Catalog, Vec<Node>) {
     let origin = Origin::Nodes(nodes.iter().map(Node::id).collect());
     let name = LogName::new("a").expect("a name");
     let settings = LogSettings { replicas: Some(2), ..LogSettings::default() };
-    catalog.apply(&Command::CreateLog(NewLog { name, log_id: LogId(7), origin, settings }), 1);
+    catalog.apply(&Command::CreateLog(NewLog { name, log_id: LogId(7), origin, settings, restore: None }), 1);
     (catalog, nodes)
 }
 

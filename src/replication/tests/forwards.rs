@@ -28,6 +28,7 @@ fn proposal(text: &str) -> Proposal {
         producer_id: 4,
         producer_epoch: 0,
         sequence: 5,
+        restored_append_time_us: Some(9),
         in_stream: Some(IN_STREAM),
         term: None,
         deadline: Some(Instant::now() + LONG),
@@ -214,6 +215,7 @@ fn log_of(dir: &std::path::Path, entries: &[(u64, &str, (u64, u64))]) -> (OpenLo
     }
     log.append_ready(&written, None).expect("written");
     let open = OpenLog {
+        is_restoring: false,
         name: LogName::new("").expect("a name"),
         group: GroupId(1),
         log_id: crate::types::LogId(1),

@@ -144,6 +144,8 @@ pub enum Genesis {
     Blank,
     /// With a base entry that is not stored, and these voters. All first replicas of a group begin with the same ones.
     Voters(Vec<ReplicaId>),
+    /// The same for a log that is restored from a backup: its first record gets this offset.
+    Restored(Vec<ReplicaId>, Offset),
 }
 
 impl Genesis {

@@ -13,7 +13,7 @@ use crate::storage::format::segment_header::SegmentHeader;
 use crate::storage::format::state::{Base, ConfState, Genesis, HardState, StoredLogState};
 use crate::storage::io::disk::Disk;
 use crate::storage::io::group_files::{group_dir, unfinished_dir};
-use crate::types::{GroupId, LogIndex, Term};
+use crate::types::{GroupId, LogIndex, Offset, ReplicaId, Term};
 
 /// The initial state of a group.
 #[derive(Clone)]
@@ -29,12 +29,26 @@ impl GroupStart {
             Genesis::Blank => {
                 GroupStart { base: Base::default(), hard_state: HardState::default(), conf_state: ConfState::default() }
             }
-            Genesis::Voters(voters) => GroupStart {
-                base: Base { index: Base::FIRST, term: Term(1), ..Base::default() },
-                hard_state: HardState { term: Term(1), vote: None, commit: LogIndex(1) },
-                conf_state: ConfState { voters: voters.clone(), learners: Vec::new() },
-            },
+            Genesis::Voters(voters) => GroupStart::with_voters(voters, Offset::default()),
+            Genesis::Restored(voters, first_offset) => GroupStart::with_voters(voters, *first_offset),
         }
+    }
+
+    fn with_voters(voters: &[ReplicaId], offset: Offset) -> GroupStart {
+        GroupStart {
+            base: Base { index: Base::FIRST, term: Term(1), offset, ..Base::default() },
+            hard_state: HardState { term: Term(1), vote: None, commit: LogIndex(1) },
+            conf_state: ConfState { voters: voters.to_vec(), learners: Vec::new() },
+        }
+    }
+
+    /// Returns true if a group began in this state, at any offset.
+    fn began(manifest: &Manifest, last: LogIndex, hard_state: HardState) -> bool {
+        let voters = manifest.conf_state.voters.clone();
+        [Genesis::Blank, Genesis::Restored(voters, manifest.base.offset)].iter().any(|genesis| {
+            let start = GroupStart::of(genesis);
+            manifest.base == start.base && last == start.base.index && hard_state == start.hard_state
+        })
     }
 }
 
@@ -70,7 +84,7 @@ pub(crate) fn make_group(
         applied: start.base.index,
         conf_state: start.conf_state,
         conf_index: start.base.index,
-        log_state: StoredLogState::default(),
+        log_state: StoredLogState { first_offset: start.base.offset, ..StoredLogState::default() },
         log_state_index: start.base.index,
         terms: vec![(start.base.index, start.base.term)],
         checkpoints: Vec::new(),
@@ -92,8 +106,5 @@ pub(crate) fn make_group(
 
 /// True if a group with this manifest and this end of its log contains only what [`make_group`] wrote.
 pub(crate) fn is_start(manifest: &Manifest, last: LogIndex, hard_state: HardState) -> bool {
-    [Genesis::Blank, Genesis::Voters(manifest.conf_state.voters.clone())].iter().any(|genesis| {
-        let start = GroupStart::of(genesis);
-        manifest.base == start.base && last == start.base.index && hard_state == start.hard_state
-    })
+    GroupStart::began(manifest, last, hard_state)
 }

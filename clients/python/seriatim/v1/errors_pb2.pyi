@@ -61,6 +61,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NODE_LEAVING: _ClassVar[Reason]
     NODE_NEEDED: _ClassVar[Reason]
     NO_SUCCESSOR: _ClassVar[Reason]
+    LOG_RESTORING: _ClassVar[Reason]
 REASON_UNSPECIFIED: Reason
 NO_IDENTITY: Reason
 NOT_ALLOWED: Reason
@@ -116,3 +117,4 @@ NO_SUCH_NODE: Reason
 NODE_LEAVING: Reason
 NODE_NEEDED: Reason
 NO_SUCCESSOR: Reason
+LOG_RESTORING: Reason

@@ -26,6 +26,7 @@ class LogState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LOG_STATE_UNSPECIFIED: _ClassVar[LogState]
     LOG_STATE_CREATING: _ClassVar[LogState]
     LOG_STATE_ACTIVE: _ClassVar[LogState]
+    LOG_STATE_RESTORING: _ClassVar[LogState]
     LOG_STATE_DELETED: _ClassVar[LogState]
 START_OFFSET: Start
 START_EARLIEST: Start
@@ -36,6 +37,7 @@ START_CURSOR: Start
 LOG_STATE_UNSPECIFIED: LogState
 LOG_STATE_CREATING: LogState
 LOG_STATE_ACTIVE: LogState
+LOG_STATE_RESTORING: LogState
 LOG_STATE_DELETED: LogState
 
 class Record(_message.Message):
@@ -67,7 +69,7 @@ class Header(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
 
 class ProduceRequest(_message.Message):
-    __slots__ = ("log", "records", "expected_offset", "producer_id", "sequence", "log_id", "producer_epoch")
+    __slots__ = ("log", "records", "expected_offset", "producer_id", "sequence", "log_id", "producer_epoch", "restored_append_time_us")
     LOG_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_OFFSET_FIELD_NUMBER: _ClassVar[int]
@@ -75,6 +77,7 @@ class ProduceRequest(_message.Message):
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     LOG_ID_FIELD_NUMBER: _ClassVar[int]
     PRODUCER_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    RESTORED_APPEND_TIME_US_FIELD_NUMBER: _ClassVar[int]
     log: str
     records: _containers.RepeatedCompositeFieldContainer[Record]
     expected_offset: int
@@ -82,7 +85,8 @@ class ProduceRequest(_message.Message):
     sequence: int
     log_id: str
     producer_epoch: int
-    def __init__(self, log: _Optional[str] = ..., records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ..., expected_offset: _Optional[int] = ..., producer_id: _Optional[int] = ..., sequence: _Optional[int] = ..., log_id: _Optional[str] = ..., producer_epoch: _Optional[int] = ...) -> None: ...
+    restored_append_time_us: int
+    def __init__(self, log: _Optional[str] = ..., records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ..., expected_offset: _Optional[int] = ..., producer_id: _Optional[int] = ..., sequence: _Optional[int] = ..., log_id: _Optional[str] = ..., producer_epoch: _Optional[int] = ..., restored_append_time_us: _Optional[int] = ...) -> None: ...
 
 class ProduceResponse(_message.Message):
     __slots__ = ("offset", "count", "term", "append_time_us", "log_id", "duplicate")
@@ -179,7 +183,7 @@ class Server(_message.Message):
     def __init__(self, id: _Optional[str] = ..., rpc_addr: _Optional[str] = ..., is_leader: bool = ..., node_id: _Optional[str] = ..., is_voter: bool = ..., is_replica: bool = ...) -> None: ...
 
 class LogInfo(_message.Message):
-    __slots__ = ("name", "log_id", "config", "position", "state", "revision", "create_time", "delete_time", "purge_time", "own_config")
+    __slots__ = ("name", "log_id", "config", "position", "state", "revision", "create_time", "delete_time", "purge_time", "own_config", "restore")
     NAME_FIELD_NUMBER: _ClassVar[int]
     LOG_ID_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
@@ -190,6 +194,7 @@ class LogInfo(_message.Message):
     DELETE_TIME_FIELD_NUMBER: _ClassVar[int]
     PURGE_TIME_FIELD_NUMBER: _ClassVar[int]
     OWN_CONFIG_FIELD_NUMBER: _ClassVar[int]
+    RESTORE_FIELD_NUMBER: _ClassVar[int]
     name: str
     log_id: str
     config: LogConfig
@@ -200,7 +205,20 @@ class LogInfo(_message.Message):
     delete_time: _timestamp_pb2.Timestamp
     purge_time: _timestamp_pb2.Timestamp
     own_config: LogConfig
-    def __init__(self, name: _Optional[str] = ..., log_id: _Optional[str] = ..., config: _Optional[_Union[LogConfig, _Mapping]] = ..., position: _Optional[_Union[LogPosition, _Mapping]] = ..., state: _Optional[_Union[LogState, str]] = ..., revision: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delete_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., purge_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., own_config: _Optional[_Union[LogConfig, _Mapping]] = ...) -> None: ...
+    restore: Restore
+    def __init__(self, name: _Optional[str] = ..., log_id: _Optional[str] = ..., config: _Optional[_Union[LogConfig, _Mapping]] = ..., position: _Optional[_Union[LogPosition, _Mapping]] = ..., state: _Optional[_Union[LogState, str]] = ..., revision: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delete_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., purge_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., own_config: _Optional[_Union[LogConfig, _Mapping]] = ..., restore: _Optional[_Union[Restore, _Mapping]] = ...) -> None: ...
+
+class Restore(_message.Message):
+    __slots__ = ("source_log_id", "first_offset", "end_offset", "digest")
+    SOURCE_LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    FIRST_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    END_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    source_log_id: str
+    first_offset: int
+    end_offset: int
+    digest: bytes
+    def __init__(self, source_log_id: _Optional[str] = ..., first_offset: _Optional[int] = ..., end_offset: _Optional[int] = ..., digest: _Optional[bytes] = ...) -> None: ...
 
 class LogConfig(_message.Message):
     __slots__ = ("retention_age", "min_retained_bytes", "max_record_bytes", "max_request_bytes", "replicas", "labels")
@@ -240,16 +258,18 @@ class LogPosition(_message.Message):
     def __init__(self, first_offset: _Optional[int] = ..., next_offset: _Optional[int] = ..., first_append_time_us: _Optional[int] = ..., last_append_time_us: _Optional[int] = ..., stored_bytes: _Optional[int] = ...) -> None: ...
 
 class CreateLogRequest(_message.Message):
-    __slots__ = ("log", "config", "log_id", "validate_only")
+    __slots__ = ("log", "config", "log_id", "validate_only", "restore")
     LOG_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     LOG_ID_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    RESTORE_FIELD_NUMBER: _ClassVar[int]
     log: str
     config: LogConfig
     log_id: str
     validate_only: bool
-    def __init__(self, log: _Optional[str] = ..., config: _Optional[_Union[LogConfig, _Mapping]] = ..., log_id: _Optional[str] = ..., validate_only: bool = ...) -> None: ...
+    restore: Restore
+    def __init__(self, log: _Optional[str] = ..., config: _Optional[_Union[LogConfig, _Mapping]] = ..., log_id: _Optional[str] = ..., validate_only: bool = ..., restore: _Optional[_Union[Restore, _Mapping]] = ...) -> None: ...
 
 class CreateLogResponse(_message.Message):
     __slots__ = ("log",)
@@ -266,6 +286,20 @@ class GetLogRequest(_message.Message):
     def __init__(self, log: _Optional[str] = ..., log_id: _Optional[str] = ...) -> None: ...
 
 class GetLogResponse(_message.Message):
+    __slots__ = ("log",)
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    log: LogInfo
+    def __init__(self, log: _Optional[_Union[LogInfo, _Mapping]] = ...) -> None: ...
+
+class FinishRestoreRequest(_message.Message):
+    __slots__ = ("log", "log_id")
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    log: str
+    log_id: str
+    def __init__(self, log: _Optional[str] = ..., log_id: _Optional[str] = ...) -> None: ...
+
+class FinishRestoreResponse(_message.Message):
     __slots__ = ("log",)
     LOG_FIELD_NUMBER: _ClassVar[int]
     log: LogInfo

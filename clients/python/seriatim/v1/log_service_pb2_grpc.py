@@ -106,6 +106,11 @@ class LogServiceStub(object):
                 request_serializer=seriatim_dot_v1_dot_log__service__pb2.UndeleteLogRequest.SerializeToString,
                 response_deserializer=seriatim_dot_v1_dot_log__service__pb2.UndeleteLogResponse.FromString,
                 _registered_method=True)
+        self.FinishRestore = channel.unary_unary(
+                '/seriatim.v1.LogService/FinishRestore',
+                request_serializer=seriatim_dot_v1_dot_log__service__pb2.FinishRestoreRequest.SerializeToString,
+                response_deserializer=seriatim_dot_v1_dot_log__service__pb2.FinishRestoreResponse.FromString,
+                _registered_method=True)
         self.TrimLog = channel.unary_unary(
                 '/seriatim.v1.LogService/TrimLog',
                 request_serializer=seriatim_dot_v1_dot_log__service__pb2.TrimLogRequest.SerializeToString,
@@ -279,6 +284,21 @@ class LogServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FinishRestore(self, request, context):
+        """Opens a log whose records were restored from a backup. Needs `admin`.
+
+        A restore is: CreateLog with `restore`, then Produce or ProduceStream with
+        `restored_append_time_us` for the records of the backup in their order, then FinishRestore.
+        Until then the log is RESTORING: every other call that reads or appends fails with
+        LOG_RESTORING. After a failure, GetLog returns next_offset, and the restore continues there.
+
+        Fails with EXPECTED_OFFSET_MISMATCH if the log does not end where the backup ends. Succeeds if
+        the restore was finished before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def TrimLog(self, request, context):
         """Makes the records below an offset unreadable on every node, for good. Needs `admin`.
         """
@@ -423,6 +443,11 @@ def add_LogServiceServicer_to_server(servicer, server):
                     servicer.UndeleteLog,
                     request_deserializer=seriatim_dot_v1_dot_log__service__pb2.UndeleteLogRequest.FromString,
                     response_serializer=seriatim_dot_v1_dot_log__service__pb2.UndeleteLogResponse.SerializeToString,
+            ),
+            'FinishRestore': grpc.unary_unary_rpc_method_handler(
+                    servicer.FinishRestore,
+                    request_deserializer=seriatim_dot_v1_dot_log__service__pb2.FinishRestoreRequest.FromString,
+                    response_serializer=seriatim_dot_v1_dot_log__service__pb2.FinishRestoreResponse.SerializeToString,
             ),
             'TrimLog': grpc.unary_unary_rpc_method_handler(
                     servicer.TrimLog,
@@ -784,6 +809,33 @@ class LogService(object):
             '/seriatim.v1.LogService/UndeleteLog',
             seriatim_dot_v1_dot_log__service__pb2.UndeleteLogRequest.SerializeToString,
             seriatim_dot_v1_dot_log__service__pb2.UndeleteLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FinishRestore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seriatim.v1.LogService/FinishRestore',
+            seriatim_dot_v1_dot_log__service__pb2.FinishRestoreRequest.SerializeToString,
+            seriatim_dot_v1_dot_log__service__pb2.FinishRestoreResponse.FromString,
             options,
             channel_credentials,
             insecure,

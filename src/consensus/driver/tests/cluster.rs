@@ -155,7 +155,7 @@ impl Cluster {
         let name = LogName::new(name).expect("a name");
         let settings = LogSettings { replicas: Some(replicas), ..LogSettings::default() };
         let log_id = LogId(1 << 40 | (self.starts << 20) | self.values);
-        Command::CreateLog(NewLog { name, log_id, origin: Origin::Nodes(Vec::new()), settings })
+        Command::CreateLog(NewLog { name, log_id, origin: Origin::Nodes(Vec::new()), settings, restore: None })
     }
 
     pub fn one_in(&mut self, times: usize) -> bool {

@@ -155,7 +155,7 @@ impl History {
         let settings = LogSettings { replicas: Some(1 + self.rng.below(3) as u32), ..LogSettings::default() };
         self.values += 1;
         let log_id = LogId(1 << 40 | self.values);
-        let new = NewLog { name, log_id, origin: Origin::Nodes(Vec::new()), settings };
+        let new = NewLog { name, log_id, origin: Origin::Nodes(Vec::new()), settings, restore: None };
         let placed = self.candidates(|candidates| candidates.place(new, &mut PendingPlacements::default()));
         self.command(Command::CreateLog(placed));
     }
