@@ -15,11 +15,11 @@ SEEDS      ?= 10000
 SEED       ?= 0
 # Which end-to-end tests `make e2e` runs, and which decoders `make fuzz`. Empty: all of them.
 ONLY       ?=
-# For each loop of `make fuzz`, for `make once`, and for the busy machine of `make failover`.
+# For each loop of `make fuzz`, for `make once` and `make chaos`, and for the busy machine of `make failover`.
 MINUTES    ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help deps first-build build certs demo test e2e scenario kill failover once power disk-full hostile proof sim sim-faults fuzz prose update-golden check bench test-clients test-decoders proto proto-check proto-baseline clean
+.PHONY: help deps first-build build certs demo test e2e scenario kill failover once power chaos disk-full hostile proof sim sim-faults fuzz prose update-golden check bench test-clients test-decoders proto proto-check proto-baseline clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,11 @@ once: deps first-build ## eight producers while nodes are killed, stopped and tr
 
 power: deps first-build ## simulated power cuts of real processes, RUNS times with one node and half as often with three
 	@SERIATIM_TEST_POWER_RUNS=$(RUNS) $(CARGO) test --release --locked --test e2e power:: -- --nocapture --test-threads=1
+
+chaos: deps first-build ## real processes under random faults (kills, partitions, full and damaged disks, new nodes) for MINUTES; SEED=n repeats a schedule, ONLY=kill,disk chooses faults (needs root)
+	@SERIATIM_TEST_NETNS=required SERIATIM_TEST_TMPFS=required SERIATIM_TEST_CHAOS_MINUTES=$(MINUTES) \
+	    SERIATIM_TEST_CHAOS_ONLY='$(ONLY)' SEED=$(SEED) \
+	    $(CARGO) test --release --locked --test e2e chaos::promises -- --nocapture
 
 disk-full: deps first-build ## fill a small disk and trim it, RUNS times (needs root to mount a tmpfs)
 	@SERIATIM_TEST_FULL_ROUNDS=$(RUNS) $(CARGO) test --release --locked --test e2e disk_full:: -- --nocapture --test-threads=1

@@ -5,10 +5,7 @@
 //! `SERIATIM_TEST_TMPFS=required` (CI) makes that a failure. `make disk-full RUNS=20` fills and trims that many times.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::Write as _;
-use std::path::Path;
-use std::process::Command;
+use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,8 +13,12 @@ use std::time::{Duration, Instant};
 use seriatim::client::{Client, Outcome as ErrorOutcome};
 use seriatim::pb::v1::DiskState;
 
-use crate::harness::{Cluster, Site, eventually, memory_bytes, print_uncaptured, read_all, record, wait_for_voters};
+use crate::harness::{Cluster, Site, eventually, memory_bytes, read_all, record, wait_for_voters};
 use crate::load::{Random, StopOnDrop};
+use crate::tmpfs::{Tmpfs, fill};
+
+/// What is skipped without root.
+const WHAT: &str = "a full disk";
 
 /// The time in which appends must resume.
 const RESUME_MAX: Duration = Duration::from_secs(10);
@@ -26,7 +27,7 @@ const RESUME_MAX: Duration = Duration::from_secs(10);
 fn a_disk_filled_under_load_resumes_after_a_trim() {
     let rounds = std::env::var("SERIATIM_TEST_FULL_ROUNDS").map_or(3, |rounds| rounds.parse().expect("a number"));
     let site = Site::new();
-    let Some(_tmpfs) = Tmpfs::mount(&site.path().join("n1"), 64) else { return };
+    let Some(_tmpfs) = Tmpfs::mount(WHAT, &site.path().join("n1"), 64) else { return };
     let cluster = Cluster::start_at(site, 1, &[], |_| Vec::new());
     let client = cluster.client(0);
     let mut random = Random::from_env(&format!("a tmpfs of 64 MiB, filled {rounds} times"));
@@ -73,7 +74,7 @@ fn a_disk_filled_under_load_resumes_after_a_trim() {
 fn a_disk_filled_by_others_still_serves_reads_and_trims() {
     let site = Site::new();
     let dir = site.path().join("n1");
-    let Some(_tmpfs) = Tmpfs::mount(&dir, 64) else { return };
+    let Some(_tmpfs) = Tmpfs::mount(WHAT, &dir, 64) else { return };
     let mut cluster = Cluster::start_at(site, 1, &[], |_| Vec::new());
     let client = cluster.client(0);
     let values: Vec<String> = (0..100).map(|n| format!("{n}-{}", "x".repeat(20_000))).collect();
@@ -122,7 +123,7 @@ fn a_disk_filled_by_others_still_serves_reads_and_trims() {
 #[test]
 fn a_follower_on_a_full_disk_lags_and_catches_up() {
     let site = Site::new();
-    let Some(_tmpfs) = Tmpfs::mount(&site.path().join("n3"), 64) else { return };
+    let Some(_tmpfs) = Tmpfs::mount(WHAT, &site.path().join("n3"), 64) else { return };
     let mut cluster = Cluster::start_at(site, 3, &["--segment-bytes=1MiB"], |_| Vec::new());
     if cluster.leader() == 2 {
         // It hands leadership over, and starts as a follower.
@@ -247,44 +248,4 @@ fn wait_for_disk(client: &Client, state: DiskState) {
         let disk = client.get_node().map_err(|e| e.to_string())?.disk;
         (disk.state.enum_value() == Ok(state)).then_some(()).ok_or(format!("{disk:?}"))
     });
-}
-
-/// Uses all free space.
-fn fill(path: &Path) {
-    let mut file = File::options().create(true).append(true).open(path).expect("a file");
-    let bytes = vec![1; 1 << 16];
-    let mut step = bytes.len();
-    while step > 0 {
-        if file.write(&bytes[..step]).is_err() {
-            step /= 2;
-        }
-    }
-}
-
-/// A tmpfs with a symbolic link to it; unmounted when dropped.
-struct Tmpfs(tempfile::TempDir);
-
-impl Tmpfs {
-    fn mount(link: &Path, mib: u32) -> Option<Tmpfs> {
-        let dir = tempfile::tempdir().expect("a folder");
-        std::os::unix::fs::symlink(dir.path(), link).expect("a link");
-        let size = format!("size={mib}m");
-        let output = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "seriatim-test"]).arg(dir.path()).output();
-        let why = match output {
-            Ok(output) if output.status.success() => return Some(Tmpfs(dir)),
-            Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-            Err(error) => error.to_string(),
-        };
-        let required = std::env::var("SERIATIM_TEST_TMPFS").is_ok_and(|v| v == "required");
-        assert!(!required, "a tmpfs can't be mounted: {why}");
-        print_uncaptured(&format!("SKIPPED: a full disk, which needs root to mount a tmpfs: {why}"));
-        None
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        // Lazily, since the node's process may not have exited yet.
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
 }

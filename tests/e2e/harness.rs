@@ -229,6 +229,11 @@ impl Node {
         eventually("the node exits", || self.child.try_wait().expect("waits").ok_or("still running".into()))
     }
 
+    /// Returns the status if the process has exited.
+    pub fn has_exited(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("waits")
+    }
+
     /// Sends SIGTERM, and waits until the process has exited.
     #[track_caller]
     pub fn stop(&mut self) -> ExitStatus {

@@ -4,18 +4,21 @@
 //!
 //! A comment in the past tense above a test is the story of the fault that the test guards against.
 
+mod bridge;
 mod harness;
 mod leaks;
 mod load;
 mod raw;
 mod shim;
 mod source;
+mod tmpfs;
 
 mod scenario;
 
 mod backup;
 mod bad_block;
 mod bad_input;
+mod chaos;
 mod cli_ends;
 mod cli_log;
 mod cli_profiles;

@@ -39,13 +39,19 @@ fn produce(client: &Client, value: String, sent: &mut Sent) {
 
 /// The segments of the log `default`, the oldest first.
 fn segments(dir: &Path) -> Vec<PathBuf> {
-    let files = fs::read_dir(dir.join("groups/1")).expect("a group").map(|file| file.expect("a file").path());
+    segments_of(&dir.join("groups/1"))
+}
+
+/// The segments in the directory of a group, the oldest first.
+pub fn segments_of(group: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(group).expect("a group").map(|file| file.expect("a file").path());
     let mut segments: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|e| e == "seg")).collect();
     segments.sort();
     segments
 }
 
-fn zero(file: &Path, at: u64, bytes: usize) {
+/// Overwrites a part of a file with zeros.
+pub fn zero(file: &Path, at: u64, bytes: usize) {
     let file = fs::OpenOptions::new().write(true).open(file).expect("a segment");
     file.write_all_at(&vec![0; bytes], at).expect("written");
 }
