@@ -58,6 +58,9 @@ pub async fn open_for_append(
     call: &Call,
     append: &AppendRequest,
 ) -> Result<FoundLog, ApiError> {
+    if append.restores() {
+        return core.find_any(&append.log, &service.timers, call.deadline).await;
+    }
     find_or_create(service, core, call, &append.log, append.requires_id()).await
 }
 
@@ -72,7 +75,7 @@ pub async fn find_or_create(
     log: &LogName,
     requires_id: bool,
 ) -> Result<FoundLog, ApiError> {
-    match core.find_any(log, &service.timers, call.deadline).await {
+    match core.find(log, &service.timers, call.deadline).await {
         // A log with the id that the request requires does not exist.
         Err(ApiError::NoSuchLog(name)) if requires_id => Err(ApiError::NoSuchLog(name)),
         Err(ApiError::NoSuchLog(name)) if core.catalog.get().cluster_settings().create_on_append => {

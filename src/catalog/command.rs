@@ -4,14 +4,11 @@
 //! a command that some version has written must keep its meaning. A command or a field of a newer version is an error
 //! that names it. A node that skipped it would have another catalog than the others, and nobody would notice.
 
-mod messages;
+pub(super) mod messages;
 mod proposers;
 
 use protobuf::{Message as _, SpecialFields};
 
-pub(super) use self::messages::{
-    load_cluster_settings, load_plan, load_restore, store_cluster_settings, store_plan, store_restore,
-};
 use super::meta::{ClusterSettings, LogSettings, Member, NewLog};
 use super::plans::Plan;
 use crate::feature_level::FeatureLevel;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use protobuf::Message as _;
 
-use super::command::{
-    BadCommand, load_cluster_settings, load_plan, load_restore, load_settings, store_cluster_settings, store_plan,
-    store_restore, unknown_field,
+use super::command::messages::{
+    load_cluster_settings, load_plan, load_restore, store_cluster_settings, store_plan, store_restore,
 };
+use super::command::{BadCommand, load_settings, unknown_field};
 use super::meta::{Deletion, LogMeta, Member, Placement, is_address};
 use super::plans::Plan;
 use super::state::Catalog;

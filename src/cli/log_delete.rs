@@ -8,11 +8,14 @@ use serde_json::{Value, json};
 use super::connect::ConnectArgs;
 use super::dialer::Dialer;
 use super::exit::{Exit, Failure};
+use super::log_list::logs;
 use super::log_show::{deleted_text, described, listed_json, state, to_json};
 use super::output::{self, OutputArgs};
 use super::subcommand::{Process, Subcommand};
 use super::units;
+use crate::client::{Client, ClientError};
 use crate::pb::v1::{Cluster, DeleteLogRequest, LogInfo, LogState};
+use crate::reason::ErrorReason;
 
 /// Delete a log, on every node
 ///
@@ -65,7 +68,7 @@ impl Subcommand for DeleteArgs {
 
     fn run(&self, _: &Process) -> Result<(), Failure> {
         let dialer = self.connect.resolve()?;
-        let ask = |client: &crate::client::Client| Ok((client.get_log(&self.log_operand)?, client.get_cluster()?));
+        let ask = |client: &Client| Ok((log_of(client, &self.log_operand)?, client.get_cluster()?));
         let (_, (log, cluster)) = dialer.ask(ask)?;
         let purge_after_ms = if self.purge { Some(0) } else { self.purge_after };
         let is_deleted = state(&log) == LogState::LOG_STATE_DELETED;
@@ -107,6 +110,20 @@ impl Subcommand for UndeleteArgs {
         self.output.confirm(|| format!("undeleted\n{}", described(&log)), || to_json(&log));
         Ok(())
     }
+}
+
+/// Returns the log. If none of its replicas answers, as the catalog has it: such a log can be deleted, too.
+fn log_of(client: &Client, name: &str) -> Result<LogInfo, ClientError> {
+    let error = match client.get_log(name) {
+        Ok(log) => return Ok(log),
+        Err(error) => error,
+    };
+    let reasons = [ErrorReason::ReplicaUnreachable, ErrorReason::NoLeader, ErrorReason::Joining];
+    let is_out = error.status().is_some_and(|s| reasons.iter().any(|reason| s.reason == reason.code()));
+    if !is_out {
+        return Err(error);
+    }
+    logs(client, name, true)?.into_iter().find(|log| log.name == name).ok_or(error)
 }
 
 /// Returns what will become of the log.

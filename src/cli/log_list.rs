@@ -43,7 +43,8 @@ impl Subcommand for ListArgs {
         let prefix = self.prefix.as_deref().unwrap_or_default();
         let (_, logs) = self.connect.resolve()?.ask(|client| logs(client, prefix, self.deleted))?;
         let json = || json!({ "logs": logs.iter().map(listed_json).collect::<Vec<_>>() });
-        self.output.say(|| if self.deleted { table_with_states(&logs) } else { table(&logs) }, json)
+        let has_states = self.deleted || logs.iter().any(|log| state(log) == LogState::LOG_STATE_RESTORING);
+        self.output.say(|| if has_states { table_with_states(&logs) } else { table(&logs) }, json)
     }
 }
 

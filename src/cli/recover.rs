@@ -190,7 +190,7 @@ fn check_owner(data_dir: &Path) -> Result<(), Failure> {
     Err(Failure::new(
         Exit::NotAllowed,
         message,
-        "run the command as that user: `sudo -u seriatim seriatim recover ...`",
+        "run the command as that user: OPERATIONS, \"Lost quorum\", says how, also if the user exists only while the service runs",
     ))
 }
 

@@ -1,6 +1,7 @@
 //! `seriatim status`: prints every node's role, term, commit index and lag, and the health of each group.
 
 pub(super) mod answer;
+mod finding;
 mod health;
 pub(super) mod json;
 mod report;
@@ -12,11 +13,12 @@ use futures::executor::block_on;
 use futures::future::join_all;
 
 pub(super) use self::answer::Answer;
-use self::health::CheckState;
+use self::finding::CheckState;
 use self::report::ClusterReport;
 use super::connect::ConnectArgs;
 use super::dialer::{Dialer, Unanswered};
 use super::exit::{Exit, Failure};
+use super::log_list::logs;
 use super::log_name::LogArg;
 use super::output::OutputArgs;
 use super::subcommand::{Process, Subcommand};
@@ -43,8 +45,8 @@ use crate::pb::v1::GetServersResponse;
 ///
 /// Findings, like a voter that is missing, are printed on stderr with the next step. The exit code is 0 if the state of
 /// the cluster could be determined, whatever it is. With --check it is that of a monitoring plugin (Nagios, Icinga),
-/// which prints one line: 0, OK; 1, WARNING: a voter or another member is missing, a disk fills, or a certificate
-/// expires within 14 days; 2, CRITICAL: data of a node is damaged, a log or the catalog has no majority of its voters
+/// which prints one line: 0, OK; 1, WARNING: a voter or another member is missing, a log has fewer voters than its
+/// settings say, a disk fills, or a certificate expires within 14 days; 2, CRITICAL: data of a node is damaged, a log or the catalog has no majority of its voters
 /// or no leader, appends are refused, or no node answers; 3, UNKNOWN: the command itself could not ask, for example
 /// because of its certificate. It is OK for a cluster of one or two voters that are all alive, although none of them
 /// may fail.
@@ -126,7 +128,10 @@ fn report(args: &Args) -> Result<ClusterReport, Failure> {
     };
     let cluster_id = servers.cluster_id.clone();
     let timeout = args.node_timeout.min(dialer.timeout);
-    Ok(ClusterReport::new(&cluster_id, &log, ask_members(&dialer, servers, timeout)?))
+    // Without the list, only logs of which no replica answers are not noticed.
+    let listed = dialer.ask(|client| logs(client, "", false)).map(|(_, logs)| logs).unwrap_or_default();
+    let answers = ask_members(&dialer, servers, timeout)?;
+    Ok(ClusterReport::new(&cluster_id, &log, answers, &listed))
 }
 
 /// Returns the failure if no node lists the members. As JSON, also prints what the first node that is not ready waits

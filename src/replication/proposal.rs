@@ -54,8 +54,9 @@ pub fn proposal_of(
         _ => fits(catalog_now, group, &propose.payload, propose.restored_append_time_us.is_some()),
     };
     let has_good_commands = || {
-        let is_deleted = catalog_now.log(group).is_some_and(|meta| meta.deletion.is_some());
-        !is_deleted && StateCommand::decode_all(&propose.payload).is_ok()
+        // Their entry would have a later time than the records of a backup that are still to come.
+        let is_closed = catalog_now.log(group).is_some_and(|meta| meta.deletion.is_some() || meta.is_restoring());
+        !is_closed && StateCommand::decode_all(&propose.payload).is_ok()
     };
     let is_good = match form {
         PayloadForm::Records => has_good_records(),

@@ -9,8 +9,8 @@ use std::thread;
 use rustix::process::{Pid, Signal, kill_process};
 use seriatim::client::{Client, ClientError};
 use seriatim::pb::v1::{
-    AcquireCursorRequest, CommitCursorRequest, ConsumeRequest, ConsumeResponse, CreateLogRequest, Header, LogConfig,
-    LogState, ProduceRequest, Record, Start,
+    AcquireCursorRequest, CommitCursorRequest, ConsumeRequest, ConsumeResponse, CreateLogRequest, Header,
+    InitProducerRequest, LogConfig, LogState, ProduceRequest, Record, Start,
 };
 
 use crate::harness::{Cluster, TIMEOUT, eventually, outcome, record};
@@ -227,6 +227,10 @@ fn an_interrupted_restore_continues_and_is_closed_to_clients() {
             "LOG_RESTORING"
         );
         assert_eq!(reason(client.finish_restore("copy", &log_id)), "EXPECTED_OFFSET_MISMATCH");
+        // A producer that registered moved the time of the log forward, and the records that were restored after it got
+        // that time.
+        let producer = InitProducerRequest { log: "copy".into(), instance: 7, ..InitProducerRequest::default() };
+        assert_eq!(reason(client.init_producer(&producer)), "LOG_RESTORING");
     }
     let other = outcome(&backups.backup(&["restore", "b.backup", "--as", "copy"]));
     assert_eq!(other.0, Some(4), "{other:?}");

@@ -299,7 +299,7 @@ impl pb::FinishRestore {
     }
 }
 
-pub(in crate::catalog) fn store_plan(plan: &Plan) -> pb::NodePlan {
+pub fn store_plan(plan: &Plan) -> pb::NodePlan {
     pb::NodePlan {
         drained: plan.drained,
         leaves: plan.leaves.is_some(),
@@ -312,7 +312,7 @@ pub(in crate::catalog) fn store_plan(plan: &Plan) -> pb::NodePlan {
     }
 }
 
-pub(in crate::catalog) fn load_plan(command: &'static str, plan: pb::NodePlan) -> Result<Plan, BadCommand> {
+pub fn load_plan(command: &'static str, plan: pb::NodePlan) -> Result<Plan, BadCommand> {
     if let Some(number) = unknown_field(&plan.special_fields) {
         return Err(BadCommand::UnknownField { command, number });
     }
@@ -325,7 +325,7 @@ pub(in crate::catalog) fn load_plan(command: &'static str, plan: pb::NodePlan) -
     Ok(Plan { drained: plan.drained, leaves, may_be_replaced: plan.may_be_replaced })
 }
 
-pub(in crate::catalog) fn store_restore(restore: &Restore) -> pb::Restore {
+pub fn store_restore(restore: &Restore) -> pb::Restore {
     pb::Restore {
         source_log_id: restore.source_log_id.0,
         first_offset: restore.first_offset.0,
@@ -336,7 +336,7 @@ pub(in crate::catalog) fn store_restore(restore: &Restore) -> pb::Restore {
     }
 }
 
-pub(in crate::catalog) fn load_restore(command: &'static str, restore: pb::Restore) -> Result<Restore, BadCommand> {
+pub fn load_restore(command: &'static str, restore: pb::Restore) -> Result<Restore, BadCommand> {
     if let Some(number) = unknown_field(&restore.special_fields) {
         return Err(BadCommand::UnknownField { command, number });
     }
@@ -354,7 +354,7 @@ pub(in crate::catalog) fn load_restore(command: &'static str, restore: pb::Resto
     })
 }
 
-pub(in crate::catalog) fn store_cluster_settings(settings: &ClusterSettings) -> pb::ClusterSettings {
+pub fn store_cluster_settings(settings: &ClusterSettings) -> pb::ClusterSettings {
     pb::ClusterSettings {
         log_defaults: Some(settings.log_defaults.store()).into(),
         create_on_append: settings.create_on_append,
@@ -364,7 +364,7 @@ pub(in crate::catalog) fn store_cluster_settings(settings: &ClusterSettings) -> 
     }
 }
 
-pub(in crate::catalog) fn load_cluster_settings(
+pub fn load_cluster_settings(
     command: &'static str,
     settings: pb::ClusterSettings,
 ) -> Result<ClusterSettings, BadCommand> {

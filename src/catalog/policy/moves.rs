@@ -82,6 +82,10 @@ pub fn stops_without(catalog: &Catalog, replicas: &Replicas, node: NodeId) -> Op
     logs.sort_unstable_by_key(|log| log.group);
     let stops = |log: &&LogMeta| {
         let placed: Vec<NodeId> = log.replicas.iter().map(|placement| placement.node).collect();
+        // A replica here that no leader has reached yet: the others may be as new, and the lost one the only voter.
+        if replicas.get(&log.group).is_some_and(|facts| facts.voters.is_empty() && !facts.is_damaged) {
+            return true;
+        }
         let known = replicas.get(&log.group).filter(|facts| !facts.voters.is_empty() && !facts.is_damaged);
         let by_votes = known.map(|facts| {
             let voters: Vec<NodeId> = facts.voters.iter().filter_map(|voter| log.node_of(*voter)).collect();
@@ -167,5 +171,54 @@ impl<A: Fn(NodeId) -> bool, J: Fn(NodeId) -> bool> Candidates<'_, A, J> {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::meta::{LogSettings, Member, NewLog, Origin};
+    use crate::catalog::policy::facts::ReplicaProgress;
+    use crate::feature_level::Feature;
+    use crate::types::{LogId, LogIndex, LogName, NodeName};
+
+    /// The only replica of a log was on a wiped node, and two new ones were placed. The node was admitted as if these could
+    /// vote, and its records were given up without anybody's consent.
+    #[test]
+    fn a_node_is_not_replaced_while_the_other_replicas_of_a_log_are_blank() {
+        let nodes = [NodeId(100), NodeId(200), NodeId(300)];
+        let mut catalog = Catalog::default();
+        for id in nodes {
+            let name = NodeName::new(&format!("n{id}")).expect("a name");
+            let member = Member { id, name, bind_addr: "a:1".to_owned(), rpc_addr: "a:2".to_owned() };
+            catalog.apply(&Command::AddNode(member), 1);
+        }
+        catalog.apply(&Command::RaiseFeatureLevel(Feature::Membership.level()), 1);
+        let (name, origin) = (LogName::new("a").expect("a name"), Origin::Nodes(vec![nodes[2]]));
+        let settings = LogSettings { replicas: Some(3), ..LogSettings::default() };
+        catalog.apply(&Command::CreateLog(NewLog { name, log_id: LogId(7), origin, settings, restore: None }), 1);
+        let group = GroupId(1);
+        catalog.apply(&Command::PlaceReplica(group, nodes[0]), 1);
+        catalog.apply(&Command::PlaceReplica(group, nodes[1]), 1);
+        let progress = nodes.map(|node| ReplicaProgress {
+            replica: ReplicaId::of_node(node),
+            voter: true,
+            matched: LogIndex(9),
+            active: node != nodes[2],
+        });
+        let of_catalog = ReplicaFacts {
+            leads: true,
+            voters: nodes.map(ReplicaId::of_node).to_vec(),
+            progress: progress.to_vec(),
+            ..ReplicaFacts::default()
+        };
+        let with = |voters: Vec<ReplicaId>| {
+            let replica = ReplicaFacts { replica: ReplicaId(2), voters, ..ReplicaFacts::default() };
+            let replicas: Replicas = [(GroupId::CATALOG, of_catalog.clone()), (group, replica)].into();
+            stops_without(&catalog, &replicas, nodes[2])
+        };
+        assert_eq!(with(Vec::new()), Some(group));
+        assert_eq!(with(vec![ReplicaId(1)]), Some(group));
+        assert_eq!(with(vec![ReplicaId(1), ReplicaId(2), ReplicaId(3)]), None);
     }
 }

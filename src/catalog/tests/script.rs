@@ -14,7 +14,7 @@ use super::span::Span;
 use crate::catalog::policy::facts::{ReplicaFacts, ReplicaProgress};
 use crate::catalog::policy::requests::{PeerDecision, decide_for_peer};
 use crate::catalog::{Catalog, ClusterSettings, Command, Destination, LogSettings, Member, NewLog, Origin, Plan};
-use crate::feature_level::{FeatureLevel, FeatureRange};
+use crate::feature_level::FeatureLevel;
 use crate::storage::entry::Unstamped;
 use crate::storage::payload::{RecordFields, encode_record};
 use crate::types::{GroupId, LogId, LogIndex, LogName, NodeId, ReplicaId};

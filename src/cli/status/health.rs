@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::answer::{Answer, CATALOG, certificate};
-use crate::cli::exit::Exit;
-use crate::pb::v1::{DiskState, GroupStatus, Replica, Role};
+use super::finding::{ClusterFinding, FindingKind};
+use crate::pb::v1::{DiskState, GroupStatus, LogInfo, LogState, Replica, Role};
 
 /// The next step if a replica takes no part.
 const AFTER_EXCLUSION: &str = "the table names what is wrong. Check the disk. A damaged replica is repaired or replaced from the other \
@@ -24,6 +24,10 @@ pub(super) struct GroupHealth {
     pub voters: Vec<Voter>,
     pub learners: Vec<String>,
     pub leader: Option<String>,
+    /// The number of voters that the log's settings ask for, as far as there are nodes; 0: not known.
+    pub wanted: usize,
+    /// False if no node that answers has a replica of it.
+    pub is_reported: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,102 +78,19 @@ impl Missing {
     }
 }
 
-/// A problem of the cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ClusterFinding {
-    pub kind: FindingKind,
-    /// `None` if the finding is about the catalog, or not about one log.
-    pub log: Option<String>,
-    pub nodes: Vec<String>,
-    pub message: String,
-    /// The next step; may be empty.
-    pub next: String,
-}
-
-/// The result of a monitoring plugin, as those of Nagios define it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CheckState {
-    Ok,
-    Warning,
-    Critical,
-    /// The check itself could not be made.
-    Unknown,
-}
-
-impl CheckState {
-    pub fn name(self) -> &'static str {
-        match self {
-            CheckState::Ok => "OK",
-            CheckState::Warning => "WARNING",
-            CheckState::Critical => "CRITICAL",
-            CheckState::Unknown => "UNKNOWN",
-        }
-    }
-
-    /// Returns the exit code; `None` if all is well. The numbers are those of plugins, and not the meanings of the
-    /// codes elsewhere.
-    pub fn exit(self) -> Option<Exit> {
-        match self {
-            CheckState::Ok => None,
-            CheckState::Warning => Some(Exit::Failed),
-            CheckState::Critical => Some(Exit::Usage),
-            CheckState::Unknown => Some(Exit::OutcomeUnknown),
-        }
-    }
-
-    /// Returns the line of the plugin.
-    pub fn line(self, what: &str) -> String {
-        format!("{}: {what}\n", self.name())
-    }
-}
-
-/// The kinds of findings, the most serious first. The first finding determines the state of a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum FindingKind {
-    Damage,
-    NoMajority,
-    NoLeader,
-    AppendsRefused,
-    Joining,
-    VoterMissing,
-    MemberMissing,
-    DiskLow,
-    CertificateExpires,
-}
-
-impl FindingKind {
-    /// Returns how a monitor shows it.
-    pub fn state(self) -> CheckState {
-        match self {
-            FindingKind::Damage
-            | FindingKind::NoMajority
-            | FindingKind::NoLeader
-            | FindingKind::AppendsRefused
-            | FindingKind::Joining => CheckState::Critical,
-            FindingKind::VoterMissing
-            | FindingKind::MemberMissing
-            | FindingKind::DiskLow
-            | FindingKind::CertificateExpires => CheckState::Warning,
-        }
-    }
-
-    /// Returns the name in JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            FindingKind::Damage => "damage",
-            FindingKind::NoMajority => "no_majority",
-            FindingKind::NoLeader => "no_leader",
-            FindingKind::AppendsRefused => "appends_refused",
-            FindingKind::Joining => "joining",
-            FindingKind::VoterMissing => "voter_missing",
-            FindingKind::MemberMissing => "member_missing",
-            FindingKind::DiskLow => "disk_low",
-            FindingKind::CertificateExpires => "certificate_expires",
-        }
-    }
-}
-
 impl GroupHealth {
+    /// A log of which no replica answers.
+    fn silent(log: &str) -> GroupHealth {
+        GroupHealth {
+            log: Some(log.to_owned()),
+            voters: Vec::new(),
+            learners: Vec::new(),
+            leader: None,
+            wanted: 0,
+            is_reported: false,
+        }
+    }
+
     pub fn title(&self) -> String {
         self.log.as_ref().map_or_else(|| "the catalog".to_owned(), |log| format!("log {log}"))
     }
@@ -192,11 +113,19 @@ impl GroupHealth {
     }
 
     pub fn is_well(&self) -> bool {
-        self.missing().next().is_none() && self.leader.is_some()
+        self.missing().next().is_none() && self.leader.is_some() && !self.has_too_few()
+    }
+
+    /// Returns true if the log has fewer voters than its settings say, for example while new replicas catch up.
+    fn has_too_few(&self) -> bool {
+        self.voters.len() < self.wanted
     }
 
     /// Returns how many voters are alive, and how many may fail.
     pub fn summary(&self) -> String {
+        if !self.is_reported {
+            return format!("{}: none of its replicas answers", self.title());
+        }
         if self.voters.is_empty() {
             return format!("{}: is not created yet", self.title());
         }
@@ -208,13 +137,25 @@ impl GroupHealth {
         };
         let (noun, verb) = (if voters == 1 { "voter" } else { "voters" }, if alive == 1 { "is" } else { "are" });
         let no_leader = if self.may_fail().is_some() && self.leader.is_none() { ", no leader" } else { "" };
-        format!("{}: {alive} of {voters} {noun} {verb} alive, {may_fail}{no_leader}", self.title())
+        let too_few = if self.has_too_few() { format!(", {} voters are wanted", self.wanted) } else { String::new() };
+        format!("{}: {alive} of {voters} {noun} {verb} alive, {may_fail}{no_leader}{too_few}", self.title())
     }
 
     /// Returns the most serious finding of the group. A group of one or two voters that are all alive has none,
     /// although no voter may fail, because it was configured that way.
     fn finding(&self) -> Option<ClusterFinding> {
         let title = self.title();
+        if !self.is_reported {
+            let next = "start the nodes that have its replicas; if they are lost for good, `seriatim log delete` removes \
+                        the log, and OPERATIONS, \"Lost quorum\", says what else is possible";
+            return Some(ClusterFinding {
+                kind: FindingKind::NoMajority,
+                log: self.log.clone(),
+                nodes: Vec::new(),
+                message: format!("none of the replicas of {title} answers"),
+                next: next.to_owned(),
+            });
+        }
         if self.voters.is_empty() {
             let message = format!("{title} is not created yet");
             let next = "try again in a moment: a new cluster creates it".to_owned();
@@ -239,6 +180,16 @@ impl GroupHealth {
                     nodes: names(&missing),
                     message,
                     next,
+                });
+            }
+            (Some(_), true) if self.has_too_few() => {
+                let (voters, wanted) = (self.voters.len(), self.wanted);
+                return Some(ClusterFinding {
+                    kind: FindingKind::VotersTooFew,
+                    log: self.log.clone(),
+                    nodes: Vec::new(),
+                    message: format!("{title} has {voters} of {wanted} voters"),
+                    next: "stop no node until the new replicas have caught up".to_owned(),
                 });
             }
             (Some(_), true) => return None,
@@ -276,10 +227,11 @@ fn start_again(missing: &[(&Voter, Missing)]) -> String {
 fn start(names: &[&str]) -> String {
     match names {
         [name] => {
-            format!("start {name} again with its data directory; a new node at its address does not replace it")
+            format!("start {name} again with its data directory; if that is lost, `seriatim node replace {name}` helps")
         }
         [most @ .., last] => format!(
-            "start {} and {last} again with their data directories; new nodes at their addresses do not replace them",
+            "start {} and {last} again with their data directories; if these are lost, OPERATIONS, \"Replace a node\" and \
+             \"Lost quorum\", says what to do",
             most.join(", ")
         ),
         [] => String::new(),
@@ -300,17 +252,9 @@ fn reasons(missing: &[(&Voter, Missing)]) -> String {
     parts.collect::<Vec<_>>().join("; ")
 }
 
-impl ClusterFinding {
-    /// Returns the finding for a node that is not ready yet.
-    pub fn joining(addr: &str, waiting_for: &str) -> ClusterFinding {
-        let message = format!("{addr} is not ready yet: {waiting_for}");
-        ClusterFinding { kind: FindingKind::Joining, log: None, nodes: Vec::new(), message, next: String::new() }
-    }
-}
-
 /// Returns the health of the catalog, of every log in an answer, and of `log`. The voters of a group are those of the
-/// newest conf state in any answer.
-pub(super) fn groups(answers: &[Answer], log: &str) -> Vec<GroupHealth> {
+/// newest conf state in any answer. `logs` are the logs of the catalog, to notice those of which no replica answers.
+pub(super) fn groups(answers: &[Answer], log: &str, logs: &[LogInfo]) -> Vec<GroupHealth> {
     let mut newest: BTreeMap<&str, &GroupStatus> = BTreeMap::new();
     for status in answers.iter().filter_map(|answer| answer.node.as_ref().ok()).flat_map(|node| &node.groups) {
         // A replica that is being created has no conf state yet.
@@ -327,6 +271,18 @@ pub(super) fn groups(answers: &[Answer], log: &str) -> Vec<GroupHealth> {
     if !groups.iter().any(|group| group.log.as_deref() == Some(log)) {
         groups.push(by_members(answers, log));
     }
+    let of_group: BTreeMap<&str, &LogInfo> = logs.iter().map(|log| (log.name.as_str(), log)).collect();
+    for group in &mut groups {
+        if let Some(log) = group.log.as_deref().and_then(|log| of_group.get(log)) {
+            group.wanted = (log.config.replicas.unwrap_or_default() as usize).min(answers.len());
+        }
+    }
+    let reported: BTreeSet<&str> = groups.iter().filter_map(|group| group.log.as_deref()).collect();
+    // A new log is listed before its replicas report it.
+    let is_new = |log: &LogInfo| log.state.enum_value() == Ok(LogState::LOG_STATE_CREATING);
+    let silent = logs.iter().filter(|log| !reported.contains(log.name.as_str()) && !is_new(log));
+    let silent: Vec<GroupHealth> = silent.map(|log| GroupHealth::silent(&log.name)).collect();
+    groups.extend(silent);
     groups
 }
 
@@ -360,6 +316,8 @@ fn group(answers: &[Answer], newest: &GroupStatus) -> GroupHealth {
         voters,
         learners: newest.replicas.iter().filter(|replica| !replica.is_voter).map(name).collect(),
         leader: leader.map(|(_, answer)| answer.server.id.clone()),
+        wanted: 0,
+        is_reported: true,
     }
 }
 
@@ -389,6 +347,8 @@ fn by_members(answers: &[Answer], log: &str) -> GroupHealth {
         voters: voters.map(|answer| Voter { name: answer.server.id.clone(), missing: silent(answer) }).collect(),
         learners: Vec::new(),
         leader: None,
+        wanted: 0,
+        is_reported: true,
     }
 }
 

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::answer::{catalog_ranges, role};
-use super::health::{CheckState, ClusterFinding, GroupHealth};
+use super::finding::{CheckState, ClusterFinding};
+use super::health::GroupHealth;
 use super::report::ClusterReport;
 use crate::cli::units;
 use crate::client::metrics::full_name;

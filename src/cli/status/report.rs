@@ -1,7 +1,9 @@
 //! The report of `seriatim status`.
 
 use super::answer::Answer;
-use super::health::{self, CheckState, ClusterFinding, GroupHealth};
+use super::finding::{CheckState, ClusterFinding};
+use super::health::{self, GroupHealth};
+use crate::pb::v1::LogInfo;
 
 /// The answers of all members, the health of their groups, and the findings.
 pub(super) struct ClusterReport {
@@ -13,8 +15,8 @@ pub(super) struct ClusterReport {
 }
 
 impl ClusterReport {
-    pub fn new(cluster_id: &str, log: &str, answers: Vec<Answer>) -> ClusterReport {
-        let groups = health::groups(&answers, log);
+    pub fn new(cluster_id: &str, log: &str, answers: Vec<Answer>, logs: &[LogInfo]) -> ClusterReport {
+        let groups = health::groups(&answers, log, logs);
         let findings = health::findings(&answers, &groups, log);
         ClusterReport { cluster_id: cluster_id.to_owned(), log: log.to_owned(), answers, groups, findings }
     }

@@ -9,13 +9,13 @@ use super::table::{details, table};
 use super::*;
 use crate::metrics::CERTIFICATE_EXPIRES;
 use crate::pb::v1::{
-    DamagedRange, DeletedLog, DiskState, DiskStatus, GetNodeResponse, GroupStatus, Metric, Replica, Role, Server,
-    metric,
+    DamagedRange, DeletedLog, DiskState, DiskStatus, GetNodeResponse, GroupStatus, LogConfig, LogInfo, Metric, Replica,
+    Role, Server, metric,
 };
 
 /// Returns the report for these answers.
 fn report(lines: Vec<Answer>) -> ClusterReport {
-    ClusterReport::new("c0ffee", "default", lines)
+    ClusterReport::new("c0ffee", "default", lines, &[])
 }
 
 fn line(name: &str, role: Role, commit: u64) -> Answer {
@@ -307,10 +307,28 @@ fn a_silent_learner_and_refused_appends_are_findings() {
     lines[1].node.as_mut().expect("a node").disk = full.clone().into();
     assert_eq!(said(&report(vec![])), (2, "log default is not created yet".to_owned()));
     assert!(table(&report(vec![])).ends_with("log default: is not created yet\n"));
-    assert_eq!(ClusterReport::new("c", "default", cluster(3, &[1, 2, 3])).state(), CheckState::Ok);
+    assert_eq!(ClusterReport::new("c", "default", cluster(3, &[1, 2, 3]), &[]).state(), CheckState::Ok);
     lines[0].node.as_mut().expect("a node").disk = full.into();
     let text = "appends are refused, as the disk is full, by the leader n1\nthe disk fills on n2";
     assert_eq!(said(&report(lines)), (2, text.to_owned()));
+}
+
+/// Neither was a finding: a log whose only replica was on a dead host was in no line, and a monitor said OK while a new
+/// replica was still being copied.
+#[test]
+fn a_log_without_its_replicas_is_a_finding() {
+    let log = |name: &str, replicas| {
+        let config = LogConfig { replicas: Some(replicas), ..LogConfig::default() };
+        LogInfo { name: name.to_owned(), config: Some(config).into(), ..LogInfo::default() }
+    };
+    let report = |lines, logs: &[LogInfo]| ClusterReport::new("c", "default", lines, logs);
+    let silent = report(cluster(3, &[1, 2, 3]), &[log("default", 3), log("audit", 1)]);
+    assert_eq!(said(&silent), (2, "none of the replicas of log audit answers".to_owned()));
+    assert!(table(&silent).ends_with("log audit: none of its replicas answers\n"), "{}", table(&silent));
+    let few = report(cluster(3, &[1, 2]), &[log("default", 3)]);
+    assert_eq!(said(&few), (1, "log default has 2 of 3 voters".to_owned()));
+    let small = report(cluster(2, &[1, 2]), &[log("default", 3)]);
+    assert_eq!(said(&small), (0, String::new()), "a small cluster has fewer replicas");
 }
 
 /// A full disk counted only if its node led the log of --log.
@@ -361,7 +379,7 @@ fn says_what_to_do() {
         problems.split_once("\n  next: ").map(|(_, next)| next.to_owned()).unwrap_or_default()
     };
     let silent = |nodes: &[usize]| next(without(cluster(3, &[1, 2, 3]), nodes));
-    let one = "start n2 again with its data directory; a new node at its address does not replace it";
+    let one = "start n2 again with its data directory; if that is lost, `seriatim node replace n2` helps";
     assert_eq!(silent(&[2]), one);
     assert!(silent(&[2, 3]).starts_with("start n2 and n3 again with their data directories; "), "{}", silent(&[2, 3]));
     assert_eq!(next(without(cluster(4, &[1, 3, 4]), &[2])), one, "a learner");
