@@ -44,7 +44,7 @@ pub use file::CONFIG_VERSION;
 pub use names::{check_cluster_name, host_name};
 pub use options::{
     AccessOptions, CLIENT_PORT, ClusterOptions, DiskSpace, Limits, LoggingOptions, NodeOptions, PEER_PORT,
-    PeerRuleOptions, ServeArgs, StorageOptions, options,
+    PeerRuleOptions, ReplicationOptions, ServeArgs, StorageOptions, options,
 };
 pub use origin::{Origin, Origins};
 pub use tls::TlsFiles;
@@ -75,6 +75,8 @@ pub struct Config {
     pub access: AccessOptions,
     /// Size of segments, and the verification of stored files.
     pub storage: StorageOptions,
+    /// How lagging followers catch up.
+    pub replication: ReplicationOptions,
     /// Watermarks of free space.
     pub disk_space: DiskSpace,
     /// Limits of clients and peers.
@@ -226,7 +228,7 @@ impl Config {
     fn check(args: &mut ServeArgs, problems: &mut Problems) -> (Config, Values) {
         problems.set_labels(args.labels());
         let values = Values::read(args, problems);
-        let Values { mut node, cluster, tls, peer_rules, access, storage, disk_space, limits, logging } =
+        let Values { mut node, cluster, tls, peer_rules, access, storage, replication, disk_space, limits, logging } =
             values.clone();
         if node.bind_addr == node.rpc_addr && node.bind_addr.port() != 0 {
             let (peers, addr) = (problems.label("bind_addr"), node.bind_addr);
@@ -257,7 +259,9 @@ impl Config {
             let hard = format!("{}, {}", Unit::Bytes.show(hard), problems.label("disk_free_hard_bytes"));
             problems.push_for("disk_free_soft_bytes", &format!("{} is below {hard}", Unit::Bytes.show(soft)));
         }
-        (Config { node, cluster, tls, peer_rules, access, storage, disk_space, limits, logging }, values)
+        let config =
+            Config { node, cluster, tls, peer_rules, access, storage, replication, disk_space, limits, logging };
+        (config, values)
     }
 }
 

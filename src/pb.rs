@@ -14,8 +14,8 @@ pub use generated::{
 /// The messages of the package `seriatim.v1`.
 pub mod v1 {
     pub use super::generated::cluster_service::{
-        BalanceClusterRequest, BalanceClusterResponse, Bucket, Cluster, ClusterSettings, DamagedRange, DeletedLog,
-        DiskState, DiskStatus, DrainNodeRequest, DrainNodeResponse, GetClusterRequest, GetClusterResponse,
+        BalanceClusterRequest, BalanceClusterResponse, Bucket, CatchUp, Cluster, ClusterSettings, DamagedRange,
+        DeletedLog, DiskState, DiskStatus, DrainNodeRequest, DrainNodeResponse, GetClusterRequest, GetClusterResponse,
         GetNodeRequest, GetNodeResponse, GroupStatus, Histogram, ListNodesRequest, ListNodesResponse, Metric, Node,
         NodeState, Permission, RaiseFeatureLevelRequest, RaiseFeatureLevelResponse, RemoveNodeRequest,
         RemoveNodeResponse, ReplaceNodeRequest, ReplaceNodeResponse, Replica, Role, TransferLeadershipRequest,

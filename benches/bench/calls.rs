@@ -129,6 +129,16 @@ impl Caller {
         self.upload_until(message, window, move |count, _| count >= messages);
     }
 
+    /// Sends one stream until `is_enough`, which gets the number of responses after each of them.
+    pub fn upload_until_enough(
+        &self,
+        message: Bytes,
+        window: usize,
+        is_enough: impl Fn(u64, Duration) -> bool + Send + 'static,
+    ) {
+        self.upload_until(message, window, is_enough);
+    }
+
     fn upload_until(
         &self,
         message: Bytes,
@@ -197,6 +207,50 @@ impl Caller {
         }
         block_on(sink.close()).expect("closes");
         self.run(async move { while answers.next().await.is_some() {} });
+    }
+
+    /// Sends messages at a fixed interval until `is_enough`, which gets the number of responses after each of them.
+    pub fn feed_until_enough(
+        &self,
+        message: Bytes,
+        every: Duration,
+        is_enough: impl Fn(u64, Duration) -> bool + Send + 'static,
+    ) {
+        let (mut sink, mut answers) =
+            self.client().duplex_streaming(&PRODUCE_STREAM, CallOption::default()).expect("a stream");
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopping = stop.clone();
+        let begin = Instant::now();
+        self.spawn(async move {
+            let mut count = 0;
+            while let Some(answer) = answers.next().await {
+                answer.expect("a response");
+                count += 1;
+                if is_enough(count, begin.elapsed()) {
+                    stop.store(true, Ordering::Relaxed);
+                }
+            }
+        });
+        let mut sent = 0;
+        while !stopping.load(Ordering::Relaxed) {
+            // What is due: a late wake-up sends several.
+            let due = (begin.elapsed().as_secs_f64() / every.as_secs_f64()) as u64;
+            while sent < due {
+                block_on(sink.send((message.clone(), WriteFlags::default().buffer_hint(sent + 1 < due))))
+                    .expect("sends");
+                sent += 1;
+            }
+            std::thread::park_timeout(every.max(Duration::from_millis(1)));
+        }
+        block_on(sink.close()).expect("closes");
+    }
+
+    /// Makes one unary call. Returns its latency.
+    pub fn latency(&self, request: &Bytes) -> Duration {
+        let begin = Instant::now();
+        let call = self.client().unary_call_async(&PRODUCE, request, CallOption::default()).expect("a call");
+        block_on(call).expect("a response");
+        begin.elapsed()
     }
 
     /// Opens streams that stay open until the result is dropped.

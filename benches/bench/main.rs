@@ -4,13 +4,15 @@
 //! absolute times on a shared machine are not comparable. Client, node and ceiling run on this machine, all with mutual TLS.
 //! `docs/benchmarks/README.md` describes each figure. Environment variables: `SERIATIM_BENCH` (measure only figures whose names
 //! contain this text), `SERIATIM_BENCH_ROUNDS`, `SERIATIM_BENCH_SECONDS` (the duration of one turn),
-//! `SERIATIM_BENCH_OURS_ALONE` (no ceilings, for a profiler), `SERIATIM_BENCH_OUT` (the directory of the results).
+//! `SERIATIM_BENCH_OURS_ALONE` (no ceilings, for a profiler), `SERIATIM_BENCH_OUT` (the directory of the results),
+//! `SERIATIM_BENCH_CATCH_UP_MIB` (what a follower lacks before it catches up).
 
 #[path = "../../tests/e2e/harness.rs"]
 #[allow(dead_code)]
 mod harness;
 
 mod calls;
+mod catch_up;
 mod figures;
 mod instructions;
 mod library;
@@ -46,6 +48,7 @@ fn main() {
     library::run(&mut bench);
     storage::run(&mut bench);
     instructions::run(&mut bench);
+    catch_up::run(&mut bench);
     // The Makefile leaves it empty for a part of the benchmarks.
     if let Some(out) = std::env::var_os("SERIATIM_BENCH_OUT").filter(|out| !out.is_empty()) {
         let version = format!("seriatim {}", env!("CARGO_PKG_VERSION"));

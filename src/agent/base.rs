@@ -19,6 +19,7 @@ use crate::logs::Logs;
 use crate::membership::Membership;
 use crate::metrics::Metrics;
 use crate::replication::Late;
+use crate::replication::bulk_rate::BulkRate;
 use crate::replication::dial::Dialer;
 use crate::replication::hello::PeerIdentity;
 use crate::replication::peers::{Peers, PeersHandle};
@@ -127,6 +128,7 @@ impl Base {
             catalog_watermark.clone(),
             late_consensus.clone(),
             logs.clone(),
+            BulkRate::new(self.config.replication.catch_up_bytes_per_second, self.metrics.registry()),
             self.fatal.clone(),
         );
         peers.handle().set_admission_members(admission_members);

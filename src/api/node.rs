@@ -10,7 +10,7 @@ use super::metrics::stamp_ahead_ms;
 use super::service::{Call, Service};
 use super::timestamp::timestamp_of_us;
 use crate::catalog::Catalog;
-use crate::consensus::handle::{GroupStatus, Role};
+use crate::consensus::handle::{Behind, GroupStatus, Role};
 use crate::metrics::{Distribution, Sample, SampleValue};
 use crate::pb::v1;
 use crate::storage::scrub::DamagedRange;
@@ -133,6 +133,12 @@ fn group(core: &Core, status: &GroupStatus) -> v1::GroupStatus {
     let voters = status.voters.iter().map(|id| replica(&catalog, *id, true));
     let learners = status.learners.iter().map(|id| replica(&catalog, *id, false));
     group.replicas = voters.chain(learners).collect();
+    for (node, behind) in core.consensus.behind(status.group).iter().flat_map(|behind| behind.iter()) {
+        let id = node.to_string();
+        if let Some(replica) = group.replicas.iter_mut().find(|replica| replica.node_id == id) {
+            replica.catch_up = Some(catch_up(behind)).into();
+        }
+    }
     if core.consensus.lost(status.group).is_some() {
         let placements = meta.into_iter().flat_map(|meta| &meta.replicas);
         group.replicas = placements.map(|placement| replica(&catalog, placement.node, true)).collect();
@@ -162,6 +168,16 @@ fn group(core: &Core, status: &GroupStatus) -> v1::GroupStatus {
 fn replica(catalog: &Catalog, id: NodeId, is_voter: bool) -> v1::Replica {
     let name = catalog.member(id).map(|member| member.name.to_string()).unwrap_or_default();
     v1::Replica { node_id: id.to_string(), name, is_voter, ..v1::Replica::default() }
+}
+
+fn catch_up(behind: &Behind) -> v1::CatchUp {
+    v1::CatchUp {
+        entries_left: behind.entries,
+        bytes_left: behind.bytes,
+        bytes_per_second: behind.bytes_per_second,
+        time_left: behind.time_left.map(Into::into).into(),
+        ..v1::CatchUp::default()
+    }
 }
 
 fn damaged_range(range: &DamagedRange) -> v1::DamagedRange {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::units::{self, Unit};
 
 /// The tables of the TOML file in its order, with their titles in `--help`.
-pub(super) const TABLES: [(&str, &str); 11] = [
+pub(super) const TABLES: [(&str, &str); 12] = [
     ("node", "Node"),
     ("cluster", "Cluster"),
     ("listen", "Both listeners"),
@@ -18,6 +18,7 @@ pub(super) const TABLES: [(&str, &str); 11] = [
     ("access", "Access policy"),
     ("storage", "Storage"),
     ("scrub", "Verification of stored files"),
+    ("replication", "Replication"),
     ("disk", "Disk space"),
     ("limits", "Limits"),
     ("logging", "Logging"),

@@ -221,6 +221,14 @@ options! {
         hang_max as "storage.hang_max": Duration = duration(SECOND, HOUR).or("30s").was_in_seconds("hang_seconds_max");
     }
 
+    /// How the replicas of a log get its entries.
+    replication: ReplicationOptions => {
+        /// Speed at which this node sends entries to lagging followers, to all of them together; 0 is unlimited. Such
+        /// entries have a connection of their own, and the entries that producers wait for never wait for them. A limit helps
+        /// if both share a slow network or a slow disk.
+        catch_up_bytes_per_second as "replication.catch_up_bytes_per_second": u64 = number(Unit::Bytes, 0, 64 * GIB).or("0");
+    }
+
     /// Watermarks of the free space on the disk of the data directory. If one is `None`, it is a fraction of the file
     /// system's size (`storage/io/space.rs`).
     disk_space: DiskSpace => {

@@ -9,6 +9,7 @@ pub(super) mod admission;
 mod campaigns;
 mod damage;
 pub(super) mod early;
+mod followers;
 mod governor;
 mod host;
 mod lines;
@@ -27,6 +28,7 @@ use crossbeam_channel::TryRecvError;
 
 use self::admission::Admission;
 use self::early::EarlyMessages;
+use self::followers::Followers;
 use self::governor::Governor;
 use self::host::Host;
 use self::lines::GroupLines;
@@ -193,6 +195,7 @@ impl Consensus {
             lines: GroupLines::default(),
             mending: Mending::new(ConsensusMetrics::repairs(&parts.metrics)),
             metrics: ConsensusMetrics::new(&parts.metrics),
+            followers: Followers::new(&parts.metrics),
             governor: Governor::new(parts.me.clone(), parts.catalog, self.handle),
             me: parts.me,
             damaged: Vec::new(),
@@ -241,6 +244,7 @@ struct Driver {
     admission: Admission,
     lines: GroupLines,
     metrics: ConsensusMetrics,
+    followers: Followers,
     mending: Mending,
     governor: Governor,
     me: Member,
@@ -340,19 +344,10 @@ impl Driver {
                 Some(replica) => replica.group.read_index(deadline, now, reply),
                 None => reply.send(Err(ReadIndexError::NoSuchGroup)),
             },
-            ConsensusMsg::Unreachable(node) => {
-                // A quiet group sends no messages, so none was lost.
-                for group in self.groups.awake().clone() {
-                    if let Some(replica) = self.groups.get_mut(&group) {
-                        replica.group.unreachable(node);
-                    }
-                }
-            }
-            ConsensusMsg::SnapshotSent(group, node, arrived) => {
-                if let Some(replica) = self.groups.get_mut(&group) {
-                    replica.group.snapshot_sent(node, arrived);
-                }
-            }
+            // A quiet group sends no messages, so none was lost.
+            ConsensusMsg::Unreachable(node) => self.messages_are_lost(node, self.groups.awake().clone()),
+            ConsensusMsg::AppendDropped(group, node) => self.messages_are_lost(node, [group].into()),
+            ConsensusMsg::SnapshotSent(group, node, arrived) => self.snapshot_sent(group, node, arrived),
             ConsensusMsg::HandOver(reply) => {
                 self.hand_over_all();
                 self.handing_over = Some((reply, now + HAND_OVER_MAX));
@@ -414,6 +409,7 @@ impl Driver {
         self.quiet.correct_activity(&self.groups, &due, self.governor.facts_mut());
         self.lines.log_leaders(&statuses, self.governor.catalog(), &self.me, now);
         self.metrics.tick(self.ticks, &statuses, self.governor.facts(), &self.groups, self.governor.catalog());
+        self.followers.tick(self.ticks, now, &mut self.groups, &self.statuses, self.governor.catalog());
         if self.handing_over.is_none() {
             let now = Now { tick: self.ticks, at: now, wall_us: time_us };
             self.governor.tick(&mut self.groups, &due, &self.sinks, now)?;
@@ -477,6 +473,7 @@ impl Driver {
     /// Fails all waiting requests, so that every caller gets a response. The log-writer syncs the written entries
     /// later.
     fn stop(mut self) -> Result<(), HostError> {
+        self.peers.end();
         self.groups.values_mut().for_each(|replica| replica.group.stop());
         // Also at a stop, the published catalog must not be older than the catalog's watermark.
         self.perform()?;
@@ -492,7 +489,10 @@ impl Driver {
                 ConsensusMsg::ReadIndex(_, _, reply) => reply.send(Err(ReadIndexError::Stopping)),
                 ConsensusMsg::HandOver(reply) => reply.send(()),
                 ConsensusMsg::Transfer(_, _, reply) => reply.send(Err(TransferError::Stopping)),
-                ConsensusMsg::Unreachable(_) | ConsensusMsg::SnapshotSent(..) | ConsensusMsg::Stop => {}
+                ConsensusMsg::Unreachable(_)
+                | ConsensusMsg::AppendDropped(..)
+                | ConsensusMsg::SnapshotSent(..)
+                | ConsensusMsg::Stop => {}
             }
         }
         Ok(())

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crossbeam_channel::TrySendError;
 
+pub use super::catch_up::Behind;
 use super::peer_inbox::PeerInbox;
 use super::status::Statuses;
 pub use super::status::{GroupStatus, Role};
@@ -206,6 +207,8 @@ pub enum ConsensusMsg {
     ReadIndex(GroupId, Option<Instant>, ReplySender<Result<LogIndex, ReadIndexError>>),
     /// Messages to a peer were lost.
     Unreachable(NodeId),
+    /// An append of a group to a node was dropped before it was sent.
+    AppendDropped(GroupId, NodeId),
     /// A snapshot was handed to the network for a peer (`true`), or was lost.
     SnapshotSent(GroupId, NodeId, bool),
     /// Hand over leadership of every group that this node leads. Answered when it leads none, or no other node can
@@ -242,6 +245,7 @@ impl ConsensusMsg {
             ConsensusMsg::Command(..)
             | ConsensusMsg::ReadIndex(..)
             | ConsensusMsg::Unreachable(_)
+            | ConsensusMsg::AppendDropped(..)
             | ConsensusMsg::SnapshotSent(..)
             | ConsensusMsg::HandOver(_)
             | ConsensusMsg::Transfer(..)
@@ -304,6 +308,11 @@ impl ConsensusHandle {
         self.bell.ring();
     }
 
+    /// Waits until there is room for the bulk messages of a peer.
+    pub async fn bulk_room(&self) {
+        std::future::poll_fn(|cx| self.peers.poll_bulk_room(cx)).await;
+    }
+
     /// Returns the queue of peers' messages.
     pub(crate) fn peer_inbox(&self) -> Arc<PeerInbox> {
         self.peers.clone()
@@ -324,6 +333,11 @@ impl ConsensusHandle {
     /// Reports that messages to `node` were lost.
     pub fn unreachable(&self, node: NodeId) {
         self.tell(ConsensusMsg::Unreachable(node));
+    }
+
+    /// Reports that an append of `group` to `node` was dropped before it was sent.
+    pub fn append_dropped(&self, group: GroupId, node: NodeId) {
+        self.tell(ConsensusMsg::AppendDropped(group, node));
     }
 
     /// Reports that a snapshot for `node` was handed to the network, or was lost.
@@ -366,6 +380,11 @@ impl ConsensusHandle {
     /// Returns true for a node that has sent no heartbeat for an election timeout.
     pub fn is_silent(&self, node: NodeId) -> bool {
         self.statuses.is_silent(node)
+    }
+
+    /// Returns what a group's lagging followers lack, if this node leads the group.
+    pub fn behind(&self, group: GroupId) -> Option<Arc<[(NodeId, Behind)]>> {
+        self.statuses.behind(group)
     }
 
     /// Returns the status of every group of which this node has a replica, ordered by id.

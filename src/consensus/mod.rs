@@ -23,6 +23,7 @@
 //! No other module uses raft's types. The tests are a seeded simulation, and golden scripts in `tests/scripts/`.
 
 mod bad_message;
+mod catch_up;
 mod claim;
 mod compare;
 mod completions;

@@ -8,9 +8,12 @@
 //!   dropped, as the network might drop them. The sender then backs off by itself: the next append after the gap is
 //!   rejected, and raft sends one append at a time until one is acknowledged. Clients' requests have a separate queue
 //!   and use none of this budget.
+//! - **Bulk messages have a third queue** (`group/lanes.rs`), of which little is taken at a time. It drops nothing: the
+//!   stream of bulk messages is not read while the queue is full, so its sender waits.
 //! - **A node whose process has ended** is reported after its messages. The report is kept until it is taken.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Mutex, MutexGuard};
 use protobuf::Message as _;
@@ -24,6 +27,11 @@ use crate::types::NodeId;
 pub const APPEND_BYTES_MAX: usize = 32 << 20;
 /// The budget of messages without entries, enough for about 4,000. Messages over it are dropped.
 pub const FIRST_BYTES_MAX: usize = 1 << 20;
+
+/// While more bulk bytes are queued, the streams of bulk messages are not read. Each stream adds at most one request.
+const BULK_BYTES_MAX: usize = 8 << 20;
+/// The bulk bytes that are taken at once, after everything else that is queued.
+const BULK_TAKE_BYTES: usize = 1 << 20;
 
 /// Counted for each entry in addition to its bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 128;
@@ -75,6 +83,11 @@ impl PeerQueue {
 struct PeerQueues {
     first: PeerQueue,
     appends: PeerQueue,
+    bulk: PeerQueue,
+    /// The streams that wait for room in `bulk`.
+    waiting: Vec<Waker>,
+    /// The thread has ended, so nothing is taken any more.
+    ended: bool,
     /// The nodes whose processes have ended: at most one entry for each thread of a peer.
     gone: BTreeSet<NodeId>,
 }
@@ -96,7 +109,9 @@ impl PeerInbox {
     pub fn put(&self, from: NodeId, messages: Vec<RaftMessage>) {
         let mut waiting = self.lock();
         for message in messages {
-            let put = if is_ordered(&message) {
+            let put = if message.bulk {
+                waiting.bulk.put(from, message, usize::MAX)
+            } else if is_ordered(&message) {
                 waiting.appends.put(from, message, APPEND_BYTES_MAX)
             } else {
                 waiting.first.put(from, message, FIRST_BYTES_MAX)
@@ -108,12 +123,36 @@ impl PeerInbox {
         }
     }
 
-    /// Returns all messages without entries, then appends up to `bytes_max`, but at least one append if any is queued.
+    /// Waits until there is room for bulk messages.
+    pub fn poll_bulk_room(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut waiting = self.lock();
+        if waiting.ended || waiting.bulk.bytes < BULK_BYTES_MAX {
+            return Poll::Ready(());
+        }
+        if !waiting.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            waiting.waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Ends all waits for room: the thread takes no more messages.
+    pub fn end(&self) {
+        let mut waiting = self.lock();
+        waiting.ended = true;
+        wake(waiting);
+    }
+
+    /// Returns all messages without entries, then appends up to `bytes_max`, then fewer bulk messages. If any are queued,
+    /// it returns at least one of each.
     pub fn take(&self, bytes_max: usize) -> Vec<(NodeId, RaftMessage)> {
         let mut waiting = self.lock();
         let mut taken = Vec::new();
         waiting.first.take(usize::MAX, &mut taken);
         waiting.appends.take(bytes_max, &mut taken);
+        waiting.bulk.take(BULK_TAKE_BYTES.min(bytes_max), &mut taken);
+        if waiting.bulk.bytes < BULK_BYTES_MAX {
+            wake(waiting);
+        }
         taken
     }
 
@@ -128,9 +167,9 @@ impl PeerInbox {
         if waiting.gone.is_empty() {
             return BTreeSet::new();
         }
-        let PeerQueues { first, appends, gone } = &mut *waiting;
-        let queued: BTreeSet<NodeId> =
-            first.messages.iter().chain(&appends.messages).map(|(_, from, _)| *from).collect();
+        let PeerQueues { first, appends, bulk, gone, .. } = &mut *waiting;
+        let queued = first.messages.iter().chain(&appends.messages).chain(&bulk.messages);
+        let queued: BTreeSet<NodeId> = queued.map(|(_, from, _)| *from).collect();
         let taken = gone.difference(&queued).copied().collect();
         gone.retain(|node| queued.contains(node));
         taken
@@ -139,7 +178,15 @@ impl PeerInbox {
     /// Returns true if nothing is queued.
     pub fn is_empty(&self) -> bool {
         let waiting = self.lock();
-        waiting.first.messages.is_empty() && waiting.appends.messages.is_empty() && waiting.gone.is_empty()
+        let queues = [&waiting.first, &waiting.appends, &waiting.bulk];
+        queues.iter().all(|queue| queue.messages.is_empty()) && waiting.gone.is_empty()
+    }
+
+    /// Returns the number of queued messages that are not bulk.
+    #[cfg(test)]
+    pub fn fresh(&self) -> usize {
+        let waiting = self.lock();
+        waiting.first.messages.len() + waiting.appends.messages.len()
     }
 
     /// Counts a message that was dropped elsewhere for the same reason.
@@ -151,6 +198,13 @@ impl PeerInbox {
     pub fn dropped(&self) -> u64 {
         self.dropped.get()
     }
+}
+
+/// Releases the lock and wakes the streams of bulk messages.
+fn wake(mut waiting: MutexGuard<'_, PeerQueues>) {
+    let wakers = std::mem::take(&mut waiting.waiting);
+    drop(waiting);
+    wakers.into_iter().for_each(Waker::wake);
 }
 
 /// Returns about how much memory a message needs.
@@ -208,6 +262,29 @@ mod tests {
         let compared = RaftMessage { claim: Some(claim).into(), ..heartbeat(1) };
         inbox.put(PEER, vec![large, compared]);
         assert!(inbox.is_empty(), "all of a message counts, not only its entries");
+    }
+
+    /// A follower that lacked 12 MiB of one group was sent what it lacks in one piece: the entries of all other groups
+    /// waited for 8 MiB of writes.
+    #[test]
+    fn fresh_entries_are_taken_before_bulk_ones_and_streams_of_bulk_wait_for_room() {
+        let inbox = PeerInbox::default();
+        let mut cx = Context::from_waker(Waker::noop());
+        let bulk = |index| RaftMessage { bulk: true, ..append(index, 900 << 10) };
+        let mut index = 0;
+        while inbox.poll_bulk_room(&mut cx).is_ready() {
+            index += 1;
+            inbox.put(PEER, vec![bulk(index)]);
+        }
+        assert_eq!(index, 10, "8 MiB and what exceeds them");
+        inbox.put(PEER, vec![append(99, 10), heartbeat(50)]);
+        assert_eq!(indexes(&inbox.take(8 << 20)), [50, 99, 1], "all else first, and little of it");
+        assert!(inbox.poll_bulk_room(&mut cx).is_ready());
+        assert_eq!(inbox.dropped(), 0);
+        inbox.put(PEER, vec![bulk(11)]);
+        assert!(inbox.poll_bulk_room(&mut cx).is_pending());
+        inbox.end();
+        assert!(inbox.poll_bulk_room(&mut cx).is_ready(), "a stopping node is not waited for");
     }
 
     /// A message that is taken after the report would make its dead sender the leader again.

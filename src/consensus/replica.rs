@@ -14,10 +14,10 @@ use self::tail::read_tail;
 use super::compare::Compared;
 use super::completions::{Fetched, ReplicaEpoch};
 use super::error::HostError;
-use super::group::quiet;
 use super::group::{
     Answer, CommittedCommand, Effects, EntryEnd, FETCH_BYTES, FetchRange, Group, GroupConfig, LogWrite,
 };
+use super::group::{bulk, quiet};
 use super::sinks::Sinks;
 use super::status::GroupStatus;
 use super::{received, wire};
@@ -335,11 +335,13 @@ impl Replica {
             return;
         };
         let claim = self.comparing.claim_with(&self.group, &message);
+        let is_bulk = bulk::is_bulk(&mut self.group, &message);
         let is_heartbeat = message.get_msg_type() == MessageType::MsgHeartbeat;
         let quiet = self.announces_quiet && is_heartbeat && message.commit == self.group.last_index().0;
         let mut message = wire::message_to_pb(self.id, message);
         message.claim = claim.as_ref().map(wire::claim_to_pb).into();
         message.quiet = quiet;
+        message.bulk = is_bulk;
         self.sent += 1;
         sinks.outbound.send(node, message);
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use super::catch_up::Behind;
 use crate::types::{GroupId, LogIndex, NodeId, ReplicaId, Term};
 
 /// The role of a node in a group.
@@ -83,6 +84,8 @@ pub struct Statuses {
     /// The groups whose replica here could not be opened, with the damage.
     lost: RwLock<BTreeMap<GroupId, Arc<str>>>,
     silent: RwLock<BTreeSet<NodeId>>,
+    /// The lagging followers, of the groups that this node leads.
+    behind: RwLock<BTreeMap<GroupId, Arc<[(NodeId, Behind)]>>>,
 }
 
 impl Statuses {
@@ -110,6 +113,18 @@ impl Statuses {
     pub fn set_silent(&self, nodes: BTreeSet<NodeId>) {
         if *self.silent.read() != nodes {
             *self.silent.write() = nodes;
+        }
+    }
+
+    /// Returns what a group's lagging followers lack, if this node leads the group.
+    pub fn behind(&self, group: GroupId) -> Option<Arc<[(NodeId, Behind)]>> {
+        self.behind.read().get(&group).cloned()
+    }
+
+    /// Replaces what the followers lack, of all groups that this node leads.
+    pub fn set_behind(&self, behind: BTreeMap<GroupId, Arc<[(NodeId, Behind)]>>) {
+        if !behind.is_empty() || !self.behind.read().is_empty() {
+            *self.behind.write() = behind;
         }
     }
 

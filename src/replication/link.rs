@@ -5,7 +5,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::{Sink as _, Stream as _};
 use grpcio::{ClientDuplexReceiver, ClientDuplexSender, WriteFlags};
@@ -41,6 +41,9 @@ impl Lost {
         }
     }
 }
+
+/// An attempt fails if the peer sends no welcome within this time.
+pub const WELCOME_MAX: Duration = Duration::from_secs(3);
 
 /// A stream to a peer. Dropping it cancels the call.
 pub struct Link<Req, Resp> {

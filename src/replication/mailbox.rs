@@ -3,6 +3,8 @@
 //! - Messages without entries have a separate queue and are sent first. Sending 16 MiB of entries takes 1.3 s at 100
 //!   Mbit/s; if a heartbeat waited for that, its leader could lose leadership. `consensus/peer_inbox.rs` defines
 //!   which messages keep their order.
+//! - Bulk messages (`consensus/group/lanes.rs`) have a third queue, which is sent over another connection
+//!   (`bulk.rs`). A fresh entry of one group never waits for what a follower of another group lacks.
 //! - Putting never blocks and never waits for the network. A message or a piece of work over the budget is returned
 //!   to the caller: a raft message is treated as lost, and work is refused as not appended.
 
@@ -21,6 +23,8 @@ use crate::replication::forward::{Forward, NotSent};
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// The budget of the messages that are sent first.
 pub const FIRST_BYTES_MAX: usize = 1 << 20;
+/// The budget of bulk messages for one peer. For those over it, only their own group is reported as unreachable.
+pub const BULK_BYTES_MAX: usize = 16 << 20;
 /// The byte budget of forwards for one peer. Forwards over it are refused.
 pub const FORWARD_BYTES_MAX: usize = 16 << 20;
 /// The maximum number of forwards for one peer. Further ones are refused.
@@ -83,6 +87,7 @@ impl RaftQueue {
 struct MailboxState {
     first: RaftQueue,
     messages: RaftQueue,
+    bulk: RaftQueue,
     forwards: VecDeque<Forward>,
     forward_bytes: usize,
     poked: bool,
@@ -95,6 +100,8 @@ struct MailboxState {
 pub struct MailboxContents {
     /// Raft messages are queued.
     pub messages: bool,
+    /// Bulk messages are queued.
+    pub bulk: bool,
     /// Forwards are queued.
     pub forwards: bool,
     /// The peer was heard from since the last call, so it can be dialled at once.
@@ -121,10 +128,12 @@ impl Mailbox {
         if state.stopped {
             return Err(Box::new(message));
         }
-        if state.messages.has_latest(&message) {
+        if state.messages.has_latest(&message) || state.bulk.has_latest(&message) {
             return Ok(());
         }
-        if is_ordered(&message) {
+        if message.bulk {
+            state.bulk.put(message, BULK_BYTES_MAX)?;
+        } else if is_ordered(&message) {
             state.messages.put(message, MESSAGE_BYTES_MAX)?;
         } else {
             state.first.put(message, FIRST_BYTES_MAX)?;
@@ -172,6 +181,7 @@ impl Mailbox {
         }
         MailboxContents {
             messages: !state.first.messages.is_empty() || !state.messages.messages.is_empty(),
+            bulk: !state.bulk.messages.is_empty(),
             forwards: !state.forwards.is_empty(),
             poked: std::mem::take(&mut state.poked),
             stopped: state.stopped,
@@ -204,6 +214,11 @@ impl Mailbox {
         let mut state = self.lock();
         let first = state.first.take(bytes_max);
         if first.is_empty() { state.messages.take(bytes_max) } else { first }
+    }
+
+    /// Returns bulk messages up to `bytes_max`, but at least one if any is queued.
+    pub fn take_bulk(&self, bytes_max: usize) -> Vec<RaftMessage> {
+        self.lock().bulk.take(bytes_max)
     }
 
     /// Returns work in order, up to `count_max` and `bytes_max`, but at least one piece if any is queued.
@@ -304,6 +319,26 @@ mod tests {
         assert!(!mailbox.contents(&Context::from_waker(Waker::noop())).messages);
         let refused = (0..1 << 20).find(|commit| mailbox.put_message(heartbeat(*commit)).is_err());
         assert!(refused.is_some_and(|fit| (2000..10_000).contains(&fit)), "{refused:?}");
+    }
+
+    #[test]
+    fn bulk_messages_have_a_separate_queue_and_budget() {
+        let mailbox = Mailbox::default();
+        let bulk = |index| RaftMessage { bulk: true, ..message(index, 1 << 20) };
+        for index in 0..15 {
+            mailbox.put_message(bulk(index)).expect("within the budget");
+        }
+        assert_eq!(mailbox.put_message(bulk(15)).map_err(|m| m.index), Err(15));
+        mailbox
+            .put_message(RaftMessage { group: 7, ..message(99, 1 << 20) })
+            .expect("a fresh entry has another budget");
+        let contents = mailbox.contents(&Context::from_waker(Waker::noop()));
+        assert!(contents.messages && contents.bulk);
+        assert_eq!(mailbox.take_messages(usize::MAX).iter().map(|m| m.index).collect::<Vec<_>>(), [99]);
+        let taken = mailbox.take_bulk(3 << 20);
+        assert_eq!(taken.iter().map(|m| m.index).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(mailbox.take_bulk(usize::MAX).len(), 13);
+        assert!(!mailbox.contents(&Context::from_waker(Waker::noop())).bulk);
     }
 
     #[test]

@@ -12,7 +12,8 @@
 //! - The first request of a stream is a hello. Nothing else is read or sent before the hello is accepted. It is
 //!   refused unless both nodes belong to the same cluster and support the cluster's feature level (`hello.rs`,
 //!   `levels.rs`).
-//! - Raft's appends and snapshots to one peer keep their order. Messages without entries are sent before them, in
+//! - Raft's appends and snapshots to one peer keep their order, those of bulk among themselves. Bulk messages have a
+//!   connection of their own, so nothing else waits for them. Messages without entries are sent before them, in
 //!   order among themselves. Any message may be lost; consensus is then informed that the peer was unreachable.
 //! - A request is forwarded at most once, and never forwarded again by its receiver. If it was not sent, it was not
 //!   appended. If it was sent and is not answered, its outcome is unknown, unless the log of a later leader shows it
@@ -29,8 +30,8 @@
 //!   `refusal_log` (refusals), `guard` (certificates and permissions), `addresses` (what is known about other nodes).
 //! - Sending: `dial` (channels), `link` (one stream), `forward` (work and its callers), `mailbox` (the inbox of a
 //!   peer's thread), `unanswered` (sent jobs without an answer), `outcome` (the answers), `settle` (answers from the
-//!   log), `node` (the state that the threads share), `probe` (whether a lost peer's process has ended), `peer` (one
-//!   peer's thread), `peers` (all peers).
+//!   log), `node` (the state that the threads share), `probe` (whether a lost peer's process has ended), `bulk` and
+//!   `bulk_rate` (what lagging followers lack), `peer` (one peer's thread), `peers` (all peers).
 //! - Relaying: `relay` (the requests and their answers), `relay_channels` and `relay_answer` (the side of the node
 //!   without a replica), `relay_service` (the side of the node that has one).
 //! - Receiving: `core` (this node as a member), `welcome` (the checks of a caller), `proposal` (a forwarded proposal),
@@ -38,6 +39,8 @@
 //! - `wait`: lets a plain thread wait for futures.
 
 pub mod addresses;
+mod bulk;
+pub mod bulk_rate;
 mod core;
 pub mod dial;
 mod form;

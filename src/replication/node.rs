@@ -8,11 +8,14 @@ use parking_lot::Mutex;
 use crate::catalog::CatalogView;
 use crate::consensus::handle::ConsensusHandle;
 use crate::logs::Logs;
-use crate::pb::peer::RaftMessage;
+use crate::pb::peer::{FeatureLevels, RaftMessage};
 use crate::replication::Late;
 use crate::replication::addresses::Addresses;
+use crate::replication::bulk_rate::BulkRate;
 use crate::replication::dial::Dialer;
-use crate::replication::hello::PeerIdentity;
+use crate::replication::hello::{PeerIdentity, describe};
+use crate::replication::levels::PeerLevels;
+use crate::replication::link::Lost;
 use crate::replication::refusal::Refusal;
 use crate::replication::relay::RelayServer;
 use crate::replication::relay_channels::RelayChannels;
@@ -39,6 +42,8 @@ pub struct LocalNode {
     pub relays: Relays,
     /// The streams of messages that other nodes have opened to this one.
     pub heard: HeardStreams,
+    /// The rate limit of bulk messages.
+    pub bulk_rate: BulkRate,
     /// Set while another cluster of the same name answers: a text that names it and says what to do.
     pub rival: Mutex<Option<String>>,
     /// Set once the cluster has rejected this node.
@@ -122,10 +127,28 @@ impl LocalNode {
         }
     }
 
+    /// Informs consensus that an append of a group was dropped, although the peer is reachable.
+    pub fn append_dropped(&self, peer: NodeId, group: GroupId) {
+        if let Some(consensus) = self.consensus.get() {
+            consensus.append_dropped(group, peer);
+        }
+    }
+
     /// If the peer leads the group, as far as this node knows, returns its term and the last index applied here.
     pub fn led_by(&self, peer: NodeId, group: GroupId) -> Option<(Term, LogIndex)> {
         let status = self.consensus.get()?.status(group)?;
         (status.leader == Some(peer)).then_some((status.term, status.applied_index))
+    }
+
+    /// Returns why this node must drop a stream after its welcome, if it must: the peer does not support the cluster's
+    /// feature level, which may have risen meanwhile.
+    pub fn refused_peer(&self, peer: NodeId, welcome: Option<Option<&FeatureLevels>>) -> Option<Lost> {
+        let levels = PeerLevels::of_response(welcome?);
+        let checked = levels.and_then(|levels| {
+            self.addresses.set_levels(peer, levels.range);
+            levels.check(|| describe(peer, &self.catalog.get()), &self.me.levels)
+        });
+        checked.err().map(Lost::PeerRefused)
     }
 
     /// Informs consensus whether a snapshot was sent.

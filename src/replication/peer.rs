@@ -1,7 +1,7 @@
-//! The thread `peer-<node>`: one peer's channel and its two streams.
+//! The thread `peer-<node>`: one peer's channel and its two streams, and its stream of bulk messages (`bulk.rs`).
 //!
 //! - It dials when there is something to send.
-//! - If one stream is lost, both end, because they share a connection. Consensus is informed that the peer was
+//! - If one stream is lost, all end: two share a connection, and the third leads to the same process. Consensus is informed that the peer was
 //!   unreachable. The outcome of unanswered jobs is unknown, unless the log shows it later (`settle.rs`). The next
 //!   attempt waits for its backoff, or until the peer is heard from.
 //! - After the first loss since the peer was last reached or heard, a probe finds out whether its process has ended
@@ -15,12 +15,11 @@ use std::time::{Duration, Instant};
 
 use crate::clock::wall_us;
 use crate::line_limit::LineLimit;
-use crate::pb::peer::{FeatureLevels, ForwardRequest, ForwardResponse, ReplicateRequest, ReplicateResponse};
+use crate::pb::peer::{ForwardRequest, ForwardResponse, ReplicateRequest, ReplicateResponse};
 use crate::pb::peer_grpc::PeerClient;
+use crate::replication::bulk::{BulkStep, BulkStream};
 use crate::replication::forward::NotSent;
-use crate::replication::hello::describe;
-use crate::replication::levels::PeerLevels;
-use crate::replication::link::{Link, Lost};
+use crate::replication::link::{Link, Lost, WELCOME_MAX};
 use crate::replication::mailbox::Mailbox;
 use crate::replication::node::{LocalNode, snapshot_group};
 use crate::replication::outcome::unknown_part;
@@ -37,8 +36,6 @@ use crate::types::{GroupId, NodeId};
 const REQUEST_BYTES: usize = 1 << 20;
 /// The maximum number of unanswered jobs of one peer. Further forwards wait in the mailbox.
 pub const UNANSWERED_MAX: usize = 1024;
-/// An attempt fails if the peer sends no welcome within this time.
-const WELCOME_MAX: Duration = Duration::from_secs(3);
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// After a link is lost, forwarded proposals wait this long for another leader, whose log shows their outcome.
@@ -59,6 +56,7 @@ enum PeerEvent {
     /// Messages are queued, and the stream can send a request.
     SendMessages,
     SendJobs,
+    Bulk(BulkStep),
     Outcomes(ForwardResponse),
     Lost(Lost),
     Sweep,
@@ -69,6 +67,7 @@ struct PeerConnection {
     replicate: Option<Link<ReplicateRequest, ReplicateResponse>>,
     forward: Option<Link<ForwardRequest, ForwardResponse>>,
     client: PeerClient,
+    bulk: BulkStream,
     addr: String,
     /// [`Dialer::generation`](crate::replication::dial::Dialer::generation) when the connection was created.
     generation: u64,
@@ -176,7 +175,8 @@ impl Peer {
             return Ok(PeerEvent::Lost(Lost::because("its certificates are refused here (peer_deny_file)")));
         }
         let jobs_wait = waiting.forwards && self.unanswered.len() < UNANSWERED_MAX;
-        if !waiting.messages && !waiting.forwards && self.connection.as_ref().is_some_and(PeerConnection::is_unused) {
+        let is_waiting = waiting.messages || waiting.bulk || waiting.forwards;
+        if !is_waiting && self.connection.as_ref().is_some_and(PeerConnection::is_unused) {
             // The caller for which the connection was created has given up. The next attempt may need another address
             // or certificate.
             self.connection = None;
@@ -190,7 +190,7 @@ impl Peer {
         let mut wake_at = (self.unanswered.len() > 0 || waiting.forwards).then_some(self.next_sweep);
         let mut wake_by = |moment: Instant| wake_at = Some(wake_at.map_or(moment, |w| w.min(moment)));
         match &mut self.connection {
-            None if waiting.messages || waiting.forwards => {
+            None if is_waiting => {
                 if now >= self.next_dial {
                     return Ok(PeerEvent::Dial);
                 }
@@ -204,7 +204,7 @@ impl Peer {
                     )));
                 }
                 match &mut connection.replicate {
-                    None if waiting.messages => return Ok(PeerEvent::OpenReplicate),
+                    None if waiting.messages || waiting.bulk => return Ok(PeerEvent::OpenReplicate),
                     None => {}
                     Some(link) => {
                         match link.poll_response(cx) {
@@ -212,8 +212,7 @@ impl Peer {
                             Poll::Ready(Ok(_)) | Poll::Pending => {}
                             Poll::Ready(Err(lost)) => return Ok(PeerEvent::Lost(lost)),
                         }
-                        if let Some(lost) = refused_peer(link.welcome().map(|w| w.levels.as_ref()), self.id, &self.node)
-                        {
+                        if let Some(lost) = self.node.refused_peer(self.id, link.welcome().map(|w| w.levels.as_ref())) {
                             return Ok(PeerEvent::Lost(lost));
                         }
                         if waiting.messages && link.poll_ready(cx) {
@@ -230,13 +229,18 @@ impl Peer {
                             Poll::Ready(Err(lost)) => return Ok(PeerEvent::Lost(lost)),
                             Poll::Pending => {}
                         }
-                        if let Some(lost) = refused_peer(link.welcome().map(|w| w.levels.as_ref()), self.id, &self.node)
-                        {
+                        if let Some(lost) = self.node.refused_peer(self.id, link.welcome().map(|w| w.levels.as_ref())) {
                             return Ok(PeerEvent::Lost(lost));
                         }
                         if jobs_wait && link.poll_ready(cx) {
                             return Ok(PeerEvent::SendJobs);
                         }
+                    }
+                }
+                if connection.is_welcome() {
+                    match connection.bulk.next(cx, waiting.bulk, self.id, &self.node) {
+                        BulkStep::Wait(until) => until.into_iter().for_each(&mut wake_by),
+                        step => return Ok(PeerEvent::Bulk(step)),
                     }
                 }
                 if let Some(moment) = connection.welcome_deadline() {
@@ -251,8 +255,9 @@ impl Peer {
                 }
                 if connection.is_welcome() && self.failures > 0 {
                     self.failures = 0;
+                    let addr = connection.addr.clone();
                     if self.last_trouble.take().is_some() {
-                        log::info!("peer {} answers again at {}", self.name(), connection_addr(&self.connection));
+                        log::info!("peer {} answers again at {addr}", self.name());
                     }
                 }
             }
@@ -272,11 +277,19 @@ impl Peer {
             }
             PeerEvent::Dial => self.dial(),
             PeerEvent::OpenReplicate => {
-                let hello =
-                    ReplicateRequest { hello: Some(self.node.me.hello(self.id)).into(), ..ReplicateRequest::default() };
+                let hello = self.hello();
                 self.with_connection(|c| {
                     c.replicate = Some(Link::open(c.client.replicate(), hello)?);
                     Ok(())
+                });
+            }
+            PeerEvent::Bulk(act) => {
+                let (hello, mailbox, node) = (self.hello(), self.mailbox.clone(), self.node.clone());
+                self.with_connection(|c| match act {
+                    BulkStep::Open => c.bulk.open(hello),
+                    BulkStep::Send => c.bulk.send(&mailbox, &node.bulk_rate),
+                    BulkStep::Lost(lost) => Err(lost),
+                    BulkStep::Wait(_) => Ok(()),
                 });
             }
             PeerEvent::OpenForward => {
@@ -307,6 +320,10 @@ impl Peer {
         }
     }
 
+    fn hello(&self) -> ReplicateRequest {
+        ReplicateRequest { hello: Some(self.node.me.hello(self.id)).into(), ..ReplicateRequest::default() }
+    }
+
     fn with_connection(&mut self, act: impl FnOnce(&mut PeerConnection) -> Result<(), Lost>) {
         if let Some(connection) = &mut self.connection
             && let Err(lost) = act(connection)
@@ -328,11 +345,13 @@ impl Peer {
         };
         // Read before the channel is created: if they change in between, the channel is created once more.
         let (generation, authorities) = (self.node.dialer.generation(), self.node.dialer.authorities());
-        let Some(channel) = self.node.dialer.channel(addr, whom) else {
+        let channels = [(); 2].map(|()| self.node.dialer.channel(addr, whom));
+        let [Some(channel), Some(bulk)] = channels else {
             return self.handle_lost(&Lost::because("this node is stopping"));
         };
         self.connection = Some(PeerConnection {
             client: PeerClient::new(channel),
+            bulk: BulkStream::new(PeerClient::new(bulk)),
             addr: (*addr).clone(),
             generation,
             authorities,
@@ -441,6 +460,7 @@ impl Peer {
 
     /// Drops raft's messages after a failed attempt: they are outdated, and raft sends new ones.
     fn drop_messages(&mut self) {
+        drop(self.mailbox.take_bulk(usize::MAX));
         loop {
             let messages = self.mailbox.take_messages(usize::MAX);
             if messages.is_empty() {
@@ -458,19 +478,4 @@ impl Peer {
         let catalog = self.node.catalog.get();
         catalog.member(self.id).map_or_else(|| self.id.to_string(), |m| m.name.to_string())
     }
-}
-
-/// Returns why this node must drop a stream after its welcome, if it must: the peer does not support the cluster's
-/// feature level, which may have risen meanwhile.
-fn refused_peer(welcome: Option<Option<&FeatureLevels>>, peer: NodeId, node: &LocalNode) -> Option<Lost> {
-    let levels = PeerLevels::of_response(welcome?);
-    let checked = levels.and_then(|levels| {
-        node.addresses.set_levels(peer, levels.range);
-        levels.check(|| describe(peer, &node.catalog.get()), &node.me.levels)
-    });
-    checked.err().map(Lost::PeerRefused)
-}
-
-fn connection_addr(connection: &Option<PeerConnection>) -> &str {
-    connection.as_ref().map_or("", |c| &c.addr)
 }

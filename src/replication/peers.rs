@@ -15,6 +15,7 @@ use crate::logs::Logs;
 use crate::pb::peer::RaftMessage;
 use crate::replication::Late;
 use crate::replication::addresses::Addresses;
+use crate::replication::bulk_rate::BulkRate;
 use crate::replication::dial::Dialer;
 use crate::replication::forward::{Forward, NotSent, Work};
 use crate::replication::hello::{PeerIdentity, StreamPeer};
@@ -64,6 +65,7 @@ impl Peers {
         catalog_watermark: HighWatermark,
         consensus: Late<ConsensusHandle>,
         logs: Logs,
+        bulk_rate: BulkRate,
         fatal: FatalSender,
     ) -> Peers {
         let addresses = Addresses::new(catalog.clone(), dialer.rules().clone());
@@ -78,6 +80,7 @@ impl Peers {
             logs,
             relays: Relays::default(),
             heard: HeardStreams::default(),
+            bulk_rate,
             rival: Mutex::default(),
             excluded,
         });
@@ -295,7 +298,10 @@ impl Outbound for PeersHandle {
             if let Some(group) = snapshot_group(&message) {
                 self.0.node.snapshot_sent(to, group, false);
             }
-            self.0.node.unreachable(to);
+            match message.bulk {
+                true => self.0.node.append_dropped(to, GroupId(message.group)),
+                false => self.0.node.unreachable(to),
+            }
         }
     }
 

@@ -245,6 +245,10 @@ async fn replicate(
         if request.clock_us > 0 {
             core.consensus.peer_clocks().record(from, request.clock_us, Instant::now());
         }
+        if request.messages.iter().any(|message| message.bulk) {
+            // The stream contains nothing else. Its sender waits, too.
+            core.consensus.bulk_room().await;
+        }
         core.consensus.peer(from, request.messages);
     }
     StreamEnd::Closed

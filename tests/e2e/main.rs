@@ -18,6 +18,7 @@ mod scenario;
 mod backup;
 mod bad_block;
 mod bad_input;
+mod catch_up;
 mod chaos;
 mod cli_ends;
 mod cli_log;

@@ -6,7 +6,7 @@ use crate::cli::units;
 use crate::client::metrics::number;
 use crate::metrics::CERTIFICATE_EXPIRES;
 use crate::pb::v1::Server;
-use crate::pb::v1::{DamagedRange, DiskState, GetNodeResponse, GroupStatus, Role};
+use crate::pb::v1::{CatchUp, DamagedRange, DiskState, GetNodeResponse, GroupStatus, Role};
 
 use crate::security::tls::EXPIRES_SOON;
 
@@ -89,4 +89,12 @@ pub fn role(group: &GroupStatus) -> &'static str {
         Role::ROLE_LEADER => "leader",
         Role::ROLE_LEARNER => "learner",
     }
+}
+
+/// Returns what a node's replica of a log lacks, if it lags far. Only the log's leader knows.
+pub fn catch_up<'a>(answers: &'a [Answer], log: &str, node_id: &str) -> Option<&'a CatchUp> {
+    let groups = answers.iter().filter_map(|answer| answer.group(log));
+    let newest =
+        groups.filter(|group| group.role.enum_value() == Ok(Role::ROLE_LEADER)).max_by_key(|group| group.term)?;
+    newest.replicas.iter().find(|replica| replica.node_id == node_id)?.catch_up.as_ref()
 }

@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::answer::{catalog_ranges, role};
+use super::answer::{catalog_ranges, catch_up, role};
 use super::finding::{CheckState, ClusterFinding};
 use super::health::GroupHealth;
 use super::report::ClusterReport;
 use crate::cli::units;
 use crate::client::metrics::full_name;
-use crate::pb::v1::{DamagedRange, DeletedLog, DiskState, GetNodeResponse, GroupStatus, Metric, metric};
+use crate::pb::v1::{CatchUp, DamagedRange, DeletedLog, DiskState, GetNodeResponse, GroupStatus, Metric, metric};
 
 /// Returns the answers of all nodes, the groups with their voters, the findings and the state of a check.
 pub(super) fn json(report: &ClusterReport) -> Value {
@@ -21,6 +21,9 @@ pub(super) fn json(report: &ClusterReport) -> Value {
         }
         if let Some(group) = answer.group(log) {
             object["log"] = replica_json(group);
+            if let Some(catch_up) = catch_up(&report.answers, log, &answer.server.node_id) {
+                object["log"]["catch_up"] = catch_up_json(catch_up);
+            }
         }
         object
     });
@@ -72,6 +75,17 @@ pub fn replica_json(group: &GroupStatus) -> Value {
         "damage": group.damage,
         "stalled": group.stalled,
         "damaged_ranges": group.damaged_ranges.iter().map(range_json).collect::<Vec<_>>(),
+    })
+}
+
+/// Returns the object of what a lagging replica lacks. `seconds_left` is null if it does not get closer.
+fn catch_up_json(catch_up: &CatchUp) -> Value {
+    let ms = catch_up.time_left.as_ref().map(|_| units::ms_of_duration(&catch_up.time_left));
+    json!({
+        "entries_left": catch_up.entries_left,
+        "bytes_left": catch_up.bytes_left,
+        "bytes_per_second": catch_up.bytes_per_second,
+        "seconds_left": ms.map(|ms| ms as f64 / 1000.0),
     })
 }
 

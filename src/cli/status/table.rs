@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::answer::{CATALOG, catalog_ranges, certificate, role};
+use super::answer::{CATALOG, catalog_ranges, catch_up, certificate, role};
 use super::report::ClusterReport;
 use crate::cli::{output, units};
 use crate::client::metrics::{full_name, number};
 use crate::clock::AHEAD_MAX;
-use crate::pb::v1::{DamagedRange, DiskState, GetNodeResponse, GroupStatus, Histogram};
+use crate::pb::v1::{CatchUp, DamagedRange, DiskState, GetNodeResponse, GroupStatus, Histogram};
 use crate::storage::space::accepting_again_bytes;
 
 /// Returns the table, followed by a summary of the log's voters, and of every other group that has a problem.
@@ -38,6 +38,9 @@ pub(super) fn table(report: &ClusterReport) -> String {
                 row[5] = commit.saturating_sub(group.applied_index).to_string();
                 row[6] = format!("{}..{}", group.first_offset, group.next_offset);
                 row[7] = note(node, Some(group));
+                if let Some(catch_up) = catch_up(answers, log, &answer.server.node_id) {
+                    row[7] = [row[7].as_str(), &catching_up(catch_up)].join("; ").trim_start_matches("; ").to_owned();
+                }
             }
         }
         rows.push(row);
@@ -113,6 +116,20 @@ pub fn note(node: &GetNodeResponse, group: Option<&GroupStatus>) -> String {
                 .filter(|note| !note.is_empty()),
         );
     notes.collect::<Vec<_>>().join("; ")
+}
+
+/// Formats what a replica lacks, and how fast it catches up.
+fn catching_up(catch_up: &CatchUp) -> String {
+    let rate = if catch_up.bytes_per_second == 0 {
+        "and nothing was acknowledged in the last seconds".to_owned()
+    } else {
+        let rate = mib(catch_up.bytes_per_second);
+        match units::ms_of_duration(&catch_up.time_left) {
+            0 => format!("at {rate}/s, which is not faster than the producers"),
+            ms => format!("at {rate}/s, {} left", units::rough(Duration::from_millis(ms))),
+        }
+    };
+    format!("catching up: {} behind, {rate}", mib(catch_up.bytes_left))
 }
 
 /// Formats the position of a damaged range, and its records.

@@ -9,7 +9,7 @@ use super::table::{details, table};
 use super::*;
 use crate::metrics::CERTIFICATE_EXPIRES;
 use crate::pb::v1::{
-    DamagedRange, DeletedLog, DiskState, DiskStatus, GetNodeResponse, GroupStatus, LogConfig, LogInfo, Metric, Replica,
+    CatchUp, DamagedRange, DeletedLog, DiskState, DiskStatus, GetNodeResponse, GroupStatus, LogConfig, LogInfo, Metric, Replica,
     Role, Server, metric,
 };
 
@@ -126,6 +126,37 @@ fn notes_another_cluster_of_the_same_name() {
     let report = report(lines);
     assert!(table(&report).contains("ANOTHER CLUSTER: it answers at a:1"));
     assert_eq!(json(&report)["nodes"][0]["another_cluster"], "it answers at a:1");
+}
+
+#[test]
+fn shows_how_fast_a_replica_catches_up() {
+    let shown = |bytes_per_second: u64, seconds_left: Option<u64>| {
+        let mut lines = cluster(3, &[1, 2, 3]);
+        let node = lines[0].node.as_mut().expect("an answer");
+        let catch_up = CatchUp {
+            entries_left: 70_000,
+            bytes_left: 300 << 20,
+            bytes_per_second,
+            time_left: seconds_left.map(|seconds| Duration::from_secs(seconds).into()).into(),
+            ..CatchUp::default()
+        };
+        node.groups[1].replicas[2].catch_up = Some(catch_up).into();
+        let report = report(lines);
+        let text = table(&report);
+        let row = |name: &str| text.lines().find(|line| line.starts_with(name)).expect("a row").to_owned();
+        assert!(!row("n2").contains("catching up"), "{text}");
+        (row("n3"), json(&report)["nodes"][2]["log"]["catch_up"].clone())
+    };
+    let (row, object) = shown(20 << 20, Some(15));
+    assert!(row.ends_with("catching up: 300.0 MiB behind, at 20.0 MiB/s, 15 s left"), "{row}");
+    let expected = serde_json::json!(
+        { "entries_left": 70_000, "bytes_left": 300 << 20, "bytes_per_second": 20 << 20, "seconds_left": 15.0 }
+    );
+    assert_eq!(object, expected);
+    assert!(shown(20 << 20, None).0.ends_with("at 20.0 MiB/s, which is not faster than the producers"));
+    let (row, object) = shown(0, None);
+    assert!(row.ends_with("catching up: 300.0 MiB behind, and nothing was acknowledged in the last seconds"), "{row}");
+    assert!(object["seconds_left"].is_null());
 }
 
 #[test]

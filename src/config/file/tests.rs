@@ -200,8 +200,8 @@ fn an_unknown_key_or_table_is_an_error_with_a_suggestion() {
         assert_eq!(problems, [format!("seriatim.toml:{line}: {expected}")]);
     }
     let at_end = |text: &str| home.problems(&format!("{TABLED}{text}"));
-    let tables = "[node], [cluster], [listen], [listen.client], [listen.peer], [access], [storage], [scrub], [disk], [limits], \
-                  [logging]";
+    let tables = "[node], [cluster], [listen], [listen.client], [listen.peer], [access], [storage], [scrub], [replication], [disk], \
+                  [limits], [logging]";
     assert_eq!(at_end("[limit]\na = 1\n"), ["seriatim.toml:28: unknown table \"limit\"; did you mean [limits]?"]);
     assert_eq!(at_end("[peer]\naddr = 1\n"), ["seriatim.toml:28: unknown table \"peer\"; did you mean [listen.peer]?"]);
     assert_eq!(

@@ -448,6 +448,7 @@ pub fn serve(
         to: message.from,
         index: low.0,
         repair_answer: Some(RepairAnswer::default()).into(),
+        bulk: true,
         ..RaftMessage::default()
     };
     if replica.group.differs() || replica.group.suspect().is_some() {

@@ -93,6 +93,22 @@ impl Driver {
         self.statuses.set_silent(silent);
     }
 
+    /// Handles the report that messages of these groups to a node were lost.
+    pub(super) fn messages_are_lost(&mut self, node: NodeId, groups: BTreeSet<GroupId>) {
+        for group in groups {
+            if let Some(replica) = self.groups.get_mut(&group) {
+                replica.group.unreachable(node);
+            }
+        }
+    }
+
+    /// Handles the report that a snapshot was handed to the network, or was lost.
+    pub(super) fn snapshot_sent(&mut self, group: GroupId, node: NodeId, arrived: bool) {
+        if let Some(replica) = self.groups.get_mut(&group) {
+            replica.group.snapshot_sent(node, arrived);
+        }
+    }
+
     /// Handles the reports that processes of nodes have ended. Without heartbeats of nodes, none would be heard again.
     pub(super) fn lose_nodes(&mut self) {
         for node in self.peers.take_gone() {

@@ -47,6 +47,8 @@ pub struct EntryEnd {
 struct CachedEntry {
     entry: RaftEntry,
     end: EntryEnd,
+    /// The bytes of all entries that were ever in this cache, up to this one.
+    bytes_until: u64,
 }
 
 /// A range of old entries that raft waits for.
@@ -82,6 +84,8 @@ pub struct Adapter {
     cache_start: EntryEnd,
     cache: VecDeque<CachedEntry>,
     cache_bytes: usize,
+    /// `bytes_until` of the last entry before those in `cache`.
+    bytes_before_cache: u64,
     sizes: EntrySizes,
     fetching: RefCell<Fetching>,
 }
@@ -138,6 +142,7 @@ impl Adapter {
             cache_start: start,
             cache: VecDeque::new(),
             cache_bytes: 0,
+            bytes_before_cache: 0,
             sizes: EntrySizes::default(),
             fetching: RefCell::default(),
         };
@@ -184,6 +189,19 @@ impl Adapter {
         self.cache.get(usize::try_from(at).ok()?).map(|c| c.end)
     }
 
+    fn bytes_until_last(&self) -> u64 {
+        self.cache.back().map_or(self.bytes_before_cache, |c| c.bytes_until)
+    }
+
+    /// Returns the bytes of the entries after `before`, up to `until`. `None` if the first of them is not in memory.
+    pub fn bytes_between(&self, before: LogIndex, until: LogIndex) -> Option<u64> {
+        let bytes_until = |index: LogIndex| match index.0.checked_sub(self.cache_start.index.0)? {
+            0 => Some(self.bytes_before_cache),
+            n => Some(self.cache.get(n as usize - 1).map_or(self.bytes_until_last(), |c| c.bytes_until)),
+        };
+        Some(bytes_until(until.max(before))? - bytes_until(before)?)
+    }
+
     /// Appends an entry after the last one.
     pub fn push(&mut self, entry: RaftEntry, end: EntryEnd) {
         assert_eq!(entry.index, self.last_index.0 + 1, "entries follow each other");
@@ -191,9 +209,10 @@ impl Adapter {
             self.terms.push((LogIndex(entry.index), Term(entry.term)));
         }
         self.last_index = LogIndex(entry.index);
+        let bytes_until = self.bytes_until_last() + entry_bytes(&entry) as u64;
         self.cache_bytes += entry_bytes(&entry);
         self.sizes.add(&entry);
-        self.cache.push_back(CachedEntry { entry, end });
+        self.cache.push_back(CachedEntry { entry, end, bytes_until });
     }
 
     /// Drops the entry at `from` and all later ones.
@@ -224,6 +243,7 @@ impl Adapter {
                 self.cache_bytes -= entry_bytes(&dropped.entry);
                 self.sizes.remove(&dropped.entry);
                 self.cache_start = dropped.end;
+                self.bytes_before_cache = dropped.bytes_until;
             }
         }
     }
@@ -242,6 +262,7 @@ impl Adapter {
         self.cache_start = EntryEnd { index: snapshot.base.index, offset: snapshot.base.offset, append_time_us };
         self.cache.clear();
         self.cache_bytes = 0;
+        self.bytes_before_cache = 0;
         self.sizes = EntrySizes::default();
         *self.fetching.get_mut() = Fetching::default();
     }
@@ -263,6 +284,7 @@ impl Adapter {
                 self.cache_bytes -= entry_bytes(&dropped.entry);
                 self.sizes.remove(&dropped.entry);
                 self.cache_start = dropped.end;
+                self.bytes_before_cache = dropped.bytes_until;
             }
         }
     }

@@ -32,6 +32,11 @@ impl Default for AppendsInFlight {
 }
 
 impl AppendsInFlight {
+    /// The maximum number of messages in flight to each member.
+    pub fn messages(&self) -> usize {
+        self.messages
+    }
+
     /// Called by a leader when entries that may be sent have been added to memory. Returns the new maximum number of
     /// messages in flight to each member, if it has changed.
     pub fn bound(&mut self, largest_entry_bytes: usize, members: usize) -> Option<usize> {

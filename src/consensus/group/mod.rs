@@ -26,12 +26,14 @@
 
 mod adapter;
 mod apply;
+pub mod bulk;
 mod checks;
 mod effects;
 mod election_backoff;
 mod gathered;
 mod health;
 mod in_flight;
+mod lanes;
 mod late;
 mod node;
 mod nodes;
@@ -59,6 +61,7 @@ use self::election_backoff::{ElectionBackoff, Leadership};
 use self::gathered::{COMMAND_BYTES_MAX, Gathered, GatheredRequest};
 use self::health::Health;
 use self::in_flight::AppendsInFlight;
+use self::lanes::Lanes;
 use self::late::LateTicks;
 use self::node::RaftNode;
 use self::own_disk::OwnDisk;
@@ -113,6 +116,7 @@ pub struct Group {
     own_disk: OwnDisk,
     unreadable: UnreadableEntries,
     in_flight: AppendsInFlight,
+    lanes: Lanes,
     out: Effects,
     ticks: usize,
     /// The term that this node led when [`Group::ready`] was last called.
@@ -149,6 +153,7 @@ impl Group {
             own_disk: OwnDisk::default(),
             unreadable: UnreadableEntries::default(),
             in_flight: AppendsInFlight::default(),
+            lanes: Lanes::default(),
             out: Effects::default(),
             config,
             ticks: 0,

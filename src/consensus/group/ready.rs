@@ -101,7 +101,10 @@ impl Group {
         }
         let members: Vec<u64> = self.node.raft.prs().iter().map(|(id, _)| *id).collect();
         if let Some(messages) = self.in_flight.bound(self.node.store().largest_bytes(), members.len()) {
-            members.into_iter().for_each(|id| self.node.raft.adjust_max_inflight_msgs(id, messages));
+            for id in members {
+                let messages = self.lanes.messages_max(ReplicaId(id), messages);
+                self.node.raft.adjust_max_inflight_msgs(id, messages);
+            }
         }
     }
 
@@ -115,6 +118,7 @@ impl Group {
             self.stalled = None;
             self.leading = leading;
             self.in_flight = Default::default();
+            self.lanes = Default::default();
         }
         if self.node.is_leader()
             && self.node.raft.commit_to_current_term()

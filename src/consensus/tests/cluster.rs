@@ -7,6 +7,7 @@ mod capped;
 mod chaos;
 mod digests;
 mod fetches;
+mod lanes;
 mod late;
 mod rollback;
 mod snapshots;

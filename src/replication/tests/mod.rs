@@ -25,9 +25,10 @@ use crate::feature_level::{ClusterLevel, FeatureRange};
 use crate::grpc::Env;
 use crate::inbox::{Inbox, inbox};
 use crate::logs::Logs;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Registry};
 use crate::pb::peer::{Entry, LogSnapshot, RaftMessage};
 use crate::replication::Late;
+use crate::replication::bulk_rate::BulkRate;
 use crate::replication::dial::Dialer;
 use crate::replication::guard::PeerGuard;
 use crate::replication::hello::PeerIdentity;
@@ -137,6 +138,7 @@ impl Setup<'_> {
             HighWatermark::default(),
             consensus,
             logs.clone(),
+            BulkRate::new(0, &Registry::default()),
             fatal.clone(),
         );
         if self.is_member {

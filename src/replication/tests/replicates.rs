@@ -1,6 +1,7 @@
 //! Tests of raft's messages between two nodes.
 
 use std::net::TcpListener;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
@@ -11,7 +12,7 @@ use super::{LONG, Setup, TestNode, message, pair, snapshot};
 use crate::clock::wall_us;
 use crate::consensus::Outbound as _;
 use crate::consensus::handle::ConsensusMsg;
-use crate::pb::peer::ReplicateRequest;
+use crate::pb::peer::{RaftMessage, ReplicateRequest};
 use crate::types::{GroupId, NodeId};
 
 fn indexes(node: &TestNode, count: usize) -> Vec<u64> {
@@ -166,4 +167,49 @@ fn a_peer_whose_process_has_ended_is_reported() {
         std::thread::yield_now();
     }
     assert!(!a.peers.handle().node().heard.is_open(b.id));
+}
+
+/// What a follower of one group lacks filled the queue to its node, the connection, and the receiver's queue. The
+/// heartbeats of all groups, and the entries that producers waited for, came after it or were dropped.
+#[test]
+fn heartbeats_and_fresh_entries_do_not_wait_for_bulk_that_the_peer_does_not_take() {
+    const BULK_BYTES: usize = 1 << 20;
+    let (a, b) = pair();
+    let peers = a.peers.handle();
+    let bulk = |index| RaftMessage { bulk: true, ..message(a.id, b.id, index, BULK_BYTES - 1000) };
+    let mut sent = 0;
+    // The peer takes nothing, so it reads its stream of bulk until its queue is full, and the connection fills up.
+    let until = Instant::now() + LONG;
+    let is_full = || b.from_peers.poll_bulk_room(&Context::from_waker(Waker::noop())).is_pending();
+    while !is_full() {
+        assert!(Instant::now() < until, "the queue becomes full");
+        peers.send(b.id, bulk(sent));
+        sent += 1;
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    // One queue of this node is full as well: an append too many is reported, for its group only.
+    loop {
+        peers.send(b.id, bulk(sent));
+        match a.inbox.try_recv() {
+            Ok(ConsensusMsg::AppendDropped(group, node)) => break assert_eq!((group, node), (GroupId(1), b.id)),
+            Ok(other) => panic!("only that group is affected: {other:?}"),
+            Err(_) => sent += 1,
+        }
+        assert!(Instant::now() < until, "the queue becomes full");
+    }
+    let heartbeat = RaftMessage { type_: 8, entries: Vec::new(), ..message(a.id, b.id, 0, 0) };
+    let fresh = RaftMessage { group: 2, ..message(a.id, b.id, 7, 2 << 20) };
+    peers.send(b.id, fresh);
+    peers.send(b.id, heartbeat);
+    while b.from_peers.fresh() < 2 {
+        assert!(Instant::now() < until, "{} of 2 messages", b.from_peers.fresh());
+        std::thread::yield_now();
+    }
+    assert!(is_full(), "no bulk message was taken meanwhile");
+    let first: Vec<_> = b.from_peers.take(usize::MAX).into_iter().map(|(_, m)| (m.group, m.type_, m.bulk)).collect();
+    assert_eq!(first[..3], [(1, 8, false), (2, 0, false), (1, 0, true)]);
+    // All of it arrives, in order, once the peer takes it.
+    let rest = b.messages(sent as usize - (first.len() - 2));
+    let indexes = rest.iter().map(|m| m.index).collect::<Vec<_>>();
+    assert_eq!(indexes, (first.len() as u64 - 2..sent).collect::<Vec<_>>());
 }

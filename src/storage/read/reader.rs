@@ -159,6 +159,11 @@ impl GroupReader {
         self.0.give_up();
     }
 
+    /// Returns about how many bytes the entries after `before` have, up to `until`. Reads nothing from the disk.
+    pub fn bytes_between(&self, before: LogIndex, until: LogIndex) -> u64 {
+        if before >= until { 0 } else { self.view().bytes_between(before, until) }
+    }
+
     /// Bytes of the log's frames on this node.
     pub fn stored_bytes(&self) -> u64 {
         self.view().stored_bytes()

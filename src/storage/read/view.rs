@@ -87,6 +87,21 @@ impl View {
         self.parts.iter().map(Part::bytes).sum()
     }
 
+    /// Returns about how many bytes the entries after `before` have, up to `until`. Those in the middle of a segment are
+    /// interpolated by the index. The log ends at or after `until`.
+    pub fn bytes_between(&self, before: LogIndex, until: LogIndex) -> u64 {
+        let ends = self.parts.iter().skip(1).map(|part| part.base().index);
+        // Of the newest segment, `until` may be before its end, but is close to it.
+        let ends = ends.chain([until.max(self.parts.last().map_or(until, |part| part.base().index))]);
+        let within = |(part, end): (&Part, LogIndex)| {
+            let begin = part.base().index;
+            let (low, high) = (before.clamp(begin, end), until.clamp(begin, end));
+            let (entries, all) = (high.0.saturating_sub(low.0), end.0.saturating_sub(begin.0));
+            (u128::from(part.bytes()) * u128::from(entries) / u128::from(all.max(1))) as u64
+        };
+        self.parts.iter().zip(ends).map(within).sum()
+    }
+
     /// Returns the base offset of the newest segment that was created at or before `local_us`, by the log's clock
     /// (`catalog/policy/ages.rs`): all earlier records had arrived by then. `None` if no segment is that old.
     pub fn arrived_by(&self, local_us: u64) -> Option<Offset> {

@@ -19,7 +19,7 @@ impl World {
 
 /// Returns three voters that have applied the same entries, up to one that is not a checkpoint, and the numbers of
 /// the leader and of a follower.
-fn three(seed: u64) -> (World, usize, usize) {
+pub(super) fn three(seed: u64) -> (World, usize, usize) {
     let mut world = World::new(seed, 3);
     (0..3).for_each(|i| world.nodes[i].wanted = world.wanted.clone());
     loop {

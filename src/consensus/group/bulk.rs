@@ -1,0 +1,49 @@
+//! Which appends of a group are bulk, and how many of them are in flight. `lanes.rs` has the rules.
+
+use raft::eraftpb::{Message, MessageType};
+
+use super::Group;
+use super::lanes::NextAppend;
+use crate::types::{LogIndex, ReplicaId};
+
+/// Returns true if a message is a bulk append. Called for each message of the group, in the order in which they are sent.
+pub fn is_bulk(group: &mut Group, message: &Message) -> bool {
+    if message.get_msg_type() != MessageType::MsgAppend {
+        return false;
+    }
+    let Some(matched) = group.node.raft.prs().get(message.to).map(|progress| LogIndex(progress.matched)) else {
+        return false;
+    };
+    let (before, follower, commit) = (LogIndex(message.index), ReplicaId(message.to), group.node.commit_index());
+    let is_last = before >= commit || message.entries.last().is_some_and(|last| LogIndex(last.index) >= commit);
+    // All that is committed and missing, also if the cache does not contain it.
+    let own_bytes = || message.entries.iter().map(|entry| entry.data.len() as u64).sum();
+    let committed_bytes = if is_last { Some(own_bytes()) } else { group.node.store().bytes_between(before, commit) };
+    let limit = group.lanes.messages_max(follower, group.in_flight.messages());
+    let is_bulk = group.lanes.is_bulk(follower, NextAppend { before, matched, committed_bytes });
+    bound(group, follower, limit);
+    is_bulk
+}
+
+/// Sets the number of bulk followers that each bulk follower of this group shares its node's budget with.
+pub fn share_with(group: &mut Group, bulk_followers: usize) {
+    let followers: Vec<ReplicaId> = group.lanes.bulk().collect();
+    for follower in followers {
+        let limit = group.lanes.messages_max(follower, group.in_flight.messages());
+        group.lanes.share_with(bulk_followers);
+        bound(group, follower, limit);
+    }
+}
+
+/// Sets the limit of messages in flight in raft, unless it is still this one.
+fn bound(group: &mut Group, follower: ReplicaId, last: usize) {
+    let limit = group.lanes.messages_max(follower, group.in_flight.messages());
+    if limit != last {
+        group.node.raft.adjust_max_inflight_msgs(follower.0, limit);
+    }
+}
+
+/// Returns the followers of this leader whose appends are bulk.
+pub fn bulk_followers(group: &Group) -> impl Iterator<Item = ReplicaId> {
+    group.lanes.bulk()
+}
