@@ -12,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::log_state::TablesView;
 use crate::storage::reader::GroupReader;
-use crate::types::{GroupId, LogId, LogName};
+use crate::types::{GroupId, LogId, LogName, Offset};
 use crate::watermark::HighWatermark;
 
 /// One log on this node, with everything that a gRPC thread needs to serve it.
@@ -27,8 +27,8 @@ pub struct OpenLog {
     pub record_bytes_max: u32,
     /// The largest request, in bytes of all its records.
     pub request_bytes_max: u32,
-    /// True until all records of its backup are restored.
-    pub is_restoring: bool,
+    /// The end of its backup, until all records of it are restored.
+    pub restoring_to: Option<Offset>,
     /// The end of the applied entries on this node.
     pub watermark: HighWatermark,
     /// Its producers and cursors, never older than the watermark.

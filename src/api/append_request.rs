@@ -317,10 +317,11 @@ impl AppendRequest {
             return Err(Invalid::RequestTooLarge { bytes: content, bytes_max, limit }.into());
         }
         self.log_id.check_id(&log.name, log.log_id)?;
-        match (log.is_restoring, self.restores()) {
-            (true, false) => return Err(ApiError::LogRestoring { log: log.name.clone(), log_id: log.log_id }),
-            (false, true) => return Err(Invalid::NotRestoring.into()),
-            (true, true) | (false, false) => {}
+        match (log.restoring_to, self.restores()) {
+            (Some(_), false) => return Err(ApiError::LogRestoring { log: log.name.clone(), log_id: log.log_id }),
+            (None, true) => return Err(Invalid::NotRestoring.into()),
+            (Some(end), true) if !self.proposal.ends_by(end) => return Err(Invalid::PastBackup(end).into()),
+            (Some(_), true) | (None, false) => {}
         }
         if has_event_times && !level.allows(Feature::ManyLogs) {
             return Err(ApiError::LevelTooLow(Feature::ManyLogs.level()));

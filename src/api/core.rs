@@ -70,8 +70,8 @@ pub struct FoundLog {
     pub record_bytes_max: u32,
     /// The maximum size of a request in bytes.
     pub request_bytes_max: u32,
-    /// True until all records of its backup are restored.
-    pub is_restoring: bool,
+    /// The end of its backup, until all records of it are restored.
+    pub restoring_to: Option<Offset>,
     /// `None` if other nodes serve it, and this node does not.
     pub replica: Option<Arc<OpenLog>>,
 }
@@ -85,7 +85,7 @@ impl FoundLog {
             log_id: log.log_id,
             record_bytes_max: log.record_bytes_max,
             request_bytes_max: log.request_bytes_max,
-            is_restoring: log.is_restoring,
+            restoring_to: log.restoring_to,
             replica: Some(log),
         }
     }
@@ -105,7 +105,8 @@ impl FoundLog {
 }
 
 impl Core {
-    /// Returns the log with this name, unless it is being restored.
+    /// Returns the log with this name, unless it is being restored. LOG_RESTORING is returned only after this node has
+    /// caught up with the catalog, so once a restore is finished, no node returns it.
     ///
     /// # Errors
     /// [`ApiError::LogRestoring`], and those of [`Core::find_any`].
@@ -115,10 +116,15 @@ impl Core {
         timers: &TimersHandle,
         deadline: Option<Instant>,
     ) -> Result<FoundLog, ApiError> {
-        let found = self.find_any(name, timers, deadline).await?;
-        match found.is_restoring {
-            true => Err(ApiError::LogRestoring { log: found.name, log_id: found.log_id }),
-            false => Ok(found),
+        let mut found = self.find_any(name, timers, deadline).await?;
+        if found.restoring_to.is_some() {
+            // Perhaps another node knows already that the restore is finished.
+            self.catch_up(GroupId::CATALOG, &self.catalog_watermark, timers, deadline).await?;
+            found = self.find_any(name, timers, deadline).await?;
+        }
+        match found.restoring_to {
+            Some(_) => Err(ApiError::LogRestoring { log: found.name, log_id: found.log_id }),
+            None => Ok(found),
         }
     }
 
@@ -180,7 +186,7 @@ impl Core {
             log_id: meta.log_id,
             record_bytes_max: settings.record_bytes_max,
             request_bytes_max: settings.request_bytes_max,
-            is_restoring: meta.is_restoring(),
+            restoring_to: meta.restoring_to(),
             replica: None,
         })
     }

@@ -20,6 +20,9 @@ use crate::storage::log::Base;
 use crate::types::{GroupId, LogId, LogName, Offset};
 use crate::watermark::Until;
 
+/// The maximum offset at which a backup ends. It leaves as many offsets for the records that are appended later.
+const RESTORED_MAX: Offset = Offset(Offset::MAX.0 / 2);
+
 /// The maximum wait for a leader of a new log.
 const ACTIVE_MAX: Duration = Duration::from_secs(5);
 
@@ -132,11 +135,11 @@ async fn create(
 
 /// Returns the log if it was created with the given id. `None`: it can be created.
 fn decide(catalog: &Catalog, new: &WantedLog, own: Option<LogId>) -> Result<Option<LogMeta>, ApiError> {
-    let WantedLog { name, chosen: _, settings, restore: _ } = new;
+    let WantedLog { name, chosen: _, settings, restore } = new;
     match catalog.log_named(name) {
         Some(meta) => match meta.deletion {
             Some(deletion) => return Err(deleted(meta, deletion)),
-            None if own == Some(meta.log_id) => return Ok(Some(meta.clone())),
+            None if own == Some(meta.log_id) && is_of(restore.as_ref(), meta) => return Ok(Some(meta.clone())),
             None => return Err(ApiError::LogExists { log: name.clone(), log_id: meta.log_id }),
         },
         None if own.is_some_and(|id| catalog.was_used(id)) => return Err(Invalid::LogIdUsed.into()),
@@ -147,11 +150,20 @@ fn decide(catalog: &Catalog, new: &WantedLog, own: Option<LogId>) -> Result<Opti
     Ok(None)
 }
 
+/// Returns whether a log was created from this backup, or from none.
+fn is_of(restore: Option<&Restore>, meta: &LogMeta) -> bool {
+    match (restore, &meta.restore) {
+        (None, None) => true,
+        (Some(wanted), Some(present)) => wanted.is_of_same_backup(present),
+        (Some(_), None) | (None, Some(_)) => false,
+    }
+}
+
 fn restore_of(restore: &v1::Restore) -> Result<Restore, Invalid> {
     let source_log_id: LogId = restore.source_log_id.parse().map_err(|_| Invalid::Restore)?;
     let digest = <[u8; 32]>::try_from(&restore.digest[..]).map_err(|_| Invalid::Restore)?;
     let (first_offset, end_offset) = (Offset(restore.first_offset), Offset(restore.end_offset));
-    if first_offset > end_offset || end_offset > Offset::MAX {
+    if first_offset > end_offset || end_offset > RESTORED_MAX {
         return Err(Invalid::Restore);
     }
     Ok(Restore { source_log_id, first_offset, end_offset, digest, is_complete: false })

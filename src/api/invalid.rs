@@ -31,6 +31,9 @@ pub enum Invalid {
     /// `restored_append_time_us` for a log that is not being restored.
     #[error("`restored_append_time_us` is only for a log that is being restored from a backup")]
     NotRestoring,
+    /// A restored record after the last one of the backup.
+    #[error("`restored_append_time_us` is only for the records of the backup, which ends at offset {0}")]
+    PastBackup(Offset),
     /// `FinishRestore` for a log that is not restored from a backup.
     #[error("the log was not created with `restore`")]
     NeverRestored,
@@ -197,7 +200,7 @@ impl Invalid {
             Invalid::LogName(_) | Invalid::LogChanged => "log".into(),
             Invalid::Name { field, .. } => Cow::Borrowed(field),
             Invalid::PartOfProducer => "producer_id".into(),
-            Invalid::NotRestoring | Invalid::RestoredWhere => "restored_append_time_us".into(),
+            Invalid::NotRestoring | Invalid::RestoredWhere | Invalid::PastBackup(_) => "restored_append_time_us".into(),
             Invalid::Restore => "restore".into(),
             Invalid::NeverRestored => "log".into(),
             Invalid::NoInstance => "instance".into(),

@@ -58,10 +58,10 @@ pub async fn open_for_append(
     call: &Call,
     append: &AppendRequest,
 ) -> Result<FoundLog, ApiError> {
-    if append.restores() {
-        return core.find_any(&append.log, &service.timers, call.deadline).await;
+    match append.restores() {
+        true => core.find_any(&append.log, &service.timers, call.deadline).await,
+        false => find_or_create(service, core, call, &append.log, append.requires_id()).await,
     }
-    find_or_create(service, core, call, &append.log, append.requires_id()).await
 }
 
 /// Returns the log of a request that appends, or is about to. `requires_id`: it applies to a log with a certain id only.

@@ -285,7 +285,7 @@ impl AppendStream<'_> {
         let append = AppendRequest::decode(&request.0, self.call.package)?;
         append.check_same_log(&self.log.name)?;
         // An open stream checks only the permission to append.
-        if append.restores() != self.log.is_restoring {
+        if append.restores() != self.log.restoring_to.is_some() {
             return Err(Invalid::NotRestoring.into());
         }
         append.for_log(&self.log, self.core.catalog.level(), self.call.deadline)

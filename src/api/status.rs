@@ -254,6 +254,7 @@ fn classify_invalid(invalid: &Invalid) -> Class {
         | Invalid::Name { .. }
         | Invalid::PartOfProducer
         | Invalid::NotRestoring
+        | Invalid::PastBackup(_)
         | Invalid::RestoredWhere
         | Invalid::Restore
         | Invalid::NeverRestored

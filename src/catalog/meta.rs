@@ -78,6 +78,13 @@ pub struct Restore {
     pub is_complete: bool,
 }
 
+impl Restore {
+    /// Returns whether both describe the same backup.
+    pub fn is_of_same_backup(&self, other: &Restore) -> bool {
+        Restore { is_complete: other.is_complete, ..*self } == *other
+    }
+}
+
 /// A request for a new log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewLog {
@@ -260,7 +267,12 @@ impl LogMeta {
 
     /// Returns true until all records of the backup are restored.
     pub fn is_restoring(&self) -> bool {
-        self.restore.is_some_and(|restore| !restore.is_complete)
+        self.restoring_to().is_some()
+    }
+
+    /// Returns the end of the backup, until all records of it are restored.
+    pub fn restoring_to(&self) -> Option<Offset> {
+        self.restore.filter(|restore| !restore.is_complete).map(|restore| restore.end_offset)
     }
 
     /// Returns the offset of the first record that the log ever had.

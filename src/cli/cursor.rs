@@ -1,11 +1,9 @@
 //! `seriatim cursor`: the positions of readers that the cluster keeps.
 
-use bytes::Bytes;
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::connect::ConnectArgs;
-use super::dialer::Dialer;
 use super::exit::Failure;
 use super::log_name::{LogArg, LogOperand};
 use super::output::{self, OutputArgs};
@@ -113,16 +111,37 @@ impl Subcommand for SetArgs {
     fn run(&self, _: &Process) -> Result<(), Failure> {
         let dialer = self.connect.resolve()?;
         let log = self.log.name(&dialer)?;
-        let next_offset = match self.position {
-            Position::Offset(offset) => offset,
+        let instance = new_instance()?;
+        let (start, next_offset) = match self.position {
+            Position::Offset(offset) => (Start::START_OFFSET, offset),
             Position::Earliest | Position::Latest => {
                 let (_, found) = dialer.ask_until_served(|client| client.get_log(&log))?;
                 let position = found.position.unwrap_or_default();
                 let is_first = self.position == Position::Earliest;
-                if is_first { position.first_offset } else { position.next_offset }
+                (Start::START_OFFSET, if is_first { position.first_offset } else { position.next_offset })
             }
         };
-        let cursor = set_position(&dialer, &log, &self.cursor, next_offset, None)?;
+        let acquire = AcquireCursorRequest {
+            log: log.clone(),
+            cursor: self.cursor.clone(),
+            instance,
+            start: start.into(),
+            offset: next_offset,
+            owner: owner("cursor set"),
+            ..AcquireCursorRequest::default()
+        };
+        let (_, acquired) = dialer.ask_until_served(|client| client.acquire_cursor(&acquire))?;
+        let commit = CommitCursorRequest {
+            log,
+            log_id: Some(acquired.log_id.clone()),
+            cursor: self.cursor.clone(),
+            next_offset,
+            epoch: acquired.epoch,
+            allow_rewind: true,
+            metadata: acquired.metadata.clone(),
+            ..CommitCursorRequest::default()
+        };
+        let (_, cursor) = dialer.ask_until_served(|client| client.commit_cursor(&commit))?;
         self.output.confirm(|| table(std::slice::from_ref(&cursor)), || to_json(&cursor));
         Ok(())
     }
@@ -149,41 +168,6 @@ impl Subcommand for DeleteArgs {
         self.output.confirm(text, || to_json(&cursor));
         Ok(())
     }
-}
-
-/// Moves a cursor, and creates it if it does not exist. Without `metadata`, it keeps its own.
-///
-/// # Errors
-/// If no node can do it.
-pub fn set_position(
-    dialer: &Dialer,
-    log: &str,
-    cursor: &str,
-    next_offset: u64,
-    metadata: Option<Bytes>,
-) -> Result<Cursor, Failure> {
-    let acquire = AcquireCursorRequest {
-        log: log.to_owned(),
-        cursor: cursor.to_owned(),
-        instance: new_instance()?,
-        start: Start::START_OFFSET.into(),
-        offset: next_offset,
-        owner: owner("cursor set"),
-        ..AcquireCursorRequest::default()
-    };
-    let (_, acquired) = dialer.ask_until_served(|client| client.acquire_cursor(&acquire))?;
-    let commit = CommitCursorRequest {
-        log: log.to_owned(),
-        log_id: Some(acquired.log_id.clone()),
-        cursor: cursor.to_owned(),
-        next_offset,
-        epoch: acquired.epoch,
-        allow_rewind: true,
-        metadata: metadata.unwrap_or(acquired.metadata),
-        ..CommitCursorRequest::default()
-    };
-    let (_, cursor) = dialer.ask_until_served(|client| client.commit_cursor(&commit))?;
-    Ok(cursor)
 }
 
 fn table(cursors: &[Cursor]) -> String {

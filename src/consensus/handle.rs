@@ -68,6 +68,11 @@ pub struct Proposal {
     pub deadline: Option<Instant>,
 }
 
+/// Returns whether the records that begin at an expected offset are all below `end`.
+pub fn ends_by(expected_offset: Option<Offset>, count: u32, end: Offset) -> bool {
+    expected_offset.and_then(|first| first.plus(u64::from(count))).is_some_and(|next| next <= end)
+}
+
 impl Proposal {
     /// A proposal without conditions: at any offset, without a producer, a stream or a deadline.
     pub fn new(group: GroupId, kind: EntryKind, count: u32, payload: Unstamped) -> Proposal {
@@ -85,6 +90,11 @@ impl Proposal {
             term: None,
             deadline: None,
         }
+    }
+
+    /// Returns whether its records are expected to be below this offset.
+    pub fn ends_by(&self, end: Offset) -> bool {
+        ends_by(self.expected_offset, self.count, end)
     }
 
     /// A change of the producers or the cursors of a log.

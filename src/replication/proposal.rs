@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use crate::catalog::{Catalog, Command, EffectiveSettings};
-use crate::consensus::handle::{Proposal, StreamPosition};
+use crate::catalog::{Catalog, Command, EffectiveSettings, LogMeta};
+use crate::consensus::handle::{Proposal, StreamPosition, ends_by};
 use crate::log_state::StateCommand;
 use crate::pb::peer::Propose;
 use crate::storage::entry::{EntryKind, PayloadForm};
@@ -51,7 +51,7 @@ pub fn proposal_of(
     let form = kind.payload();
     let has_good_records = || match group {
         GroupId::CATALOG => may_be_forwarded(&propose.payload),
-        _ => fits(catalog_now, group, &propose.payload, propose.restored_append_time_us.is_some()),
+        _ => fits(catalog_now, group, &propose.payload) && may_append(catalog_now, group, &propose),
     };
     let has_good_commands = || {
         // Their entry would have a later time than the records of a backup that are still to come.
@@ -86,11 +86,9 @@ pub fn proposal_of(
 /// Returns whether the values of the records respect the limits of their log: the forwarding node may not have checked
 /// that. A record in its stored form must be one that every client can read. A deleted log takes no records: the
 /// forwarding node may not know yet that it is deleted.
-///
-/// A log that is being restored takes only records of its backup, and no other log takes such records.
-fn fits(catalog: &Catalog, group: GroupId, payload: &[u8], restores: bool) -> bool {
-    let Some(meta) = catalog.log(group) else { return !restores };
-    if meta.deletion.is_some() || meta.is_restoring() != restores {
+fn fits(catalog: &Catalog, group: GroupId, payload: &[u8]) -> bool {
+    let Some(meta) = catalog.log(group) else { return true };
+    if meta.deletion.is_some() {
         return false;
     }
     let log = catalog.settings_of(meta);
@@ -102,6 +100,16 @@ fn fits(catalog: &Catalog, group: GroupId, payload: &[u8], restores: bool) -> bo
     };
     payload::records(payload).map(|record| record.unwrap_or_default()).all(record_fits)
         && sum <= log.request_bytes_max as usize
+}
+
+/// Returns whether a log that is being restored gets records of its backup, and no other log gets such records.
+fn may_append(catalog: &Catalog, group: GroupId, propose: &Propose) -> bool {
+    let restoring_to = catalog.log(group).and_then(LogMeta::restoring_to);
+    match (restoring_to, propose.restored_append_time_us) {
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
+        (Some(end), Some(_)) => ends_by(propose.expected_offset.map(Offset), propose.count, end),
+    }
 }
 
 /// Returns whether every record is a command that other nodes request. No other change of the catalog is forwarded as

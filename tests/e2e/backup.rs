@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use seriatim::client::{Client, ClientError};
 use seriatim::pb::v1::{
     AcquireCursorRequest, CommitCursorRequest, ConsumeRequest, ConsumeResponse, CreateLogRequest, Header,
-    InitProducerRequest, LogConfig, LogState, ProduceRequest, Record, Start,
+    InitProducerRequest, LogConfig, LogState, ProduceRequest, Record, Restore, Start,
 };
 
 use crate::harness::{Cluster, TIMEOUT, eventually, outcome, record};
@@ -189,6 +189,25 @@ fn a_log_is_restored_with_its_offsets_times_and_cursors() {
         });
         assert_eq!((records[0].offset, records.len()), (123, original.len() + 1));
     }
+    // A replica that is created later, on the node without one, begins at the same offset.
+    let client = cluster.client(0);
+    let servers = client.get_servers("copy").expect("an answer").servers;
+    let (with, without): (Vec<_>, Vec<_>) = servers.iter().partition(|server| server.is_replica);
+    let leaving = with.iter().find(|server| server.id != cluster.nodes[0].name()).expect("a replica");
+    let new = without.first().expect("a node without a replica");
+    client.remove_node(&leaving.node_id).expect("removed");
+    eventually("a replica", || {
+        let servers = client.get_servers("copy").map_err(|error| error.to_string())?.servers;
+        let is_there = servers.iter().any(|server| server.id == new.id && server.is_voter);
+        if is_there { Ok(()) } else { Err(format!("{servers:?}")) }
+    });
+    let node = cluster.nodes.iter_mut().find(|node| node.name() == new.id).expect("a node");
+    let expected = records_of(&client, "copy");
+    assert_eq!(records_of(&cluster.site.client(&node.rpc_addr, "root"), "copy"), expected);
+    node.stop();
+    let data = cluster.site.path().join(node.name());
+    let verified = cluster.site.command(&["data", "verify", "--data-dir"]).arg(data).output().expect("runs");
+    assert_eq!(verified.status.code(), Some(0), "{:?}", outcome(&verified));
 }
 
 /// The command is killed, then the leader of the new log, and the restore still ends with the records of the backup.
@@ -227,10 +246,6 @@ fn an_interrupted_restore_continues_and_is_closed_to_clients() {
             "LOG_RESTORING"
         );
         assert_eq!(reason(client.finish_restore("copy", &log_id)), "EXPECTED_OFFSET_MISMATCH");
-        // A producer that registered moved the time of the log forward, and the records that were restored after it got
-        // that time.
-        let producer = InitProducerRequest { log: "copy".into(), instance: 7, ..InitProducerRequest::default() };
-        assert_eq!(reason(client.init_producer(&producer)), "LOG_RESTORING");
     }
     let other = outcome(&backups.backup(&["restore", "b.backup", "--as", "copy"]));
     assert_eq!(other.0, Some(4), "{other:?}");
@@ -298,4 +313,113 @@ fn a_file_that_is_not_whole_restores_nothing() {
     // With its own id, the log must be gone for good first.
     let same_id = outcome(&backups.backup(&["restore", "1.backup", "2.backup", "--as", "copy", "--keep-log-id"]));
     assert_eq!(same_id.0, Some(65), "{same_id:?}");
+}
+
+/// `InitProducer` was possible, and its entry had the present time: all records that were restored after it got that
+/// time, too. Records after the end of the backup were taken, and the restore could never be finished.
+#[test]
+fn a_log_that_is_being_restored_takes_only_the_records_of_its_backup() {
+    let cluster = Cluster::start(1);
+    let client = cluster.client(0);
+    let (log, log_id) = ("copy".to_owned(), "0000000000000abc".to_owned());
+    let restore = Restore {
+        source_log_id: log_id.clone(),
+        first_offset: 10,
+        end_offset: 12,
+        digest: vec![7; 32].into(),
+        ..Restore::default()
+    };
+    let request = |restore: Restore| CreateLogRequest {
+        log: log.clone(),
+        log_id: Some(log_id.clone()),
+        restore: Some(restore).into(),
+        ..CreateLogRequest::default()
+    };
+    let huge = Restore { end_offset: 1 << 62, ..restore.clone() };
+    assert_eq!(reason(client.create_log(&request(huge))), "INVALID_REQUEST", "no offsets would be left");
+    client.create_log(&request(restore.clone())).expect("created");
+    client.create_log(&request(restore.clone())).expect("the same");
+    // The log of another backup was taken for that of this one.
+    let other = Restore { digest: vec![8; 32].into(), ..restore };
+    assert_eq!(reason(client.create_log(&request(other))), "LOG_EXISTS");
+    let none = CreateLogRequest { restore: None.into(), ..request(Restore::default()) };
+    assert_eq!(reason(client.create_log(&none)), "LOG_EXISTS");
+
+    let init = InitProducerRequest { log: log.clone(), instance: 1, ..InitProducerRequest::default() };
+    assert_eq!(reason(client.init_producer(&init)), "LOG_RESTORING");
+    let acquire = AcquireCursorRequest { log: log.clone(), cursor: "c".into(), instance: 1, ..Default::default() };
+    assert_eq!(reason(client.acquire_cursor(&acquire)), "LOG_RESTORING");
+    let commit = CommitCursorRequest { log: log.clone(), cursor: "c".into(), ..CommitCursorRequest::default() };
+    assert_eq!(reason(client.commit_cursor(&commit)), "LOG_RESTORING");
+    assert_eq!(reason(client.list_cursors(&log)), "LOG_RESTORING");
+    assert_eq!(reason(client.list_producers(&log)), "LOG_RESTORING");
+    assert_eq!(reason(client.trim(&log, 10)), "LOG_RESTORING");
+    assert_eq!(reason(client.produce(&log, vec![record("x")])), "LOG_RESTORING");
+
+    let restored = |offset, count| ProduceRequest {
+        log: log.clone(),
+        records: vec![record("r"); count],
+        expected_offset: Some(offset),
+        restored_append_time_us: Some(offset),
+        ..ProduceRequest::default()
+    };
+    assert_eq!(reason(client.produce_request(&restored(10, 3))), "INVALID_REQUEST");
+    assert_eq!(reason(client.produce_request(&restored(12, 1))), "INVALID_REQUEST");
+    assert_eq!(reason(client.produce_request(&restored(u64::MAX, 1))), "INVALID_REQUEST");
+    let mut stream = client.produce_stream().expect("a stream");
+    for offset in [10, 11] {
+        stream.send(restored(offset, 1));
+        let answer = stream.answer().expect("an answer").expect("appended");
+        assert_eq!((answer.offset, answer.append_time_us), (offset, offset));
+    }
+    client.finish_restore(&log, &log_id).expect("finished");
+    // The stream began while records could be restored.
+    stream.send(restored(12, 1));
+    assert_eq!(reason(stream.answer().expect("an answer")), "INVALID_REQUEST");
+    let times: Vec<u64> = records_of(&client, &log).iter().map(|record| record.append_time_us).collect();
+    assert_eq!(times, [10, 11]);
+    assert_eq!(client.produce(&log, vec![record("x")]).expect("appended").offset, 12);
+}
+
+/// With the id of a log that exists, CreateLog returned that log, and nothing was restored without a word.
+#[test]
+fn a_log_keeps_its_id_only_in_another_cluster() {
+    let (here, there) = (Backups { cluster: Cluster::start(1) }, Backups { cluster: Cluster::start(1) });
+    let (client, target) = (here.cluster.client(0), there.cluster.client(0));
+    create(&client, 1);
+    append(&client, (0..20).map(full_record).collect());
+    let commit = |log: &str, next_offset| CommitCursorRequest {
+        log: log.into(),
+        cursor: "reader".into(),
+        next_offset,
+        metadata: b"state".to_vec().into(),
+        ..CommitCursorRequest::default()
+    };
+    client.commit_cursor(&commit(LOG, 3)).expect("committed");
+    // The reader has lost records.
+    client.trim(LOG, 5).expect("trimmed");
+    here.backup_ok(&["create", LOG, "-f", "1.backup"]);
+    let file = here.file("1.backup");
+    let args = ["restore", file.to_str().expect("a path"), "--keep-log-id", "--with-cursors"];
+    let present = outcome(&here.backup(&args));
+    assert_eq!(present.0, Some(4), "{present:?}");
+    assert!(present.2.contains("exists: it is active"), "{present:?}");
+
+    there.backup_ok(&args);
+    assert_eq!(target.get_log(LOG).expect("a log").log_id, client.get_log(LOG).expect("a log").log_id);
+    assert_eq!(records_of(&target, LOG), records_of(&client, LOG));
+    let cursor = target.get_cursor(LOG, "reader").expect("restored");
+    assert_eq!((cursor.next_offset, cursor.trimmed, &cursor.metadata[..]), (3, 2, &b"state"[..]));
+    // The log is in use. The same command again does not move the reader back.
+    target.commit_cursor(&commit(LOG, 15)).expect("committed");
+    there.backup_ok(&args);
+    assert_eq!(target.get_cursor(LOG, "reader").expect("a cursor").next_offset, 15);
+    // From here on, the two logs have other records at the same offsets.
+    append(&target, vec![record("there")]);
+    append(&client, vec![record("here")]);
+    let mixed = outcome(&there.backup(&["create", LOG, "-f", "2.backup", "--continue", args[1]]));
+    assert_eq!(mixed.0, Some(4), "{mixed:?}");
+    assert!(mixed.2.contains("of another cluster"), "{mixed:?}");
+    let directory = outcome(&here.backup(&["create", LOG, "-f", "3.backup/"]));
+    assert_eq!(directory.0, Some(2), "{directory:?}");
 }

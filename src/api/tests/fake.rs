@@ -133,7 +133,7 @@ impl FakeState {
                 (Some(_), Some(_)) => self.logs.remove(&log.name),
                 (None, None) if !log.is_on(ME) => {}
                 (None, None) => self.logs.insert(OpenLog {
-                    is_restoring: false,
+                    restoring_to: None,
                     name: log.name.clone(),
                     group: log.group,
                     log_id: log.log_id,

@@ -123,7 +123,7 @@ impl Node {
         let name = LogName::new("").expect("a name");
         let logs = Logs::default();
         logs.insert(OpenLog {
-            is_restoring: false,
+            restoring_to: None,
             name: name.clone(),
             group: GROUP,
             log_id: LOG_ID,

@@ -305,7 +305,10 @@ impl Policy {
         let step = self.retention.update(log, &catalog.settings_of(log), replica, now);
         actions.extend(step.notice.map(Action::Notice));
         actions.push(Action::KeepTime { group: log.group, local_us: step.local_us, seal: step.seal });
-        actions.extend(step.expired.map(|expired| Action::Trim(log.group, expired)));
+        // The entry of a trim has the present time, and the records that are restored after it could not have an earlier
+        // one.
+        let expired = step.expired.filter(|_| !log.is_restoring());
+        actions.extend(expired.map(|expired| Action::Trim(log.group, expired)));
     }
 
     /// Checks the placement of the logs on the next tick. Called after a log was deleted: perhaps it is to be purged at

@@ -1,18 +1,20 @@
 //! `seriatim backup create`.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_channel::after;
 use indicatif::ProgressBar;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use protobuf::Message as _;
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use serde_json::json;
 
 use super::files::{self, CheckedFile};
-use super::format::{BLOCK_BYTES, BackupWriter};
+use super::format::BackupWriter;
 use crate::cli::connect::ConnectArgs;
 use crate::cli::dialer::{Dialer, cannot_serve};
 use crate::cli::exit::{Exit, Failure};
@@ -31,6 +33,9 @@ use crate::reason::ErrorReason;
 const HEARTBEAT_MS: u32 = 1000;
 /// The pause before another node is asked.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Another node is asked if this one sends no record for this long. It may have lost the connection to the leader, and
+/// never get the rest.
+const QUIET_MAX: Duration = Duration::from_secs(10);
 /// The command fails if no record arrives for this long.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 const RECORDS_MAX: u32 = 10_000;
@@ -76,6 +81,11 @@ impl Subcommand for CreateArgs {
         if fs::symlink_metadata(&self.file).is_ok() {
             return Err(exists(&self.file));
         }
+        // Its name is only used at the end, and a directory can't be replaced by it.
+        if self.file.as_os_str().as_encoded_bytes().ends_with(b"/") {
+            let what = format!("{} is the name of a directory", self.file.display());
+            return Err(Failure::new(Exit::Usage, what, "give the name of a file"));
+        }
         let previous = self.previous.as_ref().map(|path| files::check(path, &ProgressBar::hidden())).transpose()?;
         let header = header(&dialer, &log, previous.as_ref())?;
         let (first, end) = (header.first_offset, header.end_offset);
@@ -115,6 +125,11 @@ fn header(dialer: &Dialer, log: &str, previous: Option<&CheckedFile>) -> Result<
         let what = format!("log {log} can't be copied: it is {}", state_name(&info));
         return Err(Failure::new(Exit::Precondition, what, "`seriatim log info` shows its state"));
     };
+    if let Some(before) = previous.filter(|before| before.header.cluster_id != cluster.cluster_id) {
+        // A log that is restored there can have the same id, and then other records from some offset on.
+        let what = format!("{} is of another cluster: {}", before.path.display(), before.header.cluster_id);
+        return Err(Failure::new(Exit::Precondition, what, "make a whole backup, without --continue"));
+    }
     let (first_offset, previous_sha256) = match previous {
         None => (position.first_offset, Bytes::new()),
         Some(before) => (continue_at(before, &info)?, before.trailer.sha256.clone()),
@@ -180,55 +195,71 @@ fn write(
     header: &BackupHeader,
     bar: &ProgressBar,
 ) -> Result<(u64, BackupTrailer), Failure> {
-    let partial = Partial::new(path);
     let failed = |error: std::io::Error| Failure::new(Exit::Failed, format!("{}: {error}", path.display()), "");
-    let file = File::create(&partial.0).map_err(failed)?;
+    let (partial, file) = Partial::create(path)?;
     let mut writer = BackupWriter::new(BufWriter::with_capacity(BUFFER_BYTES, file), header).map_err(failed)?;
-    let mut records: Vec<Record> = Vec::new();
-    let mut bytes = 0;
     read(dialer, header, |record| {
-        bytes += record.value.len() + 64;
-        bar.inc(record.value.len() as u64);
-        records.push(record);
-        if bytes >= BLOCK_BYTES {
-            bytes = 0;
-            writer.records(std::mem::take(&mut records)).map_err(failed)?;
-        }
-        Ok(())
+        bar.inc(record.compute_size());
+        writer.add(record).map_err(failed)
     })?;
-    if !records.is_empty() {
-        writer.records(records).map_err(failed)?;
-    }
     let (mut out, trailer) = writer.finish().map_err(failed)?;
     out.flush().map_err(failed)?;
     out.get_ref().sync_all().map_err(failed)?;
     let bytes = out.get_ref().metadata().map_err(failed)?.len();
     // A file that appeared meanwhile is not replaced, where the file system can tell.
-    match renameat_with(CWD, &partial.0, CWD, path, RenameFlags::NOREPLACE) {
+    match renameat_with(CWD, partial.path(), CWD, path, RenameFlags::NOREPLACE) {
         Ok(()) => {}
         Err(rustix::io::Errno::EXIST) => return Err(exists(path)),
-        Err(_) => fs::rename(&partial.0, path).map_err(failed)?,
+        Err(_) => fs::rename(partial.path(), path).map_err(failed)?,
     }
+    partial.renamed();
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
     Ok((bytes, trailer))
 }
 
 /// The file until it is complete. It is removed if the command fails.
-struct Partial(PathBuf);
+pub(super) struct Partial(Option<PathBuf>);
 
 impl Partial {
-    fn new(path: &Path) -> Partial {
+    /// Creates it, or replaces that of a command that was killed. The lock shows whether one still writes it.
+    pub(super) fn create(path: &Path) -> Result<(Partial, File), Failure> {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".partial");
-        Partial(path.with_file_name(name))
+        let path = path.with_file_name(name);
+        let failed = |error: std::io::Error| Failure::new(Exit::Failed, format!("{}: {error}", path.display()), "");
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        let is_locked = match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => true,
+            Err(rustix::io::Errno::WOULDBLOCK) => false,
+            Err(error) => return Err(failed(error.into())),
+        };
+        // The command that had the lock may have renamed the file since it was opened.
+        let opened = file.metadata().map_err(failed)?;
+        let is_there = |named: fs::Metadata| (named.dev(), named.ino()) == (opened.dev(), opened.ino());
+        if !is_locked || !fs::symlink_metadata(&path).is_ok_and(is_there) {
+            let what = format!("another command writes {}", path.display());
+            return Err(Failure::new(Exit::Precondition, what, "choose another name, or wait"));
+        }
+        file.set_len(0).map_err(failed)?;
+        Ok((Partial(Some(path)), file))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.as_deref().unwrap_or(Path::new(""))
+    }
+
+    /// It has its name.
+    fn renamed(mut self) {
+        self.0 = None;
     }
 }
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        // Without effect after it was renamed.
-        let _ = fs::remove_file(&self.0);
+        if let Some(path) = &self.0 {
+            let _ = fs::remove_file(path);
+        }
     }
 }
 
@@ -252,7 +283,7 @@ fn read(
             heartbeat_ms: HEARTBEAT_MS,
             ..ConsumeRequest::default()
         };
-        let mut failed: Option<ClientError> = None;
+        let (mut failed, begun): (Option<ClientError>, _) = (None, Instant::now());
         match client.consume_stream(&request, None) {
             Err(error) => failed = Some(error),
             Ok(stream) => {
@@ -264,6 +295,9 @@ fn read(
                             break;
                         }
                     };
+                    if response.records.is_empty() && heard.max(begun).elapsed() > QUIET_MAX {
+                        break;
+                    }
                     for record in response.records {
                         if record.offset != next {
                             let what = format!("{} sent offset {} instead of {next}", client.addr(), record.offset);
@@ -278,8 +312,15 @@ fn read(
                 }
             }
         }
-        if let Some(error) = failed.filter(|error| !continues(error) || heard.elapsed() > SILENCE_MAX) {
-            return Err(Failure::of_call(client.addr(), &error));
+        let is_silent = heard.elapsed() > SILENCE_MAX;
+        match failed {
+            Some(error) if is_silent || !continues(&error) => return Err(Failure::of_call(client.addr(), &error)),
+            None if is_silent => {
+                let seconds = SILENCE_MAX.as_secs();
+                let what = format!("{}: no record at offset {next} for {seconds} seconds", client.addr());
+                return Err(Failure::new(Exit::Unavailable, what, "`seriatim status` shows which nodes lag"));
+            }
+            Some(_) | None => {}
         }
         last_addr = Some(client.addr().to_owned());
         let _ = after(PAUSE).recv();

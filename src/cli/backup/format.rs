@@ -10,7 +10,8 @@
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 
 use openssl::sha::Sha256;
-use protobuf::Message;
+use protobuf::rt::WireType;
+use protobuf::{CodedInputStream, Message};
 
 use crate::codes::{UnknownCode, codes};
 use crate::pb;
@@ -22,10 +23,13 @@ const VERSION: u32 = 1;
 const PREAMBLE_BYTES: usize = 16;
 const HEAD_BYTES: usize = 24;
 
-/// A block of records is written once its records have this size.
-pub const BLOCK_BYTES: usize = 1 << 20;
-/// The maximum size of a block's message. The largest record is below 4 MiB.
-const BLOCK_BYTES_MAX: u32 = 64 << 20;
+/// A block of records is written once its records have this size, or this number.
+const BLOCK_BYTES: u64 = 1 << 20;
+/// The maximum number of records of a block. A reader checks it before it decodes them: an empty record has two bytes in
+/// a file, and hundreds in memory.
+const BLOCK_RECORDS: usize = 16_384;
+/// The maximum size of a block's message. The largest record is below 4 MiB, and so are all cursors together below 6.
+const BLOCK_BYTES_MAX: u32 = 8 << 20;
 
 codes! {
     /// What a block contains.
@@ -125,6 +129,9 @@ pub struct BackupWriter<W> {
     out: W,
     hash: Sha256,
     records: u64,
+    /// Of the next block, with their size.
+    waiting: Vec<Record>,
+    waiting_bytes: u64,
 }
 
 impl<W: Write> BackupWriter<W> {
@@ -133,7 +140,7 @@ impl<W: Write> BackupWriter<W> {
     /// # Errors
     /// If `out` fails.
     pub fn new(out: W, header: &BackupHeader) -> io::Result<BackupWriter<W>> {
-        let mut writer = BackupWriter { out, hash: Sha256::new(), records: 0 };
+        let mut writer = BackupWriter { out, hash: Sha256::new(), records: 0, waiting: Vec::new(), waiting_bytes: 0 };
         let mut preamble = [0; PREAMBLE_BYTES];
         preamble[..8].copy_from_slice(&MAGIC);
         preamble[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -142,11 +149,27 @@ impl<W: Write> BackupWriter<W> {
         Ok(writer)
     }
 
-    /// Writes a block of records, which are contiguous and at least one.
+    /// Adds the record after the last one. It is written with others.
     ///
     /// # Errors
     /// If `out` fails.
-    pub fn records(&mut self, records: Vec<Record>) -> io::Result<()> {
+    pub fn add(&mut self, record: Record) -> io::Result<()> {
+        self.waiting_bytes += record.compute_size();
+        self.waiting.push(record);
+        if self.waiting_bytes < BLOCK_BYTES && self.waiting.len() < BLOCK_RECORDS { Ok(()) } else { self.flush() }
+    }
+
+    /// Writes the records that were added as a block.
+    ///
+    /// # Errors
+    /// If `out` fails.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.waiting_bytes = 0;
+        let records = std::mem::take(&mut self.waiting);
+        if records.is_empty() { Ok(()) } else { self.block_of(records) }
+    }
+
+    pub(super) fn block_of(&mut self, records: Vec<Record>) -> io::Result<()> {
         let (first, count) = (records.first().map_or(0, |record| record.offset), records.len());
         let count = u32::try_from(count).map_err(|_| io::Error::new(ErrorKind::InvalidInput, "too many records"))?;
         self.records += u64::from(count);
@@ -158,6 +181,7 @@ impl<W: Write> BackupWriter<W> {
     /// # Errors
     /// If `out` fails.
     pub fn finish(mut self) -> io::Result<(W, BackupTrailer)> {
+        self.flush()?;
         let sha256 = self.hash.clone().finish().to_vec().into();
         let trailer = BackupTrailer { records: self.records, sha256, ..BackupTrailer::default() };
         self.block(BlockKind::Trailer, 0, 0, &trailer)?;
@@ -269,6 +293,9 @@ impl<R: Read> BackupReader<R> {
                 self.end(at, decoded(at, &message)?)?;
                 return Ok(None);
             }
+            BlockKind::Records if head.count as usize > BLOCK_RECORDS || fields(&message) != Some(head.count) => {
+                return Err(damaged(at, "the block has other records than it says"));
+            }
             BlockKind::Records => decoded::<BackupRecords>(at, &message)?.records,
         };
         if records.is_empty() || records.len() != head.count as usize || records[0].offset != head.first_offset {
@@ -376,6 +403,17 @@ impl<R: Read + Seek> BackupReader<R> {
             return Ok(());
         }
     }
+}
+
+/// Returns the number of fields of a message, without decoding them.
+fn fields(message: &[u8]) -> Option<u32> {
+    let mut input = CodedInputStream::from_bytes(message);
+    let mut count = 0_u32;
+    while let Some(tag) = input.read_raw_tag_or_eof().ok()? {
+        input.skip_field(WireType::new(tag & 7)?).ok()?;
+        count = count.checked_add(1)?;
+    }
+    Some(count)
 }
 
 fn damaged(at: u64, what: &'static str) -> BadBackup {

@@ -1,15 +1,15 @@
 //! `seriatim backup restore`.
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use crossbeam_channel::after;
 use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::files::{self, Backup};
 use super::upload::{Target, upload};
 use crate::cli::connect::ConnectArgs;
-use crate::cli::cursor::set_position;
 use crate::cli::dialer::Dialer;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::log_show::{described, state, state_name, to_json};
@@ -17,9 +17,12 @@ use crate::cli::output::{self, OutputArgs};
 use crate::cli::progress;
 use crate::cli::subcommand::{Process, Subcommand};
 use crate::cli::units;
-use crate::pb::v1::{CreateLogRequest, LogInfo, LogState, Restore};
+use crate::pb::v1::{CommitCursorRequest, CreateLogRequest, Cursor, LogInfo, LogState, Restore};
 use crate::reason::ErrorReason;
 use crate::types::LogId;
+
+/// The pause before a new log is looked at again.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Create a log from backup files, with the offsets and append times of its records
 ///
@@ -101,7 +104,7 @@ impl RestoreArgs {
             for cursor in &backup.last().cursors {
                 // A cursor that was committed after the last record of the backup was appended.
                 let position = cursor.next_offset.min(restore.end_offset);
-                set_position(dialer, name, &cursor.cursor, position, Some(cursor.metadata.clone()))?;
+                restore_cursor(dialer, &log, cursor, position)?;
             }
         }
         Ok((log, backup, begin.elapsed().as_secs_f64()))
@@ -124,8 +127,7 @@ impl RestoreArgs {
             ..CreateLogRequest::default()
         };
         match dialer.ask_until_served(|client| client.create_log(&request)) {
-            Ok((_, log)) if log.position.is_some() => Ok(log),
-            Ok((_, log)) => self.present(dialer, &log.name, restore),
+            Ok(_) => self.present(dialer, name, restore),
             Err(unanswered) if unanswered.has_reason(ErrorReason::LogExists) => self.present(dialer, name, restore),
             Err(unanswered) => Err(unanswered.into()),
         }
@@ -133,11 +135,23 @@ impl RestoreArgs {
 
     /// Returns the log if it is or was restored from this backup.
     fn present(&self, dialer: &Dialer, name: &str, restore: &Restore) -> Result<LogInfo, Failure> {
-        let (_, log) = dialer.ask_until_served(|client| client.get_log(name))?;
+        let begin = Instant::now();
+        let log = loop {
+            let (_, log) = dialer.ask_until_served(|client| client.get_log(name))?;
+            if state(&log) != LogState::LOG_STATE_CREATING || begin.elapsed() > dialer.timeout {
+                break log;
+            }
+            let _ = after(PAUSE).recv();
+        };
         let is_same = log.restore.as_ref() == Some(restore);
         let has_id = !self.keep_log_id || log.log_id == restore.source_log_id;
         match state(&log) {
             LogState::LOG_STATE_RESTORING | LogState::LOG_STATE_ACTIVE if is_same && has_id => Ok(log),
+            LogState::LOG_STATE_CREATING => Err(Failure::new(
+                Exit::Unavailable,
+                format!("log {name} has no leader yet"),
+                "run the same command again: it continues where it is",
+            )),
             LogState::LOG_STATE_RESTORING => Err(Failure::new(
                 Exit::Precondition,
                 format!("log {name} is being restored from another backup, or with another id"),
@@ -149,5 +163,29 @@ impl RestoreArgs {
                 "--as LOG restores the backup under another name",
             )),
         }
+    }
+}
+
+/// The reasons for which a cursor that exists already is not changed: a reader has acquired it, or it is further ahead.
+const STAYS: [ErrorReason; 2] = [ErrorReason::CursorFenced, ErrorReason::CursorBehind];
+
+/// Creates a cursor. One that is there already and is acquired or further ahead stays as it is: the log may be in use since
+/// an earlier run of the command.
+fn restore_cursor(dialer: &Dialer, log: &LogInfo, cursor: &Cursor, next_offset: u64) -> Result<(), Failure> {
+    let commit = CommitCursorRequest {
+        log: log.name.clone(),
+        log_id: Some(log.log_id.clone()),
+        cursor: cursor.cursor.clone(),
+        next_offset,
+        metadata: cursor.metadata.clone(),
+        ..CommitCursorRequest::default()
+    };
+    match dialer.ask_until_served(|client| client.commit_cursor(&commit)) {
+        Ok(_) => Ok(()),
+        Err(unanswered) if STAYS.iter().any(|reason| unanswered.has_reason(*reason)) => {
+            output::tell(&format!("seriatim: cursor {} is in use already and stays as it is", cursor.cursor));
+            Ok(())
+        }
+        Err(unanswered) => Err(unanswered.into()),
     }
 }

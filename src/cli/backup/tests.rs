@@ -1,5 +1,6 @@
 use std::io::Cursor;
 
+use super::create::Partial;
 use super::format::{BackupReader, BackupWriter, BadBackup};
 use crate::pb::backup::BackupHeader;
 use crate::pb::v1::Record;
@@ -21,7 +22,8 @@ fn written(blocks: &[std::ops::Range<u64>]) -> Vec<u8> {
     let header = BackupHeader { first_offset: FIRST, end_offset: END, ..BackupHeader::default() };
     let mut writer = BackupWriter::new(Vec::new(), &header).expect("written");
     for block in blocks {
-        writer.records(block.clone().map(record).collect()).expect("written");
+        block.clone().map(record).for_each(|record| writer.add(record).expect("written"));
+        writer.flush().expect("written");
     }
     writer.finish().expect("written").0
 }
@@ -102,6 +104,45 @@ fn what_is_no_backup_and_what_is_newer_is_told_apart() {
     let mut newer = sound();
     newer[8] = 2;
     assert!(matches!(read(&newer), Err(BadBackup::NewerVersion(2))));
+}
+
+/// Keys were not counted, so a block could become larger than any reader takes.
+#[test]
+fn blocks_stay_small_whatever_their_records_consist_of() {
+    let header = BackupHeader { end_offset: 20_020, ..BackupHeader::default() };
+    let mut writer = BackupWriter::new(Vec::new(), &header).expect("written");
+    let long = |offset| Record { key: Some(vec![b'k'; 1 << 20].into()), offset, ..Record::default() };
+    let records: Vec<Record> =
+        (0..20).map(long).chain((20..20_020).map(|offset| Record { offset, ..Record::default() })).collect();
+    records.iter().for_each(|record| writer.add(record.clone()).expect("written"));
+    let (bytes, trailer) = writer.finish().expect("written");
+    assert_eq!((trailer.records, read(&bytes).expect("whole") == records), (20_020, true));
+}
+
+/// The number of records is checked before they are decoded: in memory they are much larger.
+#[test]
+fn a_block_with_other_records_than_it_says_is_not_decoded() {
+    let empty = Record::default();
+    let header = BackupHeader { end_offset: 30_000, ..BackupHeader::default() };
+    let mut writer = BackupWriter::new(Vec::new(), &header).expect("written");
+    writer.block_of(vec![empty; 30_000]).expect("written");
+    let bytes = writer.finish().expect("written").0;
+    assert!(matches!(read(&bytes), Err(BadBackup::Damaged { what: "the block has other records than it says", .. })));
+}
+
+/// Two commands with the same name wrote into the same file, and the first one renamed what both had written.
+#[test]
+fn a_file_is_written_by_one_command_at_a_time() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (path, partial) = (dir.path().join("a"), dir.path().join("a.partial"));
+    std::fs::write(&partial, "of a command that was killed").expect("written");
+    let (first, file) = Partial::create(&path).expect("created");
+    assert_eq!(file.metadata().expect("a file").len(), 0);
+    assert!(Partial::create(&path).is_err_and(|failure| failure.message.contains("another command writes")));
+    assert!(partial.exists(), "it is still that of the first one");
+    drop((first, file));
+    assert!(!partial.exists());
+    assert!(Partial::create(&path).is_ok());
 }
 
 /// A restore that continues does not read what the log has already.

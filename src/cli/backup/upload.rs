@@ -13,8 +13,9 @@ use indicatif::ProgressBar;
 use super::files::{self, Backup};
 use crate::cli::dialer::Dialer;
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::log_show::state;
 use crate::client::{Client, ClientError, Outcome, ProduceStream, Retry};
-use crate::pb::v1::{LogInfo, ProduceRequest, Record};
+use crate::pb::v1::{LogInfo, LogState, ProduceRequest, Record};
 use crate::reason::ErrorReason;
 
 /// The maximum size of the records of a request, if the log allows it.
@@ -71,7 +72,8 @@ pub fn upload(dialer: &Dialer, target: &Target, backup: &Backup, bar: &ProgressB
             return Err(Failure::new(Exit::Precondition, what, ""));
         }
         let next = log.position.next_offset;
-        if next == end {
+        // The same restore may run elsewhere, and be finished: then the log may have more records already.
+        if next >= end {
             return Ok(());
         }
         if next_before.replace(next) != Some(next) {
@@ -80,7 +82,7 @@ pub fn upload(dialer: &Dialer, target: &Target, backup: &Backup, bar: &ProgressB
         let client = dialer.connect_within(dialer.timeout, last_addr.as_deref())?;
         match send(&client, target, backup, next, bar) {
             Ok(()) => {}
-            Err(Ended::Failed(failure)) => return Err(failure),
+            Err(Ended::Failed(failure)) => return if is_finished(dialer, target) { Ok(()) } else { Err(failure) },
             Err(Ended::Broken(addr, error)) if grew.elapsed() > STALL_MAX => {
                 let failure = Failure::of_call(&addr, &error);
                 let next = "run the same command again: it continues where it is".to_owned();
@@ -92,6 +94,12 @@ pub fn upload(dialer: &Dialer, target: &Target, backup: &Backup, bar: &ProgressB
             }
         }
     }
+}
+
+/// Returns true if the same restore was finished elsewhere. The log then refuses the records.
+fn is_finished(dialer: &Dialer, target: &Target) -> bool {
+    let log = dialer.ask_until_served(|client| client.get_log(&target.log));
+    log.is_ok_and(|(_, log)| log.log_id == target.log_id && state(&log) == LogState::LOG_STATE_ACTIVE)
 }
 
 /// Sends the records from offset `next` on, over one stream.
@@ -120,6 +128,13 @@ fn send(client: &Client, target: &Target, backup: &Backup, next: u64, bar: &Prog
     sending.finish()
 }
 
+/// A request without an answer.
+struct Unanswered {
+    offset: u64,
+    append_time_us: u64,
+    bytes: usize,
+}
+
 /// A stream of requests.
 struct Sending<'a> {
     addr: &'a str,
@@ -128,8 +143,7 @@ struct Sending<'a> {
     /// The next request, and the size of its records.
     request: Option<ProduceRequest>,
     bytes: usize,
-    /// The offset and the size of each unanswered request.
-    unanswered: VecDeque<(u64, usize)>,
+    unanswered: VecDeque<Unanswered>,
     in_flight: usize,
 }
 
@@ -164,20 +178,27 @@ impl Sending<'_> {
             self.answer()?;
         }
         let offset = request.expected_offset.unwrap_or_default();
+        let append_time_us = request.restored_append_time_us.unwrap_or_default();
         // If the stream has ended, the answer says why.
         self.stream.send(request);
-        self.unanswered.push_back((offset, bytes));
+        self.unanswered.push_back(Unanswered { offset, append_time_us, bytes });
         self.in_flight += bytes;
         Ok(())
     }
 
     fn answer(&mut self) -> Result<(), Ended> {
-        let Some((offset, bytes)) = self.unanswered.pop_front() else { return Ok(()) };
+        let Some(Unanswered { offset, append_time_us, bytes }) = self.unanswered.pop_front() else { return Ok(()) };
         self.in_flight -= bytes;
         let error = match self.stream.answer() {
-            Some(Ok(response)) if response.offset == offset => return Ok(()),
+            Some(Ok(response)) if (response.offset, response.append_time_us) == (offset, append_time_us) => {
+                return Ok(());
+            }
             Some(Ok(response)) => {
-                let what = format!("{}: the records of offset {offset} are at offset {}", self.addr, response.offset);
+                let (at, time) = (response.offset, response.append_time_us);
+                let what = format!(
+                    "{}: the records of offset {offset} and append time {append_time_us} are at {at} with {time}",
+                    self.addr
+                );
                 return Err(Ended::Failed(Failure::new(Exit::Failed, what, "report this: it is a bug")));
             }
             None => ClientError::Local("the stream ended without a status".to_owned()),

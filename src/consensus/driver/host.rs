@@ -144,7 +144,7 @@ impl Host {
             log_id: log.log_id,
             record_bytes_max: settings.record_bytes_max,
             request_bytes_max: settings.request_bytes_max,
-            is_restoring: log.is_restoring(),
+            restoring_to: log.restoring_to(),
             watermark: replica.watermark.clone(),
             tables: replica.tables.clone(),
             reader: replica.reader.clone(),
@@ -157,9 +157,9 @@ impl Host {
             }
             return replica.end_reads();
         }
-        let rules = (settings.record_bytes_max, settings.request_bytes_max, log.is_restoring());
+        let rules = (settings.record_bytes_max, settings.request_bytes_max, log.restoring_to());
         replica.allow_reads();
-        if open.is_none_or(|open| (open.record_bytes_max, open.request_bytes_max, open.is_restoring) != rules) {
+        if open.is_none_or(|open| (open.record_bytes_max, open.request_bytes_max, open.restoring_to) != rules) {
             self.logs.insert(opened(replica));
         }
     }
@@ -182,7 +182,7 @@ impl Host {
             log_id: log.log_id,
             record_bytes_max: settings.record_bytes_max,
             request_bytes_max: settings.request_bytes_max,
-            is_restoring: log.is_restoring(),
+            restoring_to: log.restoring_to(),
             watermark,
             tables: TablesView::default(),
             reader: readable.reader.clone(),

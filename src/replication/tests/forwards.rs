@@ -215,7 +215,7 @@ fn log_of(dir: &std::path::Path, entries: &[(u64, &str, (u64, u64))]) -> (OpenLo
     }
     log.append_ready(&written, None).expect("written");
     let open = OpenLog {
-        is_restoring: false,
+        restoring_to: None,
         name: LogName::new("").expect("a name"),
         group: GroupId(1),
         log_id: crate::types::LogId(1),
