@@ -146,7 +146,9 @@ impl Mending {
                 }
             }
         }
-        if matches!(mend.stage, Stage::Excluding) && !groups.contains_key(&mend.group) {
+        // Perhaps this node has another replica of the group by now.
+        let is_there = groups.get(&mend.group).is_some_and(|replica| replica.group.me() == mend.me);
+        if matches!(mend.stage, Stage::Excluding) && !is_there {
             return Ok(None);
         }
         if matches!(mend.stage, Stage::Asking { since, .. } if tick > since + ANSWER_TICKS)
@@ -371,6 +373,12 @@ impl Mending {
             Stage::Asking { peer: (node, _), .. } => node,
             Stage::Excluding | Stage::Surveying | Stage::Writing => NodeId(0),
         }
+    }
+
+    /// True while a segment is repaired.
+    #[cfg(test)]
+    pub fn is_busy(&self) -> bool {
+        self.current.is_some()
     }
 
     /// Forgets groups that this node no longer has replicas of.

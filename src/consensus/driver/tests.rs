@@ -3,6 +3,7 @@
 mod checks;
 mod cluster;
 mod damage;
+mod elections;
 mod from_peers;
 mod levels;
 mod lost_nodes;

@@ -3,7 +3,8 @@
 //!
 //! The manifest must be sound: it says where the log begins, and up to where it was synced. Only records of committed
 //! entries are read: up to the highest commit index in the manifest, the segments' headers and the sound frames. A
-//! damaged record fails like one that is found while the node runs.
+//! damaged record fails like one that is found while the node runs. Nothing is read of a log that differed from a leader's
+//! when it was last compared.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -40,6 +41,9 @@ pub struct ReadableLog {
 pub fn open_readable(disk: &Disk, groups_dir: &Path, group: GroupId, options: &LogOptions) -> Option<ReadableLog> {
     let files = GroupFiles::read(disk, group_dir(groups_dir, group), group, Purpose::Look).ok()?;
     let manifest = &files.manifest;
+    if manifest.differing.is_some() {
+        return None;
+    }
     // What is newer was not synced when the manifest was written.
     let numbers = files.headers.keys().rev().filter(|number| **number <= manifest.durable.file);
     let chain = numbers.copied().find_map(|number| Chain::back(&files, number).ok())?;
@@ -170,6 +174,17 @@ mod tests {
         let (read, _) = readable(&sim);
         assert!((5..38).contains(&read.len()), "{read:?}");
         damage(&sim, "manifest", |bytes| bytes[30] ^= 1);
+        assert_eq!(readable(&sim), (Vec::new(), None));
+    }
+
+    /// Once, the records of a replica that differs were served again when it was damaged in addition.
+    #[test]
+    fn no_record_is_read_of_a_log_that_differs_from_a_leaders() {
+        let sim = filled();
+        let (mut log, _) = GroupLog::open(&sim.disk(), Path::new("/groups"), GROUP, &OPTIONS).expect("opened");
+        log.set_differing(Some(LogIndex(7)));
+        log.close().expect("closed");
+        drop(log);
         assert_eq!(readable(&sim), (Vec::new(), None));
     }
 }

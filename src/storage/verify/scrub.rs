@@ -119,6 +119,16 @@ impl ScrubHandle {
     fn groups(&self) -> MutexGuard<'_, BTreeMap<GroupId, GroupReader>> {
         self.0.groups.lock()
     }
+
+    /// Makes one pass on this thread, for simulations.
+    #[cfg(test)]
+    pub(crate) fn pass_by_hand(&self, disk: &Disk, data_dir: &Path) {
+        let (_stop, inbox) = bounded(1);
+        let options = ScrubOptions { bytes_per_second: u64::MAX, interval: Duration::ZERO };
+        let (disk, node_file) = (disk.clone(), data_dir.join(NODE_FILE));
+        let pass = Scrubber { handle: self.clone(), disk, node_file, options, inbox }.pass();
+        assert!(pass.is_ok(), "nothing stops it");
+    }
 }
 
 enum ScrubMsg {

@@ -209,6 +209,10 @@ impl SegmentRepair {
 
     fn write_to(&self, disk: &Disk, path: &Path, unfinished: &Path, entries: &[Entry]) -> Result<(), RepairError> {
         let dir = path.parent().map(PathBuf::from).unwrap_or_default();
+        // For a moment both files take space. What the node must write itself comes first.
+        if !disk.space().promise_to_leader(self.part.end()) {
+            return Err(StorageError::DiskFull { file: unfinished.to_owned() }.into());
+        }
         disk.unlink(unfinished)?;
         let file = disk.create(unfinished)?;
         file.write_at(0, &self.part.segment.header.encode())?;

@@ -2,20 +2,24 @@
 //!
 //! - each term of a group has one leader, and it has every entry that was committed before;
 //! - a replica votes once in a term;
+//! - a leader that a majority hears is not replaced by an election (`elections.rs`);
 //! - what one node shows at an index, every node shows: nothing that is visible or acknowledged is lost or replaced;
 //! - offsets have no gaps, timestamps do not decrease, and a log is not trimmed beyond its end;
 //! - each index has one set of voters;
-//! - the requests of a producer are appended once, in their order, and a cursor moves as its commands demand.
+//! - the requests of a producer are appended once, in their order, and a cursor moves as its commands demand;
+//! - no group contains a replica that the catalog lists as removed, and a node leaves the cluster without replicas.
 //!
 //! Only what readers of a node see counts as visible.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use raft::eraftpb::MessageType;
 
+use super::elections::Reign;
 use super::network::{Flight, Sent};
 use super::*;
+use crate::catalog::Catalog;
 use crate::consensus::replica::Replica;
 use crate::consensus::tests::cursors::Model;
 use crate::log_state::StateCommand;
@@ -24,6 +28,7 @@ use crate::storage::log::ConfState;
 use crate::storage::payload::{record_value, records};
 use crate::storage::reader::Access;
 use crate::types::{Offset, Term};
+use crate::watermark::HighWatermark;
 
 /// What has happened: a hash of all of it, and lines for people if they are wanted.
 #[derive(Default)]
@@ -67,7 +72,7 @@ impl Trace {
                 numbers.into_iter().for_each(|number| self.mix(number));
                 self.mix(message.entries.len() as u64);
             }
-            Sent::Proposal(proposal) => self.mix(proposal.payload.len() as u64),
+            Sent::Proposal(proposal) | Sent::Forward(proposal, _) => self.mix(proposal.payload.len() as u64),
             Sent::ReadIndex(group, _) => self.mix(group.0),
         }
     }
@@ -82,11 +87,17 @@ pub struct GroupHistory {
     /// The offsets of each value.
     pub values: BTreeMap<u64, Vec<Offset>>,
     pub next_offset: Offset,
+    /// The highest end that any node has shown. A node that drops its replica may have shown entries just before, which
+    /// nobody can read any more.
+    pub shown: Offset,
     /// Everything below it was trimmed.
     pub trimmed: Offset,
     append_time_us: u64,
     leaders: BTreeMap<Term, ReplicaId>,
+    pub reign: Reign,
     voters: BTreeMap<LogIndex, ConfState>,
+    /// The replicas that the catalog lists as removed, with the newest set of voters at that time.
+    removed: BTreeMap<ReplicaId, LogIndex>,
     /// The last sequence of each registered producer.
     producers: BTreeMap<u64, u64>,
     pub cursors: Model,
@@ -102,6 +113,7 @@ struct Seen {
     first_offset: Offset,
     /// The entries that are written and not visible yet. They may be trimmed as soon as they are visible.
     tail: VecDeque<Entry>,
+    watermark: HighWatermark,
 }
 
 #[derive(Default)]
@@ -111,6 +123,10 @@ pub struct Checks {
     seen: BTreeMap<(usize, GroupId), Seen>,
     /// The candidate that a replica has voted for, by group, replica and term.
     votes: BTreeMap<(u64, u64, u64), u64>,
+    /// The catalog after all of its entries that were visible.
+    pub catalog: Catalog,
+    /// The nodes that an operator removes, whatever replicas they have.
+    pub forced: BTreeSet<NodeId>,
 }
 
 impl Checks {
@@ -124,23 +140,41 @@ impl Checks {
             let before = *self.votes.entry((group, voter, term)).or_insert(candidate);
             assert_eq!(before, candidate, "group {group}: replica {voter} votes twice in term {term}");
         }
+        if let Sent::Message(message) = sent
+            && message.type_ == MessageType::MsgTimeoutNow as u32
+        {
+            self.groups.entry(GroupId(message.group)).or_default().reign.hand_over(Term(message.term));
+        }
     }
 
-    /// A node was started: all that it has is checked again.
+    /// A node was started, or its process has ended: all that it has is checked again.
     pub fn restarted(&mut self, i: usize) {
         self.seen.retain(|(of, _), _| *of != i);
+        self.groups.values_mut().for_each(|history| history.reign.restart());
     }
 
     /// Checks a node after a step. `damaged`: some of its files were damaged, or a write has failed, so reads may fail.
     pub fn observe(&mut self, i: usize, driver: &Driver, damaged: bool) {
         let Checks { trace, groups, seen, .. } = self;
+        seen.retain(|(node, group), seen| {
+            let stays =
+                *node != i || driver.groups.get(group).is_some_and(|replica| replica.group.me() == seen.replica);
+            if !stays {
+                groups.entry(*group).or_default().show(&seen.watermark);
+            }
+            stays
+        });
+        let mut commands = Vec::new();
         for (group, replica) in driver.groups.iter() {
             let history = groups.entry(*group).or_default();
-            let seen = seen.entry((i, *group)).or_default();
             let (me, term) = (replica.group.me(), replica.group.term());
-            if seen.replica != me {
-                *seen = Seen { replica: me, ..Seen::default() };
-            }
+            let seen = seen.entry((i, *group)).or_insert_with(|| Seen {
+                replica: me,
+                watermark: replica.watermark.clone(),
+                ..Seen::default()
+            });
+            history.reign.see(*group, i, term);
+            history.show(&seen.watermark);
             assert!(damaged || !replica.group.is_damaged(), "node {i} reports damage: {:?}", replica.status().damage);
             let leads = replica.group.leads().then_some(term);
             if leads.is_some() && leads != seen.leads {
@@ -157,7 +191,8 @@ impl Checks {
             seen.read_tail(i, *group, replica, damaged);
             let visible = replica.watermark.get();
             while let Some(entry) = seen.tail.pop_front_if(|entry| entry.index <= visible.applied) {
-                history.see(i, *group, entry, trace);
+                let is_new = history.see(i, *group, &entry, trace);
+                commands.extend(is_new.then_some(entry).filter(|_| *group == GroupId::CATALOG));
             }
             seen.applied = seen.applied.max(visible.applied);
             if visible.first_offset > seen.first_offset {
@@ -169,6 +204,31 @@ impl Checks {
                     visible.first_offset
                 );
             }
+        }
+        commands.iter().for_each(|entry| self.change_catalog(entry));
+    }
+
+    /// Applies a committed entry of the catalog's group.
+    fn change_catalog(&mut self, entry: &Entry) {
+        let Ok(stamp) = entry.stamp() else { return };
+        if stamp.kind != EntryKind::Records {
+            return;
+        }
+        for record in records(&entry.payload()) {
+            let command = Command::of_record(record.expect("canonical")).expect("a command");
+            let placed = |node: NodeId| self.catalog.logs().find(|log| log.placements().any(|p| p.node == node));
+            match &command {
+                Command::RemoveNode(node) if !self.forced.contains(node) => {
+                    let leaves = self.catalog.plan(*node).leaves.is_some();
+                    let log = placed(*node).filter(|_| leaves).map(|log| log.group);
+                    assert_eq!(log, None, "node {node} left, and still has a replica of this group");
+                }
+                Command::ReplicaRemoved(group, replica) => {
+                    self.groups.entry(*group).or_default().remove(*replica);
+                }
+                _ => {}
+            }
+            self.catalog.apply(&command, stamp.append_time_us);
         }
     }
 }
@@ -226,25 +286,43 @@ impl GroupHistory {
         }
     }
 
+    fn show(&mut self, watermark: &HighWatermark) {
+        self.shown = self.shown.max(watermark.get().next_offset);
+    }
+
+    /// The catalog lists a replica as removed: its node may drop it.
+    fn remove(&mut self, replica: ReplicaId) {
+        let newest = self.voters.last_key_value();
+        let in_group =
+            newest.is_some_and(|(_, conf)| conf.voters.contains(&replica) || conf.learners.contains(&replica));
+        assert!(!in_group, "replica {replica} is reported as removed, but is in {newest:?}");
+        self.removed.insert(replica, newest.map(|(index, _)| *index).unwrap_or_default());
+    }
+
     fn set_voters(&mut self, group: GroupId, index: LogIndex, conf: &ConfState) {
         let mut conf = conf.clone();
         conf.voters.sort_unstable();
         conf.learners.sort_unstable();
         if !conf.voters.is_empty() {
+            let again = |(replica, then): &(&ReplicaId, &LogIndex)| {
+                index > **then && (conf.voters.contains(replica) || conf.learners.contains(replica))
+            };
+            let again = self.removed.iter().find(again);
+            assert_eq!(again, None, "group {group} adds at entry {index} a replica again that was removed");
             let known = self.voters.entry(index).or_insert_with(|| conf.clone());
             assert_eq!(*known, conf, "group {group} has two sets of voters at entry {index}");
         }
     }
 
-    /// An entry is visible on a node.
-    fn see(&mut self, i: usize, group: GroupId, entry: Entry, trace: &mut Trace) {
-        let Entry { index, term, .. } = entry;
+    /// An entry is visible on a node. Returns true if no node has shown it before.
+    fn see(&mut self, i: usize, group: GroupId, entry: &Entry, trace: &mut Trace) -> bool {
+        let Entry { index, term, .. } = *entry;
         if let Some((known_term, known)) = self.committed.get(&index) {
             assert!(
                 (*known_term, known) == (term, &entry.data),
                 "node {i} shows another entry {index} of group {group}: of term {term}, before it was of term {known_term}"
             );
-            return;
+            return false;
         }
         let last = self.last();
         assert!(index > last, "node {i} shows entry {index} of group {group}, which was below the base of all others");
@@ -252,8 +330,9 @@ impl GroupHistory {
         assert!(is_next, "node {i} shows entry {index} of group {group}, but nobody has shown {}", last.next());
         trace.line(|| format!("entry {index} of term {term} of group {group} is visible, on node {i} first"));
         [group.0, index.0, term.0].into_iter().for_each(|number| trace.mix(number));
-        self.apply(group, &entry);
-        self.committed.insert(index, (term, entry.data));
+        self.apply(group, entry);
+        self.committed.insert(index, (term, entry.data.clone()));
+        true
     }
 
     fn apply(&mut self, group: GroupId, entry: &Entry) {

@@ -47,6 +47,8 @@ pub struct Cluster {
     pub segment_bytes: u64,
     /// Changes messages on their way.
     pub tamper: Option<fn(&mut RaftMessage)>,
+    /// This node sends other entries than those that it should to nodes that repair their logs.
+    pub liar: Option<NodeId>,
     values: u64,
     asked: Vec<(GroupId, u64, Answer)>,
     pub acknowledged: Vec<Acknowledged>,
@@ -55,6 +57,18 @@ pub struct Cluster {
 pub fn id(i: usize) -> NodeId {
     // Other numbers than those of replicas.
     NodeId((i as u64 + 1) << 40 | 0xbeef)
+}
+
+/// Changes the entries that a node sends to one that repairs its log.
+pub fn other_entries(message: &mut RaftMessage) {
+    if message.repair_answer.is_some()
+        && let Some(entry) = message.entries.iter_mut().find(|entry| entry.data.len() > 60)
+    {
+        let mut data = entry.data.to_vec();
+        let last = data.len() - 1;
+        data[last] ^= 1;
+        entry.data = data.into();
+    }
 }
 
 pub fn this(i: usize) -> Member {
@@ -83,6 +97,7 @@ impl Cluster {
             elapsed: Duration::ZERO,
             segment_bytes: 1 << 14,
             tamper: None,
+            liar: None,
             starts: 0,
             values: 0,
             asked: Vec::new(),
@@ -130,8 +145,9 @@ impl Cluster {
     }
 
     /// Starts a cluster with copies of these disks.
-    pub fn resume(seed: u64, image: &Image) -> Cluster {
+    pub fn resume(seed: u64, image: &Image, segment_bytes: u64) -> Cluster {
         let mut cluster = Cluster::empty(seed);
+        cluster.segment_bytes = segment_bytes;
         (cluster.elapsed, cluster.starts) = (image.elapsed, image.starts);
         for disk in &image.disks {
             cluster.machines.push(Machine::new(disk.copy()));
@@ -177,14 +193,18 @@ impl Cluster {
         }
         // A sync is much shorter than a tick, and so is a message's way.
         let steps = if self.weather.busy { 1 + self.rng.below(3) } else { 5 };
-        for _ in 0..steps {
-            (0..self.running.len()).for_each(|i| self.sync(i));
-            for flight in self.network.arriving(self.weather, &mut self.rng) {
-                self.deliver(flight);
-            }
-        }
+        (0..steps).for_each(|_| self.exchange());
         (0..self.running.len()).for_each(|i| self.perform(i));
         self.take_answers();
+        self.watch_leaders();
+    }
+
+    /// Lets the disks proceed, and delivers messages.
+    pub fn exchange(&mut self) {
+        (0..self.running.len()).for_each(|i| self.sync(i));
+        for flight in self.network.arriving(self.weather, &mut self.rng) {
+            self.deliver(flight);
+        }
     }
 
     fn deliver(&mut self, flight: Flight) {
@@ -198,7 +218,7 @@ impl Cluster {
         let now = self.now();
         self.checks.trace.delivered(&flight);
         let Flight { from, sent, clock_us, .. } = flight;
-        let tamper = self.tamper;
+        let tamper = self.tamper.or((self.liar == Some(flight.from)).then_some(other_entries));
         self.act(i, |Running { driver, .. }| {
             driver.peer_clocks.record(from, clock_us, now);
             match sent {
@@ -209,6 +229,7 @@ impl Cluster {
                     driver.step(from, message);
                 }
                 Sent::Proposal(proposal) => driver.handle(ConsensusMsg::Propose(proposal, reply().0)),
+                Sent::Forward(proposal, sender) => driver.handle(ConsensusMsg::Propose(proposal, sender)),
                 Sent::ReadIndex(group, sender) => {
                     driver.handle(ConsensusMsg::ReadIndex(group, None, sender.unwrap_or_else(|| reply().0)));
                 }
@@ -248,7 +269,13 @@ impl Cluster {
 
     /// Asks the catalog's leader for a change.
     pub fn command(&mut self, command: Command) {
-        let Some(i) = self.leader(GroupId::CATALOG) else { return };
+        drop(self.ask_for(command));
+    }
+
+    /// Asks the catalog's leader for a change. Returns its answer, if there is a leader.
+    pub fn ask_for(&mut self, command: Command) -> Option<Answer> {
+        let i = self.leader(GroupId::CATALOG)?;
+        let (sender, answer) = reply();
         let message = match command {
             // Nodes do not request these of each other.
             Command::AddNode(_)
@@ -256,10 +283,11 @@ impl Cluster {
             | Command::ReplaceNode(..)
             | Command::PlaceReplica(..)
             | Command::MoveReplica(..)
-            | Command::RemoveReplica(..) => ConsensusMsg::Command(command, FeatureRange::SUPPORTED, reply().0),
-            other => ConsensusMsg::Propose(command_proposal(&other), reply().0),
+            | Command::RemoveReplica(..) => ConsensusMsg::Command(command, FeatureRange::SUPPORTED, sender),
+            other => ConsensusMsg::Propose(command_proposal(&other), sender),
         };
         self.handle(i, message);
+        Some(answer)
     }
 
     /// Lets the catalog's leader append a command.

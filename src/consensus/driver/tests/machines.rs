@@ -43,6 +43,8 @@ pub struct Machine {
     pub paused: u32,
     /// Synced bytes were damaged: the node may refuse to start, and reads may fail.
     pub damaged: bool,
+    /// Its damage is repaired while it runs.
+    pub rots: bool,
     /// It refused to start.
     pub refused: bool,
     /// The disk was lost, or the node was removed. Another machine replaces it.
@@ -62,6 +64,7 @@ impl Machine {
             clock_ahead_us: 0,
             paused: 0,
             damaged: false,
+            rots: false,
             refused: false,
             gone: false,
             may_die: false,
@@ -94,6 +97,7 @@ impl Cluster {
         self.starts += 1;
         self.at(i);
         self.machines[i].disk.die_after(None);
+        self.machines[i].disk.fill_up(None);
         self.checks.restarted(i);
         match self.try_start(i) {
             Ok(running) => self.running[i] = Some(running),
@@ -166,6 +170,7 @@ impl Cluster {
         if self.running[i].take().is_some() {
             self.machines[i].disk.power_cut(&mut self.disk_rng);
             self.network.lose(id(i));
+            self.checks.restarted(i);
             self.machines[i].paused = 0;
         }
     }
@@ -175,6 +180,7 @@ impl Cluster {
         if self.running[i].take().is_some() {
             self.machines[i].disk.kill();
             self.network.lose(id(i));
+            self.checks.restarted(i);
             self.machines[i].paused = 0;
         }
     }
@@ -203,6 +209,7 @@ impl Cluster {
         let stopped = driver.stop().and_then(|()| Ok(writer.quiet(true)?));
         drop(writer);
         self.network.lose(id(i));
+        self.checks.restarted(i);
         self.machines[i].disk.kill();
         if let Err(error) = stopped {
             assert!(self.machines[i].may_die || self.machines[i].damaged, "node {i} fails to stop: {error}");

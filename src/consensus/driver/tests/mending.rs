@@ -1,6 +1,6 @@
 //! Damage that is found while a replica runs: its files are written again, from memory or with the entries of a peer.
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, id, other_entries};
 use super::network::Weather;
 use super::*;
 use crate::storage::damage::DamagedRange;
@@ -152,16 +152,7 @@ fn refuses_other_entries(seed: u64) -> bool {
     let mut cluster = filled(seed);
     damage(&cluster, 0);
     let old = cluster.driver(0).expect("running").groups[&GROUP].group.me();
-    cluster.tamper = Some(|message| {
-        if message.repair_answer.is_some()
-            && let Some(entry) = message.entries.iter_mut().find(|entry| entry.data.len() > 60)
-        {
-            let mut data = entry.data.to_vec();
-            let last = data.len() - 1;
-            data[last] ^= 1;
-            entry.data = data.into();
-        }
-    });
+    cluster.tamper = Some(other_entries);
     cluster.until("a new replica, or a wrong one", 4000, |cluster| {
         is_whole(cluster, 0)
             && cluster
@@ -202,6 +193,48 @@ fn damage_in_the_newest_segment_is_repaired() {
     acknowledge(&mut cluster, 20);
     cluster.until("equal replicas", 400, |cluster| cluster.is_equal(GROUP));
     cluster.check_acknowledged();
+}
+
+/// A leader that is about to repair its replica is suspended, and meanwhile the replica is replaced by another one on the
+/// same node. Once, the repair that had not begun never ended, and no file of the node was repaired any more.
+#[test]
+fn a_repair_ends_if_the_replica_is_replaced_before_it_begins() {
+    let mut cluster = filled(9);
+    let i = cluster.leader(GROUP).expect("a leader");
+    let replica_on = |cluster: &Cluster| cluster.driver(i)?.groups.get(&GROUP).map(|replica| replica.group.me());
+    let old = replica_on(&cluster).expect("a replica");
+    damage(&cluster, i);
+    cluster.until("a repair", 100, |cluster| cluster.driver(i).expect("running").mending.is_busy());
+    cluster.machines[i].paused = u32::MAX;
+    let others: Vec<usize> = (0..3).filter(|other| *other != i).collect();
+    let change = |cluster: &mut Cluster, command: &Command, holds: &dyn Fn(&crate::catalog::LogMeta) -> bool| {
+        cluster.until("a change of the catalog", 400, |cluster| {
+            let leader = others.iter().copied().find(|other| {
+                let catalog = cluster.driver(*other).expect("running").groups.get(&GroupId::CATALOG);
+                catalog.is_some_and(|catalog| catalog.group.leads())
+            });
+            let changed = |other: &usize| {
+                cluster.driver(*other).expect("running").governor.catalog().log(GROUP).is_some_and(holds)
+            };
+            let is_done = others.iter().all(changed);
+            leader.filter(|_| !is_done).into_iter().for_each(|leader| cluster.decide(leader, command));
+            is_done
+        });
+    };
+    change(&mut cluster, &Command::RemoveReplica(GROUP, old), &|log| !log.placements().any(|p| p.node == id(i)));
+    change(&mut cluster, &Command::PlaceReplica(GROUP, id(i)), &|log| log.placements().any(|p| p.node == id(i)));
+    // It receives the news before its next tick.
+    cluster.machines[i].paused = 0;
+    for _ in 0..200 {
+        others.iter().for_each(|other| cluster.tick(*other));
+        (0..5).for_each(|_| cluster.exchange());
+        if replica_on(&cluster).is_some_and(|replica| replica != old) {
+            break;
+        }
+    }
+    assert!(replica_on(&cluster).is_some_and(|replica| replica != old), "another replica: {}", cluster.show());
+    assert!(cluster.driver(i).expect("running").mending.is_busy(), "the repair has not begun");
+    cluster.until("the end of the repair", 100, |cluster| !cluster.driver(i).expect("running").mending.is_busy());
 }
 
 /// Once, the next start would have refused such a file.

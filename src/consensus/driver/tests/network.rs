@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::consensus::handle::{Proposal, ReadIndexError};
+use crate::consensus::handle::{Appended, Proposal, ProposeError, ReadIndexError};
 use crate::consensus::sinks::Outbound;
 use crate::consensus::tests::sim::Rng;
 use crate::feature_level::FeatureRange;
@@ -16,16 +16,19 @@ use crate::types::{GroupId, LogIndex, NodeId};
 pub enum Sent {
     Message(RaftMessage),
     Proposal(Proposal),
+    /// A client's request, from a node that does not lead the group to the one that does. It arrives at most once.
+    Forward(Proposal, ReplySender<Result<Appended, ProposeError>>),
     /// Without a reply: the second delivery of a request that is duplicated.
     ReadIndex(GroupId, Option<ReplySender<Result<LogIndex, ReadIndexError>>>),
 }
 
 impl Sent {
-    fn again(&self) -> Sent {
+    fn again(&self) -> Option<Sent> {
         match self {
-            Sent::Message(message) => Sent::Message(message.clone()),
-            Sent::Proposal(proposal) => Sent::Proposal(proposal.clone()),
-            Sent::ReadIndex(group, _) => Sent::ReadIndex(*group, None),
+            Sent::Message(message) => Some(Sent::Message(message.clone())),
+            Sent::Proposal(proposal) => Some(Sent::Proposal(proposal.clone())),
+            Sent::Forward(..) => None,
+            Sent::ReadIndex(group, _) => Some(Sent::ReadIndex(*group, None)),
         }
     }
 }
@@ -113,9 +116,11 @@ impl Network {
         arriving.retain(|_| !happens(weather.lost));
         let mut again = Vec::new();
         for flight in &arriving {
-            if happens(weather.doubled) {
+            if happens(weather.doubled)
+                && let Some(sent) = flight.sent.again()
+            {
                 let Flight { from, to, clock_us, .. } = *flight;
-                again.push(Flight { from, to, clock_us, sent: flight.sent.again(), due: step + 1 });
+                again.push(Flight { from, to, clock_us, sent, due: step + 1 });
             }
         }
         let overtaken: Vec<usize> = (0..arriving.len()).filter(|_| happens(weather.overtaken)).collect();

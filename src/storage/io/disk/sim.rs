@@ -96,6 +96,11 @@ impl Sim {
         self.world().free_bytes = bytes;
     }
 
+    /// Makes writes fail once files have grown by this many bytes; `None`: never.
+    pub fn fill_up(&self, bytes: Option<u64>) {
+        self.world().room = bytes;
+    }
+
     /// True if an operation has failed because the process died.
     pub fn died(&self) -> bool {
         self.world().died
@@ -291,6 +296,7 @@ impl BackendFile for SimFile {
             }
             return Err(dead);
         }
+        world.take_room(self.inode, at as usize + bytes.len())?;
         world.write(self.inode, at as usize, bytes);
         Ok(())
     }
@@ -311,6 +317,7 @@ impl BackendFile for SimFile {
     fn allocate(&self, _from: u64, to: u64) -> io::Result<()> {
         let mut world = self.world.world();
         world.change()?;
+        world.take_room(self.inode, to as usize)?;
         let inode = &mut world.inodes[self.inode];
         let length = inode.now.len().max(to as usize);
         inode.now.resize(length, 0);

@@ -6,6 +6,7 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::*;
+use crate::config::DiskSpace;
 use crate::storage::format::state::{Genesis, HardState};
 use crate::storage::io::disk::sim::{Rng, Sim};
 use crate::storage::write::log::tests::batch;
@@ -126,6 +127,31 @@ fn other_entries() {
         assert!(matches!(repair.write(wrong), Err(RepairError::OtherEntries(_))));
         assert_eq!(sim.files(), before, "nothing is changed");
     }
+}
+
+/// Once, a repair on a disk that was almost full could take the space for a vote, and the process ended.
+#[test]
+fn a_repair_waits_for_space() {
+    let (_peer_sim, peer) = filled();
+    let (sim, mut log) = filled();
+    damage(&sim, FIRST, |bytes| bytes[400..900].fill(0));
+    let limits = DiskSpace {
+        disk_free_soft_bytes: Some(1 << 20),
+        disk_free_hard_bytes: Some(1 << 20),
+        disk_reserve_bytes: Some(0),
+    };
+    log.disk.watch_space(Path::new(GROUPS), &limits).expect("watched");
+    sim.set_free_bytes(1 << 19);
+    log.disk.space().look();
+    let before = sim.files();
+    let repair = survey(&log.reader(), FIRST).expect("surveyed").expect("damaged");
+    let right = entries(&peer, repair.low, repair.high);
+    let full = repair.write(&right);
+    assert!(matches!(full, Err(RepairError::Storage(StorageError::DiskFull { .. }))), "{full:?}");
+    assert_eq!(sim.files(), before, "nothing is changed");
+    sim.set_free_bytes(1 << 30);
+    log.disk.space().look();
+    repaired(&mut log, FIRST, &peer);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::super::cluster::Cluster;
 use super::super::*;
-use super::look::{check_records, cursor_on, is_purged, read_anywhere, target};
+use super::look::{ask, check_records, cursor_on, is_purged, read_anywhere, target};
 use crate::consensus::handle::ReadIndexError;
 use crate::consensus::tests::sim::{Answer, Fate, answered};
 use crate::log_state::cursors::{AcquireCursor, CommitCursor};
@@ -143,12 +143,6 @@ impl Clients {
         }
     }
 
-    fn ask(cluster: &mut Cluster, node: usize, proposal: Proposal) -> Answer {
-        let (sender, answer) = reply();
-        cluster.handle(node, ConsensusMsg::Propose(proposal, sender));
-        answer
-    }
-
     /// Appends records without a producer.
     pub fn append(&mut self, cluster: &mut Cluster, group: GroupId, node: usize) {
         let (value, count) = (self.values, count_of(self.values));
@@ -159,7 +153,7 @@ impl Clients {
         let soon = cluster.one_in(8).then(|| cluster.now() + Duration::from_millis(500));
         let deadline = if late { Some(cluster.now()) } else { soon };
         let request = Proposal { expected_offset: expected, deadline, ..proposal(group, value, count) };
-        let answer = Clients::ask(cluster, node, request);
+        let answer = ask(cluster, node, request);
         self.plain.push(Plain { group, value, count, end, expected, late, answer });
     }
 
@@ -172,7 +166,7 @@ impl Clients {
             if producer.registering.is_none() {
                 let init = InitProducer { id: producer.id, instance: producer.instance, ..InitProducer::default() };
                 let request = Proposal::state(group, &StateCommand::InitProducer(init));
-                producer.registering = Some(Clients::ask(cluster, node, request));
+                producer.registering = Some(ask(cluster, node, request));
             }
             return;
         }
@@ -182,14 +176,14 @@ impl Clients {
         match cluster.rng.below(16) {
             0 => {
                 let stranger = Proposal { producer_id: 7, sequence: 1, ..request };
-                self.strangers.push(Clients::ask(cluster, node, stranger));
+                self.strangers.push(ask(cluster, node, stranger));
             }
             1 => {
                 let stranger = Proposal { producer_epoch: 2, ..request };
-                self.strangers.push(Clients::ask(cluster, node, stranger));
+                self.strangers.push(ask(cluster, node, stranger));
             }
             _ if producer.attempts.len() < 6 => {
-                let answer = Clients::ask(cluster, node, request);
+                let answer = ask(cluster, node, request);
                 self.producers[at].attempts.push((sequence, answer));
             }
             // The client has lost its connections.
@@ -242,7 +236,7 @@ impl Clients {
         let Some((epoch, revision)) = reader.has else {
             if reader.acquiring.is_none() {
                 let request = Proposal::state(group, &reader.acquire());
-                reader.acquiring = Some(Clients::ask(cluster, node, request));
+                reader.acquiring = Some(ask(cluster, node, request));
             }
             return;
         };
@@ -262,7 +256,7 @@ impl Clients {
         if reader.attempts.len() >= 8 {
             reader.attempts.clear();
         }
-        let answer = Clients::ask(cluster, node, Proposal::state(group, &command));
+        let answer = ask(cluster, node, Proposal::state(group, &command));
         reader.attempts.push((command, answer));
     }
 
@@ -318,7 +312,12 @@ impl Clients {
                 Some(Err(ProposeError::OutcomeUnknown)) => Fate::Unknown,
                 Some(Err(error)) => {
                     if let ProposeError::ExpectedOffset { next_offset } = error {
-                        let committed = cluster.checks.groups.get(&group).map(|of| of.next_offset).unwrap_or_default();
+                        let committed = cluster
+                            .checks
+                            .groups
+                            .get(&group)
+                            .map(|of| of.next_offset.max(of.shown))
+                            .unwrap_or_default();
                         assert!(next_offset <= committed, "refused by {next_offset}, only {committed} is committed");
                         assert!(next_offset >= end, "refused by {next_offset}, though {end} was committed before");
                         assert_ne!(Some(next_offset), expected, "refused although it is the next offset");

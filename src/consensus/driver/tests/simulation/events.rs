@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::stories::Story;
 use crate::consensus::tests::sim::Rng;
 
 /// What happens to a cluster. Nodes and logs are numbers, modulo how many there are.
@@ -32,6 +33,8 @@ pub enum Event {
     Split(u8),
     /// All links work.
     Heal,
+    /// A node's connection to another one is refused once, as if the process there had ended.
+    Refuse(usize, usize),
     /// The power of a node is cut.
     Crash(usize),
     /// All nodes lose power.
@@ -50,10 +53,16 @@ pub enum Event {
     StuckDisk(usize),
     /// The disk of a node has no space left.
     FullDisk(usize),
+    /// Writes to the disk of a node fail once its files have grown by this many bytes more.
+    NoSpace(usize, u64),
     /// All disks have space and are fast.
     RepairDisks,
     /// A node loses its power, and a byte of what it has synced is changed.
     Rot(usize),
+    /// Bytes that a running node has synced are changed, and its scrub reads them.
+    RotRunning(usize),
+    /// A node sends other entries than those that it should to nodes that repair their logs.
+    Lie(usize),
     /// The wall clock of a node jumps by this many seconds.
     Clock(usize, i64),
     /// A node is suspended for this many rounds.
@@ -91,6 +100,8 @@ pub enum Event {
     Balance,
     /// Clients send this many requests in each round.
     Load(u8),
+    /// See [`Story`].
+    Story(Story, usize),
 }
 
 /// An event, and the rounds after it.
@@ -138,17 +149,18 @@ enum Kind {
     Removals,
     Plans,
     Load,
+    Stories,
 }
 
-const KINDS: [(Kind, usize); 19] = [
+const KINDS: [(Kind, usize); 20] = [
     (Kind::Weather, 3),
     (Kind::Links, 6),
     (Kind::Crashes, 6),
     (Kind::Kills, 2),
     (Kind::Stops, 1),
     (Kind::SlowDisks, 3),
-    (Kind::FullDisks, 1),
-    (Kind::Rot, 1),
+    (Kind::FullDisks, 2),
+    (Kind::Rot, 2),
     (Kind::Clocks, 1),
     (Kind::Pauses, 2),
     (Kind::Leadership, 4),
@@ -160,6 +172,7 @@ const KINDS: [(Kind, usize); 19] = [
     (Kind::Removals, 1),
     (Kind::Plans, 4),
     (Kind::Load, 2),
+    (Kind::Stories, 2),
 ];
 
 impl Kind {
@@ -178,11 +191,12 @@ impl Kind {
                     delay: rng.below(4) as u16,
                 },
             },
-            Kind::Links => match rng.below(8) {
+            Kind::Links => match rng.below(10) {
                 0 => Event::CutOneWay(a, b),
                 1 => Event::Cut(a, b),
                 2 | 3 => Event::Isolate(a),
                 4 | 5 => Event::Split(rng.below(256) as u8),
+                6 | 7 => Event::Refuse(a, b),
                 _ => Event::Heal,
             },
             Kind::Crashes => match rng.below(10) {
@@ -205,11 +219,17 @@ impl Kind {
                 1 | 2 => Event::SlowDisk(a, 1 + rng.below(60) as u8),
                 _ => Event::RepairDisks,
             },
-            Kind::FullDisks => match rng.below(2) {
+            Kind::FullDisks => match rng.below(4) {
                 0 => Event::FullDisk(a),
+                1 => Event::NoSpace(a, [0, 100, 5000, 20_000][rng.below(4)]),
+                2 => Event::Start(a),
                 _ => Event::RepairDisks,
             },
-            Kind::Rot => Event::Rot(a),
+            Kind::Rot => match rng.below(5) {
+                0 => Event::Rot(a),
+                1 => Event::Lie(a),
+                _ => Event::RotRunning(a),
+            },
             Kind::Clocks => {
                 let seconds = [1, 30, 90, 4000, 400_000][rng.below(5)];
                 Event::Clock(a, if rng.below(2) == 0 { seconds } else { -seconds })
@@ -243,6 +263,16 @@ impl Kind {
                 0 => Event::Load(0),
                 _ => Event::Load(1 + rng.below(6) as u8),
             },
+            Kind::Stories => {
+                let story = match rng.below(5) {
+                    0 => Story::LossDuringMove,
+                    1 => Story::CreationDuringDrain,
+                    2 => Story::NeededNodeLeaves,
+                    3 => Story::OutdatedLeader,
+                    _ => Story::DamagedVoter,
+                };
+                Event::Story(story, b)
+            }
         }
     }
 }
@@ -252,8 +282,10 @@ impl History {
     pub fn of_seed(seed: u64) -> History {
         let mut rng = Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x1234_5678_9abc_def1) | 1);
         (0..4).for_each(|_| _ = rng.below(2));
-        let nodes = if rng.below(4) == 0 { 5 } else { 3 };
         let mut kinds: Vec<(Kind, usize)> = KINDS.into_iter().filter(|_| rng.below(2) == 0).collect();
+        // Most stories need nodes without a replica.
+        let tells = kinds.iter().any(|(kind, _)| matches!(kind, Kind::Stories));
+        let nodes = if rng.below(if tells { 2 } else { 5 }) == 0 { 5 } else { 3 };
         if kinds.is_empty() {
             kinds.push((Kind::Crashes, 1));
         }

@@ -2,8 +2,9 @@
 //!
 //! A new fault is a line of [`FAULTS`], with seeds that `make sim-faults` has found, three if it finds so many.
 
-use super::events::History;
+use super::events::{Event, History, Step};
 use super::shrink::Failure;
+use super::stories::Story;
 use super::{number, prepare, run};
 use crate::catalog::faults::Fault as P;
 use crate::consensus::faults::Fault as C;
@@ -36,6 +37,13 @@ const FAULTS: &[(Broken, &[u64])] = &[
     (Broken::Catalog(P::DroppedTooEarly), &[3, 32, 105]),
     (Broken::Catalog(P::ReplicaIdReused), &[1, 2, 3]),
     (Broken::Catalog(P::LeadsAgain), &[1, 2, 3]),
+    (Broken::Catalog(P::DeposedByRumour), &[1, 2, 3]),
+    (Broken::Catalog(P::RemovedBeforeReplaced), &[1, 2, 3]),
+    (Broken::Catalog(P::RemovedWithReplicas), &[11, 26, 28]),
+    (Broken::Catalog(P::NeededNodeRemoved), &[1, 2, 3]),
+    (Broken::Catalog(P::LeavingNodesChosen), &[1, 2, 3]),
+    (Broken::Catalog(P::OutdatedLeaderAdds), &[1, 2, 3]),
+    (Broken::Catalog(P::DamagedReplicaReset), &[1, 2, 3]),
     (Broken::LogState(L::UnregisteredAppended), &[1, 2, 3]),
     (Broken::LogState(L::NotInSnapshot), &[1, 3, 6]),
     (Broken::LogState(L::RetryAppended), &[1, 2, 3]),
@@ -55,6 +63,7 @@ const FAULTS: &[(Broken, &[u64])] = &[
     (Broken::Storage(S::SnapshotWithoutState), &[26, 36, 51]),
     (Broken::Storage(S::StateNotReplayed), &[1, 2, 3]),
     (Broken::Storage(S::TombstoneForgotten), &[2, 13, 24]),
+    (Broken::Storage(S::RepairUnverified), &[1, 2, 3]),
 ];
 
 /// If none of its seeds finds a fault any more, these are tried.
@@ -102,6 +111,41 @@ fn each_deliberate_fault_is_found() {
     };
     let missed: Vec<Broken> = FAULTS.iter().filter(|fault| !found(fault)).map(|(broken, _)| *broken).collect();
     assert!(missed.is_empty(), "faults that no seed finds any more; make sim-faults searches for some: {missed:?}");
+}
+
+/// The rule that each story is about.
+const STORIES: [(Story, Broken); 5] = [
+    (Story::LossDuringMove, Broken::Catalog(P::RemovedBeforeReplaced)),
+    (Story::CreationDuringDrain, Broken::Catalog(P::LeavingNodesChosen)),
+    (Story::NeededNodeLeaves, Broken::Catalog(P::NeededNodeRemoved)),
+    (Story::OutdatedLeader, Broken::Catalog(P::OutdatedLeaderAdds)),
+    (Story::DamagedVoter, Broken::Catalog(P::DamagedReplicaReset)),
+];
+
+/// Seeds after which a story must have found the fault.
+const STORY_SEEDS: u64 = 24;
+
+#[test]
+fn each_story_finds_the_fault_that_it_is_about() {
+    let mut missed = Vec::new();
+    for (story, broken) in STORIES {
+        let history = |seed: u64| {
+            let step = |event, rounds| Step { event, rounds, salt: seed << 32 | 0x5eed << 8 | u64::from(rounds) };
+            let steps = vec![step(Event::Load(4), 10), step(Event::Story(story, seed as usize), 30)];
+            History { seed, nodes: 5, steps }
+        };
+        let found = (1..=STORY_SEEDS).find(|seed| with(broken, || run(&history(*seed), false).failure.is_some()));
+        if found.is_none() {
+            // What has happened, as far as the story tells it.
+            let lines = (1..=2).flat_map(|seed| with(broken, || run(&history(seed), true).lines));
+            let told: Vec<String> = lines.filter(|line| line.starts_with("--")).collect();
+            missed.push(format!("{story:?} does not find {broken:?}:\n{}", told.join("\n")));
+        }
+        println!("{story:?} finds {broken:?} with seed {found:?}");
+        let failure = (1..=3).find_map(|seed| run(&history(seed), false).failure);
+        assert_eq!(failure, None, "{story:?} fails without a fault");
+    }
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
 }
 
 /// `make sim-faults` searches for the faults of the table, and `ONLY=all` for all that there are.

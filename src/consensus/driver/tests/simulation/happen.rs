@@ -1,7 +1,7 @@
 //! What each event does to the cluster.
 
 use super::super::cluster::{id, this};
-use super::super::machines::Pace;
+use super::super::machines::{Pace, Running};
 use super::super::network::Weather;
 use super::look::target;
 use super::*;
@@ -9,7 +9,7 @@ use crate::catalog::{Catalog, Destination, LogMeta, Plan};
 use crate::types::Offset;
 
 /// At most this many machines, with those that are gone.
-const MACHINES_MAX: usize = 8;
+pub(super) const MACHINES_MAX: usize = 8;
 
 impl Simulation {
     fn node(&self, number: usize) -> usize {
@@ -17,7 +17,7 @@ impl Simulation {
     }
 
     /// Returns a log; `number` is modulo the number of logs.
-    fn log(&self, number: usize) -> Option<LogMeta> {
+    pub(super) fn log(&self, number: usize) -> Option<LogMeta> {
         let mut logs = self.cluster.logs();
         (!logs.is_empty()).then(|| logs.swap_remove(number % logs.len()))
     }
@@ -53,7 +53,11 @@ impl Simulation {
                 (0..nodes).for_each(|i| self.cluster.crash(i));
                 self.cluster.start_all();
             }
-            Event::Kill(a) => self.cluster.kill(a % nodes),
+            Event::Kill(a) => {
+                self.cluster.kill(a % nodes);
+                self.refuse_some(a % nodes);
+            }
+            Event::Refuse(a, b) => self.refuse(a % nodes, b % nodes),
             Event::CrashAfter(a, changes) => {
                 let machine = &mut self.cluster.machines[a % nodes];
                 machine.may_die = true;
@@ -64,6 +68,7 @@ impl Simulation {
                 self.hand_over(node);
                 (0..4).for_each(|_| self.round());
                 self.cluster.stop(node);
+                self.refuse_some(node);
             }
             Event::Start(a) => self.cluster.start(a % nodes),
             Event::StartAll => self.cluster.start_all(),
@@ -73,8 +78,15 @@ impl Simulation {
                 let node = self.node(a);
                 self.cluster.set_free_bytes(node, 0);
             }
+            Event::NoSpace(a, bytes) => {
+                let machine = &mut self.cluster.machines[a % nodes];
+                machine.may_die = true;
+                machine.disk.fill_up(Some(bytes));
+            }
             Event::RepairDisks => self.repair_disks(),
             Event::Rot(a) => self.rot(a % nodes),
+            Event::RotRunning(a) => self.rot_running(a % nodes),
+            Event::Lie(a) => self.cluster.liar = Some(id(a % nodes)),
             Event::Clock(a, seconds) => self.cluster.machines[a % nodes].clock_ahead_us = seconds * 1_000_000,
             Event::Pause(a, rounds) => self.cluster.machines[a % nodes].paused = rounds.into(),
             Event::Lead(log, a) => {
@@ -89,17 +101,17 @@ impl Simulation {
                     self.logs += 1;
                     let name = format!("more-{}", self.logs % 3);
                     let command = self.cluster.create_log(&name, replicas);
-                    self.cluster.command(command);
+                    self.command(command);
                 }
             }
             Event::DeleteLog(log, after_ms) => {
                 if let Some(log) = self.log(log) {
-                    self.cluster.command(Command::DeleteLog(log.group, Some(after_ms), None));
+                    self.command(Command::DeleteLog(log.group, Some(after_ms), None));
                 }
             }
             Event::UndeleteLog(log) => {
                 if let Some(log) = self.log(log) {
-                    self.cluster.command(Command::UndeleteLog(log.group));
+                    self.command(Command::UndeleteLog(log.group));
                 }
             }
             Event::Resize(log, replicas) => {
@@ -107,7 +119,7 @@ impl Simulation {
                 let keeps = !self.cluster.machines.iter().any(|machine| machine.damaged || machine.gone);
                 if let Some(log) = self.log(log).filter(|_| keeps && self.is_whole()) {
                     let settings = LogSettings { replicas: Some(replicas), ..log.settings.clone() };
-                    self.cluster.command(Command::UpdateLog(log.group, settings, log.revision));
+                    self.command(Command::UpdateLog(log.group, settings, log.revision));
                 }
             }
             Event::Move(log, a) => {
@@ -115,7 +127,7 @@ impl Simulation {
                 if let Some(log) = self.log(log).filter(|log| log.leaving.is_empty()) {
                     let others = log.replicas.iter().filter(|placement| placement.node != id(node));
                     if let Some(old) = others.max_by_key(|placement| placement.replica) {
-                        self.cluster.command(Command::MoveReplica(log.group, old.replica, id(node)));
+                        self.command(Command::MoveReplica(log.group, old.replica, id(node)));
                     }
                 }
             }
@@ -156,8 +168,9 @@ impl Simulation {
                     self.wipe(a % nodes);
                 }
             }
-            Event::Balance => self.cluster.command(Command::SetBalancing(true)),
+            Event::Balance => self.command(Command::SetBalancing(true)),
             Event::Load(requests) => self.clients.load = requests.into(),
+            Event::Story(story, number) => self.tell(story, number),
         }
     }
 
@@ -174,21 +187,54 @@ impl Simulation {
     pub(super) fn repair_disks(&mut self) {
         for i in 0..self.cluster.machines.len() {
             self.cluster.machines[i].pace = Pace::Usual;
+            self.cluster.machines[i].disk.fill_up(None);
             self.cluster.set_free_bytes(i, 1 << 30);
+        }
+        self.cluster.liar = None;
+    }
+
+    /// Ends all faults.
+    pub(super) fn calm(&mut self) {
+        self.cluster.weather = Weather::CALM;
+        self.cluster.cut.clear();
+        self.repair_disks();
+        for machine in &mut self.cluster.machines {
+            machine.paused = 0;
+            machine.disk.die_after(None);
+        }
+        self.cluster.start_all();
+    }
+
+    /// A node's connection to another one is refused.
+    fn refuse(&mut self, a: usize, b: usize) {
+        if let Some(Running { driver, .. }) = self.cluster.running[a].as_mut().filter(|_| a != b) {
+            driver.peers.put_gone(id(b));
+            self.cluster.perform(a);
+        }
+    }
+
+    /// A process has ended. Some of the others notice it at once.
+    fn refuse_some(&mut self, ended: usize) {
+        for a in 0..self.cluster.running.len() {
+            let is_cut =
+                self.cluster.cut.contains(&(id(a), id(ended))) || self.cluster.cut.contains(&(id(ended), id(a)));
+            if !is_cut && self.cluster.one_in(2) {
+                self.refuse(a, ended);
+            }
         }
     }
 
     fn plan(&mut self, node: usize, change: impl FnOnce(Plan) -> Plan) {
         let node = id(self.node(node));
         let Some(present) = self.catalog().map(|catalog| catalog.plan(node)) else { return };
-        self.cluster.command(Command::PlanNode(node, change(present), present));
+        self.command(Command::PlanNode(node, change(present), present));
     }
 
     fn hand_over(&mut self, node: usize) {
         self.cluster.handle(node, ConsensusMsg::HandOver(reply().0));
     }
 
-    fn lead(&mut self, group: GroupId, node: usize) {
+    pub(super) fn lead(&mut self, group: GroupId, node: usize) {
         let Some(leader) = self.cluster.leader(group) else { return };
         let Some(running) = &mut self.cluster.running[leader] else { return };
         if let Some(replica) = running.driver.quiet.wake(group, &mut running.driver.groups) {
@@ -207,6 +253,7 @@ impl Simulation {
 
     /// Asks for what is not done yet: joins and removals.
     pub(super) fn keep_up(&mut self) {
+        self.note_healed();
         let Some(catalog) = self.catalog() else { return };
         let is_member = |i: usize| catalog.member(id(i)).is_some();
         let joined: Vec<usize> = self.joining.iter().copied().filter(|i| is_member(*i)).collect();
@@ -222,15 +269,16 @@ impl Simulation {
                 Some((old, _)) => Command::ReplaceNode(old, this(i)),
                 None => Command::AddNode(this(i)),
             };
-            self.cluster.command(command);
+            self.command(command);
         }
+        self.cluster.checks.forced.extend(&self.removing);
         for node in self.removing.clone() {
-            self.cluster.command(Command::RemoveNode(node));
+            self.command(Command::RemoveNode(node));
         }
     }
 
     /// Returns true if no disk is lost or damaged, or each of them is replaced.
-    fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         let damaged = self.cluster.machines.iter().any(|machine| machine.damaged && !machine.gone);
         !damaged && self.joining.is_empty() && self.removing.is_empty()
     }
@@ -302,31 +350,5 @@ impl Simulation {
         self.joining.push(new);
         self.wiped.insert(new, id(node));
         self.keep_up();
-    }
-
-    /// Everything of a node is synced, and protected by its manifests; then a byte on its disk changes.
-    fn rot(&mut self, node: usize) {
-        if !self.may_lose(node) || self.cluster.machines.iter().any(|machine| machine.gone) {
-            return;
-        }
-        self.cluster.flush(node);
-        self.cluster.crash(node);
-        let is_log = |path: &std::path::Path| path.to_string_lossy().contains("/groups/");
-        let files = self.cluster.machines[node].disk.files();
-        let files: Vec<_> = files.into_iter().filter(|(path, _)| is_log(path)).collect();
-        let files: Vec<_> = files.into_iter().filter_map(|(path, bytes)| Some((path, bytes?))).collect();
-        let Some((path, mut bytes)) = (!files.is_empty()).then(|| files[self.cluster.rng.below(files.len())].clone())
-        else {
-            return;
-        };
-        if bytes.is_empty() {
-            return;
-        }
-        let at = self.cluster.rng.below(bytes.len());
-        bytes[at] ^= 1 << self.cluster.rng.below(8);
-        self.cluster.checks.trace.line(|| format!("byte {at} of {} of node {node} is changed", path.display()));
-        self.cluster.machines[node].disk.damage(&path, bytes);
-        self.cluster.machines[node].damaged = true;
-        self.cluster.start(node);
     }
 }

@@ -1,11 +1,29 @@
 //! How clients look at nodes: to whom they send a request, and what they read.
 
-use super::super::cluster::Cluster;
+use super::super::cluster::{Cluster, id};
+use super::super::network::Sent;
 use super::super::*;
+use crate::consensus::tests::sim::Answer;
 use crate::log_state::cursors::Cursor;
 use crate::storage::payload::{record_value, records};
 use crate::storage::reader::{Access, ReadError};
 use crate::types::{CursorName, Offset};
+
+/// Sends a request to a node. One that does not lead the group passes it on to the leader that it knows.
+pub fn ask(cluster: &mut Cluster, node: usize, proposal: Proposal) -> Answer {
+    let (sender, answer) = reply();
+    let replica = cluster.driver(node).and_then(|driver| driver.groups.get(&proposal.group));
+    let leader = replica.and_then(|replica| replica.leader_node()).filter(|leader| *leader != id(node));
+    match leader {
+        Some(leader) => {
+            let (weather, clock_us) = (cluster.weather, cluster.wall_us(node));
+            let sent = Sent::Forward(proposal, sender);
+            cluster.network.send(weather, &mut cluster.rng, id(node), leader, sent, clock_us);
+        }
+        None => cluster.handle(node, ConsensusMsg::Propose(proposal, sender)),
+    }
+    answer
+}
 
 /// Returns a cursor as a node shows it.
 pub fn cursor_on(cluster: &Cluster, node: usize, group: GroupId, cursor: &CursorName) -> Option<Cursor> {

@@ -4,7 +4,7 @@
 //! ```text
 //!  seed ──▶ events::History ──▶ Simulation::play ──▶ cluster.rs: nodes, disks, network, clocks
 //!              (data)               │   │               └──▶ checks.rs: after each step of each node
-//!                 ▲                 │   └──▶ clients.rs: requests, answers, reads
+//!                 ▲                 │   └──▶ clients.rs, commands.rs: requests, answers, reads
 //!                 │                 └──▶ settle: the faults stop, and the cluster must recover
 //!              shrink.rs ◀── a failure
 //! ```
@@ -13,27 +13,35 @@
 //! printed with the line that runs it again.
 
 mod clients;
+mod commands;
 mod events;
 mod faults;
 mod happen;
 mod look;
+mod rot;
 mod settle;
 mod shrink;
+mod stories;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use self::clients::Clients;
+use self::commands::Operators;
 use self::events::{Event, History};
 use self::shrink::Failure;
 use super::cluster::{Cluster, Image};
 use super::*;
 
+/// Small, so that segments are sealed all the time.
+const SEGMENT_BYTES: u64 = 4 << 10;
+
 /// A cluster, its clients, and what is under way.
 pub struct Simulation {
     pub cluster: Cluster,
     pub clients: Clients,
+    operators: Operators,
     /// Machines that ask to join until they are members.
     joining: Vec<usize>,
     /// Nodes that should be removed, until the catalog has done so.
@@ -58,11 +66,12 @@ thread_local! {
 impl Simulation {
     /// Starts a cluster that was founded before, with two logs of three replicas.
     fn start(history: &History) -> Simulation {
-        let cluster = with_image(history.nodes, |image| Cluster::resume(history.seed, image));
+        let cluster = with_image(history.nodes, |image| Cluster::resume(history.seed, image, SEGMENT_BYTES));
         let (joining, removing) = (Vec::new(), Vec::new());
         Simulation {
             cluster,
             clients: Clients::default(),
+            operators: Operators::default(),
             joining,
             removing,
             wiped: BTreeMap::new(),
@@ -92,6 +101,7 @@ impl Simulation {
         }
         let groups: Vec<GroupId> = self.log_groups();
         self.clients.round(&mut self.cluster, &groups);
+        self.take_outcomes();
         self.cluster.round();
     }
 

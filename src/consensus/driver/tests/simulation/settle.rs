@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::cluster::id;
-use super::super::network::Weather;
 use super::*;
 use crate::catalog::LogMeta;
 
@@ -12,16 +11,8 @@ const ROUNDS_MAX: usize = 3000;
 
 impl Simulation {
     pub(super) fn settle(&mut self) {
-        self.cluster.weather = Weather::CALM;
-        self.cluster.cut.clear();
-        self.repair_disks();
-        for i in 0..self.cluster.machines.len() {
-            let machine = &mut self.cluster.machines[i];
-            machine.paused = 0;
-            machine.disk.die_after(None);
-            machine.may_die = false;
-        }
-        self.cluster.start_all();
+        self.calm();
+        self.cluster.machines.iter_mut().for_each(|machine| machine.may_die = false);
         self.end_plans();
         self.recover();
         // Whatever is not synced now is lost, on all nodes.
@@ -56,7 +47,11 @@ impl Simulation {
         for round in 0..ROUNDS_MAX {
             self.round();
             self.retire_removed();
-            let is_damaged = |i: &usize| self.cluster.machines[*i].damaged && !self.cluster.machines[*i].gone;
+            // A node that runs heals itself.
+            let is_damaged = |i: &usize| {
+                let machine = &self.cluster.machines[*i];
+                machine.damaged && !machine.rots && !machine.gone
+            };
             // Later also where a group may need it: then the product itself says when it can be replaced.
             let may_go = |i: &usize| self.may_lose(*i) || round >= ROUNDS_MAX / 6;
             let damaged = (0..self.cluster.machines.len()).find(|i| is_damaged(i) && may_go(i));
@@ -112,6 +107,9 @@ impl Simulation {
         }
         let live: Vec<usize> = (0..self.cluster.machines.len()).filter(|i| !self.cluster.machines[*i].gone).collect();
         let Some(catalog) = self.catalog().cloned() else { return Some("no node runs".to_owned()) };
+        if catalog != self.cluster.checks.catalog {
+            return Some("the catalog is not what its entries say".to_owned());
+        }
         for i in &live {
             let Some(driver) = self.cluster.driver(*i) else { return Some(format!("node {i} is down")) };
             if *driver.governor.catalog() != catalog {
@@ -188,5 +186,6 @@ impl Simulation {
             }
         }
         self.clients.check_fates(&self.cluster);
+        self.check_refused();
     }
 }

@@ -108,6 +108,8 @@ pub(super) struct World {
     /// The number of bytes read, and the number of failed reads.
     pub(super) reads: (u64, u64),
     pub(super) free_bytes: u64,
+    /// The number of bytes by which files can still grow.
+    pub(super) room: Option<u64>,
 }
 
 impl Default for World {
@@ -125,6 +127,7 @@ impl Default for World {
             shortages: 0,
             reads: (0, 0),
             free_bytes: 1 << 30,
+            room: None,
         }
     }
 }
@@ -211,6 +214,19 @@ impl World {
     pub(super) fn inside(&self, dir: usize) -> impl Iterator<Item = (&str, usize)> {
         let range = (dir, String::new())..(dir + 1, String::new());
         self.names.range(range).map(|((_, name), inode)| (name.as_str(), *inode))
+    }
+
+    /// Takes the space for a file that grows up to this length.
+    pub(super) fn take_room(&mut self, inode: usize, length: usize) -> io::Result<()> {
+        let growth = length.saturating_sub(self.inodes[inode].now.len()) as u64;
+        match &mut self.room {
+            Some(room) if *room < growth => Err(rustix::io::Errno::NOSPC.into()),
+            Some(room) => {
+                *room -= growth;
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     pub(super) fn write(&mut self, inode: usize, at: usize, bytes: &[u8]) {
