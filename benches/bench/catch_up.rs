@@ -79,7 +79,9 @@ struct Producers {
 impl Drop for Producers {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().map(|thread| thread.join().expect("the load ends"));
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the load ends");
+        }
     }
 }
 

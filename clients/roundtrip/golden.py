@@ -98,7 +98,12 @@ NODE = cluster.GetNodeResponse(
             applied_index=3,
             replicas=[
                 cluster.Replica(node_id="id", name="n1", is_voter=True),
-                cluster.Replica(node_id="other"),
+                cluster.Replica(
+                    node_id="other",
+                    catch_up=cluster.CatchUp(
+                        entries_left=U64, bytes_left=ODD, bytes_per_second=1, time_left=duration_pb2.Duration(seconds=1)
+                    ),
+                ),
             ],
             first_offset=ODD,
             next_offset=I63,
@@ -316,6 +321,7 @@ OTHERS = [
     *(cluster.DiskStatus(state=state) for state in cluster.DiskState.values()),
     *(cluster.GroupStatus(role=role) for role in cluster.Role.values()),
     NODE.groups[1].replicas[0],
+    NODE.groups[1].replicas[1].catch_up,
     NODE.groups[1].damaged_ranges[0],
     *(log.LogInfo(state=state) for state in log.LogState.values()),
     log.CreateLogRequest(log="a"),

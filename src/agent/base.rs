@@ -124,8 +124,7 @@ impl Base {
         let peers = Peers::start(
             identity,
             dialer,
-            catalog.clone(),
-            catalog_watermark.clone(),
+            (catalog.clone(), catalog_watermark.clone()),
             late_consensus.clone(),
             logs.clone(),
             BulkRate::new(self.config.replication.catch_up_bytes_per_second, self.metrics.registry()),

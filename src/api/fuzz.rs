@@ -191,6 +191,7 @@ fn strict_produce_request() {
         records: vec![v1::Record::default(), record],
         expected_offset: Some(4),
         log_id: Some("00000000000000ff".into()),
+        restored_append_time_us: Some(96),
         ..v1::ProduceRequest::default()
     };
     let seed = batch.write_to_bytes().expect("encoded");
@@ -204,7 +205,8 @@ fn strict_produce_request() {
                     | Invalid::NoRecords
                     | Invalid::LogName(_)
                     | Invalid::ExpectedOffset(_)
-                    | Invalid::PartOfProducer,
+                    | Invalid::PartOfProducer
+                    | Invalid::RestoredWhere,
                 ),
                 Ok(()),
             ) => false,

@@ -269,22 +269,22 @@ mod tests {
     #[test]
     fn fresh_entries_are_taken_before_bulk_ones_and_streams_of_bulk_wait_for_room() {
         let inbox = PeerInbox::default();
-        let mut cx = Context::from_waker(Waker::noop());
+        let cx = Context::from_waker(Waker::noop());
         let bulk = |index| RaftMessage { bulk: true, ..append(index, 900 << 10) };
         let mut index = 0;
-        while inbox.poll_bulk_room(&mut cx).is_ready() {
+        while inbox.poll_bulk_room(&cx).is_ready() {
             index += 1;
             inbox.put(PEER, vec![bulk(index)]);
         }
         assert_eq!(index, 10, "8 MiB and what exceeds them");
         inbox.put(PEER, vec![append(99, 10), heartbeat(50)]);
         assert_eq!(indexes(&inbox.take(8 << 20)), [50, 99, 1], "all else first, and little of it");
-        assert!(inbox.poll_bulk_room(&mut cx).is_ready());
+        assert!(inbox.poll_bulk_room(&cx).is_ready());
         assert_eq!(inbox.dropped(), 0);
         inbox.put(PEER, vec![bulk(11)]);
-        assert!(inbox.poll_bulk_room(&mut cx).is_pending());
+        assert!(inbox.poll_bulk_room(&cx).is_pending());
         inbox.end();
-        assert!(inbox.poll_bulk_room(&mut cx).is_ready(), "a stopping node is not waited for");
+        assert!(inbox.poll_bulk_room(&cx).is_ready(), "a stopping node is not waited for");
     }
 
     /// A message that is taken after the report would make its dead sender the leader again.

@@ -77,6 +77,9 @@ impl GroupStatus<ReplicaId> {
     }
 }
 
+/// The lagging followers of a group, by their nodes.
+type BehindNodes = Arc<[(NodeId, Behind)]>;
+
 /// The newest status of each group of which this node has a replica, and the nodes that are silent.
 #[derive(Debug, Default)]
 pub struct Statuses {
@@ -85,7 +88,7 @@ pub struct Statuses {
     lost: RwLock<BTreeMap<GroupId, Arc<str>>>,
     silent: RwLock<BTreeSet<NodeId>>,
     /// The lagging followers, of the groups that this node leads.
-    behind: RwLock<BTreeMap<GroupId, Arc<[(NodeId, Behind)]>>>,
+    behind: RwLock<BTreeMap<GroupId, BehindNodes>>,
 }
 
 impl Statuses {

@@ -61,8 +61,7 @@ impl Peers {
     pub fn start(
         me: PeerIdentity,
         dialer: Dialer,
-        catalog: CatalogView,
-        catalog_watermark: HighWatermark,
+        (catalog, catalog_watermark): (CatalogView, HighWatermark),
         consensus: Late<ConsensusHandle>,
         logs: Logs,
         bulk_rate: BulkRate,

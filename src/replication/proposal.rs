@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::catalog::{Catalog, Command, EffectiveSettings, LogMeta};
+use crate::catalog::{Catalog, Command, EffectiveSettings};
 use crate::consensus::handle::{Proposal, StreamPosition, ends_by};
 use crate::log_state::StateCommand;
 use crate::pb::peer::Propose;
@@ -104,8 +104,8 @@ fn fits(catalog: &Catalog, group: GroupId, payload: &[u8]) -> bool {
 
 /// Returns whether a log that is being restored gets records of its backup, and no other log gets such records.
 fn may_append(catalog: &Catalog, group: GroupId, propose: &Propose) -> bool {
-    let restoring_to = catalog.log(group).and_then(LogMeta::restoring_to);
-    match (restoring_to, propose.restored_append_time_us) {
+    let Some(meta) = catalog.log(group) else { return true };
+    match (meta.restoring_to(), propose.restored_append_time_us) {
         (None, None) => true,
         (Some(_), None) | (None, Some(_)) => false,
         (Some(end), Some(_)) => ends_by(propose.expected_offset.map(Offset), propose.count, end),

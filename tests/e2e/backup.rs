@@ -2,7 +2,7 @@
 //! was interrupted.
 
 use std::path::PathBuf;
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -422,4 +422,35 @@ fn a_log_keeps_its_id_only_in_another_cluster() {
     assert!(mixed.2.contains("of another cluster"), "{mixed:?}");
     let directory = outcome(&here.backup(&["create", LOG, "-f", "3.backup/"]));
     assert_eq!(directory.0, Some(2), "{directory:?}");
+}
+
+/// Two operators restore the same files into the same log at the same time, and clients use it as soon as it is open.
+#[test]
+fn a_restore_that_runs_twice_restores_each_record_once() {
+    let backups = Backups { cluster: Cluster::start(3) };
+    let client = backups.cluster.client(0);
+    create(&client, 3);
+    for number in 0..500 {
+        append(&client, vec![full_record(number)]);
+    }
+    backups.backup_ok(&["create", LOG, "-f", "a.backup"]);
+    let original = records_of(&client, LOG);
+    let children = [0, 1].map(|_| {
+        let mut command =
+            backups.cluster.site.cli(&backups.addrs(), &["backup", "restore", "a.backup", "--as", "copy"]);
+        command.current_dir(backups.cluster.site.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("runs")
+    });
+    let appended = eventually("the log is open", || {
+        let appended = client.produce("copy", vec![record("next")]);
+        appended.map(|answer| answer.offset).map_err(|error| error.to_string())
+    });
+    for child in children {
+        let restored = outcome(&child.wait_with_output().expect("ended"));
+        assert_eq!(restored.0, Some(0), "{restored:?}");
+    }
+    assert_eq!(appended, 500);
+    let mut records = records_of(&client, "copy");
+    records.pop();
+    assert_eq!(records, original);
 }

@@ -17,9 +17,12 @@ const RATE: u64 = 6 * MIB;
 /// Appends this many bytes in records of 16 KiB.
 fn fill(client: &Client, bytes: u64) -> u64 {
     let batch: Vec<_> = (0..16).map(|_| record([7; 16 << 10])).collect();
-    let batches = (0..bytes.div_ceil(256 << 10)).map(|_| client.produce("", batch.clone()).expect("appended"));
-    let last = batches.last().expect("a batch");
-    last.offset + u64::from(last.count)
+    let mut end = 0;
+    for _ in 0..bytes.div_ceil(256 << 10) {
+        let appended = client.produce("", batch.clone()).expect("appended");
+        end = appended.offset + u64::from(appended.count);
+    }
+    end
 }
 
 /// Returns what the leader says that the replica on a node lacks.

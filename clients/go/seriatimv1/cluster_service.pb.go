@@ -2443,7 +2443,10 @@ type Replica struct {
 	// The name of the node. Empty: it is unknown.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// Whether it votes. Otherwise it is a learner.
-	IsVoter       bool `protobuf:"varint,3,opt,name=is_voter,json=isVoter,proto3" json:"is_voter,omitempty"`
+	IsVoter bool `protobuf:"varint,3,opt,name=is_voter,json=isVoter,proto3" json:"is_voter,omitempty"`
+	// What the replica lacks. Only in the answer of the node that leads the group, and only while it
+	// is more than 1 MiB. Absent: the replica is not far behind, or the node does not lead.
+	CatchUp       *CatchUp `protobuf:"bytes,4,opt,name=catch_up,json=catchUp,proto3" json:"catch_up,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2499,6 +2502,87 @@ func (x *Replica) GetIsVoter() bool {
 	return false
 }
 
+func (x *Replica) GetCatchUp() *CatchUp {
+	if x != nil {
+		return x.CatchUp
+	}
+	return nil
+}
+
+// How far a replica is behind, and how fast it catches up.
+type CatchUp struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The committed entries that it lacks.
+	EntriesLeft uint64 `protobuf:"varint,1,opt,name=entries_left,json=entriesLeft,proto3" json:"entries_left,omitempty"`
+	// About the size of these entries.
+	BytesLeft uint64 `protobuf:"varint,2,opt,name=bytes_left,json=bytesLeft,proto3" json:"bytes_left,omitempty"`
+	// What it has acknowledged per second, during the last ten seconds.
+	BytesPerSecond uint64 `protobuf:"varint,3,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"`
+	// The time until it has caught up, if it and the producers continue as in these seconds. Absent:
+	// it does not get closer.
+	TimeLeft      *durationpb.Duration `protobuf:"bytes,4,opt,name=time_left,json=timeLeft,proto3" json:"time_left,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CatchUp) Reset() {
+	*x = CatchUp{}
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CatchUp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CatchUp) ProtoMessage() {}
+
+func (x *CatchUp) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CatchUp.ProtoReflect.Descriptor instead.
+func (*CatchUp) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *CatchUp) GetEntriesLeft() uint64 {
+	if x != nil {
+		return x.EntriesLeft
+	}
+	return 0
+}
+
+func (x *CatchUp) GetBytesLeft() uint64 {
+	if x != nil {
+		return x.BytesLeft
+	}
+	return 0
+}
+
+func (x *CatchUp) GetBytesPerSecond() uint64 {
+	if x != nil {
+		return x.BytesPerSecond
+	}
+	return 0
+}
+
+func (x *CatchUp) GetTimeLeft() *durationpb.Duration {
+	if x != nil {
+		return x.TimeLeft
+	}
+	return nil
+}
+
 // Damage in a file.
 type DamagedRange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2520,7 +2604,7 @@ type DamagedRange struct {
 
 func (x *DamagedRange) Reset() {
 	*x = DamagedRange{}
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[35]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2532,7 +2616,7 @@ func (x *DamagedRange) String() string {
 func (*DamagedRange) ProtoMessage() {}
 
 func (x *DamagedRange) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[35]
+	mi := &file_seriatim_v1_cluster_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2545,7 +2629,7 @@ func (x *DamagedRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DamagedRange.ProtoReflect.Descriptor instead.
 func (*DamagedRange) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{35}
+	return file_seriatim_v1_cluster_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *DamagedRange) GetFile() string {
@@ -2761,11 +2845,18 @@ const file_seriatim_v1_cluster_service_proto_rawDesc = "" +
 	"\x11unprotected_bytes\x18\x0f \x01(\x04R\x10unprotectedBytes\x12@\n" +
 	"\x0edamaged_ranges\x18\x10 \x03(\v2\x19.seriatim.v1.DamagedRangeR\rdamagedRanges\x12D\n" +
 	"\x10last_append_time\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastAppendTime\x12E\n" +
-	"\x11append_time_ahead\x18\x12 \x01(\v2\x19.google.protobuf.DurationR\x0fappendTimeAhead\"Q\n" +
+	"\x11append_time_ahead\x18\x12 \x01(\v2\x19.google.protobuf.DurationR\x0fappendTimeAhead\"\x82\x01\n" +
 	"\aReplica\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x19\n" +
-	"\bis_voter\x18\x03 \x01(\bR\aisVoter\"\xc1\x01\n" +
+	"\bis_voter\x18\x03 \x01(\bR\aisVoter\x12/\n" +
+	"\bcatch_up\x18\x04 \x01(\v2\x14.seriatim.v1.CatchUpR\acatchUp\"\xad\x01\n" +
+	"\aCatchUp\x12!\n" +
+	"\fentries_left\x18\x01 \x01(\x04R\ventriesLeft\x12\x1d\n" +
+	"\n" +
+	"bytes_left\x18\x02 \x01(\x04R\tbytesLeft\x12(\n" +
+	"\x10bytes_per_second\x18\x03 \x01(\x04R\x0ebytesPerSecond\x126\n" +
+	"\ttime_left\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\btimeLeft\"\xc1\x01\n" +
 	"\fDamagedRange\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\tR\x04file\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\x04R\bposition\x12\x14\n" +
@@ -2822,7 +2913,7 @@ func file_seriatim_v1_cluster_service_proto_rawDescGZIP() []byte {
 }
 
 var file_seriatim_v1_cluster_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_seriatim_v1_cluster_service_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_seriatim_v1_cluster_service_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_seriatim_v1_cluster_service_proto_goTypes = []any{
 	(NodeState)(0),                     // 0: seriatim.v1.NodeState
 	(DiskState)(0),                     // 1: seriatim.v1.DiskState
@@ -2862,20 +2953,21 @@ var file_seriatim_v1_cluster_service_proto_goTypes = []any{
 	(*DiskStatus)(nil),                 // 35: seriatim.v1.DiskStatus
 	(*GroupStatus)(nil),                // 36: seriatim.v1.GroupStatus
 	(*Replica)(nil),                    // 37: seriatim.v1.Replica
-	(*DamagedRange)(nil),               // 38: seriatim.v1.DamagedRange
-	nil,                                // 39: seriatim.v1.Metric.LabelsEntry
-	(*LogConfig)(nil),                  // 40: seriatim.v1.LogConfig
-	(*durationpb.Duration)(nil),        // 41: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil),      // 42: google.protobuf.FieldMask
-	(*timestamppb.Timestamp)(nil),      // 43: google.protobuf.Timestamp
+	(*CatchUp)(nil),                    // 38: seriatim.v1.CatchUp
+	(*DamagedRange)(nil),               // 39: seriatim.v1.DamagedRange
+	nil,                                // 40: seriatim.v1.Metric.LabelsEntry
+	(*LogConfig)(nil),                  // 41: seriatim.v1.LogConfig
+	(*durationpb.Duration)(nil),        // 42: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),      // 43: google.protobuf.FieldMask
+	(*timestamppb.Timestamp)(nil),      // 44: google.protobuf.Timestamp
 }
 var file_seriatim_v1_cluster_service_proto_depIdxs = []int32{
 	5,  // 0: seriatim.v1.GetClusterResponse.cluster:type_name -> seriatim.v1.Cluster
 	6,  // 1: seriatim.v1.Cluster.settings:type_name -> seriatim.v1.ClusterSettings
-	40, // 2: seriatim.v1.ClusterSettings.log_defaults:type_name -> seriatim.v1.LogConfig
-	41, // 3: seriatim.v1.ClusterSettings.deleted_log_retention:type_name -> google.protobuf.Duration
+	41, // 2: seriatim.v1.ClusterSettings.log_defaults:type_name -> seriatim.v1.LogConfig
+	42, // 3: seriatim.v1.ClusterSettings.deleted_log_retention:type_name -> google.protobuf.Duration
 	6,  // 4: seriatim.v1.UpdateClusterRequest.settings:type_name -> seriatim.v1.ClusterSettings
-	42, // 5: seriatim.v1.UpdateClusterRequest.update_mask:type_name -> google.protobuf.FieldMask
+	43, // 5: seriatim.v1.UpdateClusterRequest.update_mask:type_name -> google.protobuf.FieldMask
 	5,  // 6: seriatim.v1.UpdateClusterResponse.cluster:type_name -> seriatim.v1.Cluster
 	5,  // 7: seriatim.v1.RaiseFeatureLevelResponse.cluster:type_name -> seriatim.v1.Cluster
 	13, // 8: seriatim.v1.WhoAmIResponse.permissions:type_name -> seriatim.v1.Permission
@@ -2883,52 +2975,54 @@ var file_seriatim_v1_cluster_service_proto_depIdxs = []int32{
 	36, // 10: seriatim.v1.GetNodeResponse.groups:type_name -> seriatim.v1.GroupStatus
 	32, // 11: seriatim.v1.GetNodeResponse.metrics:type_name -> seriatim.v1.Metric
 	16, // 12: seriatim.v1.GetNodeResponse.deleted_logs:type_name -> seriatim.v1.DeletedLog
-	43, // 13: seriatim.v1.DeletedLog.purge_time:type_name -> google.protobuf.Timestamp
+	44, // 13: seriatim.v1.DeletedLog.purge_time:type_name -> google.protobuf.Timestamp
 	19, // 14: seriatim.v1.ListNodesResponse.nodes:type_name -> seriatim.v1.Node
 	0,  // 15: seriatim.v1.Node.state:type_name -> seriatim.v1.NodeState
 	19, // 16: seriatim.v1.DrainNodeResponse.node:type_name -> seriatim.v1.Node
 	19, // 17: seriatim.v1.UndrainNodeResponse.node:type_name -> seriatim.v1.Node
 	19, // 18: seriatim.v1.RemoveNodeResponse.node:type_name -> seriatim.v1.Node
 	19, // 19: seriatim.v1.ReplaceNodeResponse.node:type_name -> seriatim.v1.Node
-	39, // 20: seriatim.v1.Metric.labels:type_name -> seriatim.v1.Metric.LabelsEntry
+	40, // 20: seriatim.v1.Metric.labels:type_name -> seriatim.v1.Metric.LabelsEntry
 	33, // 21: seriatim.v1.Metric.histogram:type_name -> seriatim.v1.Histogram
 	34, // 22: seriatim.v1.Histogram.buckets:type_name -> seriatim.v1.Bucket
 	1,  // 23: seriatim.v1.DiskStatus.state:type_name -> seriatim.v1.DiskState
 	2,  // 24: seriatim.v1.GroupStatus.role:type_name -> seriatim.v1.Role
 	37, // 25: seriatim.v1.GroupStatus.replicas:type_name -> seriatim.v1.Replica
-	40, // 26: seriatim.v1.GroupStatus.config:type_name -> seriatim.v1.LogConfig
-	38, // 27: seriatim.v1.GroupStatus.damaged_ranges:type_name -> seriatim.v1.DamagedRange
-	43, // 28: seriatim.v1.GroupStatus.last_append_time:type_name -> google.protobuf.Timestamp
-	41, // 29: seriatim.v1.GroupStatus.append_time_ahead:type_name -> google.protobuf.Duration
-	3,  // 30: seriatim.v1.ClusterService.GetCluster:input_type -> seriatim.v1.GetClusterRequest
-	7,  // 31: seriatim.v1.ClusterService.UpdateCluster:input_type -> seriatim.v1.UpdateClusterRequest
-	9,  // 32: seriatim.v1.ClusterService.RaiseFeatureLevel:input_type -> seriatim.v1.RaiseFeatureLevelRequest
-	11, // 33: seriatim.v1.ClusterService.WhoAmI:input_type -> seriatim.v1.WhoAmIRequest
-	14, // 34: seriatim.v1.ClusterService.GetNode:input_type -> seriatim.v1.GetNodeRequest
-	17, // 35: seriatim.v1.ClusterService.ListNodes:input_type -> seriatim.v1.ListNodesRequest
-	20, // 36: seriatim.v1.ClusterService.DrainNode:input_type -> seriatim.v1.DrainNodeRequest
-	22, // 37: seriatim.v1.ClusterService.UndrainNode:input_type -> seriatim.v1.UndrainNodeRequest
-	24, // 38: seriatim.v1.ClusterService.RemoveNode:input_type -> seriatim.v1.RemoveNodeRequest
-	26, // 39: seriatim.v1.ClusterService.ReplaceNode:input_type -> seriatim.v1.ReplaceNodeRequest
-	28, // 40: seriatim.v1.ClusterService.BalanceCluster:input_type -> seriatim.v1.BalanceClusterRequest
-	30, // 41: seriatim.v1.ClusterService.TransferLeadership:input_type -> seriatim.v1.TransferLeadershipRequest
-	4,  // 42: seriatim.v1.ClusterService.GetCluster:output_type -> seriatim.v1.GetClusterResponse
-	8,  // 43: seriatim.v1.ClusterService.UpdateCluster:output_type -> seriatim.v1.UpdateClusterResponse
-	10, // 44: seriatim.v1.ClusterService.RaiseFeatureLevel:output_type -> seriatim.v1.RaiseFeatureLevelResponse
-	12, // 45: seriatim.v1.ClusterService.WhoAmI:output_type -> seriatim.v1.WhoAmIResponse
-	15, // 46: seriatim.v1.ClusterService.GetNode:output_type -> seriatim.v1.GetNodeResponse
-	18, // 47: seriatim.v1.ClusterService.ListNodes:output_type -> seriatim.v1.ListNodesResponse
-	21, // 48: seriatim.v1.ClusterService.DrainNode:output_type -> seriatim.v1.DrainNodeResponse
-	23, // 49: seriatim.v1.ClusterService.UndrainNode:output_type -> seriatim.v1.UndrainNodeResponse
-	25, // 50: seriatim.v1.ClusterService.RemoveNode:output_type -> seriatim.v1.RemoveNodeResponse
-	27, // 51: seriatim.v1.ClusterService.ReplaceNode:output_type -> seriatim.v1.ReplaceNodeResponse
-	29, // 52: seriatim.v1.ClusterService.BalanceCluster:output_type -> seriatim.v1.BalanceClusterResponse
-	31, // 53: seriatim.v1.ClusterService.TransferLeadership:output_type -> seriatim.v1.TransferLeadershipResponse
-	42, // [42:54] is the sub-list for method output_type
-	30, // [30:42] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	41, // 26: seriatim.v1.GroupStatus.config:type_name -> seriatim.v1.LogConfig
+	39, // 27: seriatim.v1.GroupStatus.damaged_ranges:type_name -> seriatim.v1.DamagedRange
+	44, // 28: seriatim.v1.GroupStatus.last_append_time:type_name -> google.protobuf.Timestamp
+	42, // 29: seriatim.v1.GroupStatus.append_time_ahead:type_name -> google.protobuf.Duration
+	38, // 30: seriatim.v1.Replica.catch_up:type_name -> seriatim.v1.CatchUp
+	42, // 31: seriatim.v1.CatchUp.time_left:type_name -> google.protobuf.Duration
+	3,  // 32: seriatim.v1.ClusterService.GetCluster:input_type -> seriatim.v1.GetClusterRequest
+	7,  // 33: seriatim.v1.ClusterService.UpdateCluster:input_type -> seriatim.v1.UpdateClusterRequest
+	9,  // 34: seriatim.v1.ClusterService.RaiseFeatureLevel:input_type -> seriatim.v1.RaiseFeatureLevelRequest
+	11, // 35: seriatim.v1.ClusterService.WhoAmI:input_type -> seriatim.v1.WhoAmIRequest
+	14, // 36: seriatim.v1.ClusterService.GetNode:input_type -> seriatim.v1.GetNodeRequest
+	17, // 37: seriatim.v1.ClusterService.ListNodes:input_type -> seriatim.v1.ListNodesRequest
+	20, // 38: seriatim.v1.ClusterService.DrainNode:input_type -> seriatim.v1.DrainNodeRequest
+	22, // 39: seriatim.v1.ClusterService.UndrainNode:input_type -> seriatim.v1.UndrainNodeRequest
+	24, // 40: seriatim.v1.ClusterService.RemoveNode:input_type -> seriatim.v1.RemoveNodeRequest
+	26, // 41: seriatim.v1.ClusterService.ReplaceNode:input_type -> seriatim.v1.ReplaceNodeRequest
+	28, // 42: seriatim.v1.ClusterService.BalanceCluster:input_type -> seriatim.v1.BalanceClusterRequest
+	30, // 43: seriatim.v1.ClusterService.TransferLeadership:input_type -> seriatim.v1.TransferLeadershipRequest
+	4,  // 44: seriatim.v1.ClusterService.GetCluster:output_type -> seriatim.v1.GetClusterResponse
+	8,  // 45: seriatim.v1.ClusterService.UpdateCluster:output_type -> seriatim.v1.UpdateClusterResponse
+	10, // 46: seriatim.v1.ClusterService.RaiseFeatureLevel:output_type -> seriatim.v1.RaiseFeatureLevelResponse
+	12, // 47: seriatim.v1.ClusterService.WhoAmI:output_type -> seriatim.v1.WhoAmIResponse
+	15, // 48: seriatim.v1.ClusterService.GetNode:output_type -> seriatim.v1.GetNodeResponse
+	18, // 49: seriatim.v1.ClusterService.ListNodes:output_type -> seriatim.v1.ListNodesResponse
+	21, // 50: seriatim.v1.ClusterService.DrainNode:output_type -> seriatim.v1.DrainNodeResponse
+	23, // 51: seriatim.v1.ClusterService.UndrainNode:output_type -> seriatim.v1.UndrainNodeResponse
+	25, // 52: seriatim.v1.ClusterService.RemoveNode:output_type -> seriatim.v1.RemoveNodeResponse
+	27, // 53: seriatim.v1.ClusterService.ReplaceNode:output_type -> seriatim.v1.ReplaceNodeResponse
+	29, // 54: seriatim.v1.ClusterService.BalanceCluster:output_type -> seriatim.v1.BalanceClusterResponse
+	31, // 55: seriatim.v1.ClusterService.TransferLeadership:output_type -> seriatim.v1.TransferLeadershipResponse
+	44, // [44:56] is the sub-list for method output_type
+	32, // [32:44] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_seriatim_v1_cluster_service_proto_init() }
@@ -2944,14 +3038,14 @@ func file_seriatim_v1_cluster_service_proto_init() {
 		(*Metric_Gauge)(nil),
 		(*Metric_Histogram)(nil),
 	}
-	file_seriatim_v1_cluster_service_proto_msgTypes[35].OneofWrappers = []any{}
+	file_seriatim_v1_cluster_service_proto_msgTypes[36].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_seriatim_v1_cluster_service_proto_rawDesc), len(file_seriatim_v1_cluster_service_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   37,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

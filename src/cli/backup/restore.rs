@@ -30,8 +30,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// has all of them it is RESTORING: no client can read it or append to it. If the command is interrupted, run it again
 /// with the same files: it continues where it was. `seriatim log delete` abandons it.
 ///
-/// The log gets a new id, unless --keep-log-id is given. The Raft terms of its records are new. It requires the action
-/// `admin` on the log.
+/// The log gets a new id, unless --keep-log-id is given. The Raft terms of its records are new. It requires the actions
+/// `admin` and `produce` on the log.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RestoreArgs {
     /// All files of a backup, in their order

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::after;
 use indicatif::ProgressBar;
 
-use super::files::{self, Backup};
+use super::files::{self, Backup, CheckedFile};
 use crate::cli::dialer::Dialer;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::log_show::state;
@@ -116,6 +116,9 @@ fn send(client: &Client, target: &Target, backup: &Backup, next: u64, bar: &Prog
         }
         let failed = |bad| Ended::Failed(files::failure(&file.path, &bad));
         let mut reader = files::open(&file.path)?;
+        if *reader.header() != file.header {
+            return Err(changed(file));
+        }
         reader.skip_to(next).map_err(failed)?;
         while let Some(records) = reader.next_records().map_err(failed)? {
             for record in records.into_iter().skip_while(|record| record.offset < next) {
@@ -123,9 +126,18 @@ fn send(client: &Client, target: &Target, backup: &Backup, next: u64, bar: &Prog
             }
             bar.set_position(before + reader.position());
         }
+        if reader.trailer() != Some(&file.trailer) {
+            return Err(changed(file));
+        }
         before += file.bytes;
     }
     sending.finish()
+}
+
+/// The failure of a file that is another one than the file that was checked.
+fn changed(file: &CheckedFile) -> Ended {
+    let what = format!("{} was replaced by another file meanwhile", file.path.display());
+    Ended::Failed(Failure::new(Exit::BadData, what, "`seriatim log delete --purge` gives the restore up; begin again"))
 }
 
 /// A request without an answer.

@@ -9,8 +9,8 @@ use super::table::{details, table};
 use super::*;
 use crate::metrics::CERTIFICATE_EXPIRES;
 use crate::pb::v1::{
-    CatchUp, DamagedRange, DeletedLog, DiskState, DiskStatus, GetNodeResponse, GroupStatus, LogConfig, LogInfo, Metric, Replica,
-    Role, Server, metric,
+    CatchUp, DamagedRange, DeletedLog, DiskState, DiskStatus, GetNodeResponse, GroupStatus, LogConfig, LogInfo, Metric,
+    Replica, Role, Server, metric,
 };
 
 /// Returns the report for these answers.

@@ -134,8 +134,7 @@ impl Setup<'_> {
         let peers = Peers::start(
             me,
             dialer.clone(),
-            catalog.clone(),
-            HighWatermark::default(),
+            (catalog.clone(), HighWatermark::default()),
             consensus,
             logs.clone(),
             BulkRate::new(0, &Registry::default()),

@@ -400,14 +400,28 @@ class GroupStatus(_message.Message):
     def __init__(self, log: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., term: _Optional[int] = ..., leader: _Optional[str] = ..., last_index: _Optional[int] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ..., first_offset: _Optional[int] = ..., next_offset: _Optional[int] = ..., damage: _Optional[str] = ..., stalled: _Optional[str] = ..., config: _Optional[_Union[_log_service_pb2.LogConfig, _Mapping]] = ..., stored_bytes: _Optional[int] = ..., unprotected_bytes: _Optional[int] = ..., damaged_ranges: _Optional[_Iterable[_Union[DamagedRange, _Mapping]]] = ..., last_append_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., append_time_ahead: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Replica(_message.Message):
-    __slots__ = ("node_id", "name", "is_voter")
+    __slots__ = ("node_id", "name", "is_voter", "catch_up")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     IS_VOTER_FIELD_NUMBER: _ClassVar[int]
+    CATCH_UP_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     name: str
     is_voter: bool
-    def __init__(self, node_id: _Optional[str] = ..., name: _Optional[str] = ..., is_voter: bool = ...) -> None: ...
+    catch_up: CatchUp
+    def __init__(self, node_id: _Optional[str] = ..., name: _Optional[str] = ..., is_voter: bool = ..., catch_up: _Optional[_Union[CatchUp, _Mapping]] = ...) -> None: ...
+
+class CatchUp(_message.Message):
+    __slots__ = ("entries_left", "bytes_left", "bytes_per_second", "time_left")
+    ENTRIES_LEFT_FIELD_NUMBER: _ClassVar[int]
+    BYTES_LEFT_FIELD_NUMBER: _ClassVar[int]
+    BYTES_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    TIME_LEFT_FIELD_NUMBER: _ClassVar[int]
+    entries_left: int
+    bytes_left: int
+    bytes_per_second: int
+    time_left: _duration_pb2.Duration
+    def __init__(self, entries_left: _Optional[int] = ..., bytes_left: _Optional[int] = ..., bytes_per_second: _Optional[int] = ..., time_left: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class DamagedRange(_message.Message):
     __slots__ = ("file", "position", "bytes", "first_offset", "next_offset", "what")

@@ -127,6 +127,8 @@ pub struct Checks {
     pub catalog: Catalog,
     /// The nodes that an operator removes, whatever replicas they have.
     pub forced: BTreeSet<NodeId>,
+    /// A rule is broken without which a leader may be replaced although a majority hears it.
+    pub deposes: bool,
 }
 
 impl Checks {
@@ -155,7 +157,7 @@ impl Checks {
 
     /// Checks a node after a step. `damaged`: some of its files were damaged, or a write has failed, so reads may fail.
     pub fn observe(&mut self, i: usize, driver: &Driver, damaged: bool) {
-        let Checks { trace, groups, seen, .. } = self;
+        let Checks { trace, groups, seen, deposes, .. } = self;
         seen.retain(|(node, group), seen| {
             let stays =
                 *node != i || driver.groups.get(group).is_some_and(|replica| replica.group.me() == seen.replica);
@@ -173,6 +175,9 @@ impl Checks {
                 watermark: replica.watermark.clone(),
                 ..Seen::default()
             });
+            if *deposes {
+                history.reign.restart();
+            }
             history.reign.see(*group, i, term);
             history.show(&seen.watermark);
             assert!(damaged || !replica.group.is_damaged(), "node {i} reports damage: {:?}", replica.status().damage);

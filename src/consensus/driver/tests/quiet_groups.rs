@@ -189,6 +189,7 @@ fn replace_a_leader(seed: u64) -> bool {
     cluster.cut(next, old);
     // Otherwise it would soon notice.
     set(Some(Fault::DigestsIgnored));
+    cluster.checks.deposes = true;
     let is_stale = |cluster: &Cluster| {
         let driver = cluster.driver(old).expect("running");
         driver.quiet.is_quiet(group) && driver.groups[&group].group.leads() && cluster.leader(group) == Some(next)
