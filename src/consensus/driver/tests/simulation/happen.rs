@@ -255,8 +255,9 @@ impl Simulation {
     pub(super) fn keep_up(&mut self) {
         self.note_healed();
         let Some(catalog) = self.catalog() else { return };
-        let is_member = |i: usize| catalog.member(id(i)).is_some();
-        let joined: Vec<usize> = self.joining.iter().copied().filter(|i| is_member(*i)).collect();
+        // A node that was removed before it knew that it is a member does not join any more.
+        let is_settled = |i: usize| catalog.member(id(i)).is_some() || catalog.is_removed(id(i));
+        let joined: Vec<usize> = self.joining.iter().copied().filter(|i| is_settled(*i)).collect();
         let removed: Vec<NodeId> = self.removing.iter().copied().filter(|node| catalog.is_removed(*node)).collect();
         self.joining.retain(|i| !joined.contains(i));
         self.removing.retain(|node| !removed.contains(node));
