@@ -64,7 +64,7 @@ impl CatchUps {
         let track = self.0.entry((group, node)).or_default();
         let before = track.observed.back().map_or(0, |last| last.acknowledged);
         if acknowledged > 0 && track.observed.front().is_some_and(|first| first.acknowledged == before) {
-            // It begins, or goes on after a pause. What was missing before says nothing about how long it takes now.
+            // It begins, or continues after a pause. What was missing before says nothing about how long it takes now.
             track.observed.drain(..track.observed.len() - 1);
         }
         track.observed.push_back(Observed { at: now, acknowledged: before + acknowledged, lacking });

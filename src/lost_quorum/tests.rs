@@ -92,7 +92,7 @@ impl Stopped {
     }
 
     fn create(&mut self, data: &DataDir, group: GroupId, replica: ReplicaId, voters: Vec<ReplicaId>) {
-        let genesis = Genesis::Voters(voters);
+        let genesis = Genesis::Voters(voters, Offset(0));
         GroupLog::create(data.disk(), &data.groups_dir(), group, &options(), genesis).expect("created");
         self.file.add(group, replica);
     }

@@ -5,7 +5,7 @@ use crate::catalog::meta::Placement;
 use crate::catalog::state::Catalog;
 use crate::feature_level::Feature;
 use crate::storage::log::Genesis;
-use crate::types::{GroupId, NodeId, Offset, ReplicaId};
+use crate::types::{GroupId, NodeId, ReplicaId};
 
 /// What this node does about one group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,10 +66,9 @@ pub fn hosting_step(
     let create = mine.filter(|replica| vacant && is_member && may_create(*replica)).map(|replica| {
         let voters: Vec<ReplicaId> = log.first.iter().map(|placement| placement.replica).collect();
         let leads = voters.first() == Some(&replica) && !log.is_of_level_1();
-        let genesis = match (voters.contains(&replica), log.begins_at()) {
-            (false, _) => Genesis::Blank,
-            (true, Offset(0)) => Genesis::Voters(sorted(voters)),
-            (true, first_offset) => Genesis::Restored(sorted(voters), first_offset),
+        let genesis = match voters.contains(&replica) {
+            true => Genesis::Voters(sorted(voters), log.begins_at()),
+            false => Genesis::Blank,
         };
         NewReplica { replica, genesis, leads }
     });
@@ -91,7 +90,7 @@ mod tests {
     use super::*;
     use crate::catalog::command::Command;
     use crate::catalog::meta::{LogSettings, Member, NewLog, Origin};
-    use crate::types::{LogId, LogName, NodeName};
+    use crate::types::{LogId, LogName, NodeName, Offset};
 
     /// Once, the node did not create the replica, and the other one of the two never had a majority.
     #[test]
@@ -113,7 +112,7 @@ mod tests {
         assert_eq!(catalog.log(group).map(|log| log.leaving.len()), Some(1));
         let create = hosting_step(&catalog, nodes[1], group, None, |_| true).create.expect("created");
         assert_eq!((create.replica, create.leads), (second, false));
-        assert_eq!(create.genesis, Genesis::Voters(vec![ReplicaId(1), second]));
+        assert_eq!(create.genesis, Genesis::Voters(vec![ReplicaId(1), second], Offset(0)));
         // It was created here before.
         assert_eq!(hosting_step(&catalog, nodes[1], group, None, |_| false), HostingStep::default());
         catalog.apply(&Command::ReplicaRemoved(group, second), 1);

@@ -14,7 +14,7 @@ use crate::catalog::policy::{Action, Policy, PolicyTicks};
 use crate::catalog::{Applied, Catalog, Command, Destination, Member, NewLog, Origin, Plan};
 use crate::feature_level::FeatureLevel;
 use crate::storage::log::Genesis;
-use crate::types::{GroupId, LogId, LogIndex, NodeId, NodeName, ReplicaId, Term};
+use crate::types::{GroupId, LogId, LogIndex, NodeId, NodeName, Offset, ReplicaId, Term};
 
 const TICK: Duration = Duration::from_millis(50);
 /// 12 ticks and 5 minutes, as in the program.
@@ -199,15 +199,15 @@ impl Cluster {
             node.next_replica = ReplicaId(new.replica.0 + 1);
         }
         let what = match &new.genesis {
-            Genesis::Voters(voters) | Genesis::Restored(voters, _) => {
+            Genesis::Voters(voters, first_offset) => {
                 state.voters.extend(voters);
                 state.last = 2;
                 if voters.len() == 1 || new.leads {
                     state.elect(Some(id));
                 }
-                let begins = match &new.genesis {
-                    Genesis::Restored(_, first_offset) => format!(" from offset {first_offset}"),
-                    Genesis::Voters(_) | Genesis::Blank => String::new(),
+                let begins = match first_offset {
+                    Offset(0) => String::new(),
+                    first_offset => format!(" from offset {first_offset}"),
                 };
                 format!("replica {} of group {group} with voters {}{begins}", new.replica, ids(voters))
             }

@@ -14,6 +14,7 @@ use super::files::{self, Backup, CheckedFile};
 use crate::cli::dialer::Dialer;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::log_show::state;
+use crate::cli::record_shape::content_bytes;
 use crate::client::{Client, ClientError, Outcome, ProduceStream, Retry};
 use crate::pb::v1::{LogInfo, LogState, ProduceRequest, Record};
 use crate::reason::ErrorReason;
@@ -161,8 +162,7 @@ struct Sending<'a> {
 
 impl Sending<'_> {
     fn add(&mut self, record: Record) -> Result<(), Ended> {
-        let headers: usize = record.headers.iter().map(|header| header.name.len() + header.value.len()).sum();
-        let bytes = record.value.len() + record.key.as_ref().map_or(0, |key| key.len()) + headers;
+        let bytes = content_bytes(&record);
         let fits = self.request.as_ref().is_some_and(|request| {
             request.restored_append_time_us == Some(record.append_time_us)
                 && request.records.len() < REQUEST_RECORDS

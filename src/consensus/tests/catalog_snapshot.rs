@@ -44,7 +44,7 @@ fn applied(commit: u64, snapshot: u64) -> LogIndex {
     let (sim, groups, options) = (Sim::default(), Path::new("/n/groups"), LogOptions { segment_bytes: 4096 });
     let disk = sim.disk();
     let me = ReplicaId(1);
-    let genesis = Genesis::Voters(vec![me, ReplicaId(2)]);
+    let genesis = Genesis::Voters(vec![me, ReplicaId(2)], Offset(0));
     GroupLog::create(&disk, groups, GroupId::CATALOG, &options, genesis).expect("made");
     let (mut log, _) = GroupLog::open(&disk, groups, GroupId::CATALOG, &options).expect("opened");
     let stamp = Stamp {

@@ -47,8 +47,7 @@ pub struct Files {
 impl Files {
     fn new(genesis: Genesis) -> Files {
         let (voters, offset) = match genesis {
-            Genesis::Voters(voters) => (voters, Offset(0)),
-            Genesis::Restored(voters, first_offset) => (voters, first_offset),
+            Genesis::Voters(voters, first_offset) => (voters, first_offset),
             Genesis::Blank => (Vec::new(), Offset(0)),
         };
         let first = u64::from(!voters.is_empty());

@@ -143,15 +143,14 @@ pub enum Genesis {
     /// Empty, until it receives a snapshot.
     Blank,
     /// With a base entry that is not stored, and these voters. All first replicas of a group begin with the same ones.
-    Voters(Vec<ReplicaId>),
-    /// The same for a log that is restored from a backup: its first record gets this offset.
-    Restored(Vec<ReplicaId>, Offset),
+    /// The first record gets this offset: 0, or of a log that is restored from a backup the first one of the backup.
+    Voters(Vec<ReplicaId>, Offset),
 }
 
 impl Genesis {
     /// The genesis of a group whose first replica is its only voter.
     pub fn founder(replica: ReplicaId) -> Genesis {
-        Genesis::Voters(vec![replica])
+        Genesis::Voters(vec![replica], Offset::default())
     }
 }
 

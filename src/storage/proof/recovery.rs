@@ -21,7 +21,7 @@ use crate::storage::recover::roll_forward::{
 use crate::storage::verify::{Severity, verify};
 use crate::storage::write::log::GroupLog;
 use crate::storage::write::options::LogOptions;
-use crate::types::{ClusterId, GroupId, LogIndex, NodeId, NodeName, ReplicaId, Term};
+use crate::types::{ClusterId, GroupId, LogIndex, NodeId, NodeName, Offset, ReplicaId, Term};
 
 const HOME: &str = "/mnt/data";
 const KEPT: &str = "replaced";
@@ -52,7 +52,7 @@ fn stopped() -> Sim {
     data.store(&node).expect("stored");
     node.cluster_id = Some(OLD);
     for (group, replica) in GROUPS {
-        let genesis = Genesis::Voters(vec![replica, ReplicaId(98), ReplicaId(99)]);
+        let genesis = Genesis::Voters(vec![replica, ReplicaId(98), ReplicaId(99)], Offset(0));
         GroupLog::create(data.disk(), &data.groups_dir(), group, &options(), genesis).expect("created");
         node.add(group, replica);
         let (mut log, _) = GroupLog::open(data.disk(), &data.groups_dir(), group, &options()).expect("opened");

@@ -82,7 +82,7 @@ fn options() -> LogOptions {
 }
 
 fn genesis(replica: ReplicaId) -> Genesis {
-    Genesis::Voters(vec![replica, ReplicaId(99)])
+    Genesis::Voters(vec![replica, ReplicaId(99)], Offset(0))
 }
 
 fn sync(data: &DataDir, log: &mut GroupLog) -> Result<(), StorageError> {

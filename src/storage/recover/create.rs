@@ -56,7 +56,7 @@ fn check_blank(
             && found.hard_state == start.hard_state
             && found.torn_bytes == 0
     };
-    let starts = [Genesis::Blank, Genesis::Restored(found.conf_state.voters.clone(), found.base.offset)];
+    let starts = [Genesis::Blank, Genesis::Voters(found.conf_state.voters.clone(), found.base.offset)];
     if !starts.iter().any(|genesis| began(&GroupStart::of(genesis))) {
         return Err(StorageError::NotBlank { path: group_dir(groups_dir, group) });
     }

@@ -13,7 +13,7 @@ use crate::storage::format::segment_header::SegmentHeader;
 use crate::storage::format::state::{Base, ConfState, Genesis, HardState, StoredLogState};
 use crate::storage::io::disk::Disk;
 use crate::storage::io::group_files::{group_dir, unfinished_dir};
-use crate::types::{GroupId, LogIndex, Offset, ReplicaId, Term};
+use crate::types::{GroupId, LogIndex, Term};
 
 /// The initial state of a group.
 #[derive(Clone)]
@@ -29,26 +29,12 @@ impl GroupStart {
             Genesis::Blank => {
                 GroupStart { base: Base::default(), hard_state: HardState::default(), conf_state: ConfState::default() }
             }
-            Genesis::Voters(voters) => GroupStart::with_voters(voters, Offset::default()),
-            Genesis::Restored(voters, first_offset) => GroupStart::with_voters(voters, *first_offset),
+            Genesis::Voters(voters, offset) => GroupStart {
+                base: Base { index: Base::FIRST, term: Term(1), offset: *offset, ..Base::default() },
+                hard_state: HardState { term: Term(1), vote: None, commit: LogIndex(1) },
+                conf_state: ConfState { voters: voters.clone(), learners: Vec::new() },
+            },
         }
-    }
-
-    fn with_voters(voters: &[ReplicaId], offset: Offset) -> GroupStart {
-        GroupStart {
-            base: Base { index: Base::FIRST, term: Term(1), offset, ..Base::default() },
-            hard_state: HardState { term: Term(1), vote: None, commit: LogIndex(1) },
-            conf_state: ConfState { voters: voters.to_vec(), learners: Vec::new() },
-        }
-    }
-
-    /// Returns true if a group began in this state, at any offset.
-    fn began(manifest: &Manifest, last: LogIndex, hard_state: HardState) -> bool {
-        let voters = manifest.conf_state.voters.clone();
-        [Genesis::Blank, Genesis::Restored(voters, manifest.base.offset)].iter().any(|genesis| {
-            let start = GroupStart::of(genesis);
-            manifest.base == start.base && last == start.base.index && hard_state == start.hard_state
-        })
     }
 }
 
@@ -106,5 +92,9 @@ pub(crate) fn make_group(
 
 /// True if a group with this manifest and this end of its log contains only what [`make_group`] wrote.
 pub(crate) fn is_start(manifest: &Manifest, last: LogIndex, hard_state: HardState) -> bool {
-    GroupStart::began(manifest, last, hard_state)
+    let voters = manifest.conf_state.voters.clone();
+    [Genesis::Blank, Genesis::Voters(voters, manifest.base.offset)].iter().any(|genesis| {
+        let start = GroupStart::of(genesis);
+        manifest.base == start.base && last == start.base.index && hard_state == start.hard_state
+    })
 }

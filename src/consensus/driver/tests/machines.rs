@@ -7,6 +7,7 @@ use crate::config::DiskSpace;
 use crate::storage::disk::sim::Sim;
 use crate::storage::reader::ReadersByHand;
 use crate::storage::replicas::{retired_dirs, unlist_retired};
+use crate::types::Offset;
 use crate::writer::WriterByHand;
 
 /// Appends are refused if less is free on a disk.
@@ -126,7 +127,7 @@ impl Cluster {
             None => {
                 let mut voters: Vec<ReplicaId> = (0..self.machines.len()).map(|i| ReplicaId::of_node(id(i))).collect();
                 voters.sort_unstable();
-                let genesis = if self.machines[i].blank { Genesis::Blank } else { Genesis::Voters(voters) };
+                let genesis = if self.machines[i].blank { Genesis::Blank } else { Genesis::Voters(voters, Offset(0)) };
                 GroupLog::create(&disk, &data_dir.groups_dir(), GroupId::CATALOG, &log_options, genesis)?;
                 let node_file = NodeFile::new(id(i), this(i).name).with_group(GroupId::CATALOG);
                 NodeFile { cluster_id: Some(crate::types::ClusterId(7)), ..node_file }

@@ -25,7 +25,7 @@ impl Home {
         let own = file.own_replica();
         let new = [
             (GroupId::CATALOG, own, Genesis::founder(own)),
-            (GroupId(7), ReplicaId(12), Genesis::Voters(vec![ReplicaId(12), ReplicaId(13)])),
+            (GroupId(7), ReplicaId(12), Genesis::Voters(vec![ReplicaId(12), ReplicaId(13)], Offset(0))),
         ];
         take_up(&data, &mut file, new.into_iter(), &LogOptions::default()).expect("made");
         Home { dir, data: Some(data), file }
