@@ -17,6 +17,7 @@ mod lost;
 mod mending;
 mod quiet;
 mod receive;
+mod serving;
 
 #[cfg(test)]
 mod tests;

@@ -4,32 +4,31 @@
 //! - The newest segment is ended first, and then repaired like the others.
 //! - The damaged entries of another segment are fetched from a peer (`storage/write/repair.rs`). Meanwhile the replica
 //!   neither leads nor votes nor acknowledges anything. One segment of the node is repaired at a time.
-//! - If the entries of every peer are others than those that the running digest of this log demands, the replica can't
-//!   be repaired. It is damaged, and is replaced like one that could not be opened.
+//! - If the entries of every peer are others than those that the running digest of this log demands, or if all other
+//!   voters have trimmed them, the replica can't be repaired. It is damaged, and is replaced like one that could not be
+//!   opened. The first segment of a replica may contain trimmed entries, because segments begin elsewhere on each node.
 //!
 //! If no peer can send the entries, the replica takes part again, and the repair is tried again later. A peer may itself
 //! be damaged there, and a group whose other replicas are damaged too must not stop.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::quiet::QuietGroups;
+use super::serving::Serving;
 use crate::consensus::error::HostError;
 use crate::consensus::group::{Successor, repairing};
 use crate::consensus::groups::Groups;
 use crate::consensus::replica::Replica;
 use crate::consensus::sinks::Sinks;
-use crate::consensus::wire::{stored_entries_from_pb, stored_entries_to_pb};
+use crate::consensus::wire::stored_entries_from_pb;
 use crate::metrics::Counter;
-use crate::pb::peer::{RaftMessage, RepairAnswer, RepairRequest};
+use crate::pb::peer::{RaftMessage, RepairRequest};
 use crate::storage::entry::Entry;
 use crate::storage::log::{Base, StorageError};
-use crate::storage::reader::Access;
 use crate::storage::repair::{self, DamagedFile, RepairError, SegmentRepair};
-use crate::types::{GroupId, LogIndex, NodeId, ReplicaId};
+use crate::types::{GroupId, NodeId, ReplicaId};
 
 /// Damage is looked for once in this many ticks.
 const LOOK_TICKS: u64 = 20;
@@ -42,12 +41,6 @@ const EXCLUDED_TICKS: u64 = 400;
 /// The ticks before the second attempt; this doubles with each further one.
 const RETRY_TICKS: u64 = 1200;
 const RETRIES_DOUBLED_MAX: u32 = 6;
-/// The maximum size of the entries in an answer, but at least one entry is sent.
-const ANSWER_BYTES: u64 = 1 << 20;
-
-/// The maximum number of requests of peers that are served at the same time.
-const SERVED_MAX: usize = 2;
-
 /// The result of a job on a reader thread.
 enum Done {
     Surveyed(Result<Option<SegmentRepair>, StorageError>),
@@ -83,6 +76,8 @@ struct Mend {
     end: Base,
     /// Why the entries of a peer were refused.
     refused: Option<String>,
+    /// The replicas that answered that they have trimmed the entries.
+    trimmed_by: BTreeSet<ReplicaId>,
 }
 
 /// The damaged files that are repaired, and the repairs that failed.
@@ -219,6 +214,7 @@ impl Mending {
             entries: Vec::new(),
             end: Base::default(),
             refused: None,
+            trimmed_by: BTreeSet::new(),
         });
     }
 
@@ -260,7 +256,13 @@ impl Mending {
             return self.write(mend, tick, sinks);
         }
         let Some(peer) = mend.peers.pop_front() else {
-            if let (Some(why), Some(replica)) = (&mend.refused, groups.get_mut(&mend.group)) {
+            if let Some(replica) = groups.get_mut(&mend.group).filter(|replica| replica.group.me() == mend.me)
+                && let Some(why) = why_never(mend, replica)
+            {
+                if replica.group.leads() {
+                    replica.group.hand_over(Successor::Any);
+                    return self.fails(mend, tick, &format!("{why}; handing over leadership first"));
+                }
                 let what = format!("segment {} is damaged, and can't be repaired: {why}", mend.number);
                 replica.group.set_damaged(what);
                 // Not taken back.
@@ -360,7 +362,12 @@ impl Mending {
                 request(mend, &repair, (self.sender(mend), ReplicaId(message.from)), tick, sinks);
                 false
             }
-            Ok(_) => self.ask_next(mend, tick, groups, sinks),
+            Ok(_) => {
+                if message.repair_answer.trimmed {
+                    mend.trimmed_by.insert(ReplicaId(message.from));
+                }
+                self.ask_next(mend, tick, groups, sinks)
+            }
             Err(what) => {
                 mend.refused = Some(what);
                 self.ask_next(mend, tick, groups, sinks)
@@ -385,6 +392,14 @@ impl Mending {
     pub fn forget(&mut self, dropped: &[GroupId]) {
         self.failed.retain(|(group, _), _| !dropped.contains(group));
     }
+}
+
+/// Returns why no peer can ever send the entries, if that is known.
+fn why_never(mend: &Mend, replica: &Replica) -> Option<String> {
+    let mut others = replica.group.other_voters().peekable();
+    let is_trimmed = others.peek().is_some() && others.all(|other| mend.trimmed_by.contains(&other));
+    let trimmed = || "all other voters have trimmed its entries".to_owned();
+    mend.refused.clone().or_else(|| is_trimmed.then(trimmed))
 }
 
 /// Asks a peer for the next entries.
@@ -415,65 +430,10 @@ fn exclude(mend: &mut Mend, tick: u64, replica: &mut Replica) -> bool {
     true
 }
 
+/// Wakes the group: a quiet group whose leader takes no part any more needs another one.
 fn end(mend: &Mend, groups: &mut Groups, quiet: &mut QuietGroups) {
-    if !mend.is_excluded {
-        return;
-    }
-    if let Some(replica) = quiet.wake(mend.group, groups).filter(|replica| replica.group.me() == mend.me) {
+    let replica = quiet.wake(mend.group, groups).filter(|replica| replica.group.me() == mend.me);
+    if let Some(replica) = replica.filter(|_| mend.is_excluded) {
         repairing::end(&mut replica.group);
-    }
-}
-
-/// The requests of peers that are being served. Clones share the number.
-#[derive(Clone, Default)]
-pub struct Serving(Arc<AtomicUsize>);
-
-impl Serving {
-    fn begin(&self) -> bool {
-        let more = |serving: usize| (serving < SERVED_MAX).then_some(serving + 1);
-        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
-    }
-
-    fn end(&self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// Sends stored entries to a peer that repairs its disk: those that are committed here and can be read.
-pub fn serve(
-    from: NodeId,
-    message: &RaftMessage,
-    request: &RepairRequest,
-    replica: &Replica,
-    serving: &Serving,
-    sinks: &Sinks,
-) {
-    let commit = replica.group.commit_index();
-    let (low, high) = (LogIndex(request.low), LogIndex(request.high).min(commit.next()));
-    let answer = RaftMessage {
-        group: message.group,
-        from: message.to,
-        to: message.from,
-        index: low.0,
-        repair_answer: Some(RepairAnswer::default()).into(),
-        bulk: true,
-        ..RaftMessage::default()
-    };
-    if replica.group.differs() || replica.group.suspect().is_some() {
-        return sinks.outbound.send(from, answer);
-    }
-    // If too many requests are served, or all reader threads are busy, the peer asks another one.
-    if !serving.begin() {
-        return;
-    }
-    let (reader, outbound, served) = (replica.reader.clone(), sinks.outbound.clone(), serving.clone());
-    let queued = sinks.readers.run_own(Box::new(move || {
-        let entries = reader.entries(low, high, ANSWER_BYTES, Access::Blocking).unwrap_or_default();
-        let entries = stored_entries_to_pb(&entries).unwrap_or_default();
-        outbound.send(from, RaftMessage { entries, ..answer });
-        served.end();
-    }));
-    if queued.is_err() {
-        serving.end();
     }
 }

@@ -16,12 +16,15 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use rustix::net::sockopt::{set_socket_reuseaddr, set_socket_reuseport};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, listen, socket_with};
 
 use crate::load::Random;
 
@@ -56,6 +59,9 @@ struct Target {
     real: SocketAddr,
     /// Where the forwarder listens for it.
     advertised: SocketAddr,
+    /// Is bound to this address, and never listens. While the forwarder refuses connections, the system would otherwise
+    /// give the port to a connection that the forwarder opens.
+    _port: OwnedFd,
     /// The thread that accepts. Without it, connections are refused.
     listening: Option<Listening>,
 }
@@ -123,6 +129,16 @@ impl Shared {
     }
 }
 
+/// Returns a socket that is bound to an address, and to which others can be bound that this function returns.
+fn bound(addr: SocketAddr) -> rustix::io::Result<OwnedFd> {
+    let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    set_socket_reuseaddr(&socket, true)?;
+    set_socket_reuseport(&socket, true)?;
+    bind(&socket, &addr)?;
+    Ok(socket)
+}
+
 /// The forwarder. Dropping it ends all connections and threads.
 pub struct Forwarder {
     shared: Arc<Shared>,
@@ -144,12 +160,10 @@ impl Forwarder {
             next_id: AtomicU64::new(0),
             hosts: nodes.iter().map(SocketAddr::ip).collect(),
         };
-        // All at once, so that the ports differ.
-        let ports: Vec<TcpListener> = nodes.iter().map(|_| TcpListener::bind((host, 0)).expect("a port")).collect();
-        let targets = ports.iter().zip(nodes).map(|(port, real)| Target {
-            real: *real,
-            advertised: port.local_addr().expect("an address"),
-            listening: None,
+        let targets = nodes.iter().map(|real| {
+            let port = bound(SocketAddr::new(host, 0)).expect("a port");
+            let advertised = getsockname(&port).ok().and_then(|addr| SocketAddr::try_from(addr).ok());
+            Target { real: *real, advertised: advertised.expect("an address"), _port: port, listening: None }
         });
         Forwarder { shared: Arc::new(shared), targets: targets.collect() }
     }
@@ -165,7 +179,9 @@ impl Forwarder {
         if target.listening.is_some() {
             return;
         }
-        let listener = TcpListener::bind(target.advertised).expect("the port is this forwarder's");
+        let listener = bound(target.advertised).expect("the port is this forwarder's");
+        listen(&listener, 128).expect("a listener");
+        let listener = TcpListener::from(listener);
         listener.set_nonblocking(true).expect("a socket");
         let stop = Arc::new(AtomicBool::new(false));
         let (shared, real, stopped) = (self.shared.clone(), target.real, stop.clone());

@@ -27,7 +27,7 @@ pub struct Image {
 pub struct Acknowledged {
     pub group: GroupId,
     value: u64,
-    offset: Offset,
+    pub offset: Offset,
 }
 
 pub struct Cluster {

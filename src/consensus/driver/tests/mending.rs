@@ -13,11 +13,16 @@ const SEGMENT: &str = "groups/2/00000000000000000001.seg";
 
 /// A cluster in which the first segment of the log is sealed everywhere.
 fn filled(seed: u64) -> Cluster {
+    filled_with(seed, [1 << 16; 3])
+}
+
+/// `segment_bytes`: the size of each node's segments.
+fn filled_with(seed: u64, segment_bytes: [u64; 3]) -> Cluster {
     let mut cluster = Cluster::new(seed, 3, 1);
     // Nothing wonders about damage.
     cluster.machines.iter_mut().for_each(|machine| machine.damaged = true);
-    cluster.segment_bytes = 1 << 16;
-    for i in 0..3 {
+    for (i, bytes) in segment_bytes.into_iter().enumerate() {
+        cluster.segment_bytes = bytes;
         cluster.crash(i);
         cluster.start(i);
     }
@@ -163,6 +168,44 @@ fn refuses_other_entries(seed: u64) -> bool {
     acknowledge(&mut cluster, 5);
     cluster.until("equal replicas", 1000, |cluster| cluster.is_equal(GROUP));
     is_new && std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cluster.check_acknowledged())).is_ok()
+}
+
+/// Once, the replica asked for these entries again and again, until its first segment was trimmed.
+#[test]
+fn a_segment_whose_entries_all_others_have_trimmed_is_copied_with_the_log() {
+    let mut cluster = filled_with(12, [1 << 16, 1 << 14, 1 << 14]);
+    let leader = cluster.leader(GROUP).expect("a leader");
+    let is_trimmed = |cluster: &Cluster| [1, 2].iter().all(|i| cluster.file(*i, SEGMENT).is_none());
+    cluster.handle(leader, ConsensusMsg::Propose(Proposal::trim(GROUP, Offset(450)), reply().0));
+    cluster.until("a trim", 1000, |cluster| {
+        cluster.propose(GROUP);
+        is_trimmed(cluster)
+    });
+    let replica = |cluster: &Cluster| cluster.driver(0).expect("running").groups[&GROUP].group.me();
+    let old = replica(&cluster);
+    cluster.damage(0, SEGMENT, Some(|bytes| bytes[20_000..20_400].fill(0)));
+    let reader = cluster.driver(0).expect("running").groups[&GROUP].reader.clone();
+    let mut low = reader.view().base.index.next();
+    while let Ok(entries) = reader.entries(low, LogIndex(low.0 + 1000), 1 << 20, Access::Blocking) {
+        low = LogIndex(low.0 + entries.len() as u64);
+    }
+    assert_eq!(damage_on(&cluster, 0), Some(DamagedFile::Sealed(1)));
+    // While one of the others is away, it might have the entries.
+    cluster.crash(2);
+    for _ in 0..300 {
+        cluster.round();
+    }
+    assert!(cluster.driver(0).is_some_and(|driver| !driver.groups[&GROUP].group.is_damaged()));
+    cluster.start(2);
+    cluster.until("a new replica", 8000, |cluster| {
+        let driver = cluster.driver(0).expect("running");
+        driver.groups.get(&GROUP).is_some_and(|new| new.group.me() != old && new.group.votes(new.group.me()))
+    });
+    assert!(is_whole(&cluster, 0));
+    acknowledge(&mut cluster, 20);
+    cluster.until("equal replicas", 1000, |cluster| cluster.is_equal(GROUP));
+    cluster.acknowledged.retain(|record| record.offset >= Offset(450));
+    cluster.check_acknowledged();
 }
 
 #[test]

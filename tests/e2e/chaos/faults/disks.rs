@@ -47,9 +47,6 @@ fn damage(world: &World<'_>, host: usize, spare: usize, random: &mut Random) -> 
     // A node may have no replica, for example one that was just added.
     let indexes: Vec<usize> = (0..groups.len()).collect();
     let mut segments = segments_of(&groups[pick(&indexes, random)?]);
-    // Not the oldest one. Its first records may be trimmed, and then no other node need have them: such damage is not
-    // repaired until the segment is removed (docs/RELIABILITY.md, "Chaos").
-    segments.remove(0);
     segments.truncate(segments.len().checked_sub(spare)?);
     let file = segments.get(pick(&(0..segments.len()).collect::<Vec<_>>(), random)?)?.clone();
     let open = fs::OpenOptions::new().read(true).write(true).open(&file).ok()?;
