@@ -124,7 +124,8 @@ fn nodes_text(answer: &ListNodesResponse) -> String {
             note(node, name_of(&node.replaced_by)),
         ]
     }));
-    let balancing = if answer.balancing { "replicas move until the nodes are balanced\n" } else { "" };
+    let balancing =
+        if answer.balancing { "balancing: replicas move until every node has about the same number\n" } else { "" };
     output::columns(&rows) + balancing
 }
 
@@ -153,7 +154,7 @@ pub(super) fn note(node: &Node, by: Option<String>) -> String {
         notes.push(format!("waits for {}", node.waits_for));
     }
     if node.may_be_replaced {
-        notes.push("a node without data and with its name may replace it".to_owned());
+        notes.push("a new node with this name and an empty data directory may replace it".to_owned());
     }
     notes.join(", ")
 }

@@ -190,8 +190,8 @@ impl Subcommand for BalanceArgs {
         let dialer = self.connect.resolve()?;
         let balancing = dialer.ask(|client| client.balance_cluster(self.stop))?.1;
         let text = || match balancing {
-            true => "replicas move until the nodes are balanced\n".to_owned(),
-            false => "no more replicas move to balance the nodes\n".to_owned(),
+            true => "balancing: replicas move until every node has about the same number\n".to_owned(),
+            false => "balancing stops after the replicas that move already\n".to_owned(),
         };
         self.output.confirm(text, || json!({ "balancing": balancing }));
         Ok(())
@@ -251,7 +251,8 @@ impl WaitArgs {
             }
             if Instant::now() >= until {
                 let message = format!("node {} is still in the cluster", node.name);
-                let next = "it goes on: `seriatim node list` shows the progress, `seriatim node undrain` ends it";
+                let next =
+                    "the removal continues: `seriatim node list` shows the progress, `seriatim node undrain` stops it";
                 return Err(Failure::new(Exit::Unavailable, message, next));
             }
             std::thread::sleep(PAUSE);

@@ -117,7 +117,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     let inputs = Inputs { cluster_id, new_log_id: &mut new_log_id, now_us: wall_us() };
     perform(&data_dir, &survey, &plan, inputs).map_err(|error| {
         let next =
-            "if it says that a recovery was interrupted, run the same command again; otherwise nothing was changed";
+            "run it without --apply: it says whether a recovery was interrupted, which --apply finishes; otherwise nothing was changed";
         Failure { next: next.to_owned(), ..refused(&error) }
     })?;
     output::confirm(&say(Some(&Applied { cluster_id, kept: args.data_dir.join(kept_dir(&survey)) })));
@@ -134,7 +134,7 @@ fn finish_interrupted(args: &Args, data_dir: &DataDir, cluster_id: ClusterId) ->
     finish(data_dir).map_err(|error| refused(&error))?;
     let dir = args.data_dir.display();
     args.output.confirm(
-        || format!("finished: {dir} is the founder of cluster {cluster_id}\n"),
+        || format!("finished: the new cluster is {cluster_id}. Start the node on {dir}, and let blank nodes join it\n"),
         || serde_json::json!({ "applied": true, "finished": true, "new_cluster_id": cluster_id.to_string() }),
     );
     Ok(())
@@ -158,8 +158,8 @@ fn decisions(survey: &Survey, plan: &Plan) -> Option<Failure> {
     let logs: Vec<String> =
         open.iter().map(|(log, question)| format!("{log} ({})", report::reason(question))).collect();
     let message = format!("nothing was changed: decide about {}", logs.join(", "));
-    let next = "--drop LOG removes a log, --drop-lost all of which this node has nothing; --keep LOG continues one with what \
-                this node has. Records of a log that another survivor has can be saved there with `seriatim data dump`";
+    let next = "--keep LOG continues a log with what this node has; --drop LOG removes it; --drop-lost removes all logs that no \
+                compared survivor has. `seriatim data dump` on another survivor saves the records that it has of a log";
     Some(Failure::new(Exit::Precondition, message, next))
 }
 

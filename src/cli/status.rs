@@ -46,10 +46,10 @@ use crate::pb::v1::GetServersResponse;
 /// Findings, like a voter that is missing, are printed on stderr with the next step. The exit code is 0 if the state of
 /// the cluster could be determined, whatever it is. With --check it is that of a monitoring plugin (Nagios, Icinga),
 /// which prints one line: 0, OK; 1, WARNING: a voter or another member is missing, a log has fewer voters than its
-/// settings say, a disk fills, or a certificate expires within 14 days; 2, CRITICAL: data of a node is damaged, a log or the catalog has no majority of its voters
-/// or no leader, appends are refused, or no node answers; 3, UNKNOWN: the command itself could not ask, for example
-/// because of its certificate. It is OK for a cluster of one or two voters that are all alive, although none of them
-/// may fail.
+/// settings say, a disk fills, or a certificate expires within 14 days; 2, CRITICAL: data of a node is damaged, a log or
+/// the catalog has no majority of its voters or no leader, appends are refused, or no node answers; 3, UNKNOWN: the
+/// command itself could not ask, for example because of its certificate. It is OK for a cluster of one or two voters that
+/// are all alive, although none of them may fail.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]

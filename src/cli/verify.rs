@@ -13,8 +13,8 @@ use crate::storage::error::StorageError;
 use crate::storage::verify::{Finding, GroupReport, Report, Severity, Unreadable, verify};
 
 /// The next steps after damage. The order matters: the directory must be copied first.
-const AFTER_DAMAGE: &str = "keep a copy of the directory and check the disk. If a majority of the other nodes have the log: \
-                            move the directory away and let this node join as a new one with another name. If this is \
+const AFTER_DAMAGE: &str = "keep a copy of the directory and check the disk. If a majority of the log's replicas is intact: \
+                            move the directory away, start the node again, and run `seriatim node replace NODE`. If this is \
                             the only copy: a sealed segment (any but the newest) can be replaced by a copy of it from \
                             this directory. Restore no other file, because its copy may be older (node.toml, the \
                             manifest, the newest segment). `seriatim data dump --skip-damage` prints what is left";

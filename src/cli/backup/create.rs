@@ -127,8 +127,8 @@ fn header(dialer: &Dialer, log: &str, previous: Option<&CheckedFile>) -> Result<
     };
     if let Some(before) = previous.filter(|before| before.header.cluster_id != cluster.cluster_id) {
         // A log that is restored there can have the same id, and then other records from some offset on.
-        let what = format!("{} is of another cluster: {}", before.path.display(), before.header.cluster_id);
-        return Err(Failure::new(Exit::Precondition, what, "make a whole backup, without --continue"));
+        let what = format!("{} is from another cluster: {}", before.path.display(), before.header.cluster_id);
+        return Err(Failure::new(Exit::Precondition, what, "make a full backup, without --continue"));
     }
     let (first_offset, previous_sha256) = match previous {
         None => (position.first_offset, Bytes::new()),
@@ -172,14 +172,17 @@ fn cursors(dialer: &Dialer, log: &str) -> Result<Vec<Cursor>, Failure> {
 fn continue_at(before: &CheckedFile, info: &LogInfo) -> Result<u64, Failure> {
     let position = info.position.get_or_default();
     let (path, end) = (before.path.display(), before.header.end_offset);
-    let whole = "make a whole backup, without --continue";
-    let unfit = |what: String| Err(Failure::new(Exit::Precondition, what, whole));
+    let full = "make a full backup, without --continue";
+    let unfit = |what: String| Err(Failure::new(Exit::Precondition, what, full));
     if before.header.log.log_id != info.log_id {
-        return unfit(format!("{path} is of a log with another id: {}, not {}", before.header.log.log_id, info.log_id));
+        return unfit(format!(
+            "{path} is from a log with another id: {}, not {}",
+            before.header.log.log_id, info.log_id
+        ));
     }
     if end < position.first_offset {
         let first = position.first_offset;
-        return unfit(format!("{path} ends at offset {end}, and the records below {first} are trimmed already"));
+        return unfit(format!("{path} ends at offset {end}, and the records below {first} are already trimmed"));
     }
     if end > position.next_offset {
         let next = position.next_offset;

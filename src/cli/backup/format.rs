@@ -252,7 +252,7 @@ impl<R: Read> BackupReader<R> {
             BlockKind::Records | BlockKind::Trailer => return Err(damaged(at, "the first block is not the header")),
         };
         if header.first_offset > header.end_offset {
-            return Err(damaged(at, "it ends before it begins"));
+            return Err(damaged(at, "the end offset is below the first offset"));
         }
         reader.next_offset = header.first_offset;
         reader.header = header;
@@ -294,12 +294,12 @@ impl<R: Read> BackupReader<R> {
                 return Ok(None);
             }
             BlockKind::Records if head.count as usize > BLOCK_RECORDS || fields(&message) != Some(head.count) => {
-                return Err(damaged(at, "the block has other records than it says"));
+                return Err(damaged(at, "the records do not match the header of the block"));
             }
             BlockKind::Records => decoded::<BackupRecords>(at, &message)?.records,
         };
         if records.is_empty() || records.len() != head.count as usize || records[0].offset != head.first_offset {
-            return Err(damaged(at, "the block has other records than it says"));
+            return Err(damaged(at, "the records do not match the header of the block"));
         }
         for record in &records {
             if record.offset != self.next_offset || record.offset >= self.header.end_offset {
@@ -325,7 +325,7 @@ impl<R: Read> BackupReader<R> {
         if let Some(hash) = self.hash.take()
             && (hash.finish()[..] != trailer.sha256[..] || trailer.records != self.records)
         {
-            return Err(damaged(at, "the SHA-256 of the file is another one"));
+            return Err(damaged(at, "the SHA-256 of the file does not match"));
         }
         if self.input.read(&mut [0])? != 0 {
             return Err(damaged(self.position, "bytes after the trailer"));
@@ -340,7 +340,7 @@ impl<R: Read> BackupReader<R> {
         self.fill(&mut bytes)?;
         let head = BlockHead::decode(&bytes);
         if head.length > BLOCK_BYTES_MAX {
-            return Err(damaged(at, "a block that is larger than any"));
+            return Err(damaged(at, "the block is larger than the limit"));
         }
         match BlockKind::try_from(head.kind) {
             Ok(kind) => Ok((head, kind)),
@@ -362,7 +362,7 @@ impl<R: Read> BackupReader<R> {
             return Err(BadBackup::Truncated { at: self.position });
         }
         if head.checksum(&message) != head.crc {
-            return Err(damaged(at, "the checksum of the block is another one"));
+            return Err(damaged(at, "the checksum of the block does not match"));
         }
         Ok(message)
     }
@@ -421,5 +421,5 @@ fn damaged(at: u64, what: &'static str) -> BadBackup {
 }
 
 fn decoded<M: Message>(at: u64, message: &[u8]) -> Result<M, BadBackup> {
-    pb::parse(message).map_err(|_| damaged(at, "the block is not the message that its kind says"))
+    pb::parse(message).map_err(|_| damaged(at, "the message does not fit the kind of the block"))
 }

@@ -25,7 +25,7 @@ pub struct InfoArgs {
     output: OutputArgs,
 }
 
-/// Check that backup files are whole, and that each continues the one before
+/// Check that backup files are complete, and that each continues the one before
 ///
 /// It reads every byte, and needs no connection. The exit code is 65 if a file is cut or damaged.
 #[derive(Clone, Debug, clap::Args)]
@@ -67,7 +67,7 @@ impl Subcommand for VerifyArgs {
 fn line(file: &CheckedFile) -> String {
     let (header, records) = (&file.header, file.trailer.records);
     format!(
-        "{}: whole; log {}, offsets {}..{} ({records} records)\n",
+        "{}: complete; log {}, offsets {}..{} ({records} records)\n",
         file.path.display(),
         header.log.name,
         header.first_offset,

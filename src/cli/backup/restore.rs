@@ -28,7 +28,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 ///
 /// First, all files are checked. Then the log is created with the settings of the backup, and gets the records. Until it
 /// has all of them it is RESTORING: no client can read it or append to it. If the command is interrupted, run it again
-/// with the same files: it continues where it was. `seriatim log delete` abandons it.
+/// with the same files: it continues where it stopped. `seriatim log delete --purge` abandons the
+/// restore.
 ///
 /// The log gets a new id, unless --keep-log-id is given. The Raft terms of its records are new. It requires the actions
 /// `admin` and `produce` on the log.
@@ -150,12 +151,12 @@ impl RestoreArgs {
             LogState::LOG_STATE_CREATING => Err(Failure::new(
                 Exit::Unavailable,
                 format!("log {name} has no leader yet"),
-                "run the same command again: it continues where it is",
+                "run the same command again: it continues where it stopped",
             )),
             LogState::LOG_STATE_RESTORING => Err(Failure::new(
                 Exit::Precondition,
                 format!("log {name} is being restored from another backup, or with another id"),
-                "give the same files and options; or `seriatim log delete --purge` gives that restore up",
+                "give the same files and options, or abandon that restore with `seriatim log delete --purge`",
             )),
             _ => Err(Failure::new(
                 Exit::Precondition,
@@ -183,7 +184,10 @@ fn restore_cursor(dialer: &Dialer, log: &LogInfo, cursor: &Cursor, next_offset: 
     match dialer.ask_until_served(|client| client.commit_cursor(&commit)) {
         Ok(_) => Ok(()),
         Err(unanswered) if STAYS.iter().any(|reason| unanswered.has_reason(*reason)) => {
-            output::tell(&format!("seriatim: cursor {} is in use already and stays as it is", cursor.cursor));
+            output::tell(&format!(
+                "seriatim: cursor {} is not changed: a reader uses it, or it is further ahead",
+                cursor.cursor
+            ));
             Ok(())
         }
         Err(unanswered) => Err(unanswered.into()),

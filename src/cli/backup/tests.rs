@@ -127,7 +127,10 @@ fn a_block_with_other_records_than_it_says_is_not_decoded() {
     let mut writer = BackupWriter::new(Vec::new(), &header).expect("written");
     writer.block_of(vec![empty; 30_000]).expect("written");
     let bytes = writer.finish().expect("written").0;
-    assert!(matches!(read(&bytes), Err(BadBackup::Damaged { what: "the block has other records than it says", .. })));
+    assert!(matches!(
+        read(&bytes),
+        Err(BadBackup::Damaged { what: "the records do not match the header of the block", .. })
+    ));
 }
 
 /// Two commands with the same name wrote into the same file, and the first one renamed what both had written.

@@ -70,7 +70,7 @@ pub fn upload(dialer: &Dialer, target: &Target, backup: &Backup, bar: &ProgressB
         let (_, log) = dialer.ask_until_served(|client| client.get_log(&target.log))?;
         if log.log_id != target.log_id {
             let what = format!("log {} was replaced by another one meanwhile", target.log);
-            return Err(Failure::new(Exit::Precondition, what, ""));
+            return Err(Failure::new(Exit::Precondition, what, "restore under another name: --as LOG"));
         }
         let next = log.position.next_offset;
         // The same restore may run elsewhere, and be finished: then the log may have more records already.
@@ -86,7 +86,7 @@ pub fn upload(dialer: &Dialer, target: &Target, backup: &Backup, bar: &ProgressB
             Err(Ended::Failed(failure)) => return if is_finished(dialer, target) { Ok(()) } else { Err(failure) },
             Err(Ended::Broken(addr, error)) if grew.elapsed() > STALL_MAX => {
                 let failure = Failure::of_call(&addr, &error);
-                let next = "run the same command again: it continues where it is".to_owned();
+                let next = "run the same command again: it continues where it stopped".to_owned();
                 return Err(Failure { next, ..failure });
             }
             Err(Ended::Broken(addr, _)) => {
@@ -138,7 +138,11 @@ fn send(client: &Client, target: &Target, backup: &Backup, next: u64, bar: &Prog
 /// The failure of a file that is another one than the file that was checked.
 fn changed(file: &CheckedFile) -> Ended {
     let what = format!("{} was replaced by another file meanwhile", file.path.display());
-    Ended::Failed(Failure::new(Exit::BadData, what, "`seriatim log delete --purge` gives the restore up; begin again"))
+    Ended::Failed(Failure::new(
+        Exit::BadData,
+        what,
+        "abandon the restore with `seriatim log delete --purge`, and begin again",
+    ))
 }
 
 /// A request without an answer.

@@ -23,8 +23,8 @@ pub(super) struct Applied {
 /// Returns why the operator must decide about a log.
 pub(super) fn reason(question: &Question) -> String {
     match question {
-        Question::Lost => "this node has nothing of it".to_owned(),
-        Question::Elsewhere(node) => format!("this node has nothing of it, but node {node} has"),
+        Question::Lost => "this node has no usable replica of it".to_owned(),
+        Question::Elsewhere(node) => format!("this node has no usable replica of it, but node {node} has one"),
         Question::Damaged => "damaged".to_owned(),
         Question::HasLeft => "the replica was moved to another node, and may be old".to_owned(),
         Question::Behind(node) => format!("node {node} has more of it"),
@@ -79,8 +79,8 @@ pub(super) fn to_text(survey: &Survey, plan: &Plan, path: &Path, applied: Option
             let _ = writeln!(text, "DAMAGE in {}: a node does not start with it: {why}", log.name);
         }
     }
-    text += "\nRECORDS are kept. Those in COMMITTED are certain. Those after them were acknowledged or not, and removed\n\
-             members may have acknowledged others at their offsets.\n\
+    text += "\nAll records in RECORDS are kept. Those in COMMITTED are known to be committed. Later ones may or may not have been\n\
+             acknowledged, and removed members may have acknowledged other records at the same offsets: these are lost.\n\
              A log with a new id refuses readers and cursors that name the old one (LOG_ID_MISMATCH).\n";
     if survey.report.is_none() {
         text += "Not every byte was checked (--no-verify).\n";
@@ -148,7 +148,7 @@ fn loss(survey: &Survey, log: &LogSurvey, fate: &Fate) -> String {
         (Fate::NewId, Some(copy)) => {
             let from = copy.committed_offset;
             let unnamed = if log.meta.is_none() { "the name and settings of the log, and " } else { "" };
-            format!("{unnamed}from {from} on, records that only removed members have")
+            format!("{unnamed}records from {from} on that only removed members have")
         }
         (Fate::Dropped, Some(_)) => {
             format!("all records, those of this node too; its files are kept: {}", moved(survey, log))

@@ -8,13 +8,13 @@ use super::finding::{ClusterFinding, FindingKind};
 use crate::pb::v1::{DiskState, GroupStatus, LogInfo, LogState, Replica, Role};
 
 /// The next step if a replica takes no part.
-const AFTER_EXCLUSION: &str = "the table names what is wrong. Check the disk. A damaged replica is repaired or replaced from the other \
-                               nodes, if a majority of them has the log. One that differs is not: restart its node, it may be equal \
-                               again; if it is not, stop the node, move its data directory away and let it join as a new node with \
-                               another name";
+const AFTER_EXCLUSION: &str = "the table names what is wrong. Check the disk. A damaged replica is repaired or replaced automatically, if \
+                               a majority of the log's replicas is intact. One that differs from its leader is not: restart its \
+                               node. If it still differs, stop the node, move its data directory away, start the node again, and \
+                               run `seriatim node replace NODE`";
 /// The next step if only some records can't be read from a node.
 const AFTER_DISK_DAMAGE: &str = "check the disk of the node. The table names the records that can't be read from it: read them from \
-                                 another node. They are repaired from another node, if one has them";
+                                 another node. The node repairs them automatically, if another node has them";
 
 /// The health of one group: the catalog or a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -381,7 +381,7 @@ pub(super) fn findings(answers: &[Answer], groups: &[GroupHealth], log: &str) ->
         FindingKind::AppendsRefused,
         Some(log),
         names(&full),
-        "appends are refused, as the disk is full, by the leader",
+        "appends are refused: the disk is full on the leader",
         "free space on its disk, or trim the log (`seriatim log trim`); appends then resume by themselves",
     );
     let full_for_others = |answer: &Answer| is_full(answer) && !full(answer) && answer.leads(None);
@@ -389,7 +389,7 @@ pub(super) fn findings(answers: &[Answer], groups: &[GroupHealth], log: &str) ->
         FindingKind::AppendsRefused,
         None,
         names(&full_for_others),
-        "appends to other logs are refused, as the disk is full, by their leader",
+        "appends to other logs are refused: the disk is full on their leader",
         "free space on its disk, or trim its logs (`seriatim log trim`); appends then resume by themselves",
     );
     let voters: BTreeSet<&str> =

@@ -340,7 +340,7 @@ fn a_silent_learner_and_refused_appends_are_findings() {
     assert!(table(&report(vec![])).ends_with("log default: is not created yet\n"));
     assert_eq!(ClusterReport::new("c", "default", cluster(3, &[1, 2, 3]), &[]).state(), CheckState::Ok);
     lines[0].node.as_mut().expect("a node").disk = full.into();
-    let text = "appends are refused, as the disk is full, by the leader n1\nthe disk fills on n2";
+    let text = "appends are refused: the disk is full on the leader n1\nthe disk fills on n2";
     assert_eq!(said(&report(lines)), (2, text.to_owned()));
 }
 
@@ -371,7 +371,7 @@ fn a_full_disk_of_the_leader_of_another_log_is_a_finding() {
     node.groups.push(GroupStatus { log: "other".into(), role: Role::ROLE_LEADER.into(), ..GroupStatus::default() });
     let (code, message) = said(&report(lines));
     assert_eq!(code, 2);
-    let text = "appends to other logs are refused, as the disk is full, by their leader n2";
+    let text = "appends to other logs are refused: the disk is full on their leader n2";
     assert!(message.lines().any(|line| line == text), "{message}");
 }
 
