@@ -26,6 +26,9 @@ const LONE: &str = "lone";
 const REST: u64 = 100;
 /// A follower that does not catch up is given up after this time.
 const CATCH_UP_MAX: Duration = Duration::from_secs(900);
+/// The limit of a catch-up that is limited, in bytes per second, and how long it is observed: it may never end.
+const LIMIT: u64 = 20_000_000;
+const LIMITED_FOR: Duration = Duration::from_secs(20);
 /// The interval of the lone appends.
 const LONE_EVERY: Duration = Duration::from_millis(10);
 
@@ -39,12 +42,27 @@ enum Load {
     Full,
 }
 
+struct Case {
+    name: &'static str,
+    trims: bool,
+    load: Load,
+}
+
+const UNLIMITED: [Case; 4] = [
+    Case { name: "behind, no load", trims: false, load: Load::None },
+    Case { name: "no load", trims: true, load: Load::None },
+    Case { name: "half load", trims: true, load: Load::Half },
+    Case { name: "full load", trims: true, load: Load::Full },
+];
+const LIMITED: [Case; 1] = [Case { name: "full load, at most 20 MB/s", trims: true, load: Load::Full }];
+
 pub fn run(bench: &mut Bench) {
     let shapes = [("1 KiB entries", 1, 256), ("100 KiB entries", 100, 32)];
     for (shape, records, window) in shapes {
-        let names = ["behind, no load", "no load", "half load", "full load"].map(|name| title(shape, name));
-        if names.iter().any(|name| bench.wants(name)) {
-            Scene::start(shape, records, window).run(bench);
+        for (limit, cases) in [(None, UNLIMITED.as_slice()), (Some(LIMIT), LIMITED.as_slice())] {
+            if cases.iter().any(|case| bench.wants(&title(shape, case.name))) {
+                Scene::start(shape, records, window, limit).run(bench, cases);
+            }
         }
     }
 }
@@ -67,6 +85,8 @@ struct Scene {
     records: usize,
     message: Bytes,
     window: usize,
+    /// `catch_up_bytes_per_second`.
+    limit: Option<u64>,
 }
 
 /// Counts the acknowledged messages of a load until it is dropped.
@@ -105,30 +125,26 @@ struct CaughtUp {
 }
 
 impl Scene {
-    fn start(shape: &'static str, records: usize, window: usize) -> Scene {
-        let cluster = Cluster::start_with(3, &["--scrub-bytes-per-second=0"]);
+    fn start(shape: &'static str, records: usize, window: usize, limit: Option<u64>) -> Scene {
+        let limited = format!("--catch-up-bytes-per-second={}", limit.unwrap_or_default());
+        let cluster = Cluster::start_with(3, &["--scrub-bytes-per-second=0", &limited]);
         let leader = cluster.leader();
         let create = CreateLogRequest { log: LONE.to_owned(), ..CreateLogRequest::default() };
         cluster.client(leader).create_log(&create).expect("created");
         let message = produce_request(records, VALUE_BYTES);
-        Scene { leader, follower: (leader + 1) % 3, cluster, shape, records, message, window }
+        Scene { leader, follower: (leader + 1) % 3, cluster, shape, records, message, window, limit }
     }
 
-    fn run(mut self, bench: &mut Bench) {
-        for (what, trims, load) in [
-            ("behind, no load", false, Load::None),
-            ("no load", true, Load::None),
-            ("half load", true, Load::Half),
-            ("full load", true, Load::Full),
-        ] {
-            let name = title(self.shape, what);
+    fn run(mut self, bench: &mut Bench, cases: &[Case]) {
+        for Case { name, trims, load } in cases {
+            let name = title(self.shape, name);
             if !bench.wants(&name) {
                 continue;
             }
-            self.stop_follower(trims);
+            self.stop_follower(*trims);
             let disk = self.raw_disk();
-            let caught_up = self.catch_up(load);
-            self.report(bench, &name, disk, load, &caught_up);
+            let caught_up = self.catch_up(*load);
+            self.report(bench, &name, disk, *load, &caught_up);
         }
     }
 
@@ -218,8 +234,12 @@ impl Scene {
         let start = first.saturating_sub(lacking);
         let done = loop {
             let (ends, here) = (Scene::next_offset(&leader), Scene::next_offset(&follower));
+            let is_over = |end: u64, here| match self.limit {
+                Some(_) => begin.elapsed() >= LIMITED_FOR && here > start,
+                None => end.saturating_sub(here) < lacking / REST,
+            };
             if let (Some(end), Some(here)) = (ends, here)
-                && end.saturating_sub(here) < lacking / REST
+                && is_over(end, here)
             {
                 break here;
             }
@@ -255,10 +275,14 @@ impl Scene {
         let [before, during, after] = caught_up.producers.map(|rate| rate * megabytes);
         // The leader and the other follower write what producers send.
         let together = caught_up.rate + if load == Load::None { 0.0 } else { 2.0 * during };
-        let mut row = Row::new(name, "MB/s", Target::AtLeast(0.7));
+        let (target, ceiling) = match self.limit {
+            Some(limit) => (Target::AtLeast(0.9), limit as f64 / 1e6),
+            None => (Target::AtLeast(0.7), disk),
+        };
+        let mut row = Row::new(name, "MB/s", target);
         row.ours.push(caught_up.rate);
-        row.ceiling.push(disk);
-        row.ratio.push(caught_up.rate / disk);
+        row.ceiling.push(ceiling);
+        row.ratio.push(caught_up.rate / ceiling);
         let [lone_before, lone_during] = caught_up.lone.each_ref().map(|times| percentiles(times));
         row.note = format!(
             "{:.0} MB in {:.1} s, the three nodes wrote {together:.0} MB/s together; processors: leader {:.2}, follower {:.2}; \

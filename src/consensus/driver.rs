@@ -17,7 +17,6 @@ mod lost;
 mod mending;
 mod quiet;
 mod receive;
-mod serving;
 
 #[cfg(test)]
 mod tests;

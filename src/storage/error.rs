@@ -53,7 +53,7 @@ pub enum StorageError {
     /// Synced bytes differ from what was written. They are never cut off and never skipped.
     #[error(
         "{} is damaged at byte {position}: {what}. Nothing was changed. Check the disk; then restore this node from the others: \
-         move its data directory away and let it join as a new node with another name",
+         move its data directory away, start the node again, and run `seriatim node replace NODE`",
         .file.display()
     )]
     Damaged {

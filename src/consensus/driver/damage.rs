@@ -2,8 +2,8 @@
 
 use super::Driver;
 use super::host::StoredReplica;
+use super::mending::serving::serve;
 use super::quiet::QuietGroups;
-use super::serving::serve;
 use crate::catalog::faults::{Fault, broken};
 use crate::consensus::damage::report;
 use crate::consensus::error::HostError;

@@ -11,12 +11,14 @@
 //! If no peer can send the entries, the replica takes part again, and the repair is tried again later. A peer may itself
 //! be damaged there, and a group whose other replicas are damaged too must not stop.
 
+pub(super) mod serving;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use self::serving::Serving;
 use super::quiet::QuietGroups;
-use super::serving::Serving;
 use crate::consensus::error::HostError;
 use crate::consensus::group::{Successor, repairing};
 use crate::consensus::groups::Groups;

@@ -1,4 +1,4 @@
-//! Serves the requests of peers that repair their disks (`mending.rs`).
+//! Serves the requests of peers that repair their disks (`driver/mending.rs`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
