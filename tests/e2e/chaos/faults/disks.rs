@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Target, all, on, until, victim};
 use crate::chaos::world::{World, pick};
@@ -40,15 +40,44 @@ pub fn rot_stopped(world: &mut World<'_>, random: &mut Random) -> Option<Target>
     Some(damage(world, host, 0, random).unwrap_or_else(|| on(world, &[host])))
 }
 
-fn damage(world: &World<'_>, host: usize, spare: usize, random: &mut Random) -> Option<Target> {
-    let groups = fs::read_dir(world.data(host).join("groups")).ok()?.filter_map(|group| Some(group.ok()?.path()));
+/// Deletes a file of a log while the process is down: a segment, the manifest or another one.
+pub fn delete_stopped(world: &mut World<'_>, random: &mut Random) -> Option<Target> {
+    let host = victim(world, random)?;
+    world.kill(host);
+    // Without a log it is a kill.
+    Some(delete(world, host, random).unwrap_or_else(|| on(world, &[host])))
+}
+
+fn delete(world: &World<'_>, host: usize, random: &mut Random) -> Option<Target> {
+    let file = any(paths_in(&a_log(world, host, random)?), random)?;
+    fs::remove_file(&file).ok()?;
+    Some(Target { text: format!("{}: {}", world.name(host), file.display()), ..on(world, &[host]) })
+}
+
+/// The paths in a directory, in the order of their names.
+fn paths_in(directory: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(directory).into_iter().flatten().flatten().map(|of| of.path()).collect();
+    paths.sort();
+    paths
+}
+
+fn any(mut paths: Vec<PathBuf>, random: &mut Random) -> Option<PathBuf> {
+    let indexes: Vec<usize> = (0..paths.len()).collect();
+    Some(paths.swap_remove(pick(&indexes, random)?))
+}
+
+/// The directory of a log. A node may have no replica, for example one that was just added.
+fn a_log(world: &World<'_>, host: usize, random: &mut Random) -> Option<PathBuf> {
+    let mut groups = paths_in(&world.data(host).join("groups"));
     // Group 0 is the catalog, whose damage ends the process.
-    let groups: Vec<PathBuf> = groups.filter(|group| !group.ends_with("0")).collect();
-    // A node may have no replica, for example one that was just added.
-    let indexes: Vec<usize> = (0..groups.len()).collect();
-    let mut segments = segments_of(&groups[pick(&indexes, random)?]);
+    groups.retain(|group| !group.ends_with("0"));
+    any(groups, random)
+}
+
+fn damage(world: &World<'_>, host: usize, spare: usize, random: &mut Random) -> Option<Target> {
+    let mut segments = segments_of(&a_log(world, host, random)?);
     segments.truncate(segments.len().checked_sub(spare)?);
-    let file = segments.get(pick(&(0..segments.len()).collect::<Vec<_>>(), random)?)?.clone();
+    let file = any(segments, random)?;
     let open = fs::OpenOptions::new().read(true).write(true).open(&file).ok()?;
     let bytes = open.metadata().ok()?.len();
     let at = random.below((bytes / 2).max(1));

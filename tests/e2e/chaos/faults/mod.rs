@@ -81,6 +81,7 @@ pub const FAULTS: &[Fault] = &[
     fault("full disks", 1, disks::fill_all, disks::empty),
     fault("bit rot, running", 3, disks::rot, ends).alone(disks::is_repaired),
     fault("bit rot, stopped", 3, disks::rot_stopped, start).alone(disks::is_repaired),
+    fault("file deleted", 3, disks::delete_stopped, start).alone(nothing),
     fault("wiped node", 3, disks::wipe, start).alone(nothing),
     fault("node added", 4, members::add, ends).alone(nothing),
     fault("node removed", 3, members::choose_spare, ends).alone(members::remove),
