@@ -2,6 +2,8 @@
 
 #![allow(missing_docs, clippy::all, clippy::unwrap_used, unknown_lints, renamed_and_removed_lints)]
 
+pub mod unary;
+
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/pb/mod.rs"));
 }

@@ -16,6 +16,7 @@ use super::error::{Error, Result};
 use super::wait::{Stop, Waited, wait_for};
 use crate::grpc::{Env, library_channel, redirect_log};
 use crate::pb::log_service_grpc::LogServiceClient;
+use crate::pb::unary::Response;
 use crate::pb::v1::{GetServersRequest, GetServersResponse};
 use crate::reason::Outcome;
 use crate::security::tls;
@@ -257,7 +258,7 @@ fn credentials(options: &ClusterOptions) -> Result<ChannelCredentials> {
 }
 
 /// Waits for the answer of a call, which has a deadline.
-pub(super) fn answer<T: Unpin>(call: grpcio::Result<grpcio::ClientUnaryReceiver<T>>, stop: Option<&Stop>) -> Result<T> {
+pub(super) fn answer<T: Unpin>(call: grpcio::Result<Response<T>>, stop: Option<&Stop>) -> Result<T> {
     match wait_for(call?, None, stop) {
         Waited::Ready(response) => Ok(response?),
         Waited::Stopped => Err(Error::closed("client").with_outcome(Outcome::Unknown)),

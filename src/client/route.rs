@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use grpcio::{CallOption, ClientUnaryReceiver};
+use grpcio::CallOption;
 
 use super::error::{Advice, Error, Result, combined};
 use super::nodes::{Node, Nodes, answer};
 use super::wait::{Backoff, Stop};
+use crate::pb::unary::Response;
 use crate::reason::Outcome;
 
 /// The way of one operation, or of one producer or consumer, through the nodes.
@@ -97,7 +98,7 @@ pub(super) struct Operation<'a> {
 pub(super) fn call<T: Unpin>(
     nodes: &Arc<Nodes>,
     operation: &Operation<'_>,
-    start: impl Fn(&Node, CallOption) -> grpcio::Result<ClientUnaryReceiver<T>>,
+    start: impl Fn(&Node, CallOption) -> grpcio::Result<Response<T>>,
 ) -> Result<T> {
     let mut route = Route::new(nodes);
     let mut fate = Outcome::None;

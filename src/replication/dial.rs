@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use grpcio::{CallOption, Channel, ClientUnaryReceiver, Environment, RpcStatusCode};
+use grpcio::{CallOption, Channel, Environment, RpcStatusCode};
 
 use crate::forming::{FormAnswer, FormMessage};
 use crate::grpc::peer_channel;
 use crate::pb::peer::{JoinRequest, JoinResponse};
 use crate::pb::peer_grpc::PeerClient;
+use crate::pb::unary::Response;
 use crate::replication::form;
 use crate::security::peer_names::Dialled;
 use crate::security::peer_rules::PeerRules;
@@ -116,7 +117,7 @@ impl Dialer {
         addr: &str,
         expected: &[Dialled],
         timeout: Duration,
-        send: impl Fn(&PeerClient, CallOption) -> grpcio::Result<ClientUnaryReceiver<T>>,
+        send: impl Fn(&PeerClient, CallOption) -> grpcio::Result<Response<T>>,
     ) -> grpcio::Result<T> {
         let until = Instant::now() + timeout;
         let mut last = Err(grpcio::Error::QueueShutdown);
@@ -143,7 +144,7 @@ fn not_connected(error: &grpcio::Error) -> bool {
 /// A call that is cancelled when it is dropped. The channel is dropped after the call: otherwise the peer would see a
 /// broken connection instead of a cancellation.
 struct CancelledCall<T> {
-    answer: ClientUnaryReceiver<T>,
+    answer: Response<T>,
     _client: PeerClient,
 }
 
