@@ -32,6 +32,8 @@ pub const FORWARDS_MAX: usize = 4096;
 
 /// The number of newest messages among which a repeated append is searched.
 const NEWEST_MESSAGES: usize = 16;
+/// The same for bulk. The budget contains 64 messages of full size, perhaps of as many groups.
+const NEWEST_BULK_MESSAGES: usize = 128;
 
 /// Counted for each message in addition to its bytes, so that heartbeats use the budget, too.
 const MESSAGE_OVERHEAD_BYTES: usize = 256;
@@ -54,11 +56,11 @@ impl RaftQueue {
         Ok(())
     }
 
-    /// Returns true if the newest message of the group is the same append. While raft does not know the follower's
+    /// Returns true if the newest message of the group, among so many of the queue, is the same append. While raft does not know the follower's
     /// last index, it repeats an append at each heartbeat response. On a slow network, all these copies would delay
     /// later messages.
-    fn has_latest(&self, message: &RaftMessage) -> bool {
-        let newest = self.messages.iter().rev().take(NEWEST_MESSAGES).find(|(_, queued)| queued.group == message.group);
+    fn has_latest(&self, message: &RaftMessage, messages: usize) -> bool {
+        let newest = self.messages.iter().rev().take(messages).find(|(_, queued)| queued.group == message.group);
         let same = |a: &RaftMessage, b: &RaftMessage| {
             (a.type_, a.term, a.index, a.log_term, a.entries.len())
                 == (b.type_, b.term, b.index, b.log_term, b.entries.len())
@@ -128,7 +130,7 @@ impl Mailbox {
         if state.stopped {
             return Err(Box::new(message));
         }
-        if state.messages.has_latest(&message) || state.bulk.has_latest(&message) {
+        if state.messages.has_latest(&message, NEWEST_MESSAGES) || state.bulk.has_latest(&message, NEWEST_BULK_MESSAGES) {
             return Ok(());
         }
         if message.bulk {
@@ -319,6 +321,17 @@ mod tests {
         assert!(!mailbox.contents(&Context::from_waker(Waker::noop())).messages);
         let refused = (0..1 << 20).find(|commit| mailbox.put_message(heartbeat(*commit)).is_err());
         assert!(refused.is_some_and(|fit| (2000..10_000).contains(&fit)), "{refused:?}");
+    }
+
+    /// The appends of more than 16 groups hid each other: each was queued again at each heartbeat.
+    #[test]
+    fn a_repeated_bulk_append_is_found_among_those_of_many_groups() {
+        let mailbox = Mailbox::default();
+        let bulk = |group| RaftMessage { group, bulk: true, ..message(1, 200 << 10) };
+        for _ in 0..2 {
+            assert!((0..70).all(|group| mailbox.put_message(bulk(group)).is_ok()), "within the budget");
+        }
+        assert_eq!(mailbox.take_bulk(usize::MAX).len(), 70);
     }
 
     #[test]

@@ -75,20 +75,20 @@ impl Followers {
     }
 }
 
-/// Divides the messages in flight to each node between the groups whose followers there are bulk.
+/// Divides the messages in flight to each node between the followers there that are bulk.
 fn share_budgets(groups: &mut Groups) {
     let mut sharers: BTreeMap<NodeId, usize> = BTreeMap::new();
     let mut sharing = Vec::new();
     for group in groups.awake() {
         let Some(replica) = groups.get(group) else { continue };
-        let nodes: Vec<NodeId> = bulk::bulk_followers(&replica.group).map(|id| replica.group.node_of(id)).collect();
-        nodes.iter().for_each(|node| *sharers.entry(*node).or_default() += 1);
-        sharing.extend((!nodes.is_empty()).then_some((*group, nodes)));
+        let followers = bulk::bulk_followers(&replica.group).map(|id| (*group, id, replica.group.node_of(id)));
+        sharing.extend(followers);
     }
-    for (group, nodes) in sharing {
-        let most = nodes.iter().filter_map(|node| sharers.get(node)).max().copied().unwrap_or_default();
+    sharing.iter().for_each(|(_, _, node)| *sharers.entry(*node).or_default() += 1);
+    for (group, follower, node) in sharing {
+        let bulk_followers = sharers.get(&node).copied().unwrap_or_default();
         if let Some(replica) = groups.get_quietly(&group) {
-            bulk::share_with(&mut replica.group, most);
+            bulk::share_with(&mut replica.group, follower, bulk_followers);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Which appends of a group are bulk, and how many of them are in flight. `lanes.rs` has the rules.
 
 use raft::eraftpb::{Message, MessageType};
+use raft::{Progress, ProgressState};
 
 use super::Group;
 use super::lanes::NextAppend;
@@ -17,7 +18,8 @@ pub fn is_bulk(group: &mut Group, message: &Message) -> bool {
     let (before, follower, commit) = (LogIndex(message.index), ReplicaId(message.to), group.node.commit_index());
     let is_last = before >= commit || message.entries.last().is_some_and(|last| LogIndex(last.index) >= commit);
     // All that is committed and missing, also if the cache does not contain it.
-    let own_bytes = || message.entries.iter().map(|entry| entry.data.len() as u64).sum();
+    let committed = || message.entries.iter().filter(|entry| LogIndex(entry.index) <= commit);
+    let own_bytes = || committed().map(|entry| entry.data.len() as u64).sum();
     let committed_bytes = if is_last { Some(own_bytes()) } else { group.node.store().bytes_between(before, commit) };
     let limit = group.lanes.messages_max(follower, group.in_flight.messages());
     let is_bulk = group.lanes.is_bulk(follower, NextAppend { before, matched, committed_bytes });
@@ -25,14 +27,11 @@ pub fn is_bulk(group: &mut Group, message: &Message) -> bool {
     is_bulk
 }
 
-/// Sets the number of bulk followers that each bulk follower of this group shares its node's budget with.
-pub fn share_with(group: &mut Group, bulk_followers: usize) {
-    let followers: Vec<ReplicaId> = group.lanes.bulk().collect();
-    for follower in followers {
-        let limit = group.lanes.messages_max(follower, group.in_flight.messages());
-        group.lanes.share_with(bulk_followers);
-        bound(group, follower, limit);
-    }
+/// Sets the number of bulk followers on the node of this one, which share the node's budget.
+pub fn share_with(group: &mut Group, follower: ReplicaId, bulk_followers: usize) {
+    let limit = group.lanes.messages_max(follower, group.in_flight.messages());
+    group.lanes.share_with(follower, bulk_followers);
+    bound(group, follower, limit);
 }
 
 /// Sets the limit of messages in flight in raft, unless it is still this one.
@@ -45,5 +44,25 @@ fn bound(group: &mut Group, follower: ReplicaId, last: usize) {
 
 /// Returns the followers of this leader whose appends are bulk.
 pub fn bulk_followers(group: &Group) -> impl Iterator<Item = ReplicaId> {
-    group.lanes.bulk()
+    group.lanes.bulk().filter(|follower| group.node.raft.prs().get(follower.0).is_some())
+}
+
+/// Steps a response to a heartbeat. While the limit of appends in flight is reached, raft takes one of them for lost with
+/// each response, and sends another. On a slow network, each heartbeat would add an append to those that wait, and a
+/// draining follower would never be drained. So this is left to raft only if the follower makes no progress.
+pub fn step_response(group: &mut Group, follower: ReplicaId, step: impl FnOnce(&mut Group)) {
+    let is_full = |progress: &Progress| progress.state == ProgressState::Replicate && progress.ins.full();
+    let progress = group.node.raft.prs().get(follower.0).filter(|progress| is_full(progress));
+    let Some(matched) = progress.map(|progress| LogIndex(progress.matched)) else { return step(group) };
+    if group.lanes.takes_for_lost(follower, matched) {
+        return step(group);
+    }
+    let set_state = |group: &mut Group, from: ProgressState, to: ProgressState| {
+        let progress = group.node.raft.mut_prs().get_mut(follower.0);
+        progress.filter(|progress| progress.state == from).into_iter().for_each(|progress| progress.state = to);
+    };
+    // In this state, raft sends nothing and frees nothing.
+    set_state(group, ProgressState::Replicate, ProgressState::Snapshot);
+    step(group);
+    set_state(group, ProgressState::Snapshot, ProgressState::Replicate);
 }

@@ -25,6 +25,12 @@ pub const BULK_BYTES: u64 = 1 << 20;
 /// The bytes at which a bulk follower returns to the fresh lane.
 const REST_BYTES: u64 = 256 << 10;
 
+/// If the limit of appends in flight is reached, one of them counts as lost after this many heartbeat responses without
+/// progress.
+const LOST_RESPONSES: u32 = 10;
+/// The same for a bulk follower. On a slow network it waits for the bulk of many groups, and nobody waits for it.
+const LOST_RESPONSES_BULK: u32 = 50;
+
 /// What a follower is sent next, seen from the append that precedes it.
 #[derive(Clone, Copy, Debug)]
 pub struct NextAppend {
@@ -37,24 +43,33 @@ pub struct NextAppend {
 }
 
 /// A follower that is not simply in the fresh lane.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Flow {
     is_bulk: bool,
     is_draining: bool,
-}
-
-/// The followers' lanes, as their leader uses them.
-#[derive(Debug)]
-pub struct Lanes {
-    flows: BTreeMap<ReplicaId, Flow>,
-    /// The number of messages in flight to each bulk follower.
+    /// The number of messages in flight while it is bulk.
     share: usize,
 }
 
-impl Default for Lanes {
-    fn default() -> Lanes {
-        Lanes { flows: BTreeMap::new(), share: MESSAGES_MAX }
+impl Default for Flow {
+    fn default() -> Flow {
+        Flow { is_bulk: false, is_draining: false, share: MESSAGES_MAX }
     }
+}
+
+/// A follower whose limit of appends in flight is reached.
+#[derive(Clone, Copy, Debug, Default)]
+struct FullWindow {
+    matched: LogIndex,
+    /// The heartbeat responses since it has acknowledged this entry.
+    responses: u32,
+}
+
+/// The followers' lanes, as their leader uses them.
+#[derive(Debug, Default)]
+pub struct Lanes {
+    flows: BTreeMap<ReplicaId, Flow>,
+    full: BTreeMap<ReplicaId, FullWindow>,
 }
 
 impl Lanes {
@@ -65,11 +80,11 @@ impl Lanes {
         let wants_bulk = if flow.is_bulk { bytes > REST_BYTES } else { bytes > BULK_BYTES };
         let is_drained = next.before <= next.matched;
         let is_bulk = if is_drained { wants_bulk } else { flow.is_bulk };
-        let flow = Flow { is_bulk, is_draining: wants_bulk != is_bulk };
-        if flow == Flow::default() {
-            self.flows.remove(&follower);
+        let is_draining = wants_bulk != is_bulk;
+        if is_bulk || is_draining {
+            self.flows.insert(follower, Flow { is_bulk, is_draining, ..flow });
         } else {
-            self.flows.insert(follower, flow);
+            self.flows.remove(&follower);
         }
         is_bulk
     }
@@ -78,14 +93,34 @@ impl Lanes {
     pub fn messages_max(&self, follower: ReplicaId, most: usize) -> usize {
         match self.flows.get(&follower) {
             Some(flow) if flow.is_draining => 1,
-            Some(flow) if flow.is_bulk => most.min(self.share),
+            Some(flow) if flow.is_bulk => most.min(flow.share),
             Some(_) | None => most,
         }
     }
 
-    /// Sets the number of bulk followers on the same node, of all groups. They share its budget.
-    pub fn share_with(&mut self, bulk_followers: usize) {
-        self.share = (MESSAGES_MAX / bulk_followers.max(1)).max(1);
+    /// Sets the number of bulk followers on the same node as this one, of all groups. They share its budget.
+    pub fn share_with(&mut self, follower: ReplicaId, bulk_followers: usize) {
+        if let Some(flow) = self.flows.get_mut(&follower) {
+            flow.share = (MESSAGES_MAX / bulk_followers.max(1)).max(1);
+        }
+    }
+
+    /// Forgets the followers that have left the group.
+    pub fn retain(&mut self, is_member: impl Fn(ReplicaId) -> bool) {
+        self.flows.retain(|follower, _| is_member(*follower));
+        self.full.retain(|follower, _| is_member(*follower));
+    }
+
+    /// Returns true if an append to a follower counts as lost. Called for each of its heartbeat responses while the limit
+    /// of appends in flight is reached.
+    pub fn takes_for_lost(&mut self, follower: ReplicaId, matched: LogIndex) -> bool {
+        let is_bulk = self.flows.get(&follower).is_some_and(|flow| flow.is_bulk);
+        let most = if is_bulk { LOST_RESPONSES_BULK } else { LOST_RESPONSES };
+        let window = self.full.entry(follower).or_default();
+        let responses = if window.matched == matched { window.responses + 1 } else { 1 };
+        let is_lost = responses >= most;
+        *window = FullWindow { matched, responses: if is_lost { 0 } else { responses } };
+        is_lost
     }
 
     /// Returns the bulk followers.
@@ -137,14 +172,33 @@ mod tests {
         assert!(lanes.flows.is_empty());
     }
 
+    /// Once, a lost node on which every group has a bulk follower left those on all other nodes one message each.
     #[test]
     fn the_bulk_followers_on_a_node_share_its_budget() {
         let mut lanes = Lanes::default();
         assert!(lanes.is_bulk(FOLLOWER, next(10, 10, u64::MAX)));
-        lanes.share_with(4);
+        assert!(lanes.is_bulk(ReplicaId(3), next(10, 10, u64::MAX)), "on another node");
+        lanes.share_with(FOLLOWER, 4);
+        assert_eq!(lanes.messages_max(ReplicaId(3), MESSAGES_MAX), MESSAGES_MAX);
         assert_eq!(lanes.messages_max(FOLLOWER, MESSAGES_MAX), MESSAGES_MAX / 4);
         assert_eq!(lanes.messages_max(FOLLOWER, 6), 6, "of large messages, fewer are in flight anyway");
-        lanes.share_with(1000);
+        assert!(lanes.is_bulk(FOLLOWER, next(20, 20, u64::MAX)));
+        assert_eq!(lanes.messages_max(FOLLOWER, MESSAGES_MAX), MESSAGES_MAX / 4, "the share is kept");
+        lanes.share_with(FOLLOWER, 1000);
         assert_eq!(lanes.messages_max(FOLLOWER, MESSAGES_MAX), 1);
+        lanes.retain(|member| member != FOLLOWER);
+        assert_eq!(lanes.bulk().collect::<Vec<_>>(), [ReplicaId(3)], "one that was removed has no share");
+    }
+
+    #[test]
+    fn an_append_counts_as_lost_after_heartbeats_without_progress() {
+        let mut lanes = Lanes::default();
+        let lost = |lanes: &mut Lanes, matched| lanes.takes_for_lost(FOLLOWER, LogIndex(matched));
+        assert!((0..100).all(|matched| !lost(&mut lanes, matched)), "progress");
+        let until_lost = |lanes: &mut Lanes| (1..1000).find(|_| lost(lanes, 100));
+        assert_eq!(until_lost(&mut lanes), Some(LOST_RESPONSES));
+        assert_eq!(until_lost(&mut lanes), Some(LOST_RESPONSES), "another one");
+        assert!(lanes.is_bulk(FOLLOWER, next(10, 10, u64::MAX)));
+        assert_eq!(until_lost(&mut lanes), Some(LOST_RESPONSES_BULK));
     }
 }

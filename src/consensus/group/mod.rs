@@ -323,7 +323,15 @@ impl Group {
                 return Err(BadStep::AcknowledgesTooMuch(message.index, self.node.last_index()));
             }
         }
-        checks::step_compared(&mut self.node, message, compared, self.config.rules.acknowledge_compared_only);
+        let caps = self.config.rules.acknowledge_compared_only;
+        match message.get_msg_type() {
+            MessageType::MsgHeartbeatResponse => {
+                bulk::step_response(self, ReplicaId(message.from), |group| {
+                    checks::step_compared(&mut group.node, message, compared, caps);
+                });
+            }
+            _ => checks::step_compared(&mut self.node, message, compared, caps),
+        }
         self.term_jumps.record_raise(term, self.node.raft.term, self.ticks);
         Ok(())
     }

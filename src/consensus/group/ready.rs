@@ -100,6 +100,7 @@ impl Group {
             return;
         }
         let members: Vec<u64> = self.node.raft.prs().iter().map(|(id, _)| *id).collect();
+        self.lanes.retain(|follower| members.contains(&follower.0));
         if let Some(messages) = self.in_flight.bound(self.node.store().largest_bytes(), members.len()) {
             for id in members {
                 let messages = self.lanes.messages_max(ReplicaId(id), messages);

@@ -4,6 +4,7 @@ use raft::eraftpb::MessageType;
 
 use super::capped::three;
 use super::*;
+use crate::consensus::group::bulk;
 
 impl World {
     fn produce_bytes(&mut self, leader: usize, bytes: usize) {
@@ -14,9 +15,8 @@ impl World {
         self.perform(leader);
     }
 
-    /// Delivers all messages in order. Those of the bulk lane are slower: only one of them arrives.
-    fn deliver_lanes(&mut self) {
-        let mut bulk_arrives = true;
+    /// Delivers all messages in order. Those of the bulk lane are slower: at most one of them arrives.
+    fn deliver_lanes(&mut self, mut bulk_arrives: bool) {
         let mut slow = Vec::new();
         for message in std::mem::take(&mut self.network) {
             if message.bulk && !std::mem::take(&mut bulk_arrives) {
@@ -33,6 +33,10 @@ impl World {
     }
 
     fn step_lanes(&mut self, nodes: &[usize]) {
+        self.step_slow_lanes(nodes, true);
+    }
+
+    fn step_slow_lanes(&mut self, nodes: &[usize], bulk_arrives: bool) {
         for i in nodes.iter().copied() {
             self.tick(i);
             self.sync(i, false);
@@ -41,7 +45,7 @@ impl World {
                 process.readers.run();
             }
         }
-        self.deliver_lanes();
+        self.deliver_lanes(bulk_arrives);
     }
 }
 
@@ -83,4 +87,51 @@ fn a_follower_that_was_away_gets_bulk_and_none_of_its_appends_overtakes_another(
         let next = world.network.iter().find(|m| m.to == away_id && !m.entries.is_empty()).expect("sent");
         assert!(!next.bulk, "seed {seed}");
     }
+}
+
+/// Once, each entry of more than 1 MiB was bulk, and so was the commit that waited for it.
+#[test]
+fn an_entry_that_is_not_committed_is_fresh_whatever_its_size() {
+    let (mut world, leader, other) = three(4);
+    let away = 3 - leader - other;
+    world.start(away);
+    world.network.clear();
+    for step in 0..40 {
+        if step % 10 == 0 {
+            world.produce_bytes(leader, 2 << 20);
+        }
+        assert!(world.network.iter().all(|message| !message.bulk), "step {step}");
+        world.step_lanes(&[leader, other, away]);
+    }
+    let last = |i: usize| world.nodes[i].process.as_ref().expect("running").replica.group.status().applied_index;
+    assert_eq!((last(other), last(away)), (last(leader), last(leader)));
+}
+
+/// raft takes a message in flight for lost at each heartbeat while the limit is reached. Once, ten more messages a second
+/// were added to those that a slow network had not carried yet, until the budget was exceeded and all were sent again.
+#[test]
+fn heartbeats_add_no_appends_while_a_slow_follower_makes_progress() {
+    const STEPS_OF_MESSAGE: usize = 16;
+    let (mut world, leader, other) = three(5);
+    let away = 3 - leader - other;
+    world.network.clear();
+    for _ in 0..120 {
+        world.produce_bytes(leader, 40 << 10);
+        (0..3).for_each(|_| world.step_lanes(&[leader, other]));
+    }
+    world.start(away);
+    let (mut most, mut sent) = (0, BTreeSet::new());
+    for step in 0..1000 {
+        if let Some(process) = &mut world.nodes[leader].process {
+            bulk::share_with(&mut process.replica.group, ReplicaId(away as u64 + 1), 24);
+        }
+        world.step_slow_lanes(&[leader, other, away], step % STEPS_OF_MESSAGE == 0);
+        let bulk: Vec<u64> = world.network.iter().filter(|message| message.bulk).map(|message| message.index).collect();
+        most = most.max(bulk.len());
+        sent.extend(bulk);
+    }
+    let last = |i: usize| world.nodes[i].process.as_ref().expect("running").replica.group.status().applied_index;
+    assert_eq!(last(away), last(leader), "it has caught up");
+    // Some are sent before the follower has its share.
+    assert!(sent.len() > 15 && most <= 8, "{most} of {} messages in flight", sent.len());
 }
