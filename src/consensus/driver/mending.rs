@@ -4,16 +4,17 @@
 //! - The newest segment is ended first, and then repaired like the others.
 //! - The damaged entries of another segment are fetched from a peer (`storage/write/repair.rs`). Meanwhile the replica
 //!   neither leads nor votes nor acknowledges anything. One segment of the node is repaired at a time.
-//! - If the entries of every peer are others than those that the running digest of this log demands, or if all other
-//!   voters have trimmed them, the replica can't be repaired. It is damaged, and is replaced like one that could not be
-//!   opened. The first segment of a replica may contain trimmed entries, because segments begin elsewhere on each node.
+//! - If each other voter has trimmed the entries, or has others than those that the running digest of this log demands,
+//!   the replica can't be repaired. It is damaged, and is replaced like one that could not be opened, if the others have a
+//!   majority without it. The first segment of a replica may contain trimmed entries, because segments begin elsewhere on
+//!   each node.
 //!
 //! If no peer can send the entries, the replica takes part again, and the repair is tried again later. A peer may itself
 //! be damaged there, and a group whose other replicas are damaged too must not stop.
 
 pub(super) mod serving;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -76,10 +77,10 @@ struct Mend {
     entries: Vec<Entry>,
     /// The end of the log after `entries`.
     end: Base,
-    /// Why the entries of a peer were refused.
-    refused: Option<String>,
-    /// The replicas that answered that they have trimmed the entries.
-    trimmed_by: BTreeSet<ReplicaId>,
+    /// The replica that was asked last.
+    asked: ReplicaId,
+    /// Why some replicas can never send the entries.
+    never: BTreeMap<ReplicaId, String>,
 }
 
 /// The damaged files that are repaired, and the repairs that failed.
@@ -215,8 +216,8 @@ impl Mending {
             repair: None,
             entries: Vec::new(),
             end: Base::default(),
-            refused: None,
-            trimmed_by: BTreeSet::new(),
+            asked: ReplicaId::default(),
+            never: BTreeMap::new(),
         });
     }
 
@@ -310,7 +311,7 @@ impl Mending {
             Err(RepairError::Removed) => true,
             Err(error @ RepairError::OtherEntries(_)) => {
                 log::error!("group {}: segment {} is not repaired: {error}", mend.group, mend.number);
-                mend.refused = Some(error.to_string());
+                mend.never.insert(mend.asked, error.to_string());
                 self.ask_next(mend, tick, groups, sinks)
             }
             Err(RepairError::Storage(error)) => self.fails(mend, tick, &error.to_string()),
@@ -366,12 +367,12 @@ impl Mending {
             }
             Ok(_) => {
                 if message.repair_answer.trimmed {
-                    mend.trimmed_by.insert(ReplicaId(message.from));
+                    mend.never.insert(mend.asked, "it has trimmed them".to_owned());
                 }
                 self.ask_next(mend, tick, groups, sinks)
             }
             Err(what) => {
-                mend.refused = Some(what);
+                mend.never.insert(mend.asked, what);
                 self.ask_next(mend, tick, groups, sinks)
             }
         }
@@ -396,18 +397,24 @@ impl Mending {
     }
 }
 
-/// Returns why no peer can ever send the entries, if that is known.
+/// Returns why the replica is to be given up, if no other voter can ever send the entries. Not if that would stop the
+/// group: the others must have a majority without it, and replicas of the catalog are not replaced.
 fn why_never(mend: &Mend, replica: &Replica) -> Option<String> {
-    let mut others = replica.group.other_voters().peekable();
-    let is_trimmed = others.peek().is_some() && others.all(|other| mend.trimmed_by.contains(&other));
-    let trimmed = || "all other voters have trimmed its entries".to_owned();
-    mend.refused.clone().or_else(|| is_trimmed.then(trimmed))
+    let others: Vec<ReplicaId> = replica.group.other_voters().collect();
+    let has_majority = others.len() > others.len().div_ceil(2);
+    // Perhaps it was trimmed meanwhile.
+    let is_there = repair::damaged_files(&replica.reader).contains(&DamagedFile::Sealed(mend.number));
+    let is_never = others.iter().all(|other| mend.never.contains_key(other));
+    let gives_up = has_majority && is_there && is_never && mend.group != GroupId::CATALOG;
+    let reasons = mend.never.iter().map(|(replica, why)| format!("replica {replica}: {why}"));
+    gives_up.then(|| format!("no other voter has its entries: {}", reasons.collect::<Vec<_>>().join("; ")))
 }
 
 /// Asks a peer for the next entries.
 fn request(mend: &mut Mend, repair: &SegmentRepair, peer: (NodeId, ReplicaId), tick: u64, sinks: &Sinks) {
     let (low, high) = (mend.end.index.next().0, repair.high.0);
     mend.stage = Stage::Asking { peer, since: tick };
+    mend.asked = peer.1;
     let message = RaftMessage {
         group: mend.group.0,
         from: mend.me.0,

@@ -58,10 +58,12 @@ pub fn serve(
     if !serving.begin() {
         return;
     }
+    // A damaged replica may be replaced, and can't be a part of a majority without the peer.
+    let is_sound = !replica.group.is_damaged();
     let (reader, outbound, served) = (replica.reader.clone(), sinks.outbound.clone(), serving.clone());
     let queued = sinks.readers.run_own(Box::new(move || {
         let read = reader.entries(low, high, ANSWER_BYTES, Access::Blocking);
-        let trimmed = matches!(read, Err(ReadError::Trimmed { .. }));
+        let trimmed = is_sound && matches!(read, Err(ReadError::Trimmed { .. }));
         let entries = stored_entries_to_pb(&read.unwrap_or_default()).unwrap_or_default();
         let repair_answer = Some(RepairAnswer { trimmed, ..RepairAnswer::default() }).into();
         outbound.send(from, RaftMessage { entries, repair_answer, ..answer });

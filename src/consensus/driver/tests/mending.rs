@@ -13,23 +13,46 @@ const SEGMENT: &str = "groups/2/00000000000000000001.seg";
 
 /// A cluster in which the first segment of the log is sealed everywhere.
 fn filled(seed: u64) -> Cluster {
-    filled_with(seed, [1 << 16; 3])
+    filled_with(seed, &[1 << 16; 3])
 }
 
 /// `segment_bytes`: the size of each node's segments.
-fn filled_with(seed: u64, segment_bytes: [u64; 3]) -> Cluster {
-    let mut cluster = Cluster::new(seed, 3, 1);
+fn filled_with(seed: u64, segment_bytes: &[u64]) -> Cluster {
+    let mut cluster = Cluster::new(seed, segment_bytes.len(), 1);
     // Nothing wonders about damage.
     cluster.machines.iter_mut().for_each(|machine| machine.damaged = true);
-    for (i, bytes) in segment_bytes.into_iter().enumerate() {
-        cluster.segment_bytes = bytes;
+    for (i, bytes) in segment_bytes.iter().enumerate() {
+        cluster.segment_bytes = *bytes;
         cluster.crash(i);
         cluster.start(i);
     }
     cluster.until("a leader", 400, |cluster| cluster.leader(GROUP).is_some());
     acknowledge(&mut cluster, 700);
     cluster.until("equal replicas", 400, |cluster| cluster.is_equal(GROUP));
-    assert!((0..3).all(|i| cluster.file(i, "groups/2/00000000000000000002.seg").is_some()), "a second segment");
+    let has_second = |i| cluster.file(i, "groups/2/00000000000000000002.seg").is_some();
+    assert!((0..segment_bytes.len()).all(has_second), "a second segment");
+    cluster
+}
+
+/// A cluster in which the first segment of node 0 is damaged where it contains entries that all other nodes have trimmed.
+fn damaged_where_others_trimmed(seed: u64, nodes: usize) -> Cluster {
+    let mut segment_bytes = vec![1 << 14; nodes];
+    segment_bytes[0] = 1 << 16;
+    let mut cluster = filled_with(seed, &segment_bytes);
+    let leader = cluster.leader(GROUP).expect("a leader");
+    let is_trimmed = |cluster: &Cluster| (1..nodes).all(|i| cluster.file(i, SEGMENT).is_none());
+    cluster.handle(leader, ConsensusMsg::Propose(Proposal::trim(GROUP, Offset(450)), reply().0));
+    cluster.until("a trim", 1000, |cluster| {
+        cluster.propose(GROUP);
+        is_trimmed(cluster)
+    });
+    cluster.damage(0, SEGMENT, Some(|bytes| bytes[20_000..20_400].fill(0)));
+    let reader = cluster.driver(0).expect("running").groups[&GROUP].reader.clone();
+    let mut low = reader.view().base.index.next();
+    while let Ok(entries) = reader.entries(low, LogIndex(low.0 + 1000), 1 << 20, Access::Blocking) {
+        low = LogIndex(low.0 + entries.len() as u64);
+    }
+    assert_eq!(damage_on(&cluster, 0), Some(DamagedFile::Sealed(1)));
     cluster
 }
 
@@ -173,23 +196,8 @@ fn refuses_other_entries(seed: u64) -> bool {
 /// Once, the replica asked for these entries again and again, until its first segment was trimmed.
 #[test]
 fn a_segment_whose_entries_all_others_have_trimmed_is_copied_with_the_log() {
-    let mut cluster = filled_with(12, [1 << 16, 1 << 14, 1 << 14]);
-    let leader = cluster.leader(GROUP).expect("a leader");
-    let is_trimmed = |cluster: &Cluster| [1, 2].iter().all(|i| cluster.file(*i, SEGMENT).is_none());
-    cluster.handle(leader, ConsensusMsg::Propose(Proposal::trim(GROUP, Offset(450)), reply().0));
-    cluster.until("a trim", 1000, |cluster| {
-        cluster.propose(GROUP);
-        is_trimmed(cluster)
-    });
-    let replica = |cluster: &Cluster| cluster.driver(0).expect("running").groups[&GROUP].group.me();
-    let old = replica(&cluster);
-    cluster.damage(0, SEGMENT, Some(|bytes| bytes[20_000..20_400].fill(0)));
-    let reader = cluster.driver(0).expect("running").groups[&GROUP].reader.clone();
-    let mut low = reader.view().base.index.next();
-    while let Ok(entries) = reader.entries(low, LogIndex(low.0 + 1000), 1 << 20, Access::Blocking) {
-        low = LogIndex(low.0 + entries.len() as u64);
-    }
-    assert_eq!(damage_on(&cluster, 0), Some(DamagedFile::Sealed(1)));
+    let mut cluster = damaged_where_others_trimmed(12, 3);
+    let old = cluster.driver(0).expect("running").groups[&GROUP].group.me();
     // While one of the others is away, it might have the entries.
     cluster.crash(2);
     for _ in 0..300 {
@@ -205,6 +213,50 @@ fn a_segment_whose_entries_all_others_have_trimmed_is_copied_with_the_log() {
     acknowledge(&mut cluster, 20);
     cluster.until("equal replicas", 1000, |cluster| cluster.is_equal(GROUP));
     cluster.acknowledged.retain(|record| record.offset >= Offset(450));
+    cluster.check_acknowledged();
+}
+
+/// With two voters, the other one has no majority without the damaged one, so no leader can replace it. Once, the log
+/// stopped for ever, because of entries that nobody needs.
+#[test]
+fn a_replica_that_the_others_need_for_a_majority_takes_part_without_trimmed_entries() {
+    let mut cluster = damaged_where_others_trimmed(13, 2);
+    for _ in 0..600 {
+        cluster.round();
+    }
+    acknowledge(&mut cluster, 20);
+    cluster.until("equal replicas", 1000, |cluster| cluster.is_equal(GROUP));
+}
+
+/// A damaged replica can't be a part of the majority without this one. Once, both took no part, and the third one had no
+/// majority.
+#[test]
+fn a_damaged_replica_does_not_confirm_that_entries_are_trimmed() {
+    let mut cluster = damaged_where_others_trimmed(14, 3);
+    cluster.replica(1, GROUP).group.set_damaged("a test".to_owned());
+    cluster.until("new replicas", 12_000, |cluster| (0..2).all(|i| is_whole(cluster, i)));
+    acknowledge(&mut cluster, 20);
+    cluster.until("equal replicas", 1000, |cluster| cluster.is_equal(GROUP));
+}
+
+/// One peer sends other entries, and the next one is away: it may have the right ones. Once, the replica was given up, and
+/// the first peer had no majority.
+#[test]
+fn a_replica_whose_entries_one_peer_contradicts_waits_for_the_other_one() {
+    let mut cluster = filled(15);
+    cluster.crash(2);
+    cluster.until("a leader", 400, |cluster| cluster.leader(GROUP).is_some());
+    let old = cluster.driver(0).expect("running").groups[&GROUP].group.me();
+    damage(&cluster, 0);
+    cluster.liar = Some(id(1));
+    for _ in 0..400 {
+        cluster.round();
+    }
+    acknowledge(&mut cluster, 20);
+    cluster.start(2);
+    cluster.until("a repaired replica", 4000, |cluster| is_whole(cluster, 0));
+    assert_eq!(cluster.driver(0).expect("running").groups[&GROUP].group.me(), old);
+    cluster.until("equal replicas", 400, |cluster| cluster.is_equal(GROUP));
     cluster.check_acknowledged();
 }
 
