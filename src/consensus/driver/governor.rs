@@ -334,14 +334,13 @@ impl Governor {
         };
         let (applied, leader) = (catalog.group.visible().applied, catalog.leader_node());
         let me = self.me;
-        self.freshness.is_fresh(group, term, applied, || {
-            let leader = leader?;
+        self.freshness.is_fresh(group, term, applied, leader, |leader| {
             if leader != me {
-                return Some(sinks.outbound.read_index(leader, GroupId::CATALOG));
+                return sinks.outbound.read_index(leader, GroupId::CATALOG);
             }
             let (sender, answer) = reply();
             catalog.group.read_index(None, now.at, sender);
-            Some(answer)
+            answer
         })
     }
 
