@@ -130,7 +130,8 @@ impl Mailbox {
         if state.stopped {
             return Err(Box::new(message));
         }
-        if state.messages.has_latest(&message, NEWEST_MESSAGES) || state.bulk.has_latest(&message, NEWEST_BULK_MESSAGES) {
+        if state.messages.has_latest(&message, NEWEST_MESSAGES) || state.bulk.has_latest(&message, NEWEST_BULK_MESSAGES)
+        {
             return Ok(());
         }
         if message.bulk {
