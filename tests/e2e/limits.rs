@@ -4,10 +4,11 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use grpcio::{CallOption, ClientUnaryReceiver, RpcStatusCode as Code};
+use grpcio::{CallOption, RpcStatusCode as Code};
 use openssl::ssl::{SslConnector, SslFiletype, SslMethod};
 use seriatim::client::{Client, ClientError};
 use seriatim::pb::log_service_grpc::LogServiceClient;
+use seriatim::pb::unary::Response;
 use seriatim::pb::v1::{ConsumeRequest, ConsumeResponse};
 
 use crate::harness::{Cluster, TIMEOUT, counter, eventually, next_records, record};
@@ -24,7 +25,7 @@ fn assert_limit_reached<T: std::fmt::Debug>(result: Result<T, ClientError>, limi
 }
 
 /// Calls `Consume` at the end of an empty log, where it waits for up to a minute.
-fn long_poll(client: &Client) -> ClientUnaryReceiver<ConsumeResponse> {
+fn long_poll(client: &Client) -> Response<ConsumeResponse> {
     let request = ConsumeRequest { max_records: 1, wait_ms: 60_000, ..ConsumeRequest::default() };
     LogServiceClient::new(client.channel().clone()).consume_async_opt(&request, CallOption::default()).expect("a call")
 }
