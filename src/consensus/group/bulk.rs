@@ -1,7 +1,6 @@
 //! Which appends of a group are bulk, and how many of them are in flight. `lanes.rs` has the rules.
 
 use raft::eraftpb::{Message, MessageType};
-use raft::{Progress, ProgressState};
 
 use super::Group;
 use super::lanes::NextAppend;
@@ -45,24 +44,4 @@ fn bound(group: &mut Group, follower: ReplicaId, last: usize) {
 /// Returns the followers of this leader whose appends are bulk.
 pub fn bulk_followers(group: &Group) -> impl Iterator<Item = ReplicaId> {
     group.lanes.bulk().filter(|follower| group.node.raft.prs().get(follower.0).is_some())
-}
-
-/// Steps a response to a heartbeat. While the limit of appends in flight is reached, raft takes one of them for lost with
-/// each response, and sends another. On a slow network, each heartbeat would add an append to those that wait, and a
-/// draining follower would never be drained. So this is left to raft only if the follower makes no progress.
-pub fn step_response(group: &mut Group, follower: ReplicaId, step: impl FnOnce(&mut Group)) {
-    let is_full = |progress: &Progress| progress.state == ProgressState::Replicate && progress.ins.full();
-    let progress = group.node.raft.prs().get(follower.0).filter(|progress| is_full(progress));
-    let Some(matched) = progress.map(|progress| LogIndex(progress.matched)) else { return step(group) };
-    if group.lanes.takes_for_lost(follower, matched) {
-        return step(group);
-    }
-    let set_state = |group: &mut Group, from: ProgressState, to: ProgressState| {
-        let progress = group.node.raft.mut_prs().get_mut(follower.0);
-        progress.filter(|progress| progress.state == from).into_iter().for_each(|progress| progress.state = to);
-    };
-    // In this state, raft sends nothing and frees nothing.
-    set_state(group, ProgressState::Replicate, ProgressState::Snapshot);
-    step(group);
-    set_state(group, ProgressState::Snapshot, ProgressState::Replicate);
 }

@@ -30,6 +30,7 @@ pub mod bulk;
 mod checks;
 mod effects;
 mod election_backoff;
+mod full_window;
 mod gathered;
 mod health;
 mod in_flight;
@@ -323,12 +324,11 @@ impl Group {
                 return Err(BadStep::AcknowledgesTooMuch(message.index, self.node.last_index()));
             }
         }
-        let caps = self.config.rules.acknowledge_compared_only;
+        let (from, caps) = (ReplicaId(message.from), self.config.rules.acknowledge_compared_only);
         match message.get_msg_type() {
             MessageType::MsgHeartbeatResponse => {
-                bulk::step_response(self, ReplicaId(message.from), |group| {
-                    checks::step_compared(&mut group.node, message, compared, caps);
-                });
+                let step = |node: &mut RaftNode| checks::step_compared(node, message, compared, caps);
+                full_window::step_response(&mut self.node, &mut self.lanes, from, step);
             }
             _ => checks::step_compared(&mut self.node, message, compared, caps),
         }
