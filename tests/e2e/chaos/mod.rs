@@ -51,7 +51,7 @@ use crate::harness::{Node, NodeOptions, Site, eventually, outcome, print_uncaptu
 use crate::load::{Random, StopOnDrop};
 
 /// The phases of the short run: each kind of fault is in one of them.
-const SHORT: [&[&str]; 17] = [
+const SHORT: [&[&str]; 18] = [
     &["kill", "delay"],
     &["partition", "clock jump"],
     &["rolling restart"],
@@ -59,6 +59,7 @@ const SHORT: [&[&str]; 17] = [
     &["bit rot, running"],
     &["suspend", "lost connections"],
     &["kill all", "trim"],
+    &["file deleted"],
     &["wiped node"],
     &["isolated leader", "leadership transfer"],
     &["node added"],
