@@ -263,7 +263,10 @@ impl Simulation {
         self.removing.retain(|node| !removed.contains(node));
         for i in self.joining.clone() {
             let plan = |old: &NodeId| self.catalog().map(|catalog| catalog.plan(*old)).unwrap_or_default();
-            let command = match self.wiped.get(&i).map(|old| (*old, plan(old))) {
+            // If its old self was removed meanwhile, it joins as any other node does.
+            let is_removed = |old: &NodeId| self.catalog().is_some_and(|catalog| catalog.is_removed(*old));
+            let old = self.wiped.get(&i).filter(|old| !is_removed(old));
+            let command = match old.map(|old| (*old, plan(old))) {
                 Some((old, plan)) if !plan.may_be_replaced || plan.leaves.is_some() => {
                     Command::PlanNode(old, Plan { may_be_replaced: true, ..Plan::default() }, plan)
                 }
