@@ -56,9 +56,9 @@ impl RaftQueue {
         Ok(())
     }
 
-    /// Returns true if the newest message of the group, among so many of the queue, is the same append. While raft does not know the follower's
-    /// last index, it repeats an append at each heartbeat response. On a slow network, all these copies would delay
-    /// later messages.
+    /// Returns true if the newest message of the group is the same append. Only the newest `messages` of the queue are
+    /// compared. While raft does not know the follower's last index, it repeats an append at each heartbeat response. On
+    /// a slow network, all these copies would delay later messages.
     fn has_latest(&self, message: &RaftMessage, messages: usize) -> bool {
         let newest = self.messages.iter().rev().take(messages).find(|(_, queued)| queued.group == message.group);
         let same = |a: &RaftMessage, b: &RaftMessage| {

@@ -2,8 +2,8 @@
 //!
 //! - It dials when there is something to send.
 //! - If one stream is lost, all end: two share a connection, and the third leads to the same process. Consensus is
-//!   informed that the peer was unreachable. The outcome of unanswered jobs is unknown, unless the log shows it later (`settle.rs`). The next
-//!   attempt waits for its backoff, or until the peer is heard from.
+//!   informed that the peer was unreachable. The outcome of unanswered jobs is unknown, unless the log shows it later
+//!   (`settle.rs`). The next attempt waits for its backoff, or until the peer is heard from.
 //! - After the first loss since the peer was last reached or heard, a probe finds out whether its process has ended
 //!   (`probe.rs`).
 //! - A failed attempt also drops everything in the mailbox: raft's messages are outdated by then, and forwards must

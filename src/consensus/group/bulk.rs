@@ -3,7 +3,7 @@
 use raft::eraftpb::{Message, MessageType};
 
 use super::Group;
-use super::lanes::NextAppend;
+use super::lanes::{Lanes, NextAppend};
 use crate::types::{LogIndex, ReplicaId};
 
 /// Returns true if a message is a bulk append. Called for each message of the group, in the order in which they are sent.
@@ -20,25 +20,24 @@ pub fn is_bulk(group: &mut Group, message: &Message) -> bool {
     let committed = || message.entries.iter().filter(|entry| LogIndex(entry.index) <= commit);
     let own_bytes = || committed().map(|entry| entry.data.len() as u64).sum();
     let committed_bytes = if is_last { Some(own_bytes()) } else { group.node.store().bytes_between(before, commit) };
-    let limit = group.lanes.messages_max(follower, group.in_flight.messages());
-    let is_bulk = group.lanes.is_bulk(follower, NextAppend { before, matched, committed_bytes });
-    bound(group, follower, limit);
-    is_bulk
+    change(group, follower, |lanes| lanes.is_bulk(follower, NextAppend { before, matched, committed_bytes }))
 }
 
 /// Sets the number of bulk followers on the node of this one, which share the node's budget.
 pub fn share_with(group: &mut Group, follower: ReplicaId, bulk_followers: usize) {
-    let limit = group.lanes.messages_max(follower, group.in_flight.messages());
-    group.lanes.share_with(follower, bulk_followers);
-    bound(group, follower, limit);
+    change(group, follower, |lanes| lanes.share_with(follower, bulk_followers));
 }
 
-/// Sets the limit of messages in flight in raft, unless it is still this one.
-fn bound(group: &mut Group, follower: ReplicaId, last: usize) {
-    let limit = group.lanes.messages_max(follower, group.in_flight.messages());
-    if limit != last {
+/// Changes what is known of a follower, and adjusts its limit of messages in flight in raft if that has changed.
+fn change<T>(group: &mut Group, follower: ReplicaId, change: impl FnOnce(&mut Lanes) -> T) -> T {
+    let most = group.in_flight.messages();
+    let before = group.lanes.messages_max(follower, most);
+    let result = change(&mut group.lanes);
+    let limit = group.lanes.messages_max(follower, most);
+    if limit != before {
         group.node.raft.adjust_max_inflight_msgs(follower.0, limit);
     }
+    result
 }
 
 /// Returns the followers of this leader whose appends are bulk.

@@ -59,8 +59,8 @@ struct Target {
     real: SocketAddr,
     /// Where the forwarder listens for it.
     advertised: SocketAddr,
-    /// Is bound to this address, and never listens. While the forwarder refuses connections, the system would otherwise
-    /// give the port to a connection that the forwarder opens.
+    /// A socket that is bound to this address and never listens. Without it, the system could use the port for an outgoing
+    /// connection while the forwarder refuses connections.
     _port: OwnedFd,
     /// The thread that accepts. Without it, connections are refused.
     listening: Option<Listening>,
