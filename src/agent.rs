@@ -140,6 +140,7 @@ impl Agent {
                 credentials: tls.client_listener(),
                 identities,
                 authorities: tls.client_authorities(),
+                signer: tls.signer(),
                 acl: acl.clone(),
                 limits: config.limits.clone(),
                 metrics: metrics.clone(),

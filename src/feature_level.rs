@@ -69,6 +69,8 @@ features! {
     Membership = 4,
     /// Logs that are restored from a backup.
     Restore = 5,
+    /// Logs with a hash chain.
+    HashChain = 6,
 }
 
 /// The feature levels that a binary supports, all from `min` to `max`.

@@ -27,6 +27,8 @@ pub struct OpenLog {
     pub record_bytes_max: u32,
     /// The largest request, in bytes of all its records.
     pub request_bytes_max: u32,
+    /// Its entries contain a hash chain.
+    pub hash_chain: bool,
     /// The end of its backup, until all records of it are restored.
     pub restoring_to: Option<Offset>,
     /// The end of the applied entries on this node.

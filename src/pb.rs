@@ -26,15 +26,15 @@ pub mod v1 {
     };
     pub use super::generated::errors::Reason;
     pub use super::generated::log_service::{
-        AcquireCursorRequest, AcquireCursorResponse, CommitCursorRequest, CommitCursorResponse, ConsumeRequest,
-        ConsumeResponse, CreateLogRequest, CreateLogResponse, Cursor, DeleteCursorRequest, DeleteCursorResponse,
-        DeleteLogRequest, DeleteLogResponse, FinishRestoreRequest, FinishRestoreResponse, GetCursorRequest,
-        GetCursorResponse, GetLogRequest, GetLogResponse, GetProducerRequest, GetProducerResponse, GetServersRequest,
-        GetServersResponse, Header, InitProducerRequest, InitProducerResponse, ListCursorsRequest, ListCursorsResponse,
-        ListLogsRequest, ListLogsResponse, ListProducersRequest, ListProducersResponse, LogConfig, LogInfo,
-        LogPosition, LogState, ProduceRequest, ProduceResponse, Producer, Record, Restore, Server, Start,
-        TrimLogRequest, TrimLogResponse, UndeleteLogRequest, UndeleteLogResponse, UpdateLogRequest, UpdateLogResponse,
-        get_producer_request,
+        AcquireCursorRequest, AcquireCursorResponse, ChainLink, CommitCursorRequest, CommitCursorResponse,
+        ConsumeRequest, ConsumeResponse, CreateLogRequest, CreateLogResponse, Cursor, DeleteCursorRequest,
+        DeleteCursorResponse, DeleteLogRequest, DeleteLogResponse, FinishRestoreRequest, FinishRestoreResponse,
+        GetCursorRequest, GetCursorResponse, GetLogRequest, GetLogResponse, GetProducerRequest, GetProducerResponse,
+        GetServersRequest, GetServersResponse, Header, InitProducerRequest, InitProducerResponse, ListCursorsRequest,
+        ListCursorsResponse, ListLogsRequest, ListLogsResponse, ListProducersRequest, ListProducersResponse, LogConfig,
+        LogInfo, LogPosition, LogState, ProduceRequest, ProduceResponse, Producer, ReadChainRequest, ReadChainResponse,
+        Receipt, ReceiptStatement, Record, Restore, Server, Start, TrimLogRequest, TrimLogResponse, UndeleteLogRequest,
+        UndeleteLogResponse, UpdateLogRequest, UpdateLogResponse, get_producer_request,
     };
 }
 

@@ -186,6 +186,10 @@ reasons! {
     NoSuccessor = "NO_SUCCESSOR": FAILED_PRECONDITION, None, Later;
     /// The log is being restored from a backup.
     LogRestoring = "LOG_RESTORING": FAILED_PRECONDITION, None, Later;
+    /// The log has no hash chain.
+    NoHashChain = "NO_HASH_CHAIN": FAILED_PRECONDITION, None, No;
+    /// The node has no key with which it could sign a receipt.
+    ReceiptsUnavailable = "RECEIPTS_UNAVAILABLE": FAILED_PRECONDITION, None, No;
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ CONFIG = log.LogConfig(
     max_request_bytes=1,
     replicas=U32,
     labels={"team": UNICODE, "cost-centre": "1"},
+    hash_chain=True,
 )
 POSITION = log.LogPosition(
     first_offset=ODD, next_offset=I63, first_append_time_us=1, last_append_time_us=U64, stored_bytes=ODD
@@ -41,6 +42,27 @@ INFO = log.LogInfo(
     purge_time=LAST_TIME,
     own_config=log.LogConfig(retention_age=duration_pb2.Duration(), replicas=0),
     restore=log.Restore(source_log_id="018f-ü", first_offset=ODD, end_offset=I63, digest=b"\xff\x00"),
+)
+LINK = log.ChainLink(
+    offset=I63,
+    count=U32,
+    term=ODD,
+    append_time_us=U64,
+    content_hash=bytes(range(32)),
+    previous_chain_hash=b"\x00" * 32,
+    chain_hash=b"\xff" * 32,
+)
+STATEMENT = log.ReceiptStatement(
+    cluster_name="c",
+    cluster_id="018f-ü",
+    log="a",
+    log_id="018f-ü",
+    link=LINK,
+    node_name="n1",
+    signed_time_us=U64,
+)
+RECEIPT = log.Receipt(
+    statement=STATEMENT.SerializeToString(deterministic=True), signature=b"\x00\xff", certificates=[b"\x30", b""]
 )
 RECORD = log.Record(
     value=bytes(range(256)),
@@ -304,6 +326,22 @@ OTHERS = [
     log.DeleteCursorRequest(log="a", cursor="billing", log_id="018f-ü", expected_revision=U64, epoch=U64),
     log.DeleteCursorRequest(log_id="", expected_revision=0, epoch=0),
     log.DeleteCursorResponse(),
+    LINK,
+    STATEMENT,
+    RECEIPT,
+    log.ProduceRequest(log="a", records=[log.Record()], receipt=True),
+    log.ProduceResponse(offset=1, count=1, receipt=RECEIPT),
+    log.ReadChainRequest(log="a", offset=I63, max_links=U32, log_id="018f-ü", receipt=True),
+    log.ReadChainRequest(log_id=""),
+    log.ReadChainResponse(
+        links=[LINK, log.ChainLink()],
+        log_id="018f-ü",
+        resume_offset=I63,
+        first_offset=ODD,
+        next_offset=I63,
+        receipt=RECEIPT,
+    ),
+    log.LogConfig(hash_chain=False),
     cluster.GetClusterRequest(),
     cluster.GetClusterResponse(cluster=CLUSTER),
     cluster.Cluster(name="c"),

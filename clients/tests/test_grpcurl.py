@@ -95,6 +95,11 @@ class Grpcurl(ClusterTest):
         answers[f"{log}/DeleteLog"] = self.call(f"{log}/DeleteLog", {**named, "purgeAfter": "60s"})
         answers[f"{log}/UndeleteLog"] = self.call(f"{log}/UndeleteLog", named)
         self.call(f"{log}/DeleteLog", {**named, "purgeAfter": "0s"})
+        chained = self.call(f"{log}/CreateLog", {"log": "chained", "config": {"replicas": 1, "hashChain": True}})
+        signed = self.call(f"{log}/Produce", {"log": "chained", "records": [{"value": value}], "receipt": True}, node=1)
+        self.assertEqual(set(signed["receipt"]), {"statement", "signature", "certificates"})
+        answers[f"{log}/ReadChain"] = self.call(f"{log}/ReadChain", {"log": "chained", "receipt": True}, node=2)
+        self.call(f"{log}/DeleteLog", {"log": "chained", "logId": chained["log"]["logId"], "purgeAfter": "0s"})
         # A backup without records, at offset 5.
         backup = {"sourceLogId": "00000000000000ff", "firstOffset": "5", "endOffset": "5", "digest": "A" * 43 + "="}
         restored = self.call(f"{log}/CreateLog", {"log": "restored", "config": {"replicas": 1}, "restore": backup})
@@ -158,6 +163,7 @@ class Grpcurl(ClusterTest):
         self.assertEqual(answers[f"{log}/GetCursor"], answers[f"{log}/CommitCursor"])
         self.assertEqual(answers[f"{log}/GetCursor"]["cursor"]["metadata"], value)
         self.assertEqual(answers[f"{log}/ListCursors"]["cursors"][0]["cursor"], "reader")
+        self.assertEqual(answers[f"{log}/ReadChain"]["links"][0]["count"], 1)
         self.assertEqual(answers[f"{log}/DeleteCursor"], {})
         self.assertIn("settings", answers[f"{cluster}/UpdateCluster"]["cluster"])
         self.assertEqual([node["state"] for node in listed["nodes"]], ["NODE_STATE_ACTIVE"] * 3)

@@ -16,6 +16,7 @@ use super::wire::{MessageFields, Value, refused_field};
 use crate::catalog::EffectiveSettings;
 use crate::consensus::handle::Proposal;
 use crate::feature_level::{ClusterLevel, Feature};
+use crate::hash_chain::EntryChain;
 use crate::pb::v1;
 use crate::storage::entry::{ENTRY_BYTES_MAX, EntryKind, Stamp, Unstamped};
 use crate::storage::payload::{RecordFields, encode_record};
@@ -24,8 +25,8 @@ use crate::types::{GroupId, LogName, Offset};
 /// A placeholder until [`AppendRequest::for_log`] sets the group. No node has a replica of this group.
 const NO_GROUP: GroupId = GroupId(u64::MAX);
 
-/// The maximum size of an entry's payload.
-const PAYLOAD_BYTES_MAX: usize = ENTRY_BYTES_MAX - Stamp::BYTES;
+/// The maximum size of an entry's records.
+const PAYLOAD_BYTES_MAX: usize = ENTRY_BYTES_MAX - Stamp::BYTES - EntryChain::BYTES;
 
 /// A decoded `ProduceRequest`: its proposal, and the values to check against the log before the proposal gets its
 /// group.
@@ -41,6 +42,8 @@ pub struct AppendRequest {
     sizes: RecordSizes,
     /// Its group is not set: [`AppendRequest::for_log`] sets it.
     proposal: Proposal,
+    /// The response contains a receipt.
+    pub wants_receipt: bool,
 }
 
 /// The sizes that the settings of a log limit.
@@ -144,6 +147,7 @@ struct Conditions {
     sequence: u64,
     producer_epoch: u32,
     restored_append_time_us: Option<u64>,
+    wants_receipt: bool,
 }
 
 fn text(bytes: &[u8]) -> Result<&str, Invalid> {
@@ -194,7 +198,7 @@ impl AppendRequest {
     fn decode_seriatim_v1(message: &[u8]) -> Result<AppendRequest, Invalid> {
         let (mut log, mut expected_offset, mut log_id) = ("", None, None);
         let (mut producer_id, mut sequence, mut producer_epoch) = (0, 0, 0);
-        let mut restored_append_time_us = None;
+        let (mut restored_append_time_us, mut wants_receipt) = (None, false);
         let mut parts = Parts::default();
         let mut payload = Payload::for_message(message);
         for field in MessageFields::with_groups(message) {
@@ -212,6 +216,7 @@ impl AppendRequest {
                 // As protobuf requires, a uint32 keeps the low 32 bits.
                 (8, Value::Varint(number)) => producer_epoch = number as u32,
                 (9, Value::Fixed64(time_us)) => restored_append_time_us = Some(time_us),
+                (10, Value::Varint(flag)) => wants_receipt = flag != 0,
                 (number, _) => return Err(refused_field(&v1::ProduceRequest::descriptor(), number, "")),
             }
         }
@@ -224,7 +229,14 @@ impl AppendRequest {
         if restored_append_time_us.is_some() && (expected_offset.is_none() || producer_id != 0) {
             return Err(Invalid::RestoredWhere);
         }
-        let conditions = Conditions { expected_offset, producer_id, sequence, producer_epoch, restored_append_time_us };
+        let conditions = Conditions {
+            expected_offset,
+            producer_id,
+            sequence,
+            producer_epoch,
+            restored_append_time_us,
+            wants_receipt,
+        };
         AppendRequest::new(Package::SeriatimV1, log, WantedLogId::of_text(log_id), payload, conditions)
     }
 
@@ -256,8 +268,14 @@ impl AppendRequest {
             None if payload.count == 0 => return Err(Invalid::NoRecordOrRecords),
             None => {}
         }
-        let conditions =
-            Conditions { expected_offset, producer_id, sequence, producer_epoch: 0, restored_append_time_us: None };
+        let conditions = Conditions {
+            expected_offset,
+            producer_id,
+            sequence,
+            producer_epoch: 0,
+            restored_append_time_us: None,
+            wants_receipt: false,
+        };
         AppendRequest::new(Package::LogV1, log, WantedLogId::of_number(log_id), payload, conditions)
     }
 
@@ -268,7 +286,14 @@ impl AppendRequest {
         payload: Payload,
         conditions: Conditions,
     ) -> Result<AppendRequest, Invalid> {
-        let Conditions { expected_offset, producer_id, sequence, producer_epoch, restored_append_time_us } = conditions;
+        let Conditions {
+            expected_offset,
+            producer_id,
+            sequence,
+            producer_epoch,
+            restored_append_time_us,
+            wants_receipt,
+        } = conditions;
         if let Some(offset) = expected_offset.filter(|offset| *offset > Offset::MAX) {
             return Err(Invalid::ExpectedOffset(offset));
         }
@@ -277,7 +302,7 @@ impl AppendRequest {
         let proposal = Proposal::new(NO_GROUP, EntryKind::Records, payload.count, records);
         let proposal =
             Proposal { expected_offset, producer_id, sequence, producer_epoch, restored_append_time_us, ..proposal };
-        Ok(AppendRequest { log, names_log, log_id, package, sizes: payload.sizes, proposal })
+        Ok(AppendRequest { log, names_log, log_id, package, sizes: payload.sizes, proposal, wants_receipt })
     }
 
     /// Checks that a request of a stream is for the log of its first request. In `seriatim.v1` it need not name the log
@@ -332,7 +357,16 @@ impl AppendRequest {
         if self.proposal.producer_id != 0 && !level.allows(Feature::Producers) {
             return Err(ApiError::LevelTooLow(Feature::Producers.level()));
         }
-        Ok(Proposal { group: log.group, deadline: Some(proposal_deadline(deadline)), ..self.proposal })
+        let kind = if log.hash_chain { EntryKind::ChainedRecords } else { EntryKind::Records };
+        Ok(Proposal { group: log.group, kind, deadline: Some(proposal_deadline(deadline)), ..self.proposal })
+    }
+
+    /// Checks a request of a stream, whose responses contain no receipts.
+    ///
+    /// # Errors
+    /// [`Invalid::NotApplicable`].
+    pub fn check_in_stream(&self) -> Result<(), Invalid> {
+        if self.wants_receipt { Err(Invalid::NotApplicable { field: "receipt" }) } else { Ok(()) }
     }
 
     /// Returns whether the records are those of a backup.

@@ -3,7 +3,9 @@
 use super::change::{Step, change, check_level};
 use super::core::Core;
 use super::error::{ApiError, Invalid};
-use super::log_settings::{Place, changed, check, check_nodes, config, duration_of_ms, ms_of_duration};
+use super::log_settings::{
+    HASH_CHAIN_IS_FIXED, Place, changed, check, check_nodes, config, duration_of_ms, ms_of_duration,
+};
 use super::logs::{check_done, check_revision};
 use super::messages::{Request, decode};
 use super::router::proposal_deadline;
@@ -99,6 +101,9 @@ fn wanted(present: &ClusterSettings, request: &v1::UpdateClusterRequest) -> Resu
             field: "settings.log_defaults.labels".to_owned(),
             what: "`labels` have no default: each log has its own".to_owned(),
         });
+    }
+    if log_defaults.hash_chain == Some(true) {
+        return Err(Place::LOG_DEFAULTS.invalid("hash_chain", HASH_CHAIN_IS_FIXED));
     }
     let mut settings = present.clone();
     if request.update_mask.paths.is_empty() {

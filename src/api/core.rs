@@ -70,6 +70,8 @@ pub struct FoundLog {
     pub record_bytes_max: u32,
     /// The maximum size of a request in bytes.
     pub request_bytes_max: u32,
+    /// Its entries contain a hash chain.
+    pub hash_chain: bool,
     /// The end of its backup, until all records of it are restored.
     pub restoring_to: Option<Offset>,
     /// `None` if other nodes serve it, and this node does not.
@@ -85,6 +87,7 @@ impl FoundLog {
             log_id: log.log_id,
             record_bytes_max: log.record_bytes_max,
             request_bytes_max: log.request_bytes_max,
+            hash_chain: log.hash_chain,
             restoring_to: log.restoring_to,
             replica: Some(log),
         }
@@ -186,6 +189,7 @@ impl Core {
             log_id: meta.log_id,
             record_bytes_max: settings.record_bytes_max,
             request_bytes_max: settings.request_bytes_max,
+            hash_chain: settings.hash_chain,
             restoring_to: meta.restoring_to(),
             replica: None,
         })

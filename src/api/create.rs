@@ -41,7 +41,11 @@ pub async fn create_log(service: Service, call: Call, request: Request) -> Resul
     let restore = request.restore.as_ref().map(restore_of).transpose()?;
     let core = service.core()?;
     let deadline = proposal_deadline(call.deadline);
-    let feature = if restore.is_some() { Feature::Restore } else { Feature::ManyLogs };
+    let feature = match (settings.hash_chain, &restore) {
+        (Some(_), _) => Feature::HashChain,
+        (None, Some(_)) => Feature::Restore,
+        (None, None) => Feature::ManyLogs,
+    };
     check_level(&service, core, feature, Some(deadline)).await?;
     let new = WantedLog { name, chosen, settings, restore };
     let mut response = v1::CreateLogResponse::new();

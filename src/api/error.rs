@@ -149,6 +149,12 @@ pub enum ApiError {
         /// The id of the log.
         log_id: LogId,
     },
+    /// The log was created without a hash chain.
+    #[error("log {0} has no hash chain")]
+    NoHashChain(LogName),
+    /// The node runs without TLS.
+    #[error("this node runs without TLS, so it has no key to sign receipts with")]
+    ReceiptsUnavailable,
     /// A log that should be created exists.
     #[error("log {log} exists: its id is {log_id}")]
     LogExists {

@@ -19,10 +19,14 @@ impl Place {
     /// The defaults of logs among the settings of the cluster.
     pub const LOG_DEFAULTS: Place = Place("settings.log_defaults.");
 
-    fn invalid(self, field: &str, what: impl Into<String>) -> Invalid {
+    /// Returns the error of a setting.
+    pub fn invalid(self, field: &str, what: impl Into<String>) -> Invalid {
         Invalid::Settings { field: format!("{}{field}", self.0), what: what.into() }
     }
 }
+
+/// Why `hash_chain` of a log or of a cluster can't be set.
+pub const HASH_CHAIN_IS_FIXED: &str = "`hash_chain` is set when a log is created, and does not change later";
 
 /// Returns the settings in a request. A field that is absent has the default.
 ///
@@ -43,6 +47,8 @@ pub fn settings_of(config: &v1::LogConfig, place: Place) -> Result<LogSettings, 
         record_bytes_max: config.max_record_bytes,
         request_bytes_max: config.max_request_bytes,
         replicas: config.replicas,
+        // Older versions do not know the setting, so its default is never stored.
+        hash_chain: config.hash_chain.filter(|is_chained| *is_chained),
         labels: config.labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
     })
 }
@@ -66,6 +72,7 @@ pub fn changed(
             record_bytes_max: new.record_bytes_max.or(present.record_bytes_max),
             request_bytes_max: new.request_bytes_max.or(present.request_bytes_max),
             replicas: new.replicas.or(present.replicas),
+            hash_chain: new.hash_chain.or(present.hash_chain),
             labels: if new.labels.is_empty() { present.labels.clone() } else { new.labels },
         });
     }
@@ -77,6 +84,7 @@ pub fn changed(
             "max_record_bytes" => settings.record_bytes_max = new.record_bytes_max,
             "max_request_bytes" => settings.request_bytes_max = new.request_bytes_max,
             "replicas" => settings.replicas = new.replicas,
+            "hash_chain" => settings.hash_chain = new.hash_chain,
             "labels" => settings.labels.clone_from(&new.labels),
             other => {
                 let Some(label) = other.strip_prefix("labels.") else {
@@ -155,6 +163,7 @@ pub fn config(settings: &LogSettings, defaults: &LogSettings) -> v1::LogConfig {
         record_bytes_max: Some(effective.record_bytes_max),
         request_bytes_max: Some(effective.request_bytes_max),
         replicas: Some(effective.replicas),
+        hash_chain: Some(effective.hash_chain),
         labels: settings.labels.clone(),
     })
 }
@@ -168,6 +177,7 @@ pub fn own_config(settings: &LogSettings) -> v1::LogConfig {
         max_record_bytes: settings.record_bytes_max,
         max_request_bytes: settings.request_bytes_max,
         replicas: settings.replicas,
+        hash_chain: settings.hash_chain,
         labels: labels.map(|(name, value)| (name.clone(), value.clone())).collect(),
         ..v1::LogConfig::default()
     }

@@ -11,9 +11,9 @@ use protobuf::{Message, MessageFull};
 
 use super::error::Invalid;
 use super::package::Package;
-use super::wire::{canonical, check_known, put_fixed64_field, put_text_field, put_varint_field};
+use super::wire::{canonical, check_known, put_bytes_field, put_fixed64_field, put_text_field, put_varint_field};
 use crate::consensus::handle::Appended;
-use crate::pb;
+use crate::pb::{self, v1};
 use crate::types::{LogId, Offset};
 use crate::watermark::Visible;
 
@@ -78,6 +78,8 @@ pub struct ProduceReply {
     pub appended: Appended,
     /// The id of the log.
     pub log_id: LogId,
+    /// The receipt, if the request asked for it.
+    pub receipt: Option<v1::Receipt>,
 }
 
 impl ProduceReply {
@@ -95,6 +97,8 @@ impl ProduceReply {
                 if self.appended.duplicate {
                     put_varint_field(&mut bytes, 6, 1);
                 }
+                let receipt = self.receipt.as_ref().and_then(|receipt| receipt.write_to_bytes().ok());
+                receipt.iter().for_each(|receipt| put_bytes_field(&mut bytes, 7, receipt));
             }
         }
         bytes

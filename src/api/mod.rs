@@ -65,6 +65,7 @@ pub mod read;
 pub mod read_request;
 
 mod availability;
+mod chain;
 mod change;
 pub mod cluster_settings;
 pub mod create;

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::access::Right;
 use super::append_request::AppendRequest;
+use super::chain::{check_receipts, receipt_of};
 use super::core::{Core, FoundLog};
 use super::create::create_for_append;
 use super::error::{ApiError, FailedProposal};
@@ -24,12 +25,20 @@ pub async fn produce(service: Service, call: Call, request: Request) -> Result<P
     let core = service.core()?;
     core.check_rival()?;
     let log = open_for_append(&service, core, &call, &append).await?;
+    let wants_receipt = append.wants_receipt;
+    if wants_receipt {
+        check_receipts(&service, &log, true)?;
+    }
     let proposal = append.for_log(&log, core.catalog.level(), call.deadline)?;
     let sent = SentProposal::new(&proposal);
     match core.propose(call.principal().as_str(), proposal).await {
         Ok(appended) => {
             service.metrics.appended(&appended, sent.bytes, sent.at);
-            Ok(ProduceReply { package: call.package, appended, log_id: log.log_id })
+            let receipt = match wants_receipt {
+                true => receipt_of(&service, core, &call, &log, appended.offset).await,
+                false => None,
+            };
+            Ok(ProduceReply { package: call.package, appended, log_id: log.log_id, receipt })
         }
         Err(error) => {
             let error = propose_error(error, &sent, &log);

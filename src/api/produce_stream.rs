@@ -145,6 +145,7 @@ async fn open<'a>(
 ) -> Result<(&'a Core, FoundLog, Proposal, Permit), ApiError> {
     let permit = service.limits.bytes(&call.principal(), first.0.len())?;
     let append = AppendRequest::decode(&first.0, call.package)?;
+    append.check_in_stream()?;
     check_rights(call, &append)?;
     let core = service.core()?;
     core.check_rival()?;
@@ -207,7 +208,8 @@ impl AppendStream<'_> {
                 StreamEvent::NoMoreRequests => self.all_read = true,
                 StreamEvent::Ends(error) => self.failed = Some((error, 0)),
                 StreamEvent::Answer(Ok(appended)) => {
-                    let response = ProduceReply { package: self.call.package, appended, log_id: self.log.log_id };
+                    let response =
+                        ProduceReply { package: self.call.package, appended, log_id: self.log.log_id, receipt: None };
                     if let Some(front) = self.pop() {
                         self.service.metrics.appended(&response.appended, front.sent.bytes, front.sent.at);
                     }
@@ -283,6 +285,7 @@ impl AppendStream<'_> {
 
     fn check(&self, request: &Request) -> Result<Proposal, ApiError> {
         let append = AppendRequest::decode(&request.0, self.call.package)?;
+        append.check_in_stream()?;
         append.check_same_log(&self.log.name)?;
         // An open stream checks only the permission to append.
         if append.restores() != self.log.restoring_to.is_some() {

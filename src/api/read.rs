@@ -13,7 +13,7 @@ use crate::logs::OpenLog;
 use crate::reply::reply;
 use crate::storage::ahead::Ahead;
 use crate::storage::block::ResumePoint;
-use crate::storage::reader::{Access, GroupReader, ReadError, Slice};
+use crate::storage::reader::{Access, GroupReader, Link, ReadError, Slice};
 use crate::timers::TimersHandle;
 use crate::types::Offset;
 use crate::watermark::Visible;
@@ -21,6 +21,9 @@ use crate::watermark::Visible;
 /// The maximum size of the records in a response, unless a single record is larger. Clients accept messages of 4 MiB by default,
 /// and a message contains more than records.
 pub const ANSWER_BYTES_MAX: usize = (4 << 20) - (64 << 10);
+
+/// The most bytes that a gRPC thread hashes for a request.
+const FEW_BYTES: usize = 64 << 10;
 
 /// The sizes of messages that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -324,6 +327,32 @@ pub async fn append_time_us(core: &Core, log: &Arc<OpenLog>, visible: &Visible) 
         done => done,
     };
     time.map_err(|error| ApiError::from_read(error, bounds(log, visible), from))
+}
+
+/// Returns the links of the hash chain from the entry on that contains `from`, which is visible. At least one.
+///
+/// # Errors
+/// Those of [`ReadPosition::read`].
+pub async fn read_links(
+    core: &Core,
+    log: &Arc<OpenLog>,
+    visible: &Visible,
+    from: Offset,
+    links_max: usize,
+    bytes_max: usize,
+) -> Result<Vec<Link>, ApiError> {
+    check_not_withdrawn(log)?;
+    let until = visible.next_offset;
+    // On this thread only as much as a read returns: a `reader` hashes the rest.
+    let links = match log.reader.links(from, until, links_max, FEW_BYTES, Access::Cached) {
+        Ok(links) if links.len() == links_max || links.last().is_some_and(|last| last.end() >= until) => Ok(links),
+        Ok(_) | Err(ReadError::NotCached) => {
+            let reader = log.reader.clone();
+            run_on_reader(core, move || reader.links(from, until, links_max, bytes_max, Access::Blocking)).await?
+        }
+        Err(error) => Err(error),
+    };
+    links.map_err(|error| ApiError::from_read(error, bounds(log, visible), from))
 }
 
 async fn run_on_reader<T: Send + 'static>(

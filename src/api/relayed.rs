@@ -11,6 +11,7 @@ use futures::{FutureExt as _, Sink, SinkExt as _};
 use grpcio::WriteFlags;
 use protobuf::Message;
 
+use super::chain::read_chain;
 use super::consume::consume;
 use super::consume_stream::tail;
 use super::core::Core;
@@ -80,6 +81,7 @@ impl RelayedRequests {
                 (RelayKind::CommitCursor, _) => (encoded(commit_cursor(service, call, message)).await?, None),
                 (RelayKind::GetCursor, _) => (encoded(get_cursor(service, call, message)).await?, None),
                 (RelayKind::ListCursors, _) => (encoded(list_cursors(service, call, message)).await?, None),
+                (RelayKind::ReadChain, _) => (encoded(read_chain(service, call, message)).await?, None),
                 (RelayKind::DeleteCursor, _) => (encoded(delete_cursor(service, call, message)).await?, None),
             };
             Ok::<_, ApiError>((reply, permit))

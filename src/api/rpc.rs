@@ -16,8 +16,8 @@ use super::package::{HEALTH, Package, REFLECTION};
 use super::prelude::{AccessChecker, DuplexStream, Prelude, ServerStream};
 use super::service::{Call, Service, StreamEnd};
 use super::{
-    cluster_settings, consume, consume_stream, create, cursors, delete, health, identity, logs, node, nodes, produce,
-    produce_stream, producers, reflection, restore, servers, trim, update, upgrade,
+    chain, cluster_settings, consume, consume_stream, create, cursors, delete, health, identity, logs, node, nodes,
+    produce, produce_stream, producers, reflection, restore, servers, trim, update, upgrade,
 };
 use crate::grpc::CLIENT_MESSAGE_BYTES_MAX;
 use crate::security::acl::Action::{Admin, Commit, Consume, Produce};
@@ -66,6 +66,7 @@ fn table() -> Vec<Rpc> {
         rpc("/seriatim.v1.LogService/UndeleteLog", admin, SMALL, unary(delete::undelete_log)),
         rpc("/seriatim.v1.LogService/FinishRestore", admin, SMALL, unary(restore::finish_restore)),
         rpc("/seriatim.v1.LogService/TrimLog", admin, SMALL, unary(trim::trim_log)),
+        rpc("/seriatim.v1.LogService/ReadChain", consume, SMALL, unary(chain::read_chain)),
         rpc("/seriatim.v1.LogService/InitProducer", produce, SMALL, unary(producers::init_producer)),
         rpc("/seriatim.v1.LogService/GetProducer", Right::Log(SEES), SMALL, unary(producers::get_producer)),
         rpc("/seriatim.v1.LogService/ListProducers", Right::Log(SEES), SMALL, unary(producers::list_producers)),
@@ -223,6 +224,7 @@ mod tests {
             ("/seriatim.v1.LogService/UndeleteLog", admin),
             ("/seriatim.v1.LogService/FinishRestore", admin),
             ("/seriatim.v1.LogService/TrimLog", admin),
+            ("/seriatim.v1.LogService/ReadChain", consume),
             ("/seriatim.v1.LogService/InitProducer", produce),
             ("/seriatim.v1.LogService/GetProducer", Right::Log(ANY)),
             ("/seriatim.v1.LogService/ListProducers", Right::Log(ANY)),

@@ -23,7 +23,7 @@ use crate::grpc::{Env, FloodGuard, RECEIVE_BUFFER_BYTES, Received, client_listen
 use crate::metrics::Metrics;
 use crate::security::acl::Acl;
 use crate::security::identity::Identities;
-use crate::security::tls::Authorities;
+use crate::security::tls::{Authorities, Signer};
 use crate::thread::FatalSender;
 use crate::timers::Timers;
 use crate::waiting::WaitingFor;
@@ -38,6 +38,8 @@ pub struct ApiOptions {
     pub identities: Identities,
     /// The authorities whose certificates are accepted now.
     pub authorities: Authorities,
+    /// Signs receipts.
+    pub signer: Signer,
     /// The access policy.
     pub acl: Acl,
     /// The limits on what each principal, and all principals together, hold.
@@ -104,6 +106,7 @@ impl Api {
             me: options.me,
             access: AccessControl::new(options.identities, options.authorities, options.acl),
             limits: Budgets::new(limits.clone()),
+            signer: options.signer,
             metrics: RequestMetrics::new(options.metrics),
             waiting: options.waiting,
             received,

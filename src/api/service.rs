@@ -25,7 +25,7 @@ use super::status::{FailedAt, StatusContext};
 use crate::grpc::Received;
 use crate::grpc::received::Account;
 use crate::security::identity::{NoIdentity, Principal};
-use crate::security::tls::ConnectionCertificate;
+use crate::security::tls::{ConnectionCertificate, Signer};
 use crate::thread::FatalSender;
 use crate::timers::TimersHandle;
 use crate::types::{LogName, Offset};
@@ -41,6 +41,8 @@ pub struct Service {
     pub access: AccessControl,
     /// The limits on what each principal, and all principals together, hold.
     pub limits: Budgets,
+    /// Signs receipts.
+    pub signer: Signer,
     /// The metrics of requests.
     pub metrics: RequestMetrics,
     /// The reason why the node does not serve yet.

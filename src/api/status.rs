@@ -156,6 +156,8 @@ pub fn classify(error: &ApiError) -> Class {
             class(Reason::LogDeleted).with("log", log).with("log_id", log_id).with("purge_time", purge_time)
         }
         ApiError::LogRestoring { log, log_id } => class(Reason::LogRestoring).with("log", log).with("log_id", log_id),
+        ApiError::NoHashChain(log) => class(Reason::NoHashChain).with("log", log),
+        ApiError::ReceiptsUnavailable => class(Reason::ReceiptsUnavailable),
         ApiError::LogExists { log, log_id } => class(Reason::LogExists).with("log", log).with("log_id", log_id),
         ApiError::RevisionMismatch { log, revision } => {
             let class = class(Reason::RevisionMismatch).with("revision", revision);

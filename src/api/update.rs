@@ -3,7 +3,7 @@
 use super::change::{Step, change};
 use super::core::{WantedLogId, deleted, missing};
 use super::error::{ApiError, Invalid};
-use super::log_settings::{Place, changed, check, check_nodes};
+use super::log_settings::{HASH_CHAIN_IS_FIXED, Place, changed, check, check_nodes};
 use super::logs::{check_done, check_revision, info, info_with_position};
 use super::messages::{Request, decode};
 use super::router::proposal_deadline;
@@ -74,6 +74,9 @@ fn decide(catalog: &Catalog, name: &LogName, request: &v1::UpdateLogRequest) -> 
     }
     check_revision(Some(name), meta.revision, request.expected_revision)?;
     check(&settings, defaults, Place::CONFIG)?;
+    if present.hash_chain != new.hash_chain {
+        return Err(Place::CONFIG.invalid("hash_chain", HASH_CHAIN_IS_FIXED).into());
+    }
     if present.replicas != new.replicas {
         check_nodes(&settings, catalog.members().count(), Place::CONFIG)?;
     }

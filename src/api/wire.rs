@@ -276,7 +276,8 @@ fn put_tag(out: &mut Vec<u8>, number: u32, wire_type: u32) {
     varint::put(out, u64::from(number << 3 | wire_type));
 }
 
-fn put_bytes_field(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
+/// Appends a field of bytes.
+pub fn put_bytes_field(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     put_tag(out, number, 2);
     varint::put(out, bytes.len() as u64);
     out.extend_from_slice(bytes);

@@ -173,6 +173,8 @@ settings! {
     request_bytes_max: u32 = 4 << 20,
     /// The number of replicas. A smaller cluster has fewer.
     replicas: u32 = 3,
+    /// Whether each entry contains the hash of all records before it. Does not change after the log is created.
+    hash_chain: bool = false,
 }
 
 fn store_label((name, value): (&String, &String)) -> pb::Label {

@@ -72,9 +72,9 @@ fn run(args: &Args) -> Result<(), Failure> {
     let groups = groups(&disk, &args.data_dir).map_err(|error| failure(&error))?;
     check_group(args, &groups)?;
     let mut out = BufWriter::with_capacity(256 * 1024, io::stdout().lock());
-    let dumped = dump(&disk, &args.data_dir, GroupId(args.group), args.skip_damage, |payload| {
-        // The encoding of a payload is that of the field `records` of this message.
-        let entry = crate::pb::parse::<ConsumeResponse>(payload).map_err(|e| Stop::Payload(e.to_string()))?;
+    let dumped = dump(&disk, &args.data_dir, GroupId(args.group), args.skip_damage, |frame| {
+        // The encoding of the records is that of the field `records` of this message.
+        let entry = crate::pb::parse::<ConsumeResponse>(frame.records()).map_err(|e| Stop::Payload(e.to_string()))?;
         let mut records = entry.records.iter();
         records.try_for_each(|record| encode::write(&mut out, args.format, record)).map_err(Stop::Output)
     });

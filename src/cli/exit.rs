@@ -181,6 +181,7 @@ fn next_of(reason: ErrorReason, status: &Status) -> Option<&'static str> {
         LogDeleted => Some(
             "`seriatim log undelete` brings it back; `seriatim log delete --purge` frees its name, and its records are gone for good",
         ),
+        NoHashChain => Some("`seriatim log create --hash-chain` creates a log with one"),
         LogRestoring => Some("`seriatim backup restore` with the same files completes the restore"),
         RevisionMismatch => {
             Some("look at it again, for example with `seriatim log info`, and repeat the change if it still fits")
@@ -227,7 +228,7 @@ fn next_of(reason: ErrorReason, status: &Status) -> Option<&'static str> {
         NoIdentity | NotAllowed | InvalidRequest | UnknownField | NotImplemented | RecordTooLarge | RequestTooLarge
         | NoSuchService | QueueFull | Shortage | LimitReached | LeaderChanged | NoLeader | AnotherCluster
         | Stopping | ReplicaDamaged | LeaderDamaged | RecordDamaged | RecordUnsupported | DeadlinePassed
-        | OutcomeUnknown | AnswerLost | InternalError | SequenceGap | SequenceReused => None,
+        | OutcomeUnknown | AnswerLost | InternalError | SequenceGap | SequenceReused | ReceiptsUnavailable => None,
     }
 }
 

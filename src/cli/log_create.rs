@@ -23,6 +23,10 @@ pub struct CreateArgs {
     name: String,
     #[command(flatten)]
     settings: SettingsArgs,
+    /// Store in each entry the hash of all records before it, so that receipts prove later changes (`seriatim log receipt`);
+    /// this can't be changed later
+    #[arg(long)]
+    hash_chain: bool,
     /// Succeed if the log exists, and leave it as it is
     #[arg(long)]
     if_not_exists: bool,
@@ -43,9 +47,11 @@ impl Subcommand for CreateArgs {
         let dialer = self.connect.resolve()?;
         let log_id = LogId::random().map_err(|e| Failure::new(Exit::Failed, format!("no random number: {e}"), ""))?;
         // With the id, a request that is sent to several nodes creates one log.
+        let mut config = self.settings.config();
+        config.hash_chain = self.hash_chain.then_some(true);
         let request = CreateLogRequest {
             log: self.name.clone(),
-            config: Some(self.settings.config()).into(),
+            config: Some(config).into(),
             log_id: Some(log_id.to_string()),
             ..CreateLogRequest::default()
         };

@@ -95,6 +95,7 @@ pub fn config_json(config: &LogConfig) -> Value {
         "min_retained_bytes": config.min_retained_bytes.unwrap_or_default(),
         "retention_ms": ms_of_duration(&config.retention_age),
         "replicas": config.replicas.unwrap_or_default(),
+        "hash_chain": config.hash_chain.unwrap_or_default(),
         "labels": config.labels,
     })
 }
@@ -132,6 +133,9 @@ pub fn settings_text(config: &LogConfig) -> String {
     );
     // Writing to a string can't fail.
     let _ = writeln!(text, "replicas           {}", config.replicas.unwrap_or_default());
+    if config.hash_chain.unwrap_or_default() {
+        text += "hash chain         yes\n";
+    }
     let mut labels: Vec<_> = config.labels.iter().collect();
     labels.sort();
     for (name, value) in labels {

@@ -53,7 +53,8 @@ mod output;
 mod pipeline;
 mod progress;
 mod reader_cursor;
-pub mod record_shape;
+pub mod receipt;
+mod record_shape;
 mod units;
 
 #[cfg(test)]
@@ -90,6 +91,9 @@ const LOG_SUBCOMMANDS: &[Entry] = &[
     Entry::of::<log_admin::TrimArgs>(),
     Entry::of::<log_delete::DeleteArgs>(),
     Entry::of::<log_delete::UndeleteArgs>(),
+    Entry::of::<receipt::get::Args>(),
+    Entry::of::<receipt::prove::Args>(),
+    Entry::of::<receipt::verify::Args>(),
     Entry::of::<verify::Args>().hidden(),
     Entry::of::<dump::Args>().hidden(),
 ];

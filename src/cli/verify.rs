@@ -7,10 +7,12 @@ use serde_json::json;
 
 use super::exit::{Exit, Failure};
 use super::output::{self, OutputArgs};
+use super::receipt::{Compared, Receipt, TAMPERED, check_receipt, compare, read_receipts};
 use super::subcommand::{Process, Subcommand};
 use crate::storage::disk::Disk;
 use crate::storage::error::StorageError;
 use crate::storage::verify::{Finding, GroupReport, Report, Severity, Unreadable, verify};
+use crate::types::GroupId;
 
 /// The next steps after damage. The order matters: the directory must be copied first.
 const AFTER_DAMAGE: &str = "keep a copy of the directory and check the disk. If a majority of the log's replicas is intact: \
@@ -29,12 +31,24 @@ const AFTER_DAMAGE: &str = "keep a copy of the directory and check the disk. If 
 /// torn: the end of a file, not known to be synced; the next start cuts it off. note: harmless, for example an index
 /// file that is rebuilt.
 ///
-/// The exit code is 65 if anything is damaged, otherwise 78 if another version wrote a file or a part of one.
+/// With --receipts, it also compares a log that has a hash chain with receipts from before (`seriatim log receipt`), and
+/// finds records that were changed, removed or moved since, even if all checksums and hashes were computed again.
+///
+/// The exit code is 65 if anything is damaged or does not fit a receipt, otherwise 78 if another version wrote a file or a part of one.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Data directory; no node may run on it
     #[arg(long, env = "SERIATIM_DATA_DIR", value_name = "DIR", default_value = "/var/lib/seriatim")]
     data_dir: PathBuf,
+    /// File of receipts; can be repeated. The log of --group must be the one of which they were signed
+    #[arg(long, value_name = "FILE", requires = "peer_ca_file")]
+    receipts: Vec<PathBuf>,
+    /// CA of the cluster's peers (PEM), which must have issued the certificates of the receipts
+    #[arg(long, value_name = "FILE")]
+    peer_ca_file: Option<PathBuf>,
+    /// Group of the log to compare with the receipts [default: 1]
+    #[arg(long, value_name = "N", requires = "receipts")]
+    group: Option<u64>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -50,8 +64,21 @@ impl Subcommand for Args {
 }
 
 fn run(args: &Args) -> Result<(), Failure> {
+    let receipts = receipts_of(args)?;
     let report = verify(&Disk::real(), &args.data_dir).map_err(|error| failure(&error))?;
-    let text = args.output.format(|| to_text(&report), || to_json(&report));
+    let compared = match receipts.as_slice() {
+        [] => Compared::default(),
+        receipts => compare(&Disk::real(), &args.data_dir, GroupId(args.group.unwrap_or(1)), receipts)
+            .map_err(|error| failure(&error))?,
+    };
+    let text = args.output.format(
+        || to_text(&report) + compared.text().as_str(),
+        || {
+            let mut object = to_json(&report);
+            object["receipts"] = compared.to_json();
+            object
+        },
+    );
     // The exit code reports the findings even if writing to standard output fails.
     let written = output::say(&text);
     match report.worst() {
@@ -68,8 +95,27 @@ fn run(args: &Args) -> Result<(), Failure> {
             let message = first.map(|f| format!("{} has {}", f.file.display(), f.what)).unwrap_or_default();
             Err(Failure::new(Exit::BadConfig, message, "what this version can read was checked: no damage"))
         }
+        Some(Severity::Torn | Severity::Note) | None if compared.changed() > 0 => {
+            let (dir, changed, all) = (args.data_dir.display(), compared.changed(), receipts.len());
+            let message = format!("{dir} does not fit {changed} of {all} receipts; nothing was changed");
+            Err(Failure::new(Exit::BadData, message, TAMPERED))
+        }
         Some(Severity::Torn | Severity::Note) | None => written,
     }
+}
+
+/// Reads the receipts, and checks their signatures.
+fn receipts_of(args: &Args) -> Result<Vec<Receipt>, Failure> {
+    let mut receipts = Vec::new();
+    for file in &args.receipts {
+        for receipt in read_receipts(file)? {
+            if let Some(ca_file) = &args.peer_ca_file {
+                check_receipt(&receipt, ca_file, file)?;
+            }
+            receipts.push(receipt);
+        }
+    }
+    Ok(receipts)
 }
 
 fn findings(report: &Report, severity: Severity) -> impl Iterator<Item = &Finding> {
@@ -205,7 +251,12 @@ mod tests {
     use super::*;
     use crate::storage::log::{Genesis, GroupLog, LogOptions};
     use crate::storage::node::{DataDir, NodeFile};
-    use crate::types::{ClusterId, GroupId, NodeId, NodeName};
+    use crate::types::{ClusterId, NodeId, NodeName};
+
+    fn args(dir: &Path) -> Args {
+        let data_dir = dir.to_owned();
+        Args { data_dir, receipts: Vec::new(), peer_ca_file: None, group: None, output: OutputArgs::default() }
+    }
 
     #[test]
     fn reports_as_text_and_as_json() {
@@ -218,7 +269,7 @@ mod tests {
         GroupLog::create(&disk, &data.groups_dir(), GroupId(0), &LogOptions::default(), genesis).expect("a group");
         let node = NodeFile::new(NodeId(5), NodeName::new("n1").expect("a name")).with_group(GroupId(0));
         data.store(&NodeFile { cluster_id: Some(ClusterId(6)), ..node }).expect("stored");
-        let args = Args { data_dir: dir.path().to_owned(), output: OutputArgs::default() };
+        let args = args(dir.path());
         let refused = run(&args).expect_err("in use");
         assert!(refused.exit == Exit::BadConfig && refused.message.contains("in use"), "{refused}");
         drop(data);
@@ -251,7 +302,7 @@ mod tests {
     fn names_a_file_of_a_newer_format() {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join("node.toml"), "format = 3\nnew = 1\n").expect("written");
-        let args = Args { data_dir: dir.path().to_owned(), output: OutputArgs::default() };
+        let args = args(dir.path());
         let refused = run(&args).expect_err("newer");
         assert_eq!(refused.exit, Exit::BadConfig);
         let end = "node.toml has format 3, newer than what this version of seriatim reads (format 2): start the newer version";

@@ -15,9 +15,9 @@ use crate::pb::v1::{
     GetClusterRequest, GetCursorRequest, GetLogRequest, GetNodeRequest, GetNodeResponse, GetServersRequest,
     GetServersResponse, InitProducerRequest, ListCursorsRequest, ListLogsRequest, ListLogsResponse, ListNodesRequest,
     ListNodesResponse, ListProducersRequest, LogInfo, Node, ProduceRequest, ProduceResponse, Producer,
-    RaiseFeatureLevelRequest, RaiseFeatureLevelResponse, Record, RemoveNodeRequest, ReplaceNodeRequest,
-    TransferLeadershipRequest, TrimLogRequest, TrimLogResponse, UndeleteLogRequest, UndrainNodeRequest,
-    UpdateClusterRequest, UpdateLogRequest, WhoAmIRequest, WhoAmIResponse,
+    RaiseFeatureLevelRequest, RaiseFeatureLevelResponse, ReadChainRequest, ReadChainResponse, Record,
+    RemoveNodeRequest, ReplaceNodeRequest, TransferLeadershipRequest, TrimLogRequest, TrimLogResponse,
+    UndeleteLogRequest, UndrainNodeRequest, UpdateClusterRequest, UpdateLogRequest, WhoAmIRequest, WhoAmIResponse,
 };
 use crate::security::tls;
 
@@ -277,6 +277,14 @@ impl Client {
     pub fn list_producers(&self, log: &str) -> Result<Vec<Producer>, ClientError> {
         let request = ListProducersRequest { log: log.to_owned(), ..ListProducersRequest::default() };
         Ok(self.connection.stubs().log.list_producers_opt(&request, self.deadline())?.producers)
+    }
+
+    /// Returns a part of the hash chain of a log.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn read_chain(&self, request: &ReadChainRequest) -> Result<ReadChainResponse, ClientError> {
+        Ok(self.connection.stubs().log.read_chain_opt(request, self.deadline())?)
     }
 
     /// Takes a cursor over, and creates it if it does not exist.

@@ -77,10 +77,11 @@ fn check_entry(group: GroupId, entry: &RaftEntry, supported: FeatureRange) -> Re
     match state_change(group, position, &stamp, body).map_err(|bad| BadMessage::Malformed(bad.0))? {
         StateChange::Records { .. } => {
             let term = Term(entry.term);
-            payload::check_stamped(body, stamp.base_offset, term, stamp.append_time_us, stamp.count)
+            let records = stamp.kind.payload().records(body);
+            payload::check_stamped(records, stamp.base_offset, term, stamp.append_time_us, stamp.count)
                 .map_err(|bad| BadMessage::Malformed(bad.0))?;
             if group == GroupId::CATALOG {
-                payload::records(body).flatten().try_for_each(|record| check_command(record, supported))?;
+                payload::records(records).flatten().try_for_each(|record| check_command(record, supported))?;
             }
             Ok(())
         }

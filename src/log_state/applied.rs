@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::codec::LogState;
 use super::producers::Answer;
 use super::tables::{StateCommand, Tables};
+use crate::hash_chain::ChainHash;
 use crate::types::{LogIndex, Offset, ProducerId};
 
 /// What readers may see of a log.
@@ -33,6 +34,8 @@ pub enum StateChange {
         append_time_us: u64,
         /// The producer, and the sequence of its request and the answer to it.
         producer: Option<(ProducerId, u64, Answer)>,
+        /// The hash chain after them, if they are chained.
+        chain: Option<ChainHash>,
     },
     /// Changes of the producers or the cursors.
     Commands {
@@ -74,17 +77,22 @@ pub fn decode_trim(bytes: &[u8]) -> Result<Offset, BadTrim> {
     bytes.try_into().map(|bytes| Offset(u64::from_le_bytes(bytes))).map_err(|_| BadTrim)
 }
 
-/// Applies the entry at `index` to the producers and the cursors.
+/// Applies the entry at `index` to the producers, the cursors and the hash chain.
 pub fn apply_to_tables(tables: &mut Arc<Tables>, index: LogIndex, change: &StateChange) {
     match change {
-        StateChange::Records { producer: Some((id, sequence, answer)), .. } => {
-            Arc::make_mut(tables).producers.appended(*id, *sequence, *answer);
+        StateChange::Records { producer, chain, .. } => {
+            if let Some((id, sequence, answer)) = producer {
+                Arc::make_mut(tables).producers.appended(*id, *sequence, *answer);
+            }
+            if chain.is_some() {
+                Arc::make_mut(tables).chain = *chain;
+            }
         }
         StateChange::Commands { commands, append_time_us } => {
             let tables = Arc::make_mut(tables);
             commands.iter().for_each(|command| tables.apply(command, index, *append_time_us));
         }
-        StateChange::Records { producer: None, .. } | StateChange::Trim(_) | StateChange::Nothing => {}
+        StateChange::Trim(_) | StateChange::Nothing => {}
     }
 }
 
@@ -173,7 +181,7 @@ mod tests {
     use super::*;
 
     fn records(next_offset: u64, append_time_us: u64) -> StateChange {
-        StateChange::Records { next_offset: Offset(next_offset), append_time_us, producer: None }
+        StateChange::Records { next_offset: Offset(next_offset), append_time_us, producer: None, chain: None }
     }
 
     fn visible(applied: u64, first_offset: u64, next_offset: u64, last_append_time_us: u64) -> Visible {

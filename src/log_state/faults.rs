@@ -23,4 +23,6 @@ faults! {
     CursorsNotInSnapshot,
     /// A new leader begins without producers and cursors.
     LostAtFailOver,
+    /// A snapshot contains no hash chain.
+    ChainNotInSnapshot,
 }

@@ -1,4 +1,4 @@
-//! The producers and the cursors of a log, and the commands that change them.
+//! The producers, the cursors and the hash chain of a log, and the commands that change them.
 
 use protobuf::Message as _;
 
@@ -6,6 +6,7 @@ use super::cursors::{AcquireCursor, CommitCursor, Cursor, Cursors, DeleteCursor}
 use super::faults::{Fault, broken};
 use super::producers::{Answer, InitProducer, Producer, Producers};
 use super::refusal::StateRefusal;
+use crate::hash_chain::ChainHash;
 use crate::pb::logstate as pb;
 use crate::types::{BadName, CursorName, LogIndex, Offset, ProducerId, ProducerName, Term};
 
@@ -153,19 +154,21 @@ impl StateCommand {
     }
 }
 
-/// The producers and the cursors of a log. Clones share their contents.
+/// The producers, the cursors and the hash chain of a log. Clones share their contents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tables {
     /// The requests that are recognized when they are sent again.
     pub producers: Producers,
     /// The positions of readers.
     pub cursors: Cursors,
+    /// The hash chain after the last chained entry; `None` if there is none.
+    pub chain: Option<ChainHash>,
 }
 
 impl Tables {
     /// Returns true if nothing was ever stored in them.
     pub fn is_empty(&self) -> bool {
-        self.producers.is_empty() && self.cursors.is_empty() && self.cursors.changes() == 0
+        self.producers.is_empty() && self.cursors.is_empty() && self.cursors.changes() == 0 && self.chain.is_none()
     }
 
     /// Returns whether a command would change anything. Checked by the leader, with the state after all earlier entries.
@@ -226,6 +229,11 @@ impl Tables {
             producers: producers.into_iter().map(store_producer).collect(),
             cursors: cursors.into_iter().map(store_cursor).collect(),
             cursor_changes: self.cursors.changes(),
+            chain: self
+                .chain
+                .filter(|_| !broken(Fault::ChainNotInSnapshot))
+                .map(|chain| chain.0.to_vec().into())
+                .unwrap_or_default(),
             ..pb::Tables::default()
         };
         message.write_to_bytes().unwrap_or_default()
@@ -250,6 +258,10 @@ impl Tables {
             }
         }
         tables.cursors.restore_changes(message.cursor_changes);
+        if !message.chain.is_empty() {
+            let chain = ChainHash::try_from(&message.chain[..]);
+            tables.chain = Some(chain.map_err(|_| BadStateCommand::Malformed("a hash chain"))?);
+        }
         Ok(tables)
     }
 }

@@ -51,7 +51,11 @@ pub fn proposal_of(
     let form = kind.payload();
     let has_good_records = || match group {
         GroupId::CATALOG => may_be_forwarded(&propose.payload),
-        _ => fits(catalog_now, group, &propose.payload) && may_append(catalog_now, group, &propose),
+        _ => {
+            fits(catalog_now, group, &propose.payload)
+                && may_append(catalog_now, group, &propose)
+                && is_chained(catalog_now, group) == (kind == EntryKind::ChainedRecords)
+        }
     };
     let has_good_commands = || {
         // Their entry would have a later time than the records of a backup that are still to come.
@@ -59,10 +63,12 @@ pub fn proposal_of(
         !is_closed && StateCommand::decode_all(&propose.payload).is_ok()
     };
     let is_good = match form {
-        PayloadForm::Records => has_good_records(),
+        PayloadForm::Records | PayloadForm::ChainedRecords => has_good_records(),
         PayloadForm::Message => has_good_commands(),
         PayloadForm::Bytes(_) | PayloadForm::Filler => true,
     };
+    // The leader adds the hash chain to the records.
+    let form = if form.has_records() { PayloadForm::Records } else { form };
     if !form.fits(propose.payload.len(), propose.count) || !is_good {
         return Err(BadProposal::BadPayload { group, count: propose.count, bytes: propose.payload.len() });
     }
@@ -100,6 +106,11 @@ fn fits(catalog: &Catalog, group: GroupId, payload: &[u8]) -> bool {
     };
     payload::records(payload).map(|record| record.unwrap_or_default()).all(record_fits)
         && sum <= log.request_bytes_max as usize
+}
+
+/// Returns whether the entries of a log contain a hash chain.
+fn is_chained(catalog: &Catalog, group: GroupId) -> bool {
+    catalog.log(group).is_some_and(|meta| catalog.settings_of(meta).hash_chain)
 }
 
 /// Returns whether a log that is being restored gets records of its backup, and no other log gets such records.

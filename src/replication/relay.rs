@@ -47,6 +47,8 @@ codes! {
         ListCursors = 11,
         /// The reader needs the cursor no longer.
         DeleteCursor = 12,
+        /// The hash chain of the log.
+        ReadChain = 13,
     }
 }
 
@@ -65,7 +67,8 @@ impl RelayKind {
             | RelayKind::GetProducer
             | RelayKind::ListProducers
             | RelayKind::GetCursor
-            | RelayKind::ListCursors => false,
+            | RelayKind::ListCursors
+            | RelayKind::ReadChain => false,
         }
     }
 }

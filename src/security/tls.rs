@@ -11,13 +11,14 @@
 //!
 //! Parts, in reading order: `error` (why certificates are refused), `verify` (the checks by OpenSSL), `material`
 //! (reads and checks the files), `check` (all errors at once), `live` (the material in use, reloads, warnings), `connection_certificate` (whether
-//! the certificate of an open connection is still accepted).
+//! the certificate of an open connection is still accepted), `receipts` (signs receipts).
 
 mod check;
 mod connection_certificate;
 mod error;
 mod live;
 mod material;
+mod receipts;
 mod verify;
 
 use std::fmt;
@@ -37,6 +38,7 @@ pub use self::error::TlsError;
 pub use self::live::EXPIRES_SOON;
 use self::live::LiveTls;
 use self::material::{Material, Pair, read_ca, read_pair};
+pub use self::receipts::{BadSignature, Signature, Signer, check_signature};
 use crate::config::TlsFiles;
 use crate::types::NodeName;
 
@@ -136,6 +138,11 @@ impl Tls {
     /// Returns when the first of the certificates in use expires. `None` without TLS.
     pub fn expires(&self) -> Option<SystemTime> {
         self.0.as_ref().map(|live| live.current().expires.0)
+    }
+
+    /// Returns what signs with the current peer key.
+    pub fn signer(&self) -> Signer {
+        Signer::new(self.0.clone())
     }
 
     /// Returns the authorities of clients.

@@ -91,6 +91,7 @@ pub(crate) mod reader {
     #[cfg(test)]
     pub use super::read::error::NewerRecords;
     pub use super::read::error::ReadError;
+    pub use super::read::links::Link;
     pub use super::read::reader::GroupReader;
     pub use super::read::records::Slice;
 }

@@ -9,6 +9,7 @@ mod harness;
 mod leaks;
 mod load;
 mod raw;
+mod receipts;
 mod shim;
 mod source;
 mod tmpfs;

@@ -70,10 +70,12 @@ fn number(error: &ApiError) -> usize {
         ApiError::NodeNeeded { .. } => 40,
         ApiError::NoSuccessor { .. } => 41,
         ApiError::LogRestoring { .. } => 42,
+        ApiError::NoHashChain(_) => 43,
+        ApiError::ReceiptsUnavailable => 44,
     }
 }
 
-const VARIANTS: usize = 43;
+const VARIANTS: usize = 45;
 
 /// The failure of a newer node, with a reason that this version does not know.
 fn relayed() -> ApiError {
@@ -202,6 +204,8 @@ fn samples() -> Vec<(ApiError, Code, &'static str)> {
         (ApiError::CommittedNotApplied, Code::UNAVAILABLE, "COMMITTED_NOT_APPLIED"),
         (ApiError::LogDeleted { log: name(), log_id: LogId(9), purge_us: 7 }, Code::NOT_FOUND, "LOG_DELETED"),
         (ApiError::LogRestoring { log: name(), log_id: LogId(9) }, Code::FAILED_PRECONDITION, "LOG_RESTORING"),
+        (ApiError::NoHashChain(name()), Code::FAILED_PRECONDITION, "NO_HASH_CHAIN"),
+        (ApiError::ReceiptsUnavailable, Code::FAILED_PRECONDITION, "RECEIPTS_UNAVAILABLE"),
         (ApiError::LogExists { log: name(), log_id: LogId(9) }, Code::ALREADY_EXISTS, "LOG_EXISTS"),
         (ApiError::RevisionMismatch { log: Some(name()), revision: 2 }, Code::FAILED_PRECONDITION, "REVISION_MISMATCH"),
         (ApiError::RevisionMismatch { log: None, revision: 2 }, Code::FAILED_PRECONDITION, "REVISION_MISMATCH"),

@@ -139,6 +139,7 @@ impl FakeState {
                     log_id: log.log_id,
                     record_bytes_max: 1 << 20,
                     request_bytes_max: 4 << 20,
+                    hash_chain: false,
                     tables: crate::log_state::TablesView::default(),
                     watermark: self.watermark.clone(),
                     reader: self.log.reader(),

@@ -29,7 +29,7 @@ use crate::pb::log_grpc::LogClient;
 use crate::pb::log_service_grpc::LogServiceClient;
 use crate::security::acl::Acl;
 use crate::security::identity::Identities;
-use crate::security::tls::Authorities;
+use crate::security::tls::{Authorities, Signer};
 use crate::storage::disk::Disk;
 use crate::storage::log::{Genesis, GroupLog, LogOptions};
 use crate::storage::reader::Readers;
@@ -129,6 +129,7 @@ impl Node {
             log_id: LOG_ID,
             record_bytes_max: 1 << 20,
             request_bytes_max: 4 << 20,
+            hash_chain: false,
             tables: crate::log_state::TablesView::default(),
             watermark: watermark.clone(),
             reader: log.reader(),
@@ -196,6 +197,7 @@ impl Node {
             credentials: ServerCredentials::insecure(),
             identities: Identities::new("test", true),
             authorities: Authorities::default(),
+            signer: Signer::default(),
             acl: acl.clone(),
             limits: limits(),
             metrics: Arc::default(),

@@ -186,7 +186,7 @@ fn answers(samples: &mut Vec<Sample>) {
             append_time_us: number,
             duplicate: false,
         };
-        let reply = |package| ProduceReply { package, appended, log_id: LogId(!number) };
+        let reply = |package| ProduceReply { package, appended, log_id: LogId(!number), receipt: None };
         let old = log::ProduceResponse {
             offset: number,
             count: number as u32,

@@ -1,7 +1,7 @@
 //! From which feature level on a command is proposed, and by whom.
 
 use super::Command;
-use crate::catalog::meta::{ClusterSettings, NewLog, Origin};
+use crate::catalog::meta::{ClusterSettings, LogSettings, NewLog, Origin};
 use crate::feature_level::Feature;
 
 impl Command {
@@ -10,10 +10,11 @@ impl Command {
         match self {
             Command::AddNode(_)
             | Command::RemoveNode(_)
-            | Command::CreateLog(NewLog { origin: Origin::Founder(..), .. })
             | Command::Founded(_)
             | Command::ConfigureLog(..)
             | Command::RaiseFeatureLevel(_) => Feature::Baseline,
+            Command::CreateLog(NewLog { settings: LogSettings { hash_chain: Some(_), .. }, .. }) => Feature::HashChain,
+            Command::CreateLog(NewLog { origin: Origin::Founder(..), .. }) => Feature::Baseline,
             Command::CreateLog(NewLog { origin: Origin::Nodes(_), restore: Some(_), .. })
             | Command::FinishRestore(_) => Feature::Restore,
             Command::CreateLog(NewLog { origin: Origin::Nodes(_), restore: None, .. })

@@ -14,6 +14,7 @@ use super::sequences::StreamSequences;
 use super::settings::UNCOMMITTED_BYTES_MAX;
 use crate::consensus::faults;
 use crate::consensus::handle::{Appended, Proposal, ProposeError};
+use crate::hash_chain::{ChainHash, ContentHash, EntryChain};
 use crate::log_state::faults::{Fault, broken};
 use crate::log_state::producers::{Answer, ProducerRequest};
 use crate::log_state::{StateCommand, StateRefusal, Tables};
@@ -115,12 +116,14 @@ impl Proposer {
         if proposal.deadline.is_some_and(|d| d <= now) && !faults::broken(faults::Fault::DeadlineIgnored) {
             return Err(ProposeError::DeadlinePassed.into());
         }
-        if proposal.payload.len() + Stamp::BYTES > ENTRY_BYTES_MAX {
+        let chain_bytes = if proposal.kind == EntryKind::ChainedRecords { EntryChain::BYTES } else { 0 };
+        if Stamp::BYTES + proposal.payload.len() + chain_bytes > ENTRY_BYTES_MAX {
             return Err(ProposeError::TooLarge.into());
         }
         let end = node.log_end().ok_or(ProposeError::Damaged)?;
         let producer = Some(ProducerId(proposal.producer_id)).filter(|id| id.0 != 0 && group != GroupId::CATALOG);
-        let producer = producer.filter(|_| proposal.kind == EntryKind::Records);
+        let has_records = proposal.kind.payload().has_records();
+        let producer = producer.filter(|_| has_records);
         if let Some(id) = producer {
             let request = ProducerRequest { id, epoch: proposal.producer_epoch, sequence: proposal.sequence };
             if let Some(answer) = self.tables(node, applied)?.producers.check(request, proposal.count)? {
@@ -142,12 +145,16 @@ impl Proposer {
         }
         // Trims and the catalog's entries are accepted even if the disk is full: a trim frees space, and the catalog
         // is small.
-        if proposal.kind == EntryKind::Records
+        if has_records
             && group != GroupId::CATALOG
-            && !self.space.promise(frame_bytes(proposal.payload.len()) as u64)
+            && !self.space.promise(frame_bytes(proposal.payload.len() + chain_bytes) as u64)
         {
             return Err(ProposeError::DiskFull.into());
         }
+        let chain = match proposal.kind {
+            EntryKind::ChainedRecords => Some(self.tables(node, applied)?.chain.unwrap_or_default()),
+            EntryKind::Records | EntryKind::Noop | EntryKind::ConfChange | EntryKind::Trim | EntryKind::State => None,
+        };
         let appended = Appended {
             offset: end.offset,
             count: proposal.count,
@@ -158,13 +165,18 @@ impl Proposer {
         };
         let position = proposal.in_stream;
         let sequence = proposal.sequence;
-        let data = stamped(proposal, &appended)?;
+        let (data, chain) = stamped(proposal, &appended, chain)?;
         node.propose(Vec::new(), data).map_err(|e| raft_refusal(node, &e))?;
         if let Some(position) = position {
             self.streams.record_appended(position, term);
         }
-        if let (Some(id), Some(LeaderTables { tables, .. })) = (producer, &mut self.tables) {
-            Arc::make_mut(tables).producers.appended(id, sequence, answer_of(&appended));
+        if let Some(LeaderTables { tables, .. }) = &mut self.tables {
+            if let Some(id) = producer {
+                Arc::make_mut(tables).producers.appended(id, sequence, answer_of(&appended));
+            }
+            if chain.is_some() {
+                Arc::make_mut(tables).chain = chain;
+            }
         }
         Ok(appended)
     }
@@ -272,7 +284,8 @@ impl Proposer {
             return Err(ProposeError::DiskFull);
         }
         let proposal = Proposal::new(node.group(), EntryKind::State, 0, payload);
-        node.propose(Vec::new(), stamped(proposal, &appended)?).map_err(|error| raft_refusal(node, &error))?;
+        let (data, _) = stamped(proposal, &appended, None)?;
+        node.propose(Vec::new(), data).map_err(|error| raft_refusal(node, &error))?;
         self.tables = Some(LeaderTables { term: appended.term, tables: after });
         Ok(appended)
     }
@@ -313,8 +326,13 @@ fn trim_to(proposal: &Proposal) -> Result<Offset, ProposeError> {
     })
 }
 
-/// Returns the entry's data: the stamp, and the records with their offsets, term and time.
-fn stamped(proposal: Proposal, appended: &Appended) -> Result<Vec<u8>, ProposeError> {
+/// Returns the entry's data: the stamp, and the records with their offsets, term and time. `chain` is the hash chain
+/// before chained records; the one after them is part of the data, and returned too.
+fn stamped(
+    proposal: Proposal,
+    appended: &Appended,
+    chain: Option<ChainHash>,
+) -> Result<(Vec<u8>, Option<ChainHash>), ProposeError> {
     let stamp = Stamp {
         kind: proposal.kind,
         count: proposal.count,
@@ -324,7 +342,7 @@ fn stamped(proposal: Proposal, appended: &Appended) -> Result<Vec<u8>, ProposeEr
         sequence: proposal.sequence,
     };
     let mut data = proposal.payload.stamp(&stamp);
-    if proposal.kind == EntryKind::Records {
+    if proposal.kind.payload().has_records() {
         let records = &mut data[Stamp::BYTES..];
         let count = stamp_records(records, appended.offset, appended.term, appended.append_time_us);
         match count {
@@ -339,5 +357,10 @@ fn stamped(proposal: Proposal, appended: &Appended) -> Result<Vec<u8>, ProposeEr
             }
         }
     }
-    Ok(data)
+    let chain = chain.map(|chain| {
+        let end_offset = appended.offset.0.saturating_add(u64::from(appended.count));
+        EntryChain::of(chain, end_offset, ContentHash::of(&data[Stamp::BYTES..]))
+    });
+    data.extend(chain.iter().flat_map(EntryChain::encode));
+    Ok((data, chain.map(|chain| chain.after)))
 }

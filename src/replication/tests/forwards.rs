@@ -221,6 +221,7 @@ fn log_of(dir: &std::path::Path, entries: &[(u64, &str, (u64, u64))]) -> (OpenLo
         log_id: crate::types::LogId(1),
         record_bytes_max: 1 << 20,
         request_bytes_max: 1 << 20,
+        hash_chain: false,
         tables: crate::log_state::TablesView::default(),
         watermark: HighWatermark::default(),
         reader: log.reader(),

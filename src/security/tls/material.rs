@@ -10,6 +10,7 @@ use super::super::identity::system_time;
 use super::super::peer_names::{Dialled, PeerName, PeerNames};
 use super::super::read_needed;
 use super::error::TlsError;
+use super::receipts::SigningKey;
 use super::verify::{check_time, refused};
 use crate::config::TlsFiles;
 use crate::types::NodeName;
@@ -28,14 +29,23 @@ pub(super) struct OwnName {
     pub(super) node: Option<NodeName>,
 }
 
-#[derive(PartialEq)]
 pub(super) struct Material {
     pub(super) client_ca: Vec<u8>,
     pub(super) peer_ca: Vec<u8>,
     pub(super) server: Pair,
     pub(super) peer: Pair,
+    /// The key of `peer`, to sign receipts with.
+    pub(super) signing: SigningKey,
     /// The time at which the first of them expires, and its file.
     pub(super) expires: (SystemTime, PathBuf),
+}
+
+impl PartialEq for Material {
+    /// Compares the files. The other fields are derived from them.
+    fn eq(&self, other: &Material) -> bool {
+        let Material { client_ca, peer_ca, server, peer, signing: _, expires: _ } = other;
+        self.client_ca == *client_ca && self.peer_ca == *peer_ca && self.server == *server && self.peer == *peer
+    }
 }
 
 impl Material {
@@ -44,6 +54,13 @@ impl Material {
         let (peer_ca, peer_ca_certs) = read_ca(&files.peer_ca_file)?;
         let (server, server_certs) = read_pair(&files.server_cert_file, &files.server_key_file)?;
         let (peer, peer_certs) = read_pair(&files.peer_cert_file, &files.peer_key_file)?;
+        let (_, peer_key) = read_key(&files.peer_key_file)?;
+        if !is_key_of(&peer_key, &peer_certs[0]) {
+            // The file was replaced between the two reads.
+            return Err(TlsError::KeyMismatch { key: files.peer_key_file.clone(), cert: files.peer_cert_file.clone() });
+        }
+        let no_certificate = |_| TlsError::NoCertificate(files.peer_cert_file.clone());
+        let signing = SigningKey::new(peer_key, &peer_certs).map_err(no_certificate)?;
         // Only clients check which authority has signed the certificate, so it serves as its own authority here.
         if let Some(error) = refused(&server_certs[..1], &server_certs, X509PurposeId::SSL_SERVER) {
             return Err(TlsError::NotAServers { cert: files.server_cert_file.clone(), error });
@@ -63,7 +80,7 @@ impl Material {
             expires.push((end, file.clone()));
         }
         let expires = expires.into_iter().min().unwrap_or((SystemTime::UNIX_EPOCH, PathBuf::new()));
-        Ok(Material { client_ca, peer_ca, server, peer, expires })
+        Ok(Material { client_ca, peer_ca, server, peer, signing, expires })
     }
 }
 

@@ -33,13 +33,17 @@ pub(super) fn refused(ca: &[X509], certs: &[X509], purpose: X509PurposeId) -> Op
 }
 
 pub(super) fn store(ca: &[X509], purpose: X509PurposeId) -> Result<X509Store, ErrorStack> {
+    store_builder(ca, purpose).map(X509StoreBuilder::build)
+}
+
+pub(super) fn store_builder(ca: &[X509], purpose: X509PurposeId) -> Result<X509StoreBuilder, ErrorStack> {
     let mut store = X509StoreBuilder::new()?;
     store.set_flags(X509VerifyFlags::PARTIAL_CHAIN)?; // as gRPC does
     for cert in ca {
         store.add_cert(cert.clone())?;
     }
     store.set_purpose(purpose)?;
-    Ok(store.build())
+    Ok(store)
 }
 
 pub(super) fn refused_by(store: &X509Store, certs: &[X509]) -> Option<String> {

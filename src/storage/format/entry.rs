@@ -12,7 +12,8 @@
 //!
 //! All numbers are little-endian. The leader writes the stamp when it appends; followers check it. The payload of
 //! records is drawn in `payload`. That of a conf change is 16 bytes (type u32, 0 u32, node id u64); of a trim 8 bytes
-//! (the first offset to keep); of a change of the log state a message; of a no-op none.
+//! (the first offset to keep); of a change of the log state a message; of a no-op none. Chained records are followed by
+//! 64 bytes, the hash chain before and after them (`crate::hash_chain`).
 
 use std::fmt;
 use std::ops::Deref;
@@ -20,6 +21,7 @@ use std::ops::Deref;
 use bytes::Bytes;
 
 use crate::codes::codes;
+use crate::hash_chain::EntryChain;
 pub use crate::storage::error::BadEntry;
 use crate::types::{GroupId, LogIndex, Offset, Term};
 
@@ -40,6 +42,8 @@ codes! {
         Trim = 4,
         /// Changes of the producers or the cursors of a log (`crate::log_state::StateCommand`).
         State = 8,
+        /// Records of a client, followed by the hash chain of the log before and after them.
+        ChainedRecords = 9,
     }
 }
 
@@ -48,6 +52,8 @@ codes! {
 pub enum PayloadForm {
     /// At least one record, as drawn in `payload`.
     Records,
+    /// The same, followed by an [`EntryChain`].
+    ChainedRecords,
     /// A fixed number of bytes.
     Bytes(usize),
     /// A message, at least one byte.
@@ -61,9 +67,32 @@ impl PayloadForm {
     pub const fn fits(self, bytes: usize, count: u32) -> bool {
         match self {
             PayloadForm::Records => count > 0,
+            PayloadForm::ChainedRecords => count > 0 && bytes > EntryChain::BYTES,
             PayloadForm::Bytes(length) => count == 0 && bytes == length,
             PayloadForm::Message => count == 0 && bytes > 0,
             PayloadForm::Filler => count == 0,
+        }
+    }
+
+    /// Whether the payload contains records.
+    pub const fn has_records(self) -> bool {
+        matches!(self, PayloadForm::Records | PayloadForm::ChainedRecords)
+    }
+
+    /// Returns the records of a payload of this form, without what follows them; nothing if the form has none.
+    pub fn records(self, payload: &[u8]) -> &[u8] {
+        match self {
+            PayloadForm::Records => payload,
+            PayloadForm::ChainedRecords => &payload[..payload.len().saturating_sub(EntryChain::BYTES)],
+            PayloadForm::Bytes(_) | PayloadForm::Message | PayloadForm::Filler => &[],
+        }
+    }
+
+    /// Returns the hash chain in a payload of this form.
+    pub fn chain(self, payload: &[u8]) -> Option<EntryChain> {
+        match self {
+            PayloadForm::ChainedRecords => payload.last_chunk().map(EntryChain::decode),
+            PayloadForm::Records | PayloadForm::Bytes(_) | PayloadForm::Message | PayloadForm::Filler => None,
         }
     }
 }
@@ -88,6 +117,7 @@ impl EntryKind {
             EntryKind::ConfChange => (PayloadForm::Bytes(16), ProposedTo::NoGroup),
             EntryKind::Trim => (PayloadForm::Bytes(8), ProposedTo::Logs),
             EntryKind::State => (PayloadForm::Message, ProposedTo::Logs),
+            EntryKind::ChainedRecords => (PayloadForm::ChainedRecords, ProposedTo::Logs),
         }
     }
 
@@ -168,7 +198,7 @@ impl Stamp {
             producer_id: u64_at(bytes, 24),
             sequence: u64_at(bytes, 32),
         };
-        if matches!(stamp.kind.payload(), PayloadForm::Records) != (stamp.count > 0) {
+        if stamp.kind.payload().has_records() != (stamp.count > 0) {
             return Err(BadEntry("the count of records does not fit the kind"));
         }
         stamp.end_offset()?;
@@ -334,7 +364,7 @@ mod tests {
         };
         assert!(Stamp::decode(&good.encode()[..39]).is_err());
         assert!(Stamp::decode(&[0; 40]).is_err(), "zeros");
-        for (at, value) in [(0, 5), (0, 9), (1, 1), (4, 1)] {
+        for (at, value) in [(0, 5), (0, 10), (1, 1), (4, 1)] {
             let mut bytes = good.encode();
             bytes[at] = value;
             assert!(Stamp::decode(&bytes).is_err(), "{at} {value}");

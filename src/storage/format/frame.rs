@@ -27,6 +27,7 @@
 //! - A frame whose checksums are right and whose kind is unknown was written by a newer version ([`BadFrame::Newer`]).
 
 use crate::codes::{UnknownCode, codes};
+use crate::hash_chain::EntryChain;
 use crate::storage::faults::{Fault, broken};
 use crate::storage::format::entry::{
     BadEntry, ENTRY_BYTES_MAX, Entry, EntryKind, PayloadForm, Stamp, TERM_TOO_LARGE, u32_at, u64_at,
@@ -105,7 +106,7 @@ impl FrameKind {
 
     /// True for a frame with records.
     pub const fn is_records(self) -> bool {
-        matches!(self.payload(), PayloadForm::Records)
+        self.payload().has_records()
     }
 }
 
@@ -333,7 +334,17 @@ impl Header {
     }
 }
 
-impl Frame<'_> {
+impl<'a> Frame<'a> {
+    /// The records in the frame, without the hash chain after them; nothing if it has none.
+    pub fn records(&self) -> &'a [u8] {
+        self.header.kind.payload().records(self.payload)
+    }
+
+    /// The hash chain in the frame, if it has one.
+    pub fn chain(&self) -> Option<EntryChain> {
+        self.header.kind.payload().chain(self.payload)
+    }
+
     /// The entry in the frame; `None` for a note.
     pub fn entry(&self) -> Option<Entry> {
         let FrameKind::Entry(kind) = self.header.kind else { return None };

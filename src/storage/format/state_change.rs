@@ -23,11 +23,12 @@ pub fn state_change(
         return Err(BadEntry("a payload that does not fit the kind of the entry"));
     }
     Ok(match stamp.kind {
-        EntryKind::Records => {
+        EntryKind::Records | EntryKind::ChainedRecords => {
             let &Stamp { count, base_offset: offset, append_time_us, producer_id, sequence, .. } = stamp;
             let answer = Answer { offset, count, term, index, append_time_us };
             let producer = (producer_id != 0).then_some((ProducerId(producer_id), sequence, answer));
-            StateChange::Records { next_offset: stamp.end_offset()?, append_time_us, producer }
+            let chain = stamp.kind.payload().chain(payload).map(|chain| chain.after);
+            StateChange::Records { next_offset: stamp.end_offset()?, append_time_us, producer, chain }
         }
         EntryKind::State => {
             let commands = StateCommand::decode_all(payload).map_err(|_| BadEntry("malformed or unknown commands"))?;

@@ -130,8 +130,8 @@ fn sequential_in(part: &Part, start: u64, frame_bytes: usize, wanted: Wanted) ->
         {
             return Sequential::NotSimple;
         }
-        let (header, payload_bytes) = match walk.next() {
-            Ok(Some((_, frame))) => (frame.header, frame.payload.len()),
+        let (header, records_bytes) = match walk.next() {
+            Ok(Some((_, frame))) => (frame.header, frame.records().len()),
             Ok(None) => break (position, 0),
             // Return the records before the bad frame; the next read determines which records are lost.
             Err(_) if !is_first => break (position, walk.next_frame_bytes().ok().flatten().unwrap_or(0)),
@@ -144,7 +144,7 @@ fn sequential_in(part: &Part, start: u64, frame_bytes: usize, wanted: Wanted) ->
         if !header.kind.is_records() || end <= slice.next {
             continue;
         }
-        if bytes > 0 && bytes + payload_bytes > bytes_max || slice.next >= until {
+        if bytes > 0 && bytes + records_bytes > bytes_max || slice.next >= until {
             break (position, frame_bytes);
         }
         if base != slice.next || end > until {
@@ -153,8 +153,9 @@ fn sequential_in(part: &Part, start: u64, frame_bytes: usize, wanted: Wanted) ->
             }
             break (position, frame_bytes);
         }
-        walk.keep_payload(position, payload_bytes);
-        bytes += payload_bytes;
+        // What follows the records in the payload is not for clients.
+        walk.keep_payload(position, records_bytes);
+        bytes += records_bytes;
         slice.count += header.count;
         slice.next = end;
     };

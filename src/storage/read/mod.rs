@@ -17,6 +17,7 @@ pub mod entries;
 pub mod error;
 mod holes;
 pub mod index_file;
+pub mod links;
 pub mod reader;
 pub mod records;
 pub mod segment;

@@ -14,6 +14,7 @@ use super::block::{self, Block, ResumePoint};
 use super::by_time;
 use super::entries;
 use super::error::ReadError;
+use super::links::{self, Link};
 use super::records::{self, Slice};
 use super::view::{Published, View};
 use crate::storage::error::StorageError;
@@ -71,6 +72,23 @@ impl GroupReader {
         resume: Option<ResumePoint>,
     ) -> Result<Block, ReadError> {
         block::block(&self.0, from, until, bytes_max, access, resume)
+    }
+
+    /// Returns the links of the hash chain from the entry that contains `from` on, up to but excluding `until`, the high
+    /// watermark. Stops before `links_max` is exceeded and once `bytes_max` bytes of records were hashed, but returns at
+    /// least one link if `from` is below `until`. Also stops before an entry that can't be read.
+    ///
+    /// # Errors
+    /// [`ReadError`]; `Damaged` or `NewerFrame` if the first entry can't be read or contains no hash chain.
+    pub fn links(
+        &self,
+        from: Offset,
+        until: Offset,
+        links_max: usize,
+        bytes_max: usize,
+        access: Access,
+    ) -> Result<Vec<Link>, ReadError> {
+        links::links(&self.0, from, until, links_max, bytes_max, access)
     }
 
     /// Returns the next bytes to request for a stream whose last read ended at `resume`; `None` if enough are

@@ -85,14 +85,15 @@ pub(super) fn records(
             if !frame.header.kind.is_records() {
                 return Ok(go_on);
             }
-            let fits = count <= records_max - slice.count && slice.bytes.len() + frame.payload.len() <= bytes_max;
+            let records = frame.records();
+            let fits = count <= records_max - slice.count && slice.bytes.len() + records.len() <= bytes_max;
             if base == slice.next && end <= until.0 && fits {
-                slice.bytes.extend_from_slice(frame.payload);
+                slice.bytes.extend_from_slice(records);
                 slice.count += count;
                 slice.next = Offset(end);
             } else {
                 let skipped = (slice.next.0 - base.0) as usize;
-                for record in payload::records(frame.payload).skip(skipped) {
+                for record in payload::records(records).skip(skipped) {
                     let record = match record {
                         Ok(record) => record,
                         Err(_) if slice.count > 0 => return Ok(Visit::Done),

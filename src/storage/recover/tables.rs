@@ -165,7 +165,7 @@ fn replay_entry(
 ) -> Result<(), BadEntry> {
     match stamp.kind {
         EntryKind::Noop | EntryKind::ConfChange => {}
-        EntryKind::Records | EntryKind::State | EntryKind::Trim => {
+        EntryKind::Records | EntryKind::ChainedRecords | EntryKind::State | EntryKind::Trim => {
             apply_to_tables(tables, place.0, &state_change(group, place, stamp, payload)?);
         }
     }

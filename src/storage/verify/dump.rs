@@ -46,7 +46,7 @@ pub fn groups(disk: &Disk, path: &Path) -> Result<BTreeSet<GroupId>, StorageErro
     Ok(listed.into_keys().chain(names.iter().filter_map(|name| group_of(name))).collect())
 }
 
-/// Calls `sink` with the payload (`payload.rs`) of each committed entry with records, in order. Ends at the first
+/// Calls `sink` with the frame of each committed entry with records, in order. Ends at the first
 /// damage, unless `skip_damage` is set.
 ///
 /// # Errors
@@ -56,7 +56,7 @@ pub fn dump<E: From<StorageError>>(
     path: &Path,
     group: GroupId,
     skip_damage: bool,
-    mut sink: impl FnMut(&[u8]) -> Result<(), E>,
+    mut sink: impl FnMut(&Frame<'_>) -> Result<(), E>,
 ) -> Result<Dumped, E> {
     let data_dir = DataDir::look(disk, path)?;
     let mut report =
@@ -86,7 +86,7 @@ pub fn dump<E: From<StorageError>>(
 }
 
 struct Dumper<'a, E> {
-    sink: &'a mut dyn FnMut(&[u8]) -> Result<(), E>,
+    sink: &'a mut dyn FnMut(&Frame<'_>) -> Result<(), E>,
     skip_damage: bool,
     /// The last entry.
     last: LogIndex,
@@ -119,7 +119,7 @@ impl<E> EntrySink for Dumper<'_, E> {
             self.dumped.uncommitted += 1;
             return;
         }
-        if let Err(error) = (self.sink)(frame.payload) {
+        if let Err(error) = (self.sink)(frame) {
             (self.failed, self.is_done) = (Some(error), true);
             return;
         }

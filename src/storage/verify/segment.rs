@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::finding::{Finding, Severity, Unreadable};
 use super::report::Report;
+use crate::hash_chain::{ChainHash, ContentHash, EntryChain};
 use crate::storage::error::StorageError;
 use crate::storage::format::frame::{Frame, Position, frame_bytes};
 use crate::storage::format::index::{INDEX_BYTES_MAX, Index, IndexEntry};
@@ -39,6 +40,8 @@ pub(super) struct Walked {
     pub(super) sound: bool,
     /// The last committed entry according to its frames.
     pub(super) commit: LogIndex,
+    /// The hash chain after the last entry; `None` if it is not known.
+    pub(super) chain: Option<ChainHash>,
 }
 
 /// Receives the valid entries of a log, in order, while they are checked.
@@ -83,6 +86,8 @@ pub(super) struct SegmentCheck<'a> {
     pub(super) disk: &'a Disk,
     pub(super) report: &'a mut Report,
     pub(super) sink: &'a mut dyn EntrySink,
+    /// The hash chain before the segment; `None` if it is not known.
+    pub(super) chain: Option<ChainHash>,
 }
 
 impl SegmentCheck<'_> {
@@ -105,6 +110,7 @@ impl SegmentCheck<'_> {
             lost: false,
             sound: true,
             commit: header.hard_state.commit,
+            chain: self.chain,
         };
         let opened = match self.disk.open_to_read(&path) {
             Ok(Some(file)) => file.len().map(|bytes| (file, bytes)),
@@ -143,6 +149,7 @@ impl SegmentCheck<'_> {
                         }
                         if is_after_gap {
                             (state.last, is_open, newer_before) = (next, false, false);
+                            walked.chain = None;
                         }
                         walked.entries += 1;
                     }
@@ -158,7 +165,7 @@ impl SegmentCheck<'_> {
                         }
                     }
                     walked.commit = walked.commit.max(state.hard_state.commit);
-                    if let Err(what) = check_payload(&frame) {
+                    if let Err(what) = check_payload(&frame).and_then(|()| check_chain(&frame, &mut walked.chain)) {
                         (walked.sound, is_valid) = (false, false);
                         let unreadable =
                             is_entry.then(|| Unreadable::between(&before_entry(&frame), &after_entry(&frame)));
@@ -303,12 +310,29 @@ fn after_entry(frame: &Frame<'_>) -> Base {
     Base { index: header.index, term: header.term, offset, ..Base::default() }
 }
 
+/// Checks that the hash chain in a frame is that of its records, and continues the one before. `chain` is the hash chain
+/// before the frame, if it is known; the one after it is stored there.
+fn check_chain(frame: &Frame<'_>, chain: &mut Option<ChainHash>) -> Result<(), String> {
+    let Some(stored) = frame.chain() else { return Ok(()) };
+    let before = chain.replace(stored.after);
+    let end = after_entry(frame).offset.0;
+    if EntryChain::of(stored.before, end, ContentHash::of(frame.records())) != stored {
+        return Err("the hash chain is not that of the records: they were changed after they were appended".to_owned());
+    }
+    match before {
+        Some(before) if before != stored.before => {
+            Err("the hash chain does not continue that of the entry before: records were changed or removed".to_owned())
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Checks that the payload is one of the frame's kind (`entry.rs`).
 fn check_payload(frame: &Frame<'_>) -> Result<(), String> {
     let header = &frame.header;
     if header.kind.is_records() {
         let (base, term, time) = (header.base_offset, header.term, header.append_time_us);
-        return check_stamped(frame.payload, base, term, time, header.count).map_err(|bad| bad.to_string());
+        check_stamped(frame.records(), base, term, time, header.count).map_err(|bad| bad.to_string())?;
     }
     if header.kind.payload().fits(frame.payload.len(), header.count) {
         Ok(())

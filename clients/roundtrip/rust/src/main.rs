@@ -66,7 +66,8 @@ fn again(type_name: &str, bytes: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
         ListCursorsResponse DeleteCursorRequest DeleteCursorResponse Node ListNodesRequest ListNodesResponse
         DrainNodeRequest DrainNodeResponse UndrainNodeRequest UndrainNodeResponse RemoveNodeRequest RemoveNodeResponse
         ReplaceNodeRequest ReplaceNodeResponse BalanceClusterRequest BalanceClusterResponse TransferLeadershipRequest
-        TransferLeadershipResponse Restore FinishRestoreRequest FinishRestoreResponse CatchUp
+        TransferLeadershipResponse Restore FinishRestoreRequest FinishRestoreResponse CatchUp ChainLink Receipt
+        ReceiptStatement ReadChainRequest ReadChainResponse
     }
 }
 

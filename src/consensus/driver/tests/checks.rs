@@ -5,6 +5,7 @@
 //! - a leader that a majority hears is not replaced by an election (`elections.rs`);
 //! - what one node shows at an index, every node shows: nothing that is visible or acknowledged is lost or replaced;
 //! - offsets have no gaps, timestamps do not decrease, and a log is not trimmed beyond its end;
+//! - the hash chain of each entry continues that of the entry before;
 //! - each index has one set of voters;
 //! - the requests of a producer are appended once, in their order, and a cursor moves as its commands demand;
 //! - no group contains a replica that the catalog lists as removed, and a node leaves the cluster without replicas.
@@ -22,6 +23,7 @@ use super::*;
 use crate::catalog::Catalog;
 use crate::consensus::replica::Replica;
 use crate::consensus::tests::cursors::Model;
+use crate::hash_chain::{ChainHash, ContentHash, EntryChain};
 use crate::log_state::StateCommand;
 use crate::storage::entry::Entry;
 use crate::storage::log::ConfState;
@@ -93,6 +95,7 @@ pub struct GroupHistory {
     /// Everything below it was trimmed.
     pub trimmed: Offset,
     append_time_us: u64,
+    chain: ChainHash,
     leaders: BTreeMap<Term, ReplicaId>,
     pub reign: Reign,
     voters: BTreeMap<LogIndex, ConfState>,
@@ -345,12 +348,20 @@ impl GroupHistory {
         let Entry { index, .. } = entry;
         assert_eq!(stamp.base_offset, self.next_offset, "group {group}: the offset of entry {index}");
         // The log state, from which a restarted leader knows the newest time, has that of the newest records.
-        if stamp.append_time_us > 0 && stamp.kind == EntryKind::Records {
+        if stamp.append_time_us > 0 && stamp.kind.payload().has_records() {
             assert!(stamp.append_time_us >= self.append_time_us, "group {group}: the time of entry {index} went back");
             self.append_time_us = stamp.append_time_us;
         }
         match stamp.kind {
-            EntryKind::Records => {
+            EntryKind::Records | EntryKind::ChainedRecords => {
+                let payload = entry.payload();
+                let form = stamp.kind.payload();
+                if let Some(stored) = form.chain(&payload) {
+                    let end = self.next_offset.0 + u64::from(stamp.count);
+                    let expected = EntryChain::of(self.chain, end, ContentHash::of(form.records(&payload)));
+                    assert_eq!(stored, expected, "group {group}: the hash chain of entry {index}");
+                    self.chain = stored.after;
+                }
                 if stamp.producer_id != 0 {
                     let last = self.producers.get_mut(&stamp.producer_id);
                     let last = last.unwrap_or_else(|| panic!("entry {index}: nobody has registered its producer"));
@@ -358,7 +369,7 @@ impl GroupHistory {
                     *last = stamp.sequence;
                 }
                 if group != GroupId::CATALOG {
-                    for (at, record) in records(&entry.payload()).enumerate() {
+                    for (at, record) in records(form.records(&payload)).enumerate() {
                         let value = record_value(record.expect("canonical")).expect("a value");
                         let value = u64::from_le_bytes(value[..8].try_into().expect("eight bytes"));
                         let offset = Offset(self.next_offset.0 + at as u64);

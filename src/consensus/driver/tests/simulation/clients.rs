@@ -98,7 +98,10 @@ fn payload(value: u64, count: u32) -> Vec<u8> {
 }
 
 fn proposal(group: GroupId, value: u64, count: u32) -> Proposal {
-    Proposal::new(group, EntryKind::Records, count, payload(value, count).as_slice().into())
+    // Every second log has a hash chain.
+    let is_chained = group != GroupId::CATALOG && group.0.is_multiple_of(2);
+    let kind = if is_chained { EntryKind::ChainedRecords } else { EntryKind::Records };
+    Proposal::new(group, kind, count, payload(value, count).as_slice().into())
 }
 
 /// A request has this many records.

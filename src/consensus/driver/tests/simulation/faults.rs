@@ -50,6 +50,7 @@ const FAULTS: &[(Broken, &[u64])] = &[
     (Broken::LogState(L::CursorEpochIgnored), &[1, 2, 3]),
     (Broken::LogState(L::CursorsNotInSnapshot), &[1, 2, 3]),
     (Broken::LogState(L::LostAtFailOver), &[1, 2, 3]),
+    (Broken::LogState(L::ChainNotInSnapshot), &[1, 2, 3]),
     (Broken::Storage(S::FilesNotSynced), &[1, 2, 3]),
     (Broken::Storage(S::HardStateNotSynced), &[5, 9, 16]),
     (Broken::Storage(S::ManifestNotSynced), &[1, 2, 3]),

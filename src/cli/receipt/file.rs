@@ -1,0 +1,155 @@
+//! Files of receipts: one JSON object per line.
+//!
+//! Only the field `receipt`, a `seriatim.v1.Receipt` in base64, is read. The others repeat for people what it says.
+
+use std::fs;
+use std::path::Path;
+
+use openssl::base64::{decode_block, encode_block};
+use protobuf::Message as _;
+use serde_json::{Value, json};
+
+use crate::calendar::rfc3339;
+use crate::cli::exit::{Exit, Failure};
+use crate::hash_chain::{ChainHash, ContentHash, EntryChain};
+use crate::pb::{self, v1};
+use crate::security::tls::{BadSignature, Signature, check_signature};
+
+/// The entry that a receipt or a proof names, with its hashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The offset of the first record.
+    pub offset: u64,
+    /// The number of records.
+    pub count: u32,
+    /// The hash of the records.
+    pub content: ContentHash,
+    /// The hash chain before and after the records.
+    pub chain: EntryChain,
+}
+
+impl Link {
+    /// Reads a link of the server.
+    ///
+    /// # Errors
+    /// A text that says what is wrong, also if its hashes do not fit together.
+    pub fn of(message: &v1::ChainLink) -> Result<Link, String> {
+        let hash = |bytes: &[u8]| ChainHash::try_from(bytes).map_err(|_| "a hash is not 32 bytes long".to_owned());
+        let content = hash(&message.content_hash).map(|hash| ContentHash(hash.0))?;
+        let chain = EntryChain { before: hash(&message.previous_chain_hash)?, after: hash(&message.chain_hash)? };
+        let link = Link { offset: message.offset, count: message.count, content, chain };
+        let end = link.offset.checked_add(u64::from(link.count)).filter(|_| link.count > 0);
+        let end = end.ok_or_else(|| "the offsets of a link are not valid".to_owned())?;
+        if EntryChain::of(chain.before, end, content) != chain {
+            return Err(format!("the hashes of the entry at offset {} do not fit together", link.offset));
+        }
+        Ok(link)
+    }
+
+    /// The offset after the last record.
+    pub fn end(&self) -> u64 {
+        self.offset.saturating_add(u64::from(self.count))
+    }
+}
+
+/// A receipt that could be read. Its signature is not checked yet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Receipt {
+    message: v1::Receipt,
+    /// What it says.
+    pub statement: v1::ReceiptStatement,
+    /// The entry that it names.
+    pub link: Link,
+}
+
+impl Receipt {
+    /// Reads the statement of a receipt.
+    ///
+    /// # Errors
+    /// A text that says what is wrong.
+    pub fn of(message: v1::Receipt) -> Result<Receipt, String> {
+        let statement: v1::ReceiptStatement =
+            pb::parse(&message.statement).map_err(|_| "the statement of the receipt is malformed".to_owned())?;
+        let link = Link::of(statement.link.as_ref().ok_or("the receipt names no records")?)?;
+        Ok(Receipt { message, statement, link })
+    }
+
+    /// Decodes the field `receipt` of a file.
+    ///
+    /// # Errors
+    /// A text that says what is wrong.
+    pub fn decode(base64: &str) -> Result<Receipt, String> {
+        let bytes = decode_block(base64).map_err(|_| "`receipt` is not base64".to_owned())?;
+        Receipt::of(pb::parse(&bytes).map_err(|_| "`receipt` is not a receipt".to_owned())?)
+    }
+
+    /// Encodes the receipt for a file.
+    pub fn encode(&self) -> String {
+        encode_block(&self.message.write_to_bytes().unwrap_or_default())
+    }
+
+    /// Checks the signature against the authority of peers.
+    ///
+    /// # Errors
+    /// [`BadSignature`].
+    pub fn check(&self, ca_file: &Path) -> Result<(), BadSignature> {
+        let signature = Signature {
+            signature: self.message.signature.to_vec(),
+            certificates: self.message.certificates.iter().map(|bytes| bytes.to_vec()).collect(),
+        };
+        let v1::ReceiptStatement { node_name, cluster_name, signed_time_us, .. } = &self.statement;
+        check_signature(ca_file, &self.message.statement, &signature, (node_name, cluster_name), *signed_time_us)
+    }
+
+    /// Returns the object of a line.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "log": self.statement.log,
+            "log_id": self.statement.log_id,
+            "offset": self.link.offset,
+            "end_offset": self.link.end(),
+            "chain_hash": self.link.chain.after.to_string(),
+            "node": self.statement.node_name,
+            "cluster": self.statement.cluster_name,
+            "signed": rfc3339(self.statement.signed_time_us),
+            "receipt": self.encode(),
+        })
+    }
+
+    /// Describes the receipt in one line.
+    pub fn described(&self) -> String {
+        let v1::ReceiptStatement { log, node_name, cluster_name, signed_time_us, .. } = &self.statement;
+        format!(
+            "log {}, records up to offset {}, signed by node {} of cluster {} at {}",
+            super::super::output::printable(log),
+            self.link.end().saturating_sub(1),
+            super::super::output::printable(node_name),
+            super::super::output::printable(cluster_name),
+            rfc3339(*signed_time_us)
+        )
+    }
+}
+
+/// Reads all receipts of a file.
+///
+/// # Errors
+/// If the file can't be read, contains none, or a line is malformed.
+pub fn read(file: &Path) -> Result<Vec<Receipt>, Failure> {
+    let text = fs::read_to_string(file)
+        .map_err(|error| Failure::new(Exit::BadData, format!("{}: {error}", file.display()), ""))?;
+    let mut receipts = Vec::new();
+    for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+        let object: Result<Value, _> = serde_json::from_str(line);
+        let receipt = object
+            .map_err(|error| error.to_string())
+            .and_then(|object| Receipt::decode(object["receipt"].as_str().ok_or("the field `receipt` is missing")?));
+        receipts.push(receipt.map_err(|what| {
+            let message = format!("{}, line {number}: {what}", file.display());
+            Failure::new(Exit::BadData, message, "`seriatim log receipt` writes files of receipts")
+        })?);
+    }
+    if receipts.is_empty() {
+        return Err(Failure::new(Exit::BadData, format!("{} contains no receipt", file.display()), ""));
+    }
+    Ok(receipts)
+}

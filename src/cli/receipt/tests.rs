@@ -1,0 +1,167 @@
+//! A log is changed on the disk, and every checksum and every hash is computed again.
+
+use std::path::Path;
+
+use protobuf::Message as _;
+
+use super::file::Receipt;
+use super::stored::compare;
+use crate::hash_chain::{ChainHash, ContentHash, EntryChain};
+use crate::pb::v1;
+use crate::storage::disk::Disk;
+use crate::storage::entry::{Entry, EntryKind, Stamp};
+use crate::storage::log::{Genesis, GroupLog, HardState, LogOptions};
+use crate::storage::node::{DataDir, NodeFile};
+use crate::storage::payload::{RecordFields, encode_record, stamp_records};
+use crate::storage::verify::{Severity, verify};
+use crate::types::{GroupId, LogIndex, NodeId, NodeName, Offset, ReplicaId, Term};
+
+const GROUP: GroupId = GroupId(1);
+
+/// The records of each entry.
+type Log = Vec<Vec<&'static str>>;
+
+fn original() -> Log {
+    vec![vec!["a", "b"], vec!["c"], vec!["d", "e", "f"], vec!["g"]]
+}
+
+/// How the hash chain of the written entries is computed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hashes {
+    Computed,
+    /// Those of the original log are kept.
+    Kept,
+}
+
+/// Returns the entries of a log, from index 2 on.
+fn entries(log: &Log, hashes: Hashes) -> Vec<Entry> {
+    entries_after(ChainHash::default(), log, hashes)
+}
+
+fn entries_after(mut chain: ChainHash, log: &Log, hashes: Hashes) -> Vec<Entry> {
+    let (mut offset, mut entries) = (0u64, Vec::new());
+    let kept = if hashes == Hashes::Kept { entries_of(&original()) } else { Vec::new() };
+    for (i, values) in log.iter().enumerate() {
+        let mut payload = Vec::new();
+        for value in values {
+            encode_record(&mut payload, &RecordFields { value: value.as_bytes(), ..RecordFields::default() });
+        }
+        let count = u32::try_from(values.len()).expect("few");
+        stamp_records(&mut payload, Offset(offset), Term(1), 1000).expect("canonical");
+        let computed = EntryChain::of(chain, offset + u64::from(count), ContentHash::of(&payload));
+        let stored = kept.get(i).and_then(|entry: &Entry| entry.stamp().ok()?.kind.payload().chain(&entry.payload()));
+        let written = stored.unwrap_or(computed);
+        chain = written.after;
+        payload.extend_from_slice(&written.encode());
+        let stamp = Stamp {
+            kind: EntryKind::ChainedRecords,
+            count,
+            base_offset: Offset(offset),
+            append_time_us: 1000,
+            producer_id: 0,
+            sequence: 0,
+        };
+        entries.push(Entry::new(LogIndex(2 + i as u64), Term(1), stamp, &payload));
+        offset += u64::from(count);
+    }
+    entries
+}
+
+fn entries_of(log: &Log) -> Vec<Entry> {
+    entries(log, Hashes::Computed)
+}
+
+/// Writes a stopped node's directory with this log.
+fn write(dir: &Path, entries: &[Entry]) {
+    let disk = Disk::real();
+    let data = DataDir::open(&disk, dir).expect("a data directory");
+    for group in [GroupId::CATALOG, GROUP] {
+        let genesis = Genesis::founder(ReplicaId(5));
+        GroupLog::create(&disk, &data.groups_dir(), group, &LogOptions::default(), genesis).expect("a group");
+    }
+    let node = NodeFile::new(NodeId(5), NodeName::new("n1").expect("a name"));
+    data.store(&node.with_group(GroupId::CATALOG).with_group(GROUP)).expect("stored");
+    let (mut log, _) = GroupLog::open(&disk, &data.groups_dir(), GROUP, &LogOptions::default()).expect("opened");
+    log.append(entries).expect("appended");
+    let commit = log.bounds().last_index;
+    log.append_hard_state(&HardState { term: Term(1), vote: None, commit }).expect("appended");
+    log.close().expect("closed");
+}
+
+/// The receipt of an entry of the original log.
+fn receipt(entry: &Entry) -> Receipt {
+    let stamp = entry.stamp().expect("a stamp");
+    let form = stamp.kind.payload();
+    let payload = entry.payload();
+    let chain = form.chain(&payload).expect("a chain");
+    let link = v1::ChainLink {
+        offset: stamp.base_offset.0,
+        count: stamp.count,
+        content_hash: ContentHash::of(form.records(&payload)).0.to_vec().into(),
+        previous_chain_hash: chain.before.0.to_vec().into(),
+        chain_hash: chain.after.0.to_vec().into(),
+        ..v1::ChainLink::default()
+    };
+    let statement = v1::ReceiptStatement { link: Some(link).into(), ..v1::ReceiptStatement::default() };
+    let statement = statement.write_to_bytes().expect("encoded");
+    Receipt::of(v1::Receipt { statement: statement.into(), ..v1::Receipt::default() }).expect("a receipt")
+}
+
+/// Returns whether `data verify` finds damage, and how many of the receipts of the original do not fit.
+fn found(log: &Log, hashes: Hashes) -> (bool, usize) {
+    let dir = tempfile::tempdir().expect("a directory");
+    write(dir.path(), &entries(log, hashes));
+    let report = verify(&Disk::real(), dir.path()).expect("a report");
+    let receipts: Vec<Receipt> = entries_of(&original()).iter().map(receipt).collect();
+    let compared = compare(&Disk::real(), dir.path(), GROUP, &receipts).expect("compared");
+    (report.worst() == Some(Severity::Damage), compared.changed())
+}
+
+#[test]
+fn receipts_find_a_log_that_was_written_anew() {
+    assert_eq!(found(&original(), Hashes::Computed), (false, 0), "the original");
+    let mut more = original();
+    more.push(vec!["h"]);
+    assert_eq!(found(&more, Hashes::Computed), (false, 0), "further records are no change");
+
+    let mut flipped = original();
+    flipped[1][0] = "x";
+    assert_eq!(found(&flipped, Hashes::Computed), (false, 3), "all from the changed record on");
+    let mut removed = original();
+    removed[2].remove(1);
+    assert_eq!(found(&removed, Hashes::Computed), (false, 2));
+    let mut whole = original();
+    whole.remove(1);
+    assert_eq!(found(&whole, Hashes::Computed), (false, 3), "an entry is missing");
+    let mut reordered = original();
+    reordered[2].swap(0, 1);
+    assert_eq!(found(&reordered, Hashes::Computed), (false, 2));
+    let mut swapped = original();
+    swapped.swap(1, 3);
+    assert_eq!(found(&swapped, Hashes::Computed), (false, 3), "two entries of the same size");
+    let mut shorter = original();
+    shorter.pop();
+    assert_eq!(found(&shorter, Hashes::Computed), (false, 1), "the end is missing");
+    assert_eq!(found(&vec![vec!["a"], vec!["b"]], Hashes::Computed), (false, 4), "other entries");
+}
+
+#[test]
+fn a_changed_record_does_not_fit_the_hashes_that_are_stored_with_it() {
+    assert_eq!(found(&original(), Hashes::Kept), (false, 0), "the original");
+    let mut flipped = original();
+    flipped[1][0] = "x";
+    assert!(found(&flipped, Hashes::Kept).0);
+    let mut swapped = original();
+    swapped.swap(1, 3);
+    assert!(found(&swapped, Hashes::Kept).0);
+}
+
+/// The records before the first entry of a log were not trimmed: they never existed.
+#[test]
+fn a_log_begins_with_the_chain_of_no_records() {
+    let dir = tempfile::tempdir().expect("a directory");
+    write(dir.path(), &entries_after(ChainHash([7; 32]), &original(), Hashes::Computed));
+    let report = verify(&Disk::real(), dir.path()).expect("a report");
+    let found: Vec<&str> = report.findings.iter().map(|finding| finding.what.as_str()).collect();
+    assert!(found.iter().any(|what| what.contains("does not continue")), "{found:?}");
+}
