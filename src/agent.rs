@@ -286,6 +286,13 @@ impl Agent {
         }
     }
 
+    /// Applies the options that a reload may change: the limits of clients. The caller sets the log level.
+    pub fn reload_config(&self, config: &Config) {
+        if let Some(base) = &self.base {
+            base.api().set_limits(config.limits.clone());
+        }
+    }
+
     /// Returns the thread that has made no progress for `hang_max`, if any. The caller must then abort the
     /// process, because a node that hangs must not keep its leadership. Must be called every second: if two calls are
     /// further apart, the process was suspended, and the time between them does not count.

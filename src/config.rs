@@ -169,6 +169,12 @@ impl LoadedConfig {
         self.is_cluster_known.then_some(self.config.cluster.cluster_name.as_str())
     }
 
+    /// Returns the options whose values differ from `other`, with their new values.
+    pub fn changed_from(&self, other: &[Setting]) -> Vec<Setting> {
+        let differs = |(new, old): &(&Setting, &Setting)| new.value != old.value;
+        self.settings.iter().zip(other).filter(differs).map(|(new, _)| new.clone()).collect()
+    }
+
     /// Returns whether this file should be checked: its path is known, and it is not already reported as unreadable.
     pub fn is_checkable(&self, file: &Path) -> bool {
         !file.as_os_str().is_empty() && !self.unreadable.contains(file)

@@ -155,6 +155,11 @@ impl Api {
         RelayedRequests::new(self.service.clone())
     }
 
+    /// Replaces the limits of clients. Those of gRPC's memory stay as they were at the start.
+    pub fn set_limits(&self, limits: config::Limits) {
+        self.service.limits.set_limits(limits);
+    }
+
     /// Makes every open stream check its permission again, after the policy or the certificates were reloaded.
     pub fn recheck(&self) {
         self.service.lifecycle.recheck();

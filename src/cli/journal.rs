@@ -5,9 +5,11 @@ use std::io::{self, Write as _};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::OnceLock;
 
 use env_logger::fmt::Formatter;
-use log::{Level, LevelFilter, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use parking_lot::RwLock;
 use rustix::fs::fstat;
 use sd_notify::NotifyState;
 
@@ -18,15 +20,50 @@ pub const LOG_FILTER: &str = "SERIATIM_LOG_FILTER";
 
 const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 
+/// The process's logger. A reload replaces it, because an `env_logger` does not change its level.
+struct CurrentLogger(RwLock<env_logger::Logger>);
+
+static LOGGER: OnceLock<CurrentLogger> = OnceLock::new();
+
+impl Log for CurrentLogger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.0.read().enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        self.0.read().log(record);
+    }
+
+    fn flush(&self) {
+        self.0.read().flush();
+    }
+}
+
 /// Initializes the process's logger, which writes to stderr.
 pub fn init_log(level: LevelFilter) {
+    let logger = LOGGER.get_or_init(|| CurrentLogger(RwLock::new(logger(level))));
+    // Fails only if there is a logger already.
+    let _ = log::set_logger(logger);
+    log::set_max_level(logger.0.read().filter());
+}
+
+/// Changes the least severe level that is logged. [`LOG_FILTER`] takes precedence, as at the start.
+pub fn set_log_level(level: LevelFilter) {
+    let Some(current) = LOGGER.get() else { return };
+    let new = logger(level);
+    let max = new.filter();
+    *current.0.write() = new;
+    log::set_max_level(max);
+}
+
+fn logger(level: LevelFilter) -> env_logger::Logger {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(level).parse_env(LOG_FILTER);
     if stderr_is_the_journal() {
         // The journal adds its own timestamps.
         builder.format(journal_line);
     }
-    builder.init();
+    builder.build()
 }
 
 /// Formats a failure for stderr.

@@ -8,7 +8,8 @@
 //! written to standard output, and messages for the user to standard error. `exit.rs` has the table of exit codes.
 
 pub mod command;
-pub mod connect;
+mod config_reload;
+mod connect;
 mod descriptors;
 pub mod dialer;
 mod environment;

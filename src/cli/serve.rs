@@ -11,6 +11,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
 use super::config_cmd;
+use super::config_reload::ReloadedConfig;
 use super::exit::{Exit, Failure};
 use super::journal::{self, notify};
 use super::output::say;
@@ -80,6 +81,7 @@ fn run(args: &ServeArgs, unknown_variables: &[String]) -> Result<(), Failure> {
         return Err(config_cmd::failure(config_cmd::problems(&loaded)));
     }
     let warnings = loaded.warnings.clone();
+    let mut reloaded = ReloadedConfig::new(args, &loaded);
     let config = loaded.config().map_err(|ConfigProblems(problems)| config_cmd::failure(problems))?;
     journal::init_log(config.logging.log_level);
     grpc::redirect_log();
@@ -106,7 +108,7 @@ fn run(args: &ServeArgs, unknown_variables: &[String]) -> Result<(), Failure> {
         }
         notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
     };
-    let failed = wait(&agent, &mut modes, &signals.received, is_ready);
+    let failed = wait(&agent, &mut modes, &mut reloaded, &signals.received, is_ready);
     notify(&[NotifyState::Stopping]);
     end_within(stop_max, agent.stop_step());
     let stopped = agent.stop();
@@ -122,9 +124,16 @@ fn run(args: &ServeArgs, unknown_variables: &[String]) -> Result<(), Failure> {
 
 /// Runs until a signal requests a stop (`None`) or the node fails. Calls `is_ready` once the node is ready, checks
 /// the node's threads, and reloads changed files.
-fn wait(agent: &Agent, modes: &mut FileModes, signals: &Receiver<i32>, is_ready: impl FnOnce()) -> Option<Failure> {
+fn wait(
+    agent: &Agent,
+    modes: &mut FileModes,
+    config: &mut ReloadedConfig,
+    signals: &Receiver<i32>,
+    is_ready: impl FnOnce(),
+) -> Option<Failure> {
     let mut reload = || {
         warn_of(modes);
+        config.reload(agent);
         agent.reload();
     };
     let (threads_due, files_due) = (tick(CHECK_THREADS), tick(CHECK_FILES));

@@ -128,6 +128,8 @@ pub(super) struct Spec {
     pub name_in_seconds: Option<&'static str>,
     /// True if the option has no meaning without TLS.
     pub needs_tls: bool,
+    /// True if a reload applies a new value. Any other option needs a restart of the node.
+    pub reloads: bool,
 }
 
 impl Spec {
@@ -139,6 +141,7 @@ impl Spec {
             is_set_in_example: false,
             name_in_seconds: None,
             needs_tls: false,
+            reloads: false,
         }
     }
 
@@ -171,6 +174,11 @@ impl Spec {
     /// Refuses the option together with `insecure`.
     pub const fn needs_tls(self) -> Spec {
         Spec { needs_tls: true, ..self }
+    }
+
+    /// Makes a reload apply a new value. [`crate::agent::Agent::reload_config`] must do so.
+    pub const fn reloadable(self) -> Spec {
+        Spec { reloads: true, ..self }
     }
 
     /// Makes `dist/seriatim.toml` set the option to this value.
@@ -237,6 +245,11 @@ impl OptionDef {
             in_seconds: spec.name_in_seconds.map(|name| (flag(name), env(name))),
             spec,
         }
+    }
+
+    /// True if a reload applies a new value. Any other option needs a restart of the node.
+    pub fn is_reloadable(&self) -> bool {
+        self.spec.reloads
     }
 
     /// The table in a TOML file, for example `listen.peer`.

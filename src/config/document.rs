@@ -50,7 +50,10 @@ pub fn settings_table() -> String {
             Default::Required(_) => "required".to_owned(),
         };
         let values = option.spec.form.range().unwrap_or_else(|| option.spec.form.value_name().to_owned());
-        let about = option.about.replace('|', "\\|").replace('<', "\\<").replace('>', "\\>");
+        let mut about = option.about.replace('|', "\\|").replace('<', "\\<").replace('>', "\\>");
+        if option.spec.reloads {
+            about += " **Applied at a reload**.";
+        }
         text += &format!("| `{}` | `{}` | {default} | {values} | {about} |\n", option.name, option.path);
     }
     text
@@ -63,7 +66,8 @@ fn facts(option: &OptionDef) -> String {
         Default::Value(_) | Default::None | Default::Required(_) => String::new(),
     };
     let range = option.spec.form.range().map_or_else(String::new, |range| format!(" Values: {range}."));
-    format!("{default}{range} Flag: --{}.", option.flag)
+    let reload = if option.spec.reloads { " Applied at a reload." } else { "" };
+    format!("{default}{range} Flag: --{}.{reload}", option.flag)
 }
 
 fn toml_value(option: &OptionDef) -> String {

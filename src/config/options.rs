@@ -248,18 +248,18 @@ options! {
     limits: Limits => {
         /// Open streams and waiting Consume calls of one client, identified by the common name of its certificate. A request
         /// beyond this or another limit is refused with RESOURCE_EXHAUSTED.
-        streams_per_principal_max as "limits.streams_per_principal_max": u64 = STREAMS.or("12288");
+        streams_per_principal_max as "limits.streams_per_principal_max": u64 = STREAMS.or("12288").reloadable();
         /// Open streams and waiting Consume calls of all clients.
-        streams_max as "limits.streams_max": u64 = STREAMS.or("16384");
+        streams_max as "limits.streams_max": u64 = STREAMS.or("16384").reloadable();
         /// Unanswered calls of one client, not counting streams.
-        calls_per_principal_max as "limits.calls_per_principal_max": u64 = CALLS.or("1024");
+        calls_per_principal_max as "limits.calls_per_principal_max": u64 = CALLS.or("1024").reloadable();
         /// Unanswered calls of all clients, not counting streams.
-        calls_max as "limits.calls_max": u64 = CALLS.or("4096");
+        calls_max as "limits.calls_max": u64 = CALLS.or("4096").reloadable();
         /// Bytes of one client's unanswered requests; separately, the same number of bytes of responses that it has not read
         /// yet.
-        bytes_per_principal_max as "limits.bytes_per_principal_max": u64 = BYTES_IN_FLIGHT.or("24MiB");
+        bytes_per_principal_max as "limits.bytes_per_principal_max": u64 = BYTES_IN_FLIGHT.or("24MiB").reloadable();
         /// Bytes of all clients' unanswered requests and unread responses together.
-        bytes_max as "limits.bytes_max": u64 = BYTES_IN_FLIGHT.or("64MiB");
+        bytes_max as "limits.bytes_max": u64 = BYTES_IN_FLIGHT.or("64MiB").reloadable();
         /// Memory that gRPC may use for all clients.
         client_memory_bytes_max as "limits.client_memory_bytes_max": u64 = MEMORY.or("512MiB");
         /// Memory that gRPC may use for all peers.
@@ -269,6 +269,6 @@ options! {
     /// What a node logs on stderr.
     logging: LoggingOptions => {
         /// Least severe level that is logged.
-        log_level as "logging.level": log::LevelFilter = Spec::new(Form::LogLevel).or("info");
+        log_level as "logging.level": log::LevelFilter = Spec::new(Form::LogLevel).or("info").reloadable();
     }
 }

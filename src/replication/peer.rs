@@ -40,6 +40,8 @@ const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// After a link is lost, forwarded proposals wait this long for another leader, whose log shows their outcome.
 const ELECTION_MAX: Duration = Duration::from_secs(3);
+/// The time for unanswered jobs after the authorities of peers have changed. A removed one may be compromised.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
 /// The interval at which deadlines are checked, if there are any.
 const SWEEP: Duration = Duration::from_millis(100);
 /// The interval while proposals of a lost link wait for the log of the next leader, which shows their outcome.
@@ -73,6 +75,8 @@ struct PeerConnection {
     generation: u64,
     /// `Dialer::authorities` when the connection was created.
     authorities: u64,
+    /// When the connection ends although jobs are unanswered, because the authorities have changed since.
+    ends: Option<Instant>,
 }
 
 impl PeerConnection {
@@ -174,14 +178,16 @@ impl Peer {
         if self.connection.is_some() && self.node.addresses.is_denied(self.id) {
             return Ok(PeerEvent::Lost(Lost::because("its certificates are refused here (peer_deny_file)")));
         }
-        let jobs_wait = waiting.forwards && self.unanswered.len() < UNANSWERED_MAX;
+        // A connection with outdated certificates answers its jobs first. New jobs wait for the next connection.
+        let is_outdated = self.is_outdated();
+        let jobs_wait = waiting.forwards && !is_outdated && self.unanswered.len() < UNANSWERED_MAX;
         let is_waiting = waiting.messages || waiting.bulk || waiting.forwards;
         if !is_waiting && self.connection.as_ref().is_some_and(PeerConnection::is_unused) {
             // The caller for which the connection was created has given up. The next attempt may need another address
             // or certificate.
             self.connection = None;
         }
-        if !waiting.messages && !waiting.forwards && self.unanswered.len() == 0 && self.is_outdated() {
+        if is_outdated && self.unanswered.len() == 0 {
             // The certificates have changed; the next connection uses the new ones. Messages in flight are lost, and
             // raft sends them again.
             self.connection = None;
@@ -199,9 +205,13 @@ impl Peer {
             None => {}
             Some(connection) => {
                 if connection.authorities != self.node.dialer.authorities() {
-                    return Ok(PeerEvent::Lost(Lost::because(
-                        "the authorities of peers have changed: connecting again",
-                    )));
+                    let until = *connection.ends.get_or_insert(now + DRAIN_MAX);
+                    if now >= until {
+                        return Ok(PeerEvent::Lost(Lost::because(
+                            "the authorities of peers have changed: connecting again",
+                        )));
+                    }
+                    wake_by(until);
                 }
                 match &mut connection.replicate {
                     None if waiting.messages || waiting.bulk => return Ok(PeerEvent::OpenReplicate),
@@ -355,6 +365,7 @@ impl Peer {
             addr: (*addr).clone(),
             generation,
             authorities,
+            ends: None,
             replicate: None,
             forward: None,
         });

@@ -58,6 +58,7 @@ mod producers;
 mod prose;
 mod recover;
 mod refusals;
+mod reload;
 mod repair;
 mod revoked;
 mod roundtrip;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::late::LateRefusals;
 use super::queue::{FairQueue, READ_BYTES_LEAST};
@@ -84,7 +84,7 @@ impl HeldBudgets {
 }
 
 struct SharedBudgets {
-    max: config::Limits,
+    max: RwLock<config::Limits>,
     held: Mutex<HeldBudgets>,
     late: LateRefusals,
 }
@@ -100,7 +100,22 @@ fn within(used: u64, max: u64, limit: Limit) -> Result<(), LimitReached> {
 impl Budgets {
     /// Creates budgets with these limits.
     pub fn new(max: config::Limits) -> Budgets {
-        Budgets(Arc::new(SharedBudgets { max, held: Mutex::default(), late: LateRefusals::default() }))
+        let (max, held, late) = (RwLock::new(max), Mutex::default(), LateRefusals::default());
+        Budgets(Arc::new(SharedBudgets { max, held, late }))
+    }
+
+    /// Replaces the limits. What is held stays held, even if it exceeds a lower limit.
+    pub fn set_limits(&self, max: config::Limits) {
+        *self.0.max.write() = max;
+        // Streams that wait may read now.
+        let held = self.lock();
+        let waiting: Vec<Waker> = held.queues.keys().filter_map(|principal| held.first(principal)).collect();
+        drop(held);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    fn max(&self) -> config::Limits {
+        self.0.max.read().clone()
     }
 
     /// Returns what all principals together hold.
@@ -149,7 +164,7 @@ impl Budgets {
         principal: &Principal,
         wanted: usize,
     ) -> Result<Permit, LimitReached> {
-        let max = &self.0.max;
+        let max = self.max();
         let now = held.each.get(principal).copied().unwrap_or_default();
         let left = (max.bytes_per_principal_max / 3 * 2).saturating_sub(now.read_bytes);
         let read_bytes = (wanted as u64).min((left / 4).max(READ_BYTES_LEAST));
@@ -171,13 +186,13 @@ impl Budgets {
     }
 
     fn readers_within(&self, all: Usage) -> Result<(), LimitReached> {
-        let bytes_max = self.0.max.bytes_max;
+        let bytes_max = self.max().bytes_max;
         within(all.read_bytes, bytes_max / 4 * 3, Limit::Bytes)?;
         within(all.all_bytes(), bytes_max, Limit::Bytes)
     }
 
     fn take(&self, principal: &Principal, more: Usage) -> Result<Permit, LimitReached> {
-        let max = &self.0.max;
+        let max = self.max();
         let mut held = self.lock();
         let one = held.each.get(principal).copied().unwrap_or_default().plus(more);
         let all = held.all.plus(more);
@@ -238,7 +253,7 @@ impl Permit {
         let one = held.each.get(&self.principal).copied().unwrap_or_default().minus(less).plus(more);
         let all = held.all.minus(less).plus(more);
         if more.read_bytes > less.read_bytes {
-            let max = self.limits.0.max.bytes_per_principal_max / 3 * 2;
+            let max = self.limits.max().bytes_per_principal_max / 3 * 2;
             within(one.read_bytes, max, Limit::PrincipalBytes)?;
             self.limits.readers_within(all)?;
         }
@@ -361,6 +376,21 @@ mod tests {
         assert_eq!(all.len(), 18, "a quarter of four MiB is for appends");
         assert_eq!(limits.read(&a, 1 << 20).err(), reached(Limit::Bytes, 3 * MIB));
         assert!(limits.bytes(&a, 1 << 19).is_ok());
+    }
+
+    #[test]
+    fn new_limits_apply_at_once_and_take_nothing_away() {
+        let limits = limits();
+        let a = principal("a");
+        let held = [limits.stream(&a).expect("a stream"), limits.stream(&a).expect("a stream")];
+        let max = |streams| config::Limits { streams_per_principal_max: streams, ..limits.max() };
+        limits.set_limits(max(1));
+        assert_eq!(limits.stream(&a).err(), reached(Limit::PrincipalStreams, 1));
+        assert_eq!(limits.usage().streams, 2, "open streams stay open");
+        limits.set_limits(max(3));
+        assert!(limits.stream(&a).is_ok());
+        drop(held);
+        assert_eq!(limits.usage(), Usage::default());
     }
 
     #[test]
