@@ -19,7 +19,7 @@ ONLY       ?=
 MINUTES    ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help deps first-build build certs demo test e2e scenario kill failover once power chaos disk-full hostile proof sim sim-faults fuzz prose update-golden check bench test-clients test-decoders proto proto-check proto-baseline clean
+.PHONY: help deps first-build build certs demo test e2e scenario kill failover once upgrade power chaos disk-full hostile proof sim sim-faults fuzz prose update-golden check bench test-clients test-decoders proto proto-check proto-baseline clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ fuzz: deps first-build ## mutate the input of every decoder, MINUTES each, two a
 
 once: deps first-build ## eight producers while nodes are killed, stopped and trimmed, for MINUTES: each record is there once
 	@SERIATIM_TEST_ONCE_MINUTES=$(MINUTES) $(CARGO) test --release --locked --test e2e exactly_once:: -- --nocapture
+
+upgrade: deps first-build ## upgrade a cluster of the last version (REVISION chooses another one) under load
+	@SERIATIM_TEST_OLDER="$$(dist/build-older.sh $(REVISION))" $(CARGO) test --release --locked --test e2e upgrade:: -- --nocapture --test-threads=1
 
 power: deps first-build ## simulated power cuts of real processes, RUNS times with one node and half as often with three
 	@SERIATIM_TEST_POWER_RUNS=$(RUNS) $(CARGO) test --release --locked --test e2e power:: -- --nocapture --test-threads=1

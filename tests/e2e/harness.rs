@@ -4,6 +4,7 @@
 //! Ports come from binding port 0. No test sleeps to wait for something: [`eventually`] polls a condition until a
 //! deadline. Dropping a value cleans up: processes are killed, directories are removed.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -169,6 +170,8 @@ pub struct NodeOptions {
     pub wrapper: Vec<String>,
     /// Additional environment variables.
     pub env: Vec<(String, String)>,
+    /// The program, if it is not this version.
+    pub program: Option<PathBuf>,
 }
 
 /// A node that runs as a process.
@@ -192,8 +195,9 @@ impl Node {
         let plain = site.command(&[]);
         let removed: Vec<_> = plain.get_envs().filter(|(_, v)| v.is_none()).map(|(k, _)| k.to_owned()).collect();
         let command = move |options: &NodeOptions| {
-            let mut words = options.wrapper.iter().map(String::as_str).chain([SERIATIM]);
-            let mut command = Command::new(words.next().unwrap_or(SERIATIM));
+            let program = options.program.as_deref().map_or(OsStr::new(SERIATIM), Path::as_os_str);
+            let mut words = options.wrapper.iter().map(OsStr::new).chain([program]);
+            let mut command = Command::new(words.next().unwrap_or(program));
             command.args(words);
             for name in &removed {
                 command.env_remove(name);
@@ -277,6 +281,11 @@ impl Node {
     }
 
     /// The name of the node, which is also that of its data directory.
+    /// Makes the next start use another program; `None`: this version.
+    pub fn set_program(&mut self, program: Option<PathBuf>) {
+        self.options.program = program;
+    }
+
     pub fn name(&self) -> &str {
         &self.options.name
     }

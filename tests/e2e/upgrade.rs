@@ -3,12 +3,15 @@
 //! The newer binary is the same program with one more feature level (`SERIATIM_TEST_FEATURE_LEVEL_MAX`). Only nodes
 //! without TLS accept this variable.
 
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use seriatim::client::Client;
 use seriatim::feature_level::{FeatureLevel, FeatureRange};
 
-use crate::harness::{Cluster, Node, NodeOptions, Outcome, Site, eventually, outcome, wait_for_voters};
+use crate::harness::{
+    Cluster, Node, NodeOptions, Outcome, Site, eventually, outcome, print_uncaptured, wait_for_voters,
+};
 use crate::load::{Random, check, under_load};
 
 /// The highest level that the program supports as built.
@@ -128,6 +131,73 @@ fn a_newer_binary_joins_and_rolls_in_both_directions_and_older_ones_are_refused_
     nodes[2].start_again();
     wait_for_voters(&clients(site, nodes));
     check(&cluster, &sent);
+}
+
+/// The program of an earlier version, which `make upgrade` builds. Without it, the test is skipped.
+const OLDER: &str = "SERIATIM_TEST_OLDER";
+
+/// A cluster of an earlier version is upgraded under load, goes back, and is upgraded again. Then it uses what only the new
+/// version has.
+#[test]
+fn a_cluster_of_an_earlier_version_is_upgraded_under_load() {
+    let Some(older) = std::env::var_os(OLDER).map(PathBuf::from) else {
+        print_uncaptured("SKIPPED a_cluster_of_an_earlier_version_is_upgraded_under_load: `make upgrade` builds that version\n");
+        return;
+    };
+    let site = Site::new();
+    let start = |name: &str, join: &[Node]| {
+        let join: Vec<String> = join.iter().map(|node| node.bind_addr.clone()).collect();
+        let (bootstrap, program) = (join.is_empty(), Some(older.clone()));
+        Node::start(&site, NodeOptions { name: name.into(), bootstrap, join, program, ..NodeOptions::default() })
+    };
+    let mut nodes = vec![start("n1", &[])];
+    for name in ["n2", "n3"] {
+        nodes.push(start(name, &nodes[..1]));
+    }
+    wait_for_voters(&clients(&site, &nodes));
+    let version = |node: &Node| {
+        let server = site.client(&node.rpc_addr, "root").get_node().expect("an answer");
+        (server.version, server.max_feature_level)
+    };
+    let before = version(&nodes[0]);
+    let addrs: Vec<String> = nodes.iter().map(|node| node.rpc_addr.clone()).collect();
+    let replace = |nodes: &mut [Node], program: Option<&PathBuf>| {
+        for node in 0..nodes.len() {
+            wait_for_voters(&clients(&site, nodes));
+            assert!(nodes[node].stop().success(), "{}", nodes[node].log());
+            nodes[node].set_program(program.cloned());
+            nodes[node].start_again();
+        }
+        wait_for_voters(&clients(&site, nodes));
+    };
+    let (sent, ()) = under_load(&site, &addrs, &mut Random::new(15), |_| {
+        replace(&mut nodes, None);
+        // As long as the level is not raised, the way back is open.
+        replace(&mut nodes, Some(&older));
+        replace(&mut nodes, None);
+        if before.1 < top().0 {
+            eventually("the level is raised", || {
+                let (code, _, error) = upgrade(&site, &nodes[0]);
+                (code == Some(0)).then_some(()).ok_or(error)
+            });
+        }
+        wait_for_level(&clients(&site, &nodes), top());
+    });
+    assert_eq!(version(&nodes[0]).1, top().0);
+    let cluster = Cluster { site, nodes };
+    check(&cluster, &sent);
+    let create = ["log", "create", "audit", "--hash-chain"];
+    for args in [&create[..], &["log", "info", "audit"]] {
+        let run = cluster.site.cli(&cluster.nodes[1].rpc_addr, args).output().expect("runs");
+        assert_eq!(outcome(&run).0, Some(0), "{run:?}");
+    }
+    let mut cluster = cluster;
+    assert!(cluster.nodes[2].stop().success());
+    cluster.nodes[2].set_program((before.1 < top().0).then(|| older.clone()));
+    match cluster.nodes[2].try_start_again() {
+        Err(refused) => assert_eq!(refused.code(), Some(78), "{}", cluster.nodes[2].log()),
+        Ok(()) => assert_eq!(before.1, top().0, "a version without this level was accepted"),
+    }
 }
 
 /// Once, the second of two operators was told that nothing was appended, and a monitor reported a failed upgrade.
