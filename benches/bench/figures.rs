@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
-use seriatim::pb::v1::{ConsumeRequest, CreateLogRequest};
+use seriatim::pb::v1::{ConsumeRequest, CreateLogRequest, LogConfig};
 
 use super::calls::{Bytes, Caller, Download, consume_request, produce_request, produce_request_to};
 use super::harness::{Cluster, memory_bytes};
@@ -117,6 +117,7 @@ impl Pair {
 pub fn run(bench: &mut Bench) {
     produce(bench);
     many_logs(bench);
+    hash_chain(bench);
     consume(bench);
     tails(bench);
     memory(bench);
@@ -151,6 +152,44 @@ fn many_logs(bench: &mut Bench) {
         Target::AtLeast(0.7),
         || pair.node.rate_of_each(&to_one, turn),
         || pair.node.rate_of_each(&to_each, turn),
+    );
+}
+
+/// Compares a log with a hash chain with one without, on the same node.
+fn hash_chain(bench: &mut Bench) {
+    let figures = [
+        ("hash chain: stream, 1,000 × 100 B a message, of a log without", 1000, 100),
+        ("hash chain: stream, 100 × 1 KiB a message, of a log without", 100, 1024),
+        ("hash chain: stream, 1 MiB a message, of a log without", 1024, 1000),
+    ];
+    if !figures.iter().any(|(name, ..)| bench.wants(name)) {
+        return;
+    }
+    let (pair, turn) = (Pair::start(), bench.turn);
+    let client = pair.cluster.client(0);
+    for (log, hash_chain) in [("plain", None), ("chained", Some(true))] {
+        let config = LogConfig { hash_chain, ..LogConfig::default() };
+        let request = CreateLogRequest { log: log.into(), config: Some(config).into(), ..CreateLogRequest::default() };
+        client.create_log(&request).expect("created");
+    }
+    for (name, records, bytes) in figures {
+        let (plain, chained) =
+            (produce_request_to("plain", records, bytes), produce_request_to("chained", records, bytes));
+        bench.compare(
+            name,
+            "records/s",
+            Target::AtLeast(0.95),
+            || pair.node.upload_rate(plain.clone(), 32, turn) * records as f64,
+            || pair.node.upload_rate(chained.clone(), 32, turn) * records as f64,
+        );
+    }
+    let (plain, chained) = (produce_request_to("plain", 1, 100), produce_request_to("chained", 1, 100));
+    bench.compare(
+        "hash chain: unary, 100 B, 256 in flight, of a log without",
+        "/s",
+        Target::AtLeast(0.95),
+        || pair.node.unary_rate(&plain, 256, turn),
+        || pair.node.unary_rate(&chained, 256, turn),
     );
 }
 

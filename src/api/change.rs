@@ -23,7 +23,14 @@ pub enum Step<T> {
     /// The catalog is as the request wants it.
     Done(T),
     /// This command makes it so.
-    Propose(Command),
+    Propose(Box<Command>),
+}
+
+impl<T> Step<T> {
+    /// The step that proposes this command.
+    pub fn propose(command: Command) -> Step<T> {
+        Step::Propose(Box::new(command))
+    }
 }
 
 /// Proposes what `decide` returns, until it is done. `decide` gets the catalog of this node, after a read index.

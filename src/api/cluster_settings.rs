@@ -81,7 +81,7 @@ fn decide(catalog: &Catalog, request: &v1::UpdateClusterRequest) -> Result<Step<
     let defaults = &settings.log_defaults;
     check(&LogSettings::default(), defaults, Place::LOG_DEFAULTS)?;
     check_nodes(defaults, catalog.members().count(), Place::LOG_DEFAULTS)?;
-    Ok(Step::Propose(Command::UpdateCluster(settings, revision)))
+    Ok(Step::propose(Command::UpdateCluster(settings, revision)))
 }
 
 /// Returns the settings after a change: the fields in `update_mask`, or without a mask those that are set. A field in

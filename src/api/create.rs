@@ -122,7 +122,7 @@ async fn create(
         }
         is_proposed = true;
         let (origin, settings) = (Origin::Nodes(Vec::new()), settings.clone());
-        Ok(Step::Propose(Command::CreateLog(NewLog {
+        Ok(Step::propose(Command::CreateLog(NewLog {
             name: name.clone(),
             log_id,
             origin,

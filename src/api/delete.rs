@@ -51,12 +51,12 @@ pub async fn delete_log(service: Service, call: Call, request: Request) -> Resul
             None => {
                 check_revision(Some(&name), meta.revision, expected_revision)?;
                 is_proposed = true;
-                Ok(Step::Propose(Command::DeleteLog(meta.group, purge_after_ms, Some(meta.revision))))
+                Ok(Step::propose(Command::DeleteLog(meta.group, purge_after_ms, Some(meta.revision))))
             }
             // The purge time can only become earlier. Proposed once, because the clocks of two nodes differ.
             Some(deletion) if !is_proposed && is_earlier(purge_after_ms, deletion.purge_us) => {
                 is_proposed = true;
-                Ok(Step::Propose(Command::DeleteLog(meta.group, purge_after_ms, None)))
+                Ok(Step::propose(Command::DeleteLog(meta.group, purge_after_ms, None)))
             }
             Some(_) => Ok(Step::Done(Some(meta.clone()))),
         }
@@ -105,7 +105,7 @@ pub async fn undelete_log(service: Service, call: Call, request: Request) -> Res
         Found::Log(meta) if is_for_good(meta) => Err(ApiError::NoSuchLog(name.clone())),
         Found::Log(meta) => {
             is_proposed = true;
-            Ok(Step::Propose(Command::UndeleteLog(meta.group)))
+            Ok(Step::propose(Command::UndeleteLog(meta.group)))
         }
     })
     .await?;

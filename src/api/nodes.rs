@@ -112,7 +112,7 @@ pub async fn balance_cluster(
             return Ok(Step::Done(()));
         }
         is_proposed = true;
-        Ok(Step::Propose(Command::SetBalancing(!request.stop)))
+        Ok(Step::propose(Command::SetBalancing(!request.stop)))
     })
     .await?;
     let mut response = v1::BalanceClusterResponse::new();
@@ -200,7 +200,7 @@ async fn set_plan(
             return Ok(Step::Done(()));
         }
         is_proposed = true;
-        Ok(Step::Propose(Command::PlanNode(id, plan, present)))
+        Ok(Step::propose(Command::PlanNode(id, plan, present)))
     })
     .await?;
     if is_proposed {

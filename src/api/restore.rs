@@ -45,7 +45,7 @@ pub async fn finish_restore(
         }
     }
     let meta = change(&service, core, &call, deadline, |catalog| match find(catalog, &name, wanted)? {
-        meta if meta.is_restoring() => Ok(Step::Propose(Command::FinishRestore(meta.group))),
+        meta if meta.is_restoring() => Ok(Step::propose(Command::FinishRestore(meta.group))),
         meta => Ok(Step::Done(meta.clone())),
     })
     .await?;

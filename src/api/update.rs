@@ -81,7 +81,7 @@ fn decide(catalog: &Catalog, name: &LogName, request: &v1::UpdateLogRequest) -> 
         check_nodes(&settings, catalog.members().count(), Place::CONFIG)?;
     }
     if named {
-        return Ok(Step::Propose(Command::UpdateLog(meta.group, settings, meta.revision)));
+        return Ok(Step::propose(Command::UpdateLog(meta.group, settings, meta.revision)));
     }
     if settings.labels != meta.settings.labels || present.replicas != new.replicas {
         return Err(ApiError::LevelTooLow(Feature::ManyLogs.level()));
@@ -94,5 +94,5 @@ fn decide(catalog: &Catalog, name: &LogName, request: &v1::UpdateLogRequest) -> 
         request_bytes_max: Some(new.request_bytes_max),
         ..LogSettings::default()
     };
-    Ok(Step::Propose(Command::ConfigureLog(meta.group, limits)))
+    Ok(Step::propose(Command::ConfigureLog(meta.group, limits)))
 }

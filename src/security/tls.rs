@@ -19,6 +19,7 @@ mod error;
 mod live;
 mod material;
 mod receipts;
+mod signing_key;
 mod verify;
 
 use std::fmt;

@@ -141,7 +141,9 @@ const OLDER: &str = "SERIATIM_TEST_OLDER";
 #[test]
 fn a_cluster_of_an_earlier_version_is_upgraded_under_load() {
     let Some(older) = std::env::var_os(OLDER).map(PathBuf::from) else {
-        print_uncaptured("SKIPPED a_cluster_of_an_earlier_version_is_upgraded_under_load: `make upgrade` builds that version\n");
+        print_uncaptured(
+            "SKIPPED a_cluster_of_an_earlier_version_is_upgraded_under_load: `make upgrade` builds that version\n",
+        );
         return;
     };
     let site = Site::new();

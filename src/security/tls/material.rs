@@ -10,7 +10,7 @@ use super::super::identity::system_time;
 use super::super::peer_names::{Dialled, PeerName, PeerNames};
 use super::super::read_needed;
 use super::error::TlsError;
-use super::receipts::SigningKey;
+use super::signing_key::SigningKey;
 use super::verify::{check_time, refused};
 use crate::config::TlsFiles;
 use crate::types::NodeName;

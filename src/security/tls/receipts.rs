@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
-use openssl::pkey::{HasPublic, Id, PKey, PKeyRef, Private};
+use openssl::pkey::{HasPublic, Id, PKeyRef};
 use openssl::sign;
 use openssl::x509::verify::X509VerifyParam;
 use openssl::x509::{X509, X509PurposeId};
@@ -15,23 +15,12 @@ use super::super::peer_names::{PeerName, PeerNames};
 use super::error::TlsError;
 use super::live::LiveTls;
 use super::material::read_ca;
+use super::signing_key::SigningKey;
 use super::verify::{refused_by, store_builder};
 use crate::types::NodeName;
 
 /// Precedes the statement in what is signed, so that the signature fits nothing else that the key signs.
 const CONTEXT: &[u8] = b"seriatim receipt v1\0";
-
-/// The key of a node's peer certificate, and the certificate with its chain in DER form.
-pub(super) struct SigningKey {
-    key: PKey<Private>,
-    certificates: Vec<Vec<u8>>,
-}
-
-impl SigningKey {
-    pub(super) fn new(key: PKey<Private>, certs: &[X509]) -> Result<SigningKey, ErrorStack> {
-        Ok(SigningKey { key, certificates: certs.iter().map(|cert| cert.to_der()).collect::<Result<_, _>>()? })
-    }
-}
 
 /// A signature, and the certificates by which it can be checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
