@@ -10,7 +10,7 @@ grpcurl=1.9.3
 cd "$(dirname "$0")/.."
 seriatim=$(realpath "${SERIATIM:?the program under test}")
 only=${ONLY:-}
-languages=" ${LANGUAGES:-python go java rust} "
+languages=" ${LANGUAGES:-python go java rust node} "
 target=${CARGO_TARGET_DIR:-target}
 mkdir -p "$target/clients"
 target=$(realpath "$target")
@@ -18,6 +18,10 @@ build=$target/clients
 
 if ! command -v go >/dev/null || ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
     echo "make test-clients needs Go (1.24 or newer) and Python 3.11 or newer with venv (Debian: golang-go, python3-venv)" >&2
+    exit 1
+fi
+if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+    echo "make test-clients needs Node.js (20 or newer) and npm (Debian: nodejs, npm)" >&2
     exit 1
 fi
 if ! command -v javac >/dev/null || ! command -v mvn >/dev/null; then
@@ -31,6 +35,8 @@ diff -r "$build/generated/python/seriatim/v1" clients/python/seriatim/v1 --exclu
     { echo "the generated Python code differs from proto/: run make proto" >&2 && exit 1; }
 diff -r "$build/generated/go/seriatimv1" clients/go/seriatimv1 ||
     { echo "the generated Go code differs from proto/: run make proto" >&2 && exit 1; }
+diff -r "$build/generated/node/src/generated" clients/node/src/generated ||
+    { echo "the generated code for Node.js differs from proto/: run make proto" >&2 && exit 1; }
 
 [ -n "$only" ] || clients/roundtrip/test.sh
 
@@ -43,7 +49,7 @@ cp -r clients/python "$build/python"
 GOBIN=$build/grpcurl-$grpcurl go install "github.com/fullstorydev/grpcurl/cmd/grpcurl@v$grpcurl"
 
 # Builds the driver of each library and names it to the tests. The test reports a library without one as skipped.
-unset DRIVER_PYTHON DRIVER_GO DRIVER_JAVA DRIVER_RUST
+unset DRIVER_PYTHON DRIVER_GO DRIVER_JAVA DRIVER_RUST DRIVER_NODE LIBRARY_NODE
 wanted() { [[ $languages == *" $1 "* ]]; }
 if wanted python; then
     export DRIVER_PYTHON="$build/venv/bin/python $PWD/clients/python/conformance_driver.py"
@@ -66,6 +72,21 @@ fi
 if wanted rust && { [ -e examples/client_driver.rs ] || grep -q '"client_driver"' Cargo.toml; }; then
     CARGO_TARGET_DIR=$target cargo build --quiet --release --locked --example client_driver
     export DRIVER_RUST=$target/release/examples/client_driver
+fi
+
+if wanted node; then
+    # A copy, as for Python. Its packages stay from run to run.
+    mkdir -p "$build/node"
+    find "$build/node" -mindepth 1 -maxdepth 1 ! -name node_modules ! -name installed -exec rm -rf {} +
+    (cd clients/node && find . -mindepth 1 -maxdepth 1 ! -name node_modules ! -name dist -exec cp -r {} "$build/node" \;)
+    if ! cmp -s "$build/node/package-lock.json" "$build/node/installed"; then
+        npm --prefix "$build/node" ci --silent --ignore-scripts --no-audit --no-fund
+        cp "$build/node/package-lock.json" "$build/node/installed"
+    fi
+    npm --prefix "$build/node" run --silent build
+    npm --prefix "$build/node" test --silent
+    export LIBRARY_NODE=$build/node
+    export DRIVER_NODE="node --no-deprecation $build/node/dist/conformance/driver.js"
 fi
 
 # gRPC's own log contains every connection that breaks.

@@ -7,7 +7,7 @@ import unittest
 
 from table import CASES, Case
 
-LANGUAGES = ("python", "go", "java", "rust")
+LANGUAGES = ("python", "go", "java", "rust", "node")
 
 
 def drivers():
