@@ -233,6 +233,11 @@ const (
 	// FAILED_PRECONDITION; outcome none, retry later. The log is being restored from a backup, and is
 	// not open to clients yet. Keys: log, log_id.
 	Reason_LOG_RESTORING Reason = 55
+	// FAILED_PRECONDITION; outcome none, retry no. The log was created without `hash_chain`. Keys: log.
+	Reason_NO_HASH_CHAIN Reason = 56
+	// FAILED_PRECONDITION; outcome none, retry no. The node runs without TLS, so it has no key with
+	// which it could sign a receipt.
+	Reason_RECEIPTS_UNAVAILABLE Reason = 57
 )
 
 // Enum value maps for Reason.
@@ -294,6 +299,8 @@ var (
 		53: "NODE_NEEDED",
 		54: "NO_SUCCESSOR",
 		55: "LOG_RESTORING",
+		56: "NO_HASH_CHAIN",
+		57: "RECEIPTS_UNAVAILABLE",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":        0,
@@ -352,6 +359,8 @@ var (
 		"NODE_NEEDED":               53,
 		"NO_SUCCESSOR":              54,
 		"LOG_RESTORING":             55,
+		"NO_HASH_CHAIN":             56,
+		"RECEIPTS_UNAVAILABLE":      57,
 	}
 )
 
@@ -386,7 +395,7 @@ var File_seriatim_v1_errors_proto protoreflect.FileDescriptor
 
 const file_seriatim_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x18seriatim/v1/errors.proto\x12\vseriatim.v1*\xf2\b\n" +
+	"\x18seriatim/v1/errors.proto\x12\vseriatim.v1*\x9f\t\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vNO_IDENTITY\x10\x01\x12\x0f\n" +
@@ -446,7 +455,9 @@ const file_seriatim_v1_errors_proto_rawDesc = "" +
 	"\fNODE_LEAVING\x104\x12\x0f\n" +
 	"\vNODE_NEEDED\x105\x12\x10\n" +
 	"\fNO_SUCCESSOR\x106\x12\x11\n" +
-	"\rLOG_RESTORING\x107B\x8d\x01\n" +
+	"\rLOG_RESTORING\x107\x12\x11\n" +
+	"\rNO_HASH_CHAIN\x108\x12\x18\n" +
+	"\x14RECEIPTS_UNAVAILABLE\x109B\x8d\x01\n" +
 	"\x0eio.seriatim.v1B\vErrorsProtoP\x01ZAgithub.com/seriatim-log/seriatim/clients/go/seriatimv1;seriatimv1\xaa\x02\vSeriatim.V1\xca\x02\vSeriatim\\V1\xea\x02\fSeriatim::V1b\x06proto3"
 
 var (

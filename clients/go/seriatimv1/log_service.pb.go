@@ -339,8 +339,11 @@ type ProduceRequest struct {
 	// that is RESTORING, together with `expected_offset` and without a producer; refused for every
 	// other log. Needs `admin`, too. Must not be below that of the record before.
 	RestoredAppendTimeUs *uint64 `protobuf:"fixed64,9,opt,name=restored_append_time_us,json=restoredAppendTimeUs,proto3,oneof" json:"restored_append_time_us,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// Produce only: return a receipt. The call fails with NO_HASH_CHAIN if the log has none, and with
+	// RECEIPTS_UNAVAILABLE if the node has no key to sign with.
+	Receipt       bool `protobuf:"varint,10,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ProduceRequest) Reset() {
@@ -429,6 +432,13 @@ func (x *ProduceRequest) GetRestoredAppendTimeUs() uint64 {
 	return 0
 }
 
+func (x *ProduceRequest) GetReceipt() bool {
+	if x != nil {
+		return x.Receipt
+	}
+	return false
+}
+
 // Where the records of a request were appended.
 type ProduceResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -443,7 +453,10 @@ type ProduceResponse struct {
 	// The id of the log.
 	LogId string `protobuf:"bytes,5,opt,name=log_id,json=logId,proto3" json:"log_id,omitempty"`
 	// True if the request was appended before, and this is the answer to it.
-	Duplicate     bool `protobuf:"varint,6,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	Duplicate bool `protobuf:"varint,6,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	// The receipt, if the request asked for it. Absent if the records are appended, and no node could
+	// read them again in time: ReadChain returns it later.
+	Receipt       *Receipt `protobuf:"bytes,7,opt,name=receipt,proto3" json:"receipt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -520,6 +533,274 @@ func (x *ProduceResponse) GetDuplicate() bool {
 	return false
 }
 
+func (x *ProduceResponse) GetReceipt() *Receipt {
+	if x != nil {
+		return x.Receipt
+	}
+	return nil
+}
+
+// The signed statement of a node that these records, and all before them, were in the log when it
+// answered. It can be checked without the cluster: `seriatim log verify-receipt`.
+type Receipt struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A serialized ReceiptStatement. The signature is over exactly these bytes.
+	Statement []byte `protobuf:"bytes,1,opt,name=statement,proto3" json:"statement,omitempty"`
+	// The signature with the peer key of the node: ECDSA or RSA (PKCS #1 v1.5) with SHA-256, or Ed25519.
+	// Over the ASCII text "seriatim receipt v1", a zero byte, and `statement`.
+	Signature []byte `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`
+	// The certificate of the key, X.509 in DER form, and then those between it and the authority.
+	Certificates  [][]byte `protobuf:"bytes,3,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Receipt) Reset() {
+	*x = Receipt{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Receipt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Receipt) ProtoMessage() {}
+
+func (x *Receipt) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
+func (*Receipt) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Receipt) GetStatement() []byte {
+	if x != nil {
+		return x.Statement
+	}
+	return nil
+}
+
+func (x *Receipt) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+func (x *Receipt) GetCertificates() [][]byte {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+// What a receipt says.
+type ReceiptStatement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The cluster and the log, by name and id.
+	ClusterName string `protobuf:"bytes,1,opt,name=cluster_name,json=clusterName,proto3" json:"cluster_name,omitempty"`
+	ClusterId   string `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Log         string `protobuf:"bytes,3,opt,name=log,proto3" json:"log,omitempty"`
+	LogId       string `protobuf:"bytes,4,opt,name=log_id,json=logId,proto3" json:"log_id,omitempty"`
+	// The link of the entry that contains the records.
+	Link *ChainLink `protobuf:"bytes,5,opt,name=link,proto3" json:"link,omitempty"`
+	// The node, and its clock when it signed, in microseconds since 1970.
+	NodeName      string `protobuf:"bytes,6,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
+	SignedTimeUs  uint64 `protobuf:"fixed64,7,opt,name=signed_time_us,json=signedTimeUs,proto3" json:"signed_time_us,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReceiptStatement) Reset() {
+	*x = ReceiptStatement{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReceiptStatement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReceiptStatement) ProtoMessage() {}
+
+func (x *ReceiptStatement) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReceiptStatement.ProtoReflect.Descriptor instead.
+func (*ReceiptStatement) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ReceiptStatement) GetClusterName() string {
+	if x != nil {
+		return x.ClusterName
+	}
+	return ""
+}
+
+func (x *ReceiptStatement) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *ReceiptStatement) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *ReceiptStatement) GetLogId() string {
+	if x != nil {
+		return x.LogId
+	}
+	return ""
+}
+
+func (x *ReceiptStatement) GetLink() *ChainLink {
+	if x != nil {
+		return x.Link
+	}
+	return nil
+}
+
+func (x *ReceiptStatement) GetNodeName() string {
+	if x != nil {
+		return x.NodeName
+	}
+	return ""
+}
+
+func (x *ReceiptStatement) GetSignedTimeUs() uint64 {
+	if x != nil {
+		return x.SignedTimeUs
+	}
+	return 0
+}
+
+// What the hash chain of a log contains for one entry: a batch of records that was appended as a
+// whole. FORMAT, section "Hash chain", says how the hashes are computed.
+type ChainLink struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The offset of the first record of the entry, and the number of its records.
+	Offset uint64 `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"`
+	Count  uint32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	// The Raft term and the append time of all its records.
+	Term         uint64 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
+	AppendTimeUs uint64 `protobuf:"fixed64,4,opt,name=append_time_us,json=appendTimeUs,proto3" json:"append_time_us,omitempty"`
+	// The hash of the records of this entry. 32 bytes.
+	ContentHash []byte `protobuf:"bytes,5,opt,name=content_hash,json=contentHash,proto3" json:"content_hash,omitempty"`
+	// The hash of all records before this entry. 32 bytes, zeros for the first entry of the log.
+	PreviousChainHash []byte `protobuf:"bytes,6,opt,name=previous_chain_hash,json=previousChainHash,proto3" json:"previous_chain_hash,omitempty"`
+	// The hash of all records up to the end of this entry. 32 bytes.
+	ChainHash     []byte `protobuf:"bytes,7,opt,name=chain_hash,json=chainHash,proto3" json:"chain_hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChainLink) Reset() {
+	*x = ChainLink{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChainLink) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChainLink) ProtoMessage() {}
+
+func (x *ChainLink) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChainLink.ProtoReflect.Descriptor instead.
+func (*ChainLink) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ChainLink) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *ChainLink) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *ChainLink) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *ChainLink) GetAppendTimeUs() uint64 {
+	if x != nil {
+		return x.AppendTimeUs
+	}
+	return 0
+}
+
+func (x *ChainLink) GetContentHash() []byte {
+	if x != nil {
+		return x.ContentHash
+	}
+	return nil
+}
+
+func (x *ChainLink) GetPreviousChainHash() []byte {
+	if x != nil {
+		return x.PreviousChainHash
+	}
+	return nil
+}
+
+func (x *ChainLink) GetChainHash() []byte {
+	if x != nil {
+		return x.ChainHash
+	}
+	return nil
+}
+
 // A request for records.
 type ConsumeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -559,7 +840,7 @@ type ConsumeRequest struct {
 
 func (x *ConsumeRequest) Reset() {
 	*x = ConsumeRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[4]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -571,7 +852,7 @@ func (x *ConsumeRequest) String() string {
 func (*ConsumeRequest) ProtoMessage() {}
 
 func (x *ConsumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[4]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -584,7 +865,7 @@ func (x *ConsumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeRequest.ProtoReflect.Descriptor instead.
 func (*ConsumeRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{4}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ConsumeRequest) GetOffset() uint64 {
@@ -690,7 +971,7 @@ type ConsumeResponse struct {
 
 func (x *ConsumeResponse) Reset() {
 	*x = ConsumeResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[5]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -702,7 +983,7 @@ func (x *ConsumeResponse) String() string {
 func (*ConsumeResponse) ProtoMessage() {}
 
 func (x *ConsumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[5]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -715,7 +996,7 @@ func (x *ConsumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeResponse.ProtoReflect.Descriptor instead.
 func (*ConsumeResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{5}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ConsumeResponse) GetRecords() []*Record {
@@ -764,7 +1045,7 @@ type GetServersRequest struct {
 
 func (x *GetServersRequest) Reset() {
 	*x = GetServersRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[6]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -776,7 +1057,7 @@ func (x *GetServersRequest) String() string {
 func (*GetServersRequest) ProtoMessage() {}
 
 func (x *GetServersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[6]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -789,7 +1070,7 @@ func (x *GetServersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServersRequest.ProtoReflect.Descriptor instead.
 func (*GetServersRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{6}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetServersRequest) GetLog() string {
@@ -820,7 +1101,7 @@ type GetServersResponse struct {
 
 func (x *GetServersResponse) Reset() {
 	*x = GetServersResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[7]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -832,7 +1113,7 @@ func (x *GetServersResponse) String() string {
 func (*GetServersResponse) ProtoMessage() {}
 
 func (x *GetServersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[7]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -845,7 +1126,7 @@ func (x *GetServersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServersResponse.ProtoReflect.Descriptor instead.
 func (*GetServersResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{7}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetServersResponse) GetServers() []*Server {
@@ -906,7 +1187,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[8]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -918,7 +1199,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[8]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -931,7 +1212,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{8}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Server) GetId() string {
@@ -1009,7 +1290,7 @@ type LogInfo struct {
 
 func (x *LogInfo) Reset() {
 	*x = LogInfo{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[9]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1021,7 +1302,7 @@ func (x *LogInfo) String() string {
 func (*LogInfo) ProtoMessage() {}
 
 func (x *LogInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[9]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1034,7 +1315,7 @@ func (x *LogInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogInfo.ProtoReflect.Descriptor instead.
 func (*LogInfo) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{9}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LogInfo) GetName() string {
@@ -1132,7 +1413,7 @@ type Restore struct {
 
 func (x *Restore) Reset() {
 	*x = Restore{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[10]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1144,7 +1425,7 @@ func (x *Restore) String() string {
 func (*Restore) ProtoMessage() {}
 
 func (x *Restore) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[10]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1157,7 +1438,7 @@ func (x *Restore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restore.ProtoReflect.Descriptor instead.
 func (*Restore) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{10}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Restore) GetSourceLogId() string {
@@ -1208,14 +1489,18 @@ type LogConfig struct {
 	Replicas *uint32 `protobuf:"varint,5,opt,name=replicas,proto3,oneof" json:"replicas,omitempty"`
 	// Names and values of your own, such as a team or a cost centre. At most 16. A name has 1 to 63
 	// bytes, a value at most 63.
-	Labels        map[string]string `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Labels map[string]string `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Whether each entry of the log contains the hash of all records before it, so that a later change
+	// of a record, or of the order of records, can be proven. Set when the log is created, and never
+	// changed. Needs feature level 6.
+	HashChain     *bool `protobuf:"varint,7,opt,name=hash_chain,json=hashChain,proto3,oneof" json:"hash_chain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LogConfig) Reset() {
 	*x = LogConfig{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[11]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1227,7 +1512,7 @@ func (x *LogConfig) String() string {
 func (*LogConfig) ProtoMessage() {}
 
 func (x *LogConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[11]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1240,7 +1525,7 @@ func (x *LogConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogConfig.ProtoReflect.Descriptor instead.
 func (*LogConfig) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{11}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LogConfig) GetRetentionAge() *durationpb.Duration {
@@ -1285,6 +1570,13 @@ func (x *LogConfig) GetLabels() map[string]string {
 	return nil
 }
 
+func (x *LogConfig) GetHashChain() bool {
+	if x != nil && x.HashChain != nil {
+		return *x.HashChain
+	}
+	return false
+}
+
 // The records of a log.
 type LogPosition struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1304,7 +1596,7 @@ type LogPosition struct {
 
 func (x *LogPosition) Reset() {
 	*x = LogPosition{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[12]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1608,7 @@ func (x *LogPosition) String() string {
 func (*LogPosition) ProtoMessage() {}
 
 func (x *LogPosition) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[12]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1621,7 @@ func (x *LogPosition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogPosition.ProtoReflect.Descriptor instead.
 func (*LogPosition) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{12}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *LogPosition) GetFirstOffset() uint64 {
@@ -1388,7 +1680,7 @@ type CreateLogRequest struct {
 
 func (x *CreateLogRequest) Reset() {
 	*x = CreateLogRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[13]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1400,7 +1692,7 @@ func (x *CreateLogRequest) String() string {
 func (*CreateLogRequest) ProtoMessage() {}
 
 func (x *CreateLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[13]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1413,7 +1705,7 @@ func (x *CreateLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateLogRequest.ProtoReflect.Descriptor instead.
 func (*CreateLogRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{13}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CreateLogRequest) GetLog() string {
@@ -1461,7 +1753,7 @@ type CreateLogResponse struct {
 
 func (x *CreateLogResponse) Reset() {
 	*x = CreateLogResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[14]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1765,7 @@ func (x *CreateLogResponse) String() string {
 func (*CreateLogResponse) ProtoMessage() {}
 
 func (x *CreateLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[14]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1778,7 @@ func (x *CreateLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateLogResponse.ProtoReflect.Descriptor instead.
 func (*CreateLogResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{14}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CreateLogResponse) GetLog() *LogInfo {
@@ -1509,7 +1801,7 @@ type GetLogRequest struct {
 
 func (x *GetLogRequest) Reset() {
 	*x = GetLogRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[15]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1521,7 +1813,7 @@ func (x *GetLogRequest) String() string {
 func (*GetLogRequest) ProtoMessage() {}
 
 func (x *GetLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[15]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1534,7 +1826,7 @@ func (x *GetLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogRequest.ProtoReflect.Descriptor instead.
 func (*GetLogRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{15}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetLogRequest) GetLog() string {
@@ -1561,7 +1853,7 @@ type GetLogResponse struct {
 
 func (x *GetLogResponse) Reset() {
 	*x = GetLogResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[16]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1573,7 +1865,7 @@ func (x *GetLogResponse) String() string {
 func (*GetLogResponse) ProtoMessage() {}
 
 func (x *GetLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[16]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1586,7 +1878,7 @@ func (x *GetLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogResponse.ProtoReflect.Descriptor instead.
 func (*GetLogResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{16}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetLogResponse) GetLog() *LogInfo {
@@ -1609,7 +1901,7 @@ type FinishRestoreRequest struct {
 
 func (x *FinishRestoreRequest) Reset() {
 	*x = FinishRestoreRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[17]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1621,7 +1913,7 @@ func (x *FinishRestoreRequest) String() string {
 func (*FinishRestoreRequest) ProtoMessage() {}
 
 func (x *FinishRestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[17]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1634,7 +1926,7 @@ func (x *FinishRestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishRestoreRequest.ProtoReflect.Descriptor instead.
 func (*FinishRestoreRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{17}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *FinishRestoreRequest) GetLog() string {
@@ -1661,7 +1953,7 @@ type FinishRestoreResponse struct {
 
 func (x *FinishRestoreResponse) Reset() {
 	*x = FinishRestoreResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[18]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1673,7 +1965,7 @@ func (x *FinishRestoreResponse) String() string {
 func (*FinishRestoreResponse) ProtoMessage() {}
 
 func (x *FinishRestoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[18]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1686,7 +1978,7 @@ func (x *FinishRestoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishRestoreResponse.ProtoReflect.Descriptor instead.
 func (*FinishRestoreResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{18}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *FinishRestoreResponse) GetLog() *LogInfo {
@@ -1715,7 +2007,7 @@ type ListLogsRequest struct {
 
 func (x *ListLogsRequest) Reset() {
 	*x = ListLogsRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[19]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1727,7 +2019,7 @@ func (x *ListLogsRequest) String() string {
 func (*ListLogsRequest) ProtoMessage() {}
 
 func (x *ListLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[19]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1740,7 +2032,7 @@ func (x *ListLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLogsRequest.ProtoReflect.Descriptor instead.
 func (*ListLogsRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{19}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListLogsRequest) GetPageSize() int32 {
@@ -1791,7 +2083,7 @@ type ListLogsResponse struct {
 
 func (x *ListLogsResponse) Reset() {
 	*x = ListLogsResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[20]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1803,7 +2095,7 @@ func (x *ListLogsResponse) String() string {
 func (*ListLogsResponse) ProtoMessage() {}
 
 func (x *ListLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[20]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1816,7 +2108,7 @@ func (x *ListLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLogsResponse.ProtoReflect.Descriptor instead.
 func (*ListLogsResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{20}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListLogsResponse) GetLogs() []*LogInfo {
@@ -1855,7 +2147,7 @@ type UpdateLogRequest struct {
 
 func (x *UpdateLogRequest) Reset() {
 	*x = UpdateLogRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[21]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1867,7 +2159,7 @@ func (x *UpdateLogRequest) String() string {
 func (*UpdateLogRequest) ProtoMessage() {}
 
 func (x *UpdateLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[21]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1880,7 +2172,7 @@ func (x *UpdateLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateLogRequest.ProtoReflect.Descriptor instead.
 func (*UpdateLogRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{21}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UpdateLogRequest) GetLog() string {
@@ -1935,7 +2227,7 @@ type UpdateLogResponse struct {
 
 func (x *UpdateLogResponse) Reset() {
 	*x = UpdateLogResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[22]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1947,7 +2239,7 @@ func (x *UpdateLogResponse) String() string {
 func (*UpdateLogResponse) ProtoMessage() {}
 
 func (x *UpdateLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[22]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1960,7 +2252,7 @@ func (x *UpdateLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateLogResponse.ProtoReflect.Descriptor instead.
 func (*UpdateLogResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{22}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UpdateLogResponse) GetLog() *LogInfo {
@@ -1990,7 +2282,7 @@ type DeleteLogRequest struct {
 
 func (x *DeleteLogRequest) Reset() {
 	*x = DeleteLogRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[23]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2002,7 +2294,7 @@ func (x *DeleteLogRequest) String() string {
 func (*DeleteLogRequest) ProtoMessage() {}
 
 func (x *DeleteLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[23]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2015,7 +2307,7 @@ func (x *DeleteLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteLogRequest.ProtoReflect.Descriptor instead.
 func (*DeleteLogRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{23}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DeleteLogRequest) GetLog() string {
@@ -2057,7 +2349,7 @@ type DeleteLogResponse struct {
 
 func (x *DeleteLogResponse) Reset() {
 	*x = DeleteLogResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[24]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2069,7 +2361,7 @@ func (x *DeleteLogResponse) String() string {
 func (*DeleteLogResponse) ProtoMessage() {}
 
 func (x *DeleteLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[24]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2082,7 +2374,7 @@ func (x *DeleteLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteLogResponse.ProtoReflect.Descriptor instead.
 func (*DeleteLogResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{24}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DeleteLogResponse) GetLog() *LogInfo {
@@ -2106,7 +2398,7 @@ type UndeleteLogRequest struct {
 
 func (x *UndeleteLogRequest) Reset() {
 	*x = UndeleteLogRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[25]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2118,7 +2410,7 @@ func (x *UndeleteLogRequest) String() string {
 func (*UndeleteLogRequest) ProtoMessage() {}
 
 func (x *UndeleteLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[25]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2131,7 +2423,7 @@ func (x *UndeleteLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndeleteLogRequest.ProtoReflect.Descriptor instead.
 func (*UndeleteLogRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{25}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *UndeleteLogRequest) GetLog() string {
@@ -2158,7 +2450,7 @@ type UndeleteLogResponse struct {
 
 func (x *UndeleteLogResponse) Reset() {
 	*x = UndeleteLogResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[26]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2170,7 +2462,7 @@ func (x *UndeleteLogResponse) String() string {
 func (*UndeleteLogResponse) ProtoMessage() {}
 
 func (x *UndeleteLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[26]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2183,7 +2475,7 @@ func (x *UndeleteLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndeleteLogResponse.ProtoReflect.Descriptor instead.
 func (*UndeleteLogResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{26}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *UndeleteLogResponse) GetLog() *LogInfo {
@@ -2208,7 +2500,7 @@ type TrimLogRequest struct {
 
 func (x *TrimLogRequest) Reset() {
 	*x = TrimLogRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[27]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2220,7 +2512,7 @@ func (x *TrimLogRequest) String() string {
 func (*TrimLogRequest) ProtoMessage() {}
 
 func (x *TrimLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[27]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2233,7 +2525,7 @@ func (x *TrimLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimLogRequest.ProtoReflect.Descriptor instead.
 func (*TrimLogRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{27}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *TrimLogRequest) GetLog() string {
@@ -2271,7 +2563,7 @@ type TrimLogResponse struct {
 
 func (x *TrimLogResponse) Reset() {
 	*x = TrimLogResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[28]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2283,7 +2575,7 @@ func (x *TrimLogResponse) String() string {
 func (*TrimLogResponse) ProtoMessage() {}
 
 func (x *TrimLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[28]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2296,7 +2588,7 @@ func (x *TrimLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimLogResponse.ProtoReflect.Descriptor instead.
 func (*TrimLogResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{28}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TrimLogResponse) GetLog() *LogInfo {
@@ -2343,7 +2635,7 @@ type Producer struct {
 
 func (x *Producer) Reset() {
 	*x = Producer{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[29]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2355,7 +2647,7 @@ func (x *Producer) String() string {
 func (*Producer) ProtoMessage() {}
 
 func (x *Producer) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[29]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2368,7 +2660,7 @@ func (x *Producer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Producer.ProtoReflect.Descriptor instead.
 func (*Producer) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{29}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Producer) GetLog() string {
@@ -2464,7 +2756,7 @@ type InitProducerRequest struct {
 
 func (x *InitProducerRequest) Reset() {
 	*x = InitProducerRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[30]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2476,7 +2768,7 @@ func (x *InitProducerRequest) String() string {
 func (*InitProducerRequest) ProtoMessage() {}
 
 func (x *InitProducerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[30]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2489,7 +2781,7 @@ func (x *InitProducerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitProducerRequest.ProtoReflect.Descriptor instead.
 func (*InitProducerRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{30}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *InitProducerRequest) GetLog() string {
@@ -2544,7 +2836,7 @@ type InitProducerResponse struct {
 
 func (x *InitProducerResponse) Reset() {
 	*x = InitProducerResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[31]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2556,7 +2848,7 @@ func (x *InitProducerResponse) String() string {
 func (*InitProducerResponse) ProtoMessage() {}
 
 func (x *InitProducerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[31]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2569,7 +2861,7 @@ func (x *InitProducerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitProducerResponse.ProtoReflect.Descriptor instead.
 func (*InitProducerResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{31}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *InitProducerResponse) GetProducer() *Producer {
@@ -2595,7 +2887,7 @@ type GetProducerRequest struct {
 
 func (x *GetProducerRequest) Reset() {
 	*x = GetProducerRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[32]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2607,7 +2899,7 @@ func (x *GetProducerRequest) String() string {
 func (*GetProducerRequest) ProtoMessage() {}
 
 func (x *GetProducerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[32]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2620,7 +2912,7 @@ func (x *GetProducerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProducerRequest.ProtoReflect.Descriptor instead.
 func (*GetProducerRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{32}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetProducerRequest) GetLog() string {
@@ -2681,7 +2973,7 @@ type GetProducerResponse struct {
 
 func (x *GetProducerResponse) Reset() {
 	*x = GetProducerResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[33]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2693,7 +2985,7 @@ func (x *GetProducerResponse) String() string {
 func (*GetProducerResponse) ProtoMessage() {}
 
 func (x *GetProducerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[33]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2706,7 +2998,7 @@ func (x *GetProducerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProducerResponse.ProtoReflect.Descriptor instead.
 func (*GetProducerResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{33}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GetProducerResponse) GetProducer() *Producer {
@@ -2727,7 +3019,7 @@ type ListProducersRequest struct {
 
 func (x *ListProducersRequest) Reset() {
 	*x = ListProducersRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[34]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2739,7 +3031,7 @@ func (x *ListProducersRequest) String() string {
 func (*ListProducersRequest) ProtoMessage() {}
 
 func (x *ListProducersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[34]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2752,7 +3044,7 @@ func (x *ListProducersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProducersRequest.ProtoReflect.Descriptor instead.
 func (*ListProducersRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{34}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListProducersRequest) GetLog() string {
@@ -2772,7 +3064,7 @@ type ListProducersResponse struct {
 
 func (x *ListProducersResponse) Reset() {
 	*x = ListProducersResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[35]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2784,7 +3076,7 @@ func (x *ListProducersResponse) String() string {
 func (*ListProducersResponse) ProtoMessage() {}
 
 func (x *ListProducersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[35]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2797,7 +3089,7 @@ func (x *ListProducersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProducersResponse.ProtoReflect.Descriptor instead.
 func (*ListProducersResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{35}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListProducersResponse) GetProducers() []*Producer {
@@ -2838,7 +3130,7 @@ type Cursor struct {
 
 func (x *Cursor) Reset() {
 	*x = Cursor{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[36]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2850,7 +3142,7 @@ func (x *Cursor) String() string {
 func (*Cursor) ProtoMessage() {}
 
 func (x *Cursor) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[36]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2863,7 +3155,7 @@ func (x *Cursor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cursor.ProtoReflect.Descriptor instead.
 func (*Cursor) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{36}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Cursor) GetLog() string {
@@ -2973,7 +3265,7 @@ type AcquireCursorRequest struct {
 
 func (x *AcquireCursorRequest) Reset() {
 	*x = AcquireCursorRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[37]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2985,7 +3277,7 @@ func (x *AcquireCursorRequest) String() string {
 func (*AcquireCursorRequest) ProtoMessage() {}
 
 func (x *AcquireCursorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[37]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2998,7 +3290,7 @@ func (x *AcquireCursorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcquireCursorRequest.ProtoReflect.Descriptor instead.
 func (*AcquireCursorRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{37}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *AcquireCursorRequest) GetLog() string {
@@ -3074,7 +3366,7 @@ type AcquireCursorResponse struct {
 
 func (x *AcquireCursorResponse) Reset() {
 	*x = AcquireCursorResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[38]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3086,7 +3378,7 @@ func (x *AcquireCursorResponse) String() string {
 func (*AcquireCursorResponse) ProtoMessage() {}
 
 func (x *AcquireCursorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[38]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3099,7 +3391,7 @@ func (x *AcquireCursorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcquireCursorResponse.ProtoReflect.Descriptor instead.
 func (*AcquireCursorResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{38}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *AcquireCursorResponse) GetCursor() *Cursor {
@@ -3138,7 +3430,7 @@ type CommitCursorRequest struct {
 
 func (x *CommitCursorRequest) Reset() {
 	*x = CommitCursorRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[39]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3150,7 +3442,7 @@ func (x *CommitCursorRequest) String() string {
 func (*CommitCursorRequest) ProtoMessage() {}
 
 func (x *CommitCursorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[39]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3163,7 +3455,7 @@ func (x *CommitCursorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitCursorRequest.ProtoReflect.Descriptor instead.
 func (*CommitCursorRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{39}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CommitCursorRequest) GetLog() string {
@@ -3232,7 +3524,7 @@ type CommitCursorResponse struct {
 
 func (x *CommitCursorResponse) Reset() {
 	*x = CommitCursorResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[40]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3244,7 +3536,7 @@ func (x *CommitCursorResponse) String() string {
 func (*CommitCursorResponse) ProtoMessage() {}
 
 func (x *CommitCursorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[40]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3257,7 +3549,7 @@ func (x *CommitCursorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitCursorResponse.ProtoReflect.Descriptor instead.
 func (*CommitCursorResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{40}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CommitCursorResponse) GetCursor() *Cursor {
@@ -3280,7 +3572,7 @@ type GetCursorRequest struct {
 
 func (x *GetCursorRequest) Reset() {
 	*x = GetCursorRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[41]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3292,7 +3584,7 @@ func (x *GetCursorRequest) String() string {
 func (*GetCursorRequest) ProtoMessage() {}
 
 func (x *GetCursorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[41]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3305,7 +3597,7 @@ func (x *GetCursorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCursorRequest.ProtoReflect.Descriptor instead.
 func (*GetCursorRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{41}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetCursorRequest) GetLog() string {
@@ -3332,7 +3624,7 @@ type GetCursorResponse struct {
 
 func (x *GetCursorResponse) Reset() {
 	*x = GetCursorResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[42]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3344,7 +3636,7 @@ func (x *GetCursorResponse) String() string {
 func (*GetCursorResponse) ProtoMessage() {}
 
 func (x *GetCursorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[42]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3357,7 +3649,7 @@ func (x *GetCursorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCursorResponse.ProtoReflect.Descriptor instead.
 func (*GetCursorResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{42}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *GetCursorResponse) GetCursor() *Cursor {
@@ -3378,7 +3670,7 @@ type ListCursorsRequest struct {
 
 func (x *ListCursorsRequest) Reset() {
 	*x = ListCursorsRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[43]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3390,7 +3682,7 @@ func (x *ListCursorsRequest) String() string {
 func (*ListCursorsRequest) ProtoMessage() {}
 
 func (x *ListCursorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[43]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3403,7 +3695,7 @@ func (x *ListCursorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCursorsRequest.ProtoReflect.Descriptor instead.
 func (*ListCursorsRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{43}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListCursorsRequest) GetLog() string {
@@ -3423,7 +3715,7 @@ type ListCursorsResponse struct {
 
 func (x *ListCursorsResponse) Reset() {
 	*x = ListCursorsResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[44]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3435,7 +3727,7 @@ func (x *ListCursorsResponse) String() string {
 func (*ListCursorsResponse) ProtoMessage() {}
 
 func (x *ListCursorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[44]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3448,7 +3740,7 @@ func (x *ListCursorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCursorsResponse.ProtoReflect.Descriptor instead.
 func (*ListCursorsResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{44}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListCursorsResponse) GetCursors() []*Cursor {
@@ -3477,7 +3769,7 @@ type DeleteCursorRequest struct {
 
 func (x *DeleteCursorRequest) Reset() {
 	*x = DeleteCursorRequest{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[45]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3489,7 +3781,7 @@ func (x *DeleteCursorRequest) String() string {
 func (*DeleteCursorRequest) ProtoMessage() {}
 
 func (x *DeleteCursorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[45]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3502,7 +3794,7 @@ func (x *DeleteCursorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteCursorRequest.ProtoReflect.Descriptor instead.
 func (*DeleteCursorRequest) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{45}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *DeleteCursorRequest) GetLog() string {
@@ -3549,7 +3841,7 @@ type DeleteCursorResponse struct {
 
 func (x *DeleteCursorResponse) Reset() {
 	*x = DeleteCursorResponse{}
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[46]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3561,7 +3853,7 @@ func (x *DeleteCursorResponse) String() string {
 func (*DeleteCursorResponse) ProtoMessage() {}
 
 func (x *DeleteCursorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_seriatim_v1_log_service_proto_msgTypes[46]
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3574,7 +3866,181 @@ func (x *DeleteCursorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteCursorResponse.ProtoReflect.Descriptor instead.
 func (*DeleteCursorResponse) Descriptor() ([]byte, []int) {
-	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{46}
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{49}
+}
+
+// A request for the hash chain of a log.
+type ReadChainRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The log.
+	Log string `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	// The first link to return is that of the entry that contains this offset. Above the last record,
+	// the call fails with OFFSET_PAST_END.
+	Offset uint64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	// The maximum number of links. 0: 1,000, which is also the maximum. Fewer are returned after 16 MiB
+	// of records, which the node reads to hash them.
+	MaxLinks uint32 `protobuf:"varint,3,opt,name=max_links,json=maxLinks,proto3" json:"max_links,omitempty"`
+	// Read only if the log has this id. Else the call fails with LOG_ID_MISMATCH.
+	LogId *string `protobuf:"bytes,4,opt,name=log_id,json=logId,proto3,oneof" json:"log_id,omitempty"`
+	// Return a receipt of the last link, too.
+	Receipt       bool `protobuf:"varint,5,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadChainRequest) Reset() {
+	*x = ReadChainRequest{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadChainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadChainRequest) ProtoMessage() {}
+
+func (x *ReadChainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadChainRequest.ProtoReflect.Descriptor instead.
+func (*ReadChainRequest) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *ReadChainRequest) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *ReadChainRequest) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *ReadChainRequest) GetMaxLinks() uint32 {
+	if x != nil {
+		return x.MaxLinks
+	}
+	return 0
+}
+
+func (x *ReadChainRequest) GetLogId() string {
+	if x != nil && x.LogId != nil {
+		return *x.LogId
+	}
+	return ""
+}
+
+func (x *ReadChainRequest) GetReceipt() bool {
+	if x != nil {
+		return x.Receipt
+	}
+	return false
+}
+
+// Links of consecutive entries.
+type ReadChainResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At least one.
+	Links []*ChainLink `protobuf:"bytes,1,rep,name=links,proto3" json:"links,omitempty"`
+	// The id of the log.
+	LogId string `protobuf:"bytes,2,opt,name=log_id,json=logId,proto3" json:"log_id,omitempty"`
+	// The offset after the last link, from which the next call continues.
+	ResumeOffset uint64 `protobuf:"varint,3,opt,name=resume_offset,json=resumeOffset,proto3" json:"resume_offset,omitempty"`
+	// The bounds of the log.
+	FirstOffset uint64 `protobuf:"varint,4,opt,name=first_offset,json=firstOffset,proto3" json:"first_offset,omitempty"`
+	NextOffset  uint64 `protobuf:"varint,5,opt,name=next_offset,json=nextOffset,proto3" json:"next_offset,omitempty"`
+	// The receipt of the last link, if the request asked for it.
+	Receipt       *Receipt `protobuf:"bytes,6,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadChainResponse) Reset() {
+	*x = ReadChainResponse{}
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadChainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadChainResponse) ProtoMessage() {}
+
+func (x *ReadChainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_seriatim_v1_log_service_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadChainResponse.ProtoReflect.Descriptor instead.
+func (*ReadChainResponse) Descriptor() ([]byte, []int) {
+	return file_seriatim_v1_log_service_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *ReadChainResponse) GetLinks() []*ChainLink {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+func (x *ReadChainResponse) GetLogId() string {
+	if x != nil {
+		return x.LogId
+	}
+	return ""
+}
+
+func (x *ReadChainResponse) GetResumeOffset() uint64 {
+	if x != nil {
+		return x.ResumeOffset
+	}
+	return 0
+}
+
+func (x *ReadChainResponse) GetFirstOffset() uint64 {
+	if x != nil {
+		return x.FirstOffset
+	}
+	return 0
+}
+
+func (x *ReadChainResponse) GetNextOffset() uint64 {
+	if x != nil {
+		return x.NextOffset
+	}
+	return 0
+}
+
+func (x *ReadChainResponse) GetReceipt() *Receipt {
+	if x != nil {
+		return x.Receipt
+	}
+	return nil
 }
 
 var File_seriatim_v1_log_service_proto protoreflect.FileDescriptor
@@ -3595,7 +4061,7 @@ const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"\x0f_client_time_us\"2\n" +
 	"\x06Header\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value\"\x80\x03\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\"\x9a\x03\n" +
 	"\x0eProduceRequest\x12\x10\n" +
 	"\x03log\x18\x02 \x01(\tR\x03log\x12-\n" +
 	"\arecords\x18\x03 \x03(\v2\x13.seriatim.v1.RecordR\arecords\x12,\n" +
@@ -3605,17 +4071,42 @@ const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"\bsequence\x18\x06 \x01(\x04R\bsequence\x12\x1a\n" +
 	"\x06log_id\x18\a \x01(\tH\x01R\x05logId\x88\x01\x01\x12%\n" +
 	"\x0eproducer_epoch\x18\b \x01(\rR\rproducerEpoch\x12:\n" +
-	"\x17restored_append_time_us\x18\t \x01(\x06H\x02R\x14restoredAppendTimeUs\x88\x01\x01B\x12\n" +
+	"\x17restored_append_time_us\x18\t \x01(\x06H\x02R\x14restoredAppendTimeUs\x88\x01\x01\x12\x18\n" +
+	"\areceipt\x18\n" +
+	" \x01(\bR\areceiptB\x12\n" +
 	"\x10_expected_offsetB\t\n" +
 	"\a_log_idB\x1a\n" +
-	"\x18_restored_append_time_usJ\x04\b\x01\x10\x02\"\xae\x01\n" +
+	"\x18_restored_append_time_usJ\x04\b\x01\x10\x02\"\xde\x01\n" +
 	"\x0fProduceResponse\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\rR\x05count\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12$\n" +
 	"\x0eappend_time_us\x18\x04 \x01(\x06R\fappendTimeUs\x12\x15\n" +
 	"\x06log_id\x18\x05 \x01(\tR\x05logId\x12\x1c\n" +
-	"\tduplicate\x18\x06 \x01(\bR\tduplicate\"\x84\x03\n" +
+	"\tduplicate\x18\x06 \x01(\bR\tduplicate\x12.\n" +
+	"\areceipt\x18\a \x01(\v2\x14.seriatim.v1.ReceiptR\areceipt\"i\n" +
+	"\aReceipt\x12\x1c\n" +
+	"\tstatement\x18\x01 \x01(\fR\tstatement\x12\x1c\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\x12\"\n" +
+	"\fcertificates\x18\x03 \x03(\fR\fcertificates\"\xec\x01\n" +
+	"\x10ReceiptStatement\x12!\n" +
+	"\fcluster_name\x18\x01 \x01(\tR\vclusterName\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x10\n" +
+	"\x03log\x18\x03 \x01(\tR\x03log\x12\x15\n" +
+	"\x06log_id\x18\x04 \x01(\tR\x05logId\x12*\n" +
+	"\x04link\x18\x05 \x01(\v2\x16.seriatim.v1.ChainLinkR\x04link\x12\x1b\n" +
+	"\tnode_name\x18\x06 \x01(\tR\bnodeName\x12$\n" +
+	"\x0esigned_time_us\x18\a \x01(\x06R\fsignedTimeUs\"\xe5\x01\n" +
+	"\tChainLink\x12\x16\n" +
+	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\rR\x05count\x12\x12\n" +
+	"\x04term\x18\x03 \x01(\x04R\x04term\x12$\n" +
+	"\x0eappend_time_us\x18\x04 \x01(\x06R\fappendTimeUs\x12!\n" +
+	"\fcontent_hash\x18\x05 \x01(\fR\vcontentHash\x12.\n" +
+	"\x13previous_chain_hash\x18\x06 \x01(\fR\x11previousChainHash\x12\x1d\n" +
+	"\n" +
+	"chain_hash\x18\a \x01(\fR\tchainHash\"\x84\x03\n" +
 	"\x0eConsumeRequest\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12\x10\n" +
 	"\x03log\x18\x02 \x01(\tR\x03log\x12(\n" +
@@ -3678,21 +4169,24 @@ const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"\ffirst_offset\x18\x02 \x01(\x04R\vfirstOffset\x12\x1d\n" +
 	"\n" +
 	"end_offset\x18\x03 \x01(\x04R\tendOffset\x12\x16\n" +
-	"\x06digest\x18\x04 \x01(\fR\x06digest\"\xc5\x03\n" +
+	"\x06digest\x18\x04 \x01(\fR\x06digest\"\xf8\x03\n" +
 	"\tLogConfig\x12>\n" +
 	"\rretention_age\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\fretentionAge\x121\n" +
 	"\x12min_retained_bytes\x18\x02 \x01(\x04H\x00R\x10minRetainedBytes\x88\x01\x01\x12-\n" +
 	"\x10max_record_bytes\x18\x03 \x01(\rH\x01R\x0emaxRecordBytes\x88\x01\x01\x12/\n" +
 	"\x11max_request_bytes\x18\x04 \x01(\rH\x02R\x0fmaxRequestBytes\x88\x01\x01\x12\x1f\n" +
 	"\breplicas\x18\x05 \x01(\rH\x03R\breplicas\x88\x01\x01\x12:\n" +
-	"\x06labels\x18\x06 \x03(\v2\".seriatim.v1.LogConfig.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\x06 \x03(\v2\".seriatim.v1.LogConfig.LabelsEntryR\x06labels\x12\"\n" +
+	"\n" +
+	"hash_chain\x18\a \x01(\bH\x04R\thashChain\x88\x01\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x15\n" +
 	"\x13_min_retained_bytesB\x13\n" +
 	"\x11_max_record_bytesB\x14\n" +
 	"\x12_max_request_bytesB\v\n" +
-	"\t_replicas\"\xd4\x01\n" +
+	"\t_replicasB\r\n" +
+	"\v_hash_chain\"\xd4\x01\n" +
 	"\vLogPosition\x12!\n" +
 	"\ffirst_offset\x18\x01 \x01(\x04R\vfirstOffset\x12\x1f\n" +
 	"\vnext_offset\x18\x02 \x01(\x04R\n" +
@@ -3861,7 +4355,22 @@ const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"\a_log_idB\x14\n" +
 	"\x12_expected_revisionB\b\n" +
 	"\x06_epoch\"\x16\n" +
-	"\x14DeleteCursorResponse*q\n" +
+	"\x14DeleteCursorResponse\"\x9a\x01\n" +
+	"\x10ReadChainRequest\x12\x10\n" +
+	"\x03log\x18\x01 \x01(\tR\x03log\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x1b\n" +
+	"\tmax_links\x18\x03 \x01(\rR\bmaxLinks\x12\x1a\n" +
+	"\x06log_id\x18\x04 \x01(\tH\x00R\x05logId\x88\x01\x01\x12\x18\n" +
+	"\areceipt\x18\x05 \x01(\bR\areceiptB\t\n" +
+	"\a_log_id\"\xf1\x01\n" +
+	"\x11ReadChainResponse\x12,\n" +
+	"\x05links\x18\x01 \x03(\v2\x16.seriatim.v1.ChainLinkR\x05links\x12\x15\n" +
+	"\x06log_id\x18\x02 \x01(\tR\x05logId\x12#\n" +
+	"\rresume_offset\x18\x03 \x01(\x04R\fresumeOffset\x12!\n" +
+	"\ffirst_offset\x18\x04 \x01(\x04R\vfirstOffset\x12\x1f\n" +
+	"\vnext_offset\x18\x05 \x01(\x04R\n" +
+	"nextOffset\x12.\n" +
+	"\areceipt\x18\x06 \x01(\v2\x14.seriatim.v1.ReceiptR\areceipt*q\n" +
 	"\x05Start\x12\x10\n" +
 	"\fSTART_OFFSET\x10\x00\x12\x12\n" +
 	"\x0eSTART_EARLIEST\x10\x01\x12\x10\n" +
@@ -3876,7 +4385,7 @@ const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"\x12LOG_STATE_CREATING\x10\x01\x12\x14\n" +
 	"\x10LOG_STATE_ACTIVE\x10\x02\x12\x17\n" +
 	"\x13LOG_STATE_RESTORING\x10\x04\x12\x15\n" +
-	"\x11LOG_STATE_DELETED\x10\x05\"\x04\b\x03\x10\x032\x84\r\n" +
+	"\x11LOG_STATE_DELETED\x10\x05\"\x04\b\x03\x10\x032\xd0\r\n" +
 	"\n" +
 	"LogService\x12D\n" +
 	"\aProduce\x12\x1b.seriatim.v1.ProduceRequest\x1a\x1c.seriatim.v1.ProduceResponse\x12N\n" +
@@ -3892,7 +4401,8 @@ const file_seriatim_v1_log_service_proto_rawDesc = "" +
 	"\tDeleteLog\x12\x1d.seriatim.v1.DeleteLogRequest\x1a\x1e.seriatim.v1.DeleteLogResponse\x12P\n" +
 	"\vUndeleteLog\x12\x1f.seriatim.v1.UndeleteLogRequest\x1a .seriatim.v1.UndeleteLogResponse\x12V\n" +
 	"\rFinishRestore\x12!.seriatim.v1.FinishRestoreRequest\x1a\".seriatim.v1.FinishRestoreResponse\x12D\n" +
-	"\aTrimLog\x12\x1b.seriatim.v1.TrimLogRequest\x1a\x1c.seriatim.v1.TrimLogResponse\x12S\n" +
+	"\aTrimLog\x12\x1b.seriatim.v1.TrimLogRequest\x1a\x1c.seriatim.v1.TrimLogResponse\x12J\n" +
+	"\tReadChain\x12\x1d.seriatim.v1.ReadChainRequest\x1a\x1e.seriatim.v1.ReadChainResponse\x12S\n" +
 	"\fInitProducer\x12 .seriatim.v1.InitProducerRequest\x1a!.seriatim.v1.InitProducerResponse\x12P\n" +
 	"\vGetProducer\x12\x1f.seriatim.v1.GetProducerRequest\x1a .seriatim.v1.GetProducerResponse\x12V\n" +
 	"\rListProducers\x12!.seriatim.v1.ListProducersRequest\x1a\".seriatim.v1.ListProducersResponse\x12V\n" +
@@ -3916,7 +4426,7 @@ func file_seriatim_v1_log_service_proto_rawDescGZIP() []byte {
 }
 
 var file_seriatim_v1_log_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_seriatim_v1_log_service_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_seriatim_v1_log_service_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_seriatim_v1_log_service_proto_goTypes = []any{
 	(Start)(0),                    // 0: seriatim.v1.Start
 	(LogState)(0),                 // 1: seriatim.v1.LogState
@@ -3924,138 +4434,149 @@ var file_seriatim_v1_log_service_proto_goTypes = []any{
 	(*Header)(nil),                // 3: seriatim.v1.Header
 	(*ProduceRequest)(nil),        // 4: seriatim.v1.ProduceRequest
 	(*ProduceResponse)(nil),       // 5: seriatim.v1.ProduceResponse
-	(*ConsumeRequest)(nil),        // 6: seriatim.v1.ConsumeRequest
-	(*ConsumeResponse)(nil),       // 7: seriatim.v1.ConsumeResponse
-	(*GetServersRequest)(nil),     // 8: seriatim.v1.GetServersRequest
-	(*GetServersResponse)(nil),    // 9: seriatim.v1.GetServersResponse
-	(*Server)(nil),                // 10: seriatim.v1.Server
-	(*LogInfo)(nil),               // 11: seriatim.v1.LogInfo
-	(*Restore)(nil),               // 12: seriatim.v1.Restore
-	(*LogConfig)(nil),             // 13: seriatim.v1.LogConfig
-	(*LogPosition)(nil),           // 14: seriatim.v1.LogPosition
-	(*CreateLogRequest)(nil),      // 15: seriatim.v1.CreateLogRequest
-	(*CreateLogResponse)(nil),     // 16: seriatim.v1.CreateLogResponse
-	(*GetLogRequest)(nil),         // 17: seriatim.v1.GetLogRequest
-	(*GetLogResponse)(nil),        // 18: seriatim.v1.GetLogResponse
-	(*FinishRestoreRequest)(nil),  // 19: seriatim.v1.FinishRestoreRequest
-	(*FinishRestoreResponse)(nil), // 20: seriatim.v1.FinishRestoreResponse
-	(*ListLogsRequest)(nil),       // 21: seriatim.v1.ListLogsRequest
-	(*ListLogsResponse)(nil),      // 22: seriatim.v1.ListLogsResponse
-	(*UpdateLogRequest)(nil),      // 23: seriatim.v1.UpdateLogRequest
-	(*UpdateLogResponse)(nil),     // 24: seriatim.v1.UpdateLogResponse
-	(*DeleteLogRequest)(nil),      // 25: seriatim.v1.DeleteLogRequest
-	(*DeleteLogResponse)(nil),     // 26: seriatim.v1.DeleteLogResponse
-	(*UndeleteLogRequest)(nil),    // 27: seriatim.v1.UndeleteLogRequest
-	(*UndeleteLogResponse)(nil),   // 28: seriatim.v1.UndeleteLogResponse
-	(*TrimLogRequest)(nil),        // 29: seriatim.v1.TrimLogRequest
-	(*TrimLogResponse)(nil),       // 30: seriatim.v1.TrimLogResponse
-	(*Producer)(nil),              // 31: seriatim.v1.Producer
-	(*InitProducerRequest)(nil),   // 32: seriatim.v1.InitProducerRequest
-	(*InitProducerResponse)(nil),  // 33: seriatim.v1.InitProducerResponse
-	(*GetProducerRequest)(nil),    // 34: seriatim.v1.GetProducerRequest
-	(*GetProducerResponse)(nil),   // 35: seriatim.v1.GetProducerResponse
-	(*ListProducersRequest)(nil),  // 36: seriatim.v1.ListProducersRequest
-	(*ListProducersResponse)(nil), // 37: seriatim.v1.ListProducersResponse
-	(*Cursor)(nil),                // 38: seriatim.v1.Cursor
-	(*AcquireCursorRequest)(nil),  // 39: seriatim.v1.AcquireCursorRequest
-	(*AcquireCursorResponse)(nil), // 40: seriatim.v1.AcquireCursorResponse
-	(*CommitCursorRequest)(nil),   // 41: seriatim.v1.CommitCursorRequest
-	(*CommitCursorResponse)(nil),  // 42: seriatim.v1.CommitCursorResponse
-	(*GetCursorRequest)(nil),      // 43: seriatim.v1.GetCursorRequest
-	(*GetCursorResponse)(nil),     // 44: seriatim.v1.GetCursorResponse
-	(*ListCursorsRequest)(nil),    // 45: seriatim.v1.ListCursorsRequest
-	(*ListCursorsResponse)(nil),   // 46: seriatim.v1.ListCursorsResponse
-	(*DeleteCursorRequest)(nil),   // 47: seriatim.v1.DeleteCursorRequest
-	(*DeleteCursorResponse)(nil),  // 48: seriatim.v1.DeleteCursorResponse
-	nil,                           // 49: seriatim.v1.LogConfig.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 50: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 51: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil), // 52: google.protobuf.FieldMask
+	(*Receipt)(nil),               // 6: seriatim.v1.Receipt
+	(*ReceiptStatement)(nil),      // 7: seriatim.v1.ReceiptStatement
+	(*ChainLink)(nil),             // 8: seriatim.v1.ChainLink
+	(*ConsumeRequest)(nil),        // 9: seriatim.v1.ConsumeRequest
+	(*ConsumeResponse)(nil),       // 10: seriatim.v1.ConsumeResponse
+	(*GetServersRequest)(nil),     // 11: seriatim.v1.GetServersRequest
+	(*GetServersResponse)(nil),    // 12: seriatim.v1.GetServersResponse
+	(*Server)(nil),                // 13: seriatim.v1.Server
+	(*LogInfo)(nil),               // 14: seriatim.v1.LogInfo
+	(*Restore)(nil),               // 15: seriatim.v1.Restore
+	(*LogConfig)(nil),             // 16: seriatim.v1.LogConfig
+	(*LogPosition)(nil),           // 17: seriatim.v1.LogPosition
+	(*CreateLogRequest)(nil),      // 18: seriatim.v1.CreateLogRequest
+	(*CreateLogResponse)(nil),     // 19: seriatim.v1.CreateLogResponse
+	(*GetLogRequest)(nil),         // 20: seriatim.v1.GetLogRequest
+	(*GetLogResponse)(nil),        // 21: seriatim.v1.GetLogResponse
+	(*FinishRestoreRequest)(nil),  // 22: seriatim.v1.FinishRestoreRequest
+	(*FinishRestoreResponse)(nil), // 23: seriatim.v1.FinishRestoreResponse
+	(*ListLogsRequest)(nil),       // 24: seriatim.v1.ListLogsRequest
+	(*ListLogsResponse)(nil),      // 25: seriatim.v1.ListLogsResponse
+	(*UpdateLogRequest)(nil),      // 26: seriatim.v1.UpdateLogRequest
+	(*UpdateLogResponse)(nil),     // 27: seriatim.v1.UpdateLogResponse
+	(*DeleteLogRequest)(nil),      // 28: seriatim.v1.DeleteLogRequest
+	(*DeleteLogResponse)(nil),     // 29: seriatim.v1.DeleteLogResponse
+	(*UndeleteLogRequest)(nil),    // 30: seriatim.v1.UndeleteLogRequest
+	(*UndeleteLogResponse)(nil),   // 31: seriatim.v1.UndeleteLogResponse
+	(*TrimLogRequest)(nil),        // 32: seriatim.v1.TrimLogRequest
+	(*TrimLogResponse)(nil),       // 33: seriatim.v1.TrimLogResponse
+	(*Producer)(nil),              // 34: seriatim.v1.Producer
+	(*InitProducerRequest)(nil),   // 35: seriatim.v1.InitProducerRequest
+	(*InitProducerResponse)(nil),  // 36: seriatim.v1.InitProducerResponse
+	(*GetProducerRequest)(nil),    // 37: seriatim.v1.GetProducerRequest
+	(*GetProducerResponse)(nil),   // 38: seriatim.v1.GetProducerResponse
+	(*ListProducersRequest)(nil),  // 39: seriatim.v1.ListProducersRequest
+	(*ListProducersResponse)(nil), // 40: seriatim.v1.ListProducersResponse
+	(*Cursor)(nil),                // 41: seriatim.v1.Cursor
+	(*AcquireCursorRequest)(nil),  // 42: seriatim.v1.AcquireCursorRequest
+	(*AcquireCursorResponse)(nil), // 43: seriatim.v1.AcquireCursorResponse
+	(*CommitCursorRequest)(nil),   // 44: seriatim.v1.CommitCursorRequest
+	(*CommitCursorResponse)(nil),  // 45: seriatim.v1.CommitCursorResponse
+	(*GetCursorRequest)(nil),      // 46: seriatim.v1.GetCursorRequest
+	(*GetCursorResponse)(nil),     // 47: seriatim.v1.GetCursorResponse
+	(*ListCursorsRequest)(nil),    // 48: seriatim.v1.ListCursorsRequest
+	(*ListCursorsResponse)(nil),   // 49: seriatim.v1.ListCursorsResponse
+	(*DeleteCursorRequest)(nil),   // 50: seriatim.v1.DeleteCursorRequest
+	(*DeleteCursorResponse)(nil),  // 51: seriatim.v1.DeleteCursorResponse
+	(*ReadChainRequest)(nil),      // 52: seriatim.v1.ReadChainRequest
+	(*ReadChainResponse)(nil),     // 53: seriatim.v1.ReadChainResponse
+	nil,                           // 54: seriatim.v1.LogConfig.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 55: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 56: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil), // 57: google.protobuf.FieldMask
 }
 var file_seriatim_v1_log_service_proto_depIdxs = []int32{
 	3,  // 0: seriatim.v1.Record.headers:type_name -> seriatim.v1.Header
 	2,  // 1: seriatim.v1.ProduceRequest.records:type_name -> seriatim.v1.Record
-	0,  // 2: seriatim.v1.ConsumeRequest.start:type_name -> seriatim.v1.Start
-	2,  // 3: seriatim.v1.ConsumeResponse.records:type_name -> seriatim.v1.Record
-	10, // 4: seriatim.v1.GetServersResponse.servers:type_name -> seriatim.v1.Server
-	13, // 5: seriatim.v1.LogInfo.config:type_name -> seriatim.v1.LogConfig
-	14, // 6: seriatim.v1.LogInfo.position:type_name -> seriatim.v1.LogPosition
-	1,  // 7: seriatim.v1.LogInfo.state:type_name -> seriatim.v1.LogState
-	50, // 8: seriatim.v1.LogInfo.create_time:type_name -> google.protobuf.Timestamp
-	50, // 9: seriatim.v1.LogInfo.delete_time:type_name -> google.protobuf.Timestamp
-	50, // 10: seriatim.v1.LogInfo.purge_time:type_name -> google.protobuf.Timestamp
-	13, // 11: seriatim.v1.LogInfo.own_config:type_name -> seriatim.v1.LogConfig
-	12, // 12: seriatim.v1.LogInfo.restore:type_name -> seriatim.v1.Restore
-	51, // 13: seriatim.v1.LogConfig.retention_age:type_name -> google.protobuf.Duration
-	49, // 14: seriatim.v1.LogConfig.labels:type_name -> seriatim.v1.LogConfig.LabelsEntry
-	13, // 15: seriatim.v1.CreateLogRequest.config:type_name -> seriatim.v1.LogConfig
-	12, // 16: seriatim.v1.CreateLogRequest.restore:type_name -> seriatim.v1.Restore
-	11, // 17: seriatim.v1.CreateLogResponse.log:type_name -> seriatim.v1.LogInfo
-	11, // 18: seriatim.v1.GetLogResponse.log:type_name -> seriatim.v1.LogInfo
-	11, // 19: seriatim.v1.FinishRestoreResponse.log:type_name -> seriatim.v1.LogInfo
-	11, // 20: seriatim.v1.ListLogsResponse.logs:type_name -> seriatim.v1.LogInfo
-	13, // 21: seriatim.v1.UpdateLogRequest.config:type_name -> seriatim.v1.LogConfig
-	52, // 22: seriatim.v1.UpdateLogRequest.update_mask:type_name -> google.protobuf.FieldMask
-	11, // 23: seriatim.v1.UpdateLogResponse.log:type_name -> seriatim.v1.LogInfo
-	51, // 24: seriatim.v1.DeleteLogRequest.purge_after:type_name -> google.protobuf.Duration
-	11, // 25: seriatim.v1.DeleteLogResponse.log:type_name -> seriatim.v1.LogInfo
-	11, // 26: seriatim.v1.UndeleteLogResponse.log:type_name -> seriatim.v1.LogInfo
-	11, // 27: seriatim.v1.TrimLogResponse.log:type_name -> seriatim.v1.LogInfo
-	31, // 28: seriatim.v1.InitProducerResponse.producer:type_name -> seriatim.v1.Producer
-	31, // 29: seriatim.v1.GetProducerResponse.producer:type_name -> seriatim.v1.Producer
-	31, // 30: seriatim.v1.ListProducersResponse.producers:type_name -> seriatim.v1.Producer
-	0,  // 31: seriatim.v1.AcquireCursorRequest.start:type_name -> seriatim.v1.Start
-	38, // 32: seriatim.v1.AcquireCursorResponse.cursor:type_name -> seriatim.v1.Cursor
-	38, // 33: seriatim.v1.CommitCursorResponse.cursor:type_name -> seriatim.v1.Cursor
-	38, // 34: seriatim.v1.GetCursorResponse.cursor:type_name -> seriatim.v1.Cursor
-	38, // 35: seriatim.v1.ListCursorsResponse.cursors:type_name -> seriatim.v1.Cursor
-	4,  // 36: seriatim.v1.LogService.Produce:input_type -> seriatim.v1.ProduceRequest
-	4,  // 37: seriatim.v1.LogService.ProduceStream:input_type -> seriatim.v1.ProduceRequest
-	6,  // 38: seriatim.v1.LogService.Consume:input_type -> seriatim.v1.ConsumeRequest
-	6,  // 39: seriatim.v1.LogService.ConsumeStream:input_type -> seriatim.v1.ConsumeRequest
-	8,  // 40: seriatim.v1.LogService.GetServers:input_type -> seriatim.v1.GetServersRequest
-	15, // 41: seriatim.v1.LogService.CreateLog:input_type -> seriatim.v1.CreateLogRequest
-	17, // 42: seriatim.v1.LogService.GetLog:input_type -> seriatim.v1.GetLogRequest
-	21, // 43: seriatim.v1.LogService.ListLogs:input_type -> seriatim.v1.ListLogsRequest
-	23, // 44: seriatim.v1.LogService.UpdateLog:input_type -> seriatim.v1.UpdateLogRequest
-	25, // 45: seriatim.v1.LogService.DeleteLog:input_type -> seriatim.v1.DeleteLogRequest
-	27, // 46: seriatim.v1.LogService.UndeleteLog:input_type -> seriatim.v1.UndeleteLogRequest
-	19, // 47: seriatim.v1.LogService.FinishRestore:input_type -> seriatim.v1.FinishRestoreRequest
-	29, // 48: seriatim.v1.LogService.TrimLog:input_type -> seriatim.v1.TrimLogRequest
-	32, // 49: seriatim.v1.LogService.InitProducer:input_type -> seriatim.v1.InitProducerRequest
-	34, // 50: seriatim.v1.LogService.GetProducer:input_type -> seriatim.v1.GetProducerRequest
-	36, // 51: seriatim.v1.LogService.ListProducers:input_type -> seriatim.v1.ListProducersRequest
-	39, // 52: seriatim.v1.LogService.AcquireCursor:input_type -> seriatim.v1.AcquireCursorRequest
-	41, // 53: seriatim.v1.LogService.CommitCursor:input_type -> seriatim.v1.CommitCursorRequest
-	43, // 54: seriatim.v1.LogService.GetCursor:input_type -> seriatim.v1.GetCursorRequest
-	45, // 55: seriatim.v1.LogService.ListCursors:input_type -> seriatim.v1.ListCursorsRequest
-	47, // 56: seriatim.v1.LogService.DeleteCursor:input_type -> seriatim.v1.DeleteCursorRequest
-	5,  // 57: seriatim.v1.LogService.Produce:output_type -> seriatim.v1.ProduceResponse
-	5,  // 58: seriatim.v1.LogService.ProduceStream:output_type -> seriatim.v1.ProduceResponse
-	7,  // 59: seriatim.v1.LogService.Consume:output_type -> seriatim.v1.ConsumeResponse
-	7,  // 60: seriatim.v1.LogService.ConsumeStream:output_type -> seriatim.v1.ConsumeResponse
-	9,  // 61: seriatim.v1.LogService.GetServers:output_type -> seriatim.v1.GetServersResponse
-	16, // 62: seriatim.v1.LogService.CreateLog:output_type -> seriatim.v1.CreateLogResponse
-	18, // 63: seriatim.v1.LogService.GetLog:output_type -> seriatim.v1.GetLogResponse
-	22, // 64: seriatim.v1.LogService.ListLogs:output_type -> seriatim.v1.ListLogsResponse
-	24, // 65: seriatim.v1.LogService.UpdateLog:output_type -> seriatim.v1.UpdateLogResponse
-	26, // 66: seriatim.v1.LogService.DeleteLog:output_type -> seriatim.v1.DeleteLogResponse
-	28, // 67: seriatim.v1.LogService.UndeleteLog:output_type -> seriatim.v1.UndeleteLogResponse
-	20, // 68: seriatim.v1.LogService.FinishRestore:output_type -> seriatim.v1.FinishRestoreResponse
-	30, // 69: seriatim.v1.LogService.TrimLog:output_type -> seriatim.v1.TrimLogResponse
-	33, // 70: seriatim.v1.LogService.InitProducer:output_type -> seriatim.v1.InitProducerResponse
-	35, // 71: seriatim.v1.LogService.GetProducer:output_type -> seriatim.v1.GetProducerResponse
-	37, // 72: seriatim.v1.LogService.ListProducers:output_type -> seriatim.v1.ListProducersResponse
-	40, // 73: seriatim.v1.LogService.AcquireCursor:output_type -> seriatim.v1.AcquireCursorResponse
-	42, // 74: seriatim.v1.LogService.CommitCursor:output_type -> seriatim.v1.CommitCursorResponse
-	44, // 75: seriatim.v1.LogService.GetCursor:output_type -> seriatim.v1.GetCursorResponse
-	46, // 76: seriatim.v1.LogService.ListCursors:output_type -> seriatim.v1.ListCursorsResponse
-	48, // 77: seriatim.v1.LogService.DeleteCursor:output_type -> seriatim.v1.DeleteCursorResponse
-	57, // [57:78] is the sub-list for method output_type
-	36, // [36:57] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	6,  // 2: seriatim.v1.ProduceResponse.receipt:type_name -> seriatim.v1.Receipt
+	8,  // 3: seriatim.v1.ReceiptStatement.link:type_name -> seriatim.v1.ChainLink
+	0,  // 4: seriatim.v1.ConsumeRequest.start:type_name -> seriatim.v1.Start
+	2,  // 5: seriatim.v1.ConsumeResponse.records:type_name -> seriatim.v1.Record
+	13, // 6: seriatim.v1.GetServersResponse.servers:type_name -> seriatim.v1.Server
+	16, // 7: seriatim.v1.LogInfo.config:type_name -> seriatim.v1.LogConfig
+	17, // 8: seriatim.v1.LogInfo.position:type_name -> seriatim.v1.LogPosition
+	1,  // 9: seriatim.v1.LogInfo.state:type_name -> seriatim.v1.LogState
+	55, // 10: seriatim.v1.LogInfo.create_time:type_name -> google.protobuf.Timestamp
+	55, // 11: seriatim.v1.LogInfo.delete_time:type_name -> google.protobuf.Timestamp
+	55, // 12: seriatim.v1.LogInfo.purge_time:type_name -> google.protobuf.Timestamp
+	16, // 13: seriatim.v1.LogInfo.own_config:type_name -> seriatim.v1.LogConfig
+	15, // 14: seriatim.v1.LogInfo.restore:type_name -> seriatim.v1.Restore
+	56, // 15: seriatim.v1.LogConfig.retention_age:type_name -> google.protobuf.Duration
+	54, // 16: seriatim.v1.LogConfig.labels:type_name -> seriatim.v1.LogConfig.LabelsEntry
+	16, // 17: seriatim.v1.CreateLogRequest.config:type_name -> seriatim.v1.LogConfig
+	15, // 18: seriatim.v1.CreateLogRequest.restore:type_name -> seriatim.v1.Restore
+	14, // 19: seriatim.v1.CreateLogResponse.log:type_name -> seriatim.v1.LogInfo
+	14, // 20: seriatim.v1.GetLogResponse.log:type_name -> seriatim.v1.LogInfo
+	14, // 21: seriatim.v1.FinishRestoreResponse.log:type_name -> seriatim.v1.LogInfo
+	14, // 22: seriatim.v1.ListLogsResponse.logs:type_name -> seriatim.v1.LogInfo
+	16, // 23: seriatim.v1.UpdateLogRequest.config:type_name -> seriatim.v1.LogConfig
+	57, // 24: seriatim.v1.UpdateLogRequest.update_mask:type_name -> google.protobuf.FieldMask
+	14, // 25: seriatim.v1.UpdateLogResponse.log:type_name -> seriatim.v1.LogInfo
+	56, // 26: seriatim.v1.DeleteLogRequest.purge_after:type_name -> google.protobuf.Duration
+	14, // 27: seriatim.v1.DeleteLogResponse.log:type_name -> seriatim.v1.LogInfo
+	14, // 28: seriatim.v1.UndeleteLogResponse.log:type_name -> seriatim.v1.LogInfo
+	14, // 29: seriatim.v1.TrimLogResponse.log:type_name -> seriatim.v1.LogInfo
+	34, // 30: seriatim.v1.InitProducerResponse.producer:type_name -> seriatim.v1.Producer
+	34, // 31: seriatim.v1.GetProducerResponse.producer:type_name -> seriatim.v1.Producer
+	34, // 32: seriatim.v1.ListProducersResponse.producers:type_name -> seriatim.v1.Producer
+	0,  // 33: seriatim.v1.AcquireCursorRequest.start:type_name -> seriatim.v1.Start
+	41, // 34: seriatim.v1.AcquireCursorResponse.cursor:type_name -> seriatim.v1.Cursor
+	41, // 35: seriatim.v1.CommitCursorResponse.cursor:type_name -> seriatim.v1.Cursor
+	41, // 36: seriatim.v1.GetCursorResponse.cursor:type_name -> seriatim.v1.Cursor
+	41, // 37: seriatim.v1.ListCursorsResponse.cursors:type_name -> seriatim.v1.Cursor
+	8,  // 38: seriatim.v1.ReadChainResponse.links:type_name -> seriatim.v1.ChainLink
+	6,  // 39: seriatim.v1.ReadChainResponse.receipt:type_name -> seriatim.v1.Receipt
+	4,  // 40: seriatim.v1.LogService.Produce:input_type -> seriatim.v1.ProduceRequest
+	4,  // 41: seriatim.v1.LogService.ProduceStream:input_type -> seriatim.v1.ProduceRequest
+	9,  // 42: seriatim.v1.LogService.Consume:input_type -> seriatim.v1.ConsumeRequest
+	9,  // 43: seriatim.v1.LogService.ConsumeStream:input_type -> seriatim.v1.ConsumeRequest
+	11, // 44: seriatim.v1.LogService.GetServers:input_type -> seriatim.v1.GetServersRequest
+	18, // 45: seriatim.v1.LogService.CreateLog:input_type -> seriatim.v1.CreateLogRequest
+	20, // 46: seriatim.v1.LogService.GetLog:input_type -> seriatim.v1.GetLogRequest
+	24, // 47: seriatim.v1.LogService.ListLogs:input_type -> seriatim.v1.ListLogsRequest
+	26, // 48: seriatim.v1.LogService.UpdateLog:input_type -> seriatim.v1.UpdateLogRequest
+	28, // 49: seriatim.v1.LogService.DeleteLog:input_type -> seriatim.v1.DeleteLogRequest
+	30, // 50: seriatim.v1.LogService.UndeleteLog:input_type -> seriatim.v1.UndeleteLogRequest
+	22, // 51: seriatim.v1.LogService.FinishRestore:input_type -> seriatim.v1.FinishRestoreRequest
+	32, // 52: seriatim.v1.LogService.TrimLog:input_type -> seriatim.v1.TrimLogRequest
+	52, // 53: seriatim.v1.LogService.ReadChain:input_type -> seriatim.v1.ReadChainRequest
+	35, // 54: seriatim.v1.LogService.InitProducer:input_type -> seriatim.v1.InitProducerRequest
+	37, // 55: seriatim.v1.LogService.GetProducer:input_type -> seriatim.v1.GetProducerRequest
+	39, // 56: seriatim.v1.LogService.ListProducers:input_type -> seriatim.v1.ListProducersRequest
+	42, // 57: seriatim.v1.LogService.AcquireCursor:input_type -> seriatim.v1.AcquireCursorRequest
+	44, // 58: seriatim.v1.LogService.CommitCursor:input_type -> seriatim.v1.CommitCursorRequest
+	46, // 59: seriatim.v1.LogService.GetCursor:input_type -> seriatim.v1.GetCursorRequest
+	48, // 60: seriatim.v1.LogService.ListCursors:input_type -> seriatim.v1.ListCursorsRequest
+	50, // 61: seriatim.v1.LogService.DeleteCursor:input_type -> seriatim.v1.DeleteCursorRequest
+	5,  // 62: seriatim.v1.LogService.Produce:output_type -> seriatim.v1.ProduceResponse
+	5,  // 63: seriatim.v1.LogService.ProduceStream:output_type -> seriatim.v1.ProduceResponse
+	10, // 64: seriatim.v1.LogService.Consume:output_type -> seriatim.v1.ConsumeResponse
+	10, // 65: seriatim.v1.LogService.ConsumeStream:output_type -> seriatim.v1.ConsumeResponse
+	12, // 66: seriatim.v1.LogService.GetServers:output_type -> seriatim.v1.GetServersResponse
+	19, // 67: seriatim.v1.LogService.CreateLog:output_type -> seriatim.v1.CreateLogResponse
+	21, // 68: seriatim.v1.LogService.GetLog:output_type -> seriatim.v1.GetLogResponse
+	25, // 69: seriatim.v1.LogService.ListLogs:output_type -> seriatim.v1.ListLogsResponse
+	27, // 70: seriatim.v1.LogService.UpdateLog:output_type -> seriatim.v1.UpdateLogResponse
+	29, // 71: seriatim.v1.LogService.DeleteLog:output_type -> seriatim.v1.DeleteLogResponse
+	31, // 72: seriatim.v1.LogService.UndeleteLog:output_type -> seriatim.v1.UndeleteLogResponse
+	23, // 73: seriatim.v1.LogService.FinishRestore:output_type -> seriatim.v1.FinishRestoreResponse
+	33, // 74: seriatim.v1.LogService.TrimLog:output_type -> seriatim.v1.TrimLogResponse
+	53, // 75: seriatim.v1.LogService.ReadChain:output_type -> seriatim.v1.ReadChainResponse
+	36, // 76: seriatim.v1.LogService.InitProducer:output_type -> seriatim.v1.InitProducerResponse
+	38, // 77: seriatim.v1.LogService.GetProducer:output_type -> seriatim.v1.GetProducerResponse
+	40, // 78: seriatim.v1.LogService.ListProducers:output_type -> seriatim.v1.ListProducersResponse
+	43, // 79: seriatim.v1.LogService.AcquireCursor:output_type -> seriatim.v1.AcquireCursorResponse
+	45, // 80: seriatim.v1.LogService.CommitCursor:output_type -> seriatim.v1.CommitCursorResponse
+	47, // 81: seriatim.v1.LogService.GetCursor:output_type -> seriatim.v1.GetCursorResponse
+	49, // 82: seriatim.v1.LogService.ListCursors:output_type -> seriatim.v1.ListCursorsResponse
+	51, // 83: seriatim.v1.LogService.DeleteCursor:output_type -> seriatim.v1.DeleteCursorResponse
+	62, // [62:84] is the sub-list for method output_type
+	40, // [40:62] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_seriatim_v1_log_service_proto_init() }
@@ -4065,28 +4586,29 @@ func file_seriatim_v1_log_service_proto_init() {
 	}
 	file_seriatim_v1_log_service_proto_msgTypes[0].OneofWrappers = []any{}
 	file_seriatim_v1_log_service_proto_msgTypes[2].OneofWrappers = []any{}
-	file_seriatim_v1_log_service_proto_msgTypes[4].OneofWrappers = []any{}
-	file_seriatim_v1_log_service_proto_msgTypes[11].OneofWrappers = []any{}
-	file_seriatim_v1_log_service_proto_msgTypes[13].OneofWrappers = []any{}
-	file_seriatim_v1_log_service_proto_msgTypes[15].OneofWrappers = []any{}
-	file_seriatim_v1_log_service_proto_msgTypes[21].OneofWrappers = []any{}
-	file_seriatim_v1_log_service_proto_msgTypes[23].OneofWrappers = []any{}
-	file_seriatim_v1_log_service_proto_msgTypes[27].OneofWrappers = []any{}
+	file_seriatim_v1_log_service_proto_msgTypes[7].OneofWrappers = []any{}
+	file_seriatim_v1_log_service_proto_msgTypes[14].OneofWrappers = []any{}
+	file_seriatim_v1_log_service_proto_msgTypes[16].OneofWrappers = []any{}
+	file_seriatim_v1_log_service_proto_msgTypes[18].OneofWrappers = []any{}
+	file_seriatim_v1_log_service_proto_msgTypes[24].OneofWrappers = []any{}
+	file_seriatim_v1_log_service_proto_msgTypes[26].OneofWrappers = []any{}
 	file_seriatim_v1_log_service_proto_msgTypes[30].OneofWrappers = []any{}
-	file_seriatim_v1_log_service_proto_msgTypes[32].OneofWrappers = []any{
+	file_seriatim_v1_log_service_proto_msgTypes[33].OneofWrappers = []any{}
+	file_seriatim_v1_log_service_proto_msgTypes[35].OneofWrappers = []any{
 		(*GetProducerRequest_Producer)(nil),
 		(*GetProducerRequest_ProducerId)(nil),
 	}
-	file_seriatim_v1_log_service_proto_msgTypes[37].OneofWrappers = []any{}
-	file_seriatim_v1_log_service_proto_msgTypes[39].OneofWrappers = []any{}
-	file_seriatim_v1_log_service_proto_msgTypes[45].OneofWrappers = []any{}
+	file_seriatim_v1_log_service_proto_msgTypes[40].OneofWrappers = []any{}
+	file_seriatim_v1_log_service_proto_msgTypes[42].OneofWrappers = []any{}
+	file_seriatim_v1_log_service_proto_msgTypes[48].OneofWrappers = []any{}
+	file_seriatim_v1_log_service_proto_msgTypes[50].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_seriatim_v1_log_service_proto_rawDesc), len(file_seriatim_v1_log_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   48,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -32,6 +32,7 @@ const (
 	LogService_UndeleteLog_FullMethodName   = "/seriatim.v1.LogService/UndeleteLog"
 	LogService_FinishRestore_FullMethodName = "/seriatim.v1.LogService/FinishRestore"
 	LogService_TrimLog_FullMethodName       = "/seriatim.v1.LogService/TrimLog"
+	LogService_ReadChain_FullMethodName     = "/seriatim.v1.LogService/ReadChain"
 	LogService_InitProducer_FullMethodName  = "/seriatim.v1.LogService/InitProducer"
 	LogService_GetProducer_FullMethodName   = "/seriatim.v1.LogService/GetProducer"
 	LogService_ListProducers_FullMethodName = "/seriatim.v1.LogService/ListProducers"
@@ -127,6 +128,11 @@ type LogServiceClient interface {
 	FinishRestore(ctx context.Context, in *FinishRestoreRequest, opts ...grpc.CallOption) (*FinishRestoreResponse, error)
 	// Makes the records below an offset unreadable on every node, for good. Needs `admin`.
 	TrimLog(ctx context.Context, in *TrimLogRequest, opts ...grpc.CallOption) (*TrimLogResponse, error)
+	// Returns the hash chain of a log, entry by entry. Needs `consume`.
+	//
+	// With it, a client proves that a record was in the log at the time of a receipt, and that no record
+	// before it was changed since. Fails with NO_HASH_CHAIN if the log has none.
+	ReadChain(ctx context.Context, in *ReadChainRequest, opts ...grpc.CallOption) (*ReadChainResponse, error)
 	// Registers a producer, whose retries are appended once, or takes a named one over. Needs
 	// `produce`.
 	//
@@ -319,6 +325,16 @@ func (c *logServiceClient) TrimLog(ctx context.Context, in *TrimLogRequest, opts
 	return out, nil
 }
 
+func (c *logServiceClient) ReadChain(ctx context.Context, in *ReadChainRequest, opts ...grpc.CallOption) (*ReadChainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReadChainResponse)
+	err := c.cc.Invoke(ctx, LogService_ReadChain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *logServiceClient) InitProducer(ctx context.Context, in *InitProducerRequest, opts ...grpc.CallOption) (*InitProducerResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(InitProducerResponse)
@@ -484,6 +500,11 @@ type LogServiceServer interface {
 	FinishRestore(context.Context, *FinishRestoreRequest) (*FinishRestoreResponse, error)
 	// Makes the records below an offset unreadable on every node, for good. Needs `admin`.
 	TrimLog(context.Context, *TrimLogRequest) (*TrimLogResponse, error)
+	// Returns the hash chain of a log, entry by entry. Needs `consume`.
+	//
+	// With it, a client proves that a record was in the log at the time of a receipt, and that no record
+	// before it was changed since. Fails with NO_HASH_CHAIN if the log has none.
+	ReadChain(context.Context, *ReadChainRequest) (*ReadChainResponse, error)
 	// Registers a producer, whose retries are appended once, or takes a named one over. Needs
 	// `produce`.
 	//
@@ -572,6 +593,9 @@ func (UnimplementedLogServiceServer) FinishRestore(context.Context, *FinishResto
 }
 func (UnimplementedLogServiceServer) TrimLog(context.Context, *TrimLogRequest) (*TrimLogResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method TrimLog not implemented")
+}
+func (UnimplementedLogServiceServer) ReadChain(context.Context, *ReadChainRequest) (*ReadChainResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method ReadChain not implemented")
 }
 func (UnimplementedLogServiceServer) InitProducer(context.Context, *InitProducerRequest) (*InitProducerResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method InitProducer not implemented")
@@ -834,6 +858,24 @@ func _LogService_TrimLog_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LogService_ReadChain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReadChainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LogServiceServer).ReadChain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LogService_ReadChain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LogServiceServer).ReadChain(ctx, req.(*ReadChainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _LogService_InitProducer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(InitProducerRequest)
 	if err := dec(in); err != nil {
@@ -1028,6 +1070,10 @@ var LogService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "TrimLog",
 			Handler:    _LogService_TrimLog_Handler,
+		},
+		{
+			MethodName: "ReadChain",
+			Handler:    _LogService_ReadChain_Handler,
 		},
 		{
 			MethodName: "InitProducer",

@@ -62,6 +62,8 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NODE_NEEDED: _ClassVar[Reason]
     NO_SUCCESSOR: _ClassVar[Reason]
     LOG_RESTORING: _ClassVar[Reason]
+    NO_HASH_CHAIN: _ClassVar[Reason]
+    RECEIPTS_UNAVAILABLE: _ClassVar[Reason]
 REASON_UNSPECIFIED: Reason
 NO_IDENTITY: Reason
 NOT_ALLOWED: Reason
@@ -118,3 +120,5 @@ NODE_LEAVING: Reason
 NODE_NEEDED: Reason
 NO_SUCCESSOR: Reason
 LOG_RESTORING: Reason
+NO_HASH_CHAIN: Reason
+RECEIPTS_UNAVAILABLE: Reason

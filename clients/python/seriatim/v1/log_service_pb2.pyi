@@ -69,7 +69,7 @@ class Header(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
 
 class ProduceRequest(_message.Message):
-    __slots__ = ("log", "records", "expected_offset", "producer_id", "sequence", "log_id", "producer_epoch", "restored_append_time_us")
+    __slots__ = ("log", "records", "expected_offset", "producer_id", "sequence", "log_id", "producer_epoch", "restored_append_time_us", "receipt")
     LOG_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_OFFSET_FIELD_NUMBER: _ClassVar[int]
@@ -78,6 +78,7 @@ class ProduceRequest(_message.Message):
     LOG_ID_FIELD_NUMBER: _ClassVar[int]
     PRODUCER_EPOCH_FIELD_NUMBER: _ClassVar[int]
     RESTORED_APPEND_TIME_US_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
     log: str
     records: _containers.RepeatedCompositeFieldContainer[Record]
     expected_offset: int
@@ -86,23 +87,72 @@ class ProduceRequest(_message.Message):
     log_id: str
     producer_epoch: int
     restored_append_time_us: int
-    def __init__(self, log: _Optional[str] = ..., records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ..., expected_offset: _Optional[int] = ..., producer_id: _Optional[int] = ..., sequence: _Optional[int] = ..., log_id: _Optional[str] = ..., producer_epoch: _Optional[int] = ..., restored_append_time_us: _Optional[int] = ...) -> None: ...
+    receipt: bool
+    def __init__(self, log: _Optional[str] = ..., records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ..., expected_offset: _Optional[int] = ..., producer_id: _Optional[int] = ..., sequence: _Optional[int] = ..., log_id: _Optional[str] = ..., producer_epoch: _Optional[int] = ..., restored_append_time_us: _Optional[int] = ..., receipt: bool = ...) -> None: ...
 
 class ProduceResponse(_message.Message):
-    __slots__ = ("offset", "count", "term", "append_time_us", "log_id", "duplicate")
+    __slots__ = ("offset", "count", "term", "append_time_us", "log_id", "duplicate", "receipt")
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     APPEND_TIME_US_FIELD_NUMBER: _ClassVar[int]
     LOG_ID_FIELD_NUMBER: _ClassVar[int]
     DUPLICATE_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
     offset: int
     count: int
     term: int
     append_time_us: int
     log_id: str
     duplicate: bool
-    def __init__(self, offset: _Optional[int] = ..., count: _Optional[int] = ..., term: _Optional[int] = ..., append_time_us: _Optional[int] = ..., log_id: _Optional[str] = ..., duplicate: bool = ...) -> None: ...
+    receipt: Receipt
+    def __init__(self, offset: _Optional[int] = ..., count: _Optional[int] = ..., term: _Optional[int] = ..., append_time_us: _Optional[int] = ..., log_id: _Optional[str] = ..., duplicate: bool = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
+
+class Receipt(_message.Message):
+    __slots__ = ("statement", "signature", "certificates")
+    STATEMENT_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
+    statement: bytes
+    signature: bytes
+    certificates: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, statement: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., certificates: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class ReceiptStatement(_message.Message):
+    __slots__ = ("cluster_name", "cluster_id", "log", "log_id", "link", "node_name", "signed_time_us")
+    CLUSTER_NAME_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    LINK_FIELD_NUMBER: _ClassVar[int]
+    NODE_NAME_FIELD_NUMBER: _ClassVar[int]
+    SIGNED_TIME_US_FIELD_NUMBER: _ClassVar[int]
+    cluster_name: str
+    cluster_id: str
+    log: str
+    log_id: str
+    link: ChainLink
+    node_name: str
+    signed_time_us: int
+    def __init__(self, cluster_name: _Optional[str] = ..., cluster_id: _Optional[str] = ..., log: _Optional[str] = ..., log_id: _Optional[str] = ..., link: _Optional[_Union[ChainLink, _Mapping]] = ..., node_name: _Optional[str] = ..., signed_time_us: _Optional[int] = ...) -> None: ...
+
+class ChainLink(_message.Message):
+    __slots__ = ("offset", "count", "term", "append_time_us", "content_hash", "previous_chain_hash", "chain_hash")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    APPEND_TIME_US_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_CHAIN_HASH_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_HASH_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    count: int
+    term: int
+    append_time_us: int
+    content_hash: bytes
+    previous_chain_hash: bytes
+    chain_hash: bytes
+    def __init__(self, offset: _Optional[int] = ..., count: _Optional[int] = ..., term: _Optional[int] = ..., append_time_us: _Optional[int] = ..., content_hash: _Optional[bytes] = ..., previous_chain_hash: _Optional[bytes] = ..., chain_hash: _Optional[bytes] = ...) -> None: ...
 
 class ConsumeRequest(_message.Message):
     __slots__ = ("offset", "log", "start", "start_time_us", "max_records", "max_bytes", "wait_ms", "heartbeat_ms", "stop_at_end", "log_id", "cursor", "cursor_epoch")
@@ -221,7 +271,7 @@ class Restore(_message.Message):
     def __init__(self, source_log_id: _Optional[str] = ..., first_offset: _Optional[int] = ..., end_offset: _Optional[int] = ..., digest: _Optional[bytes] = ...) -> None: ...
 
 class LogConfig(_message.Message):
-    __slots__ = ("retention_age", "min_retained_bytes", "max_record_bytes", "max_request_bytes", "replicas", "labels")
+    __slots__ = ("retention_age", "min_retained_bytes", "max_record_bytes", "max_request_bytes", "replicas", "labels", "hash_chain")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -235,13 +285,15 @@ class LogConfig(_message.Message):
     MAX_REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
+    HASH_CHAIN_FIELD_NUMBER: _ClassVar[int]
     retention_age: _duration_pb2.Duration
     min_retained_bytes: int
     max_record_bytes: int
     max_request_bytes: int
     replicas: int
     labels: _containers.ScalarMap[str, str]
-    def __init__(self, retention_age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., min_retained_bytes: _Optional[int] = ..., max_record_bytes: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., replicas: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    hash_chain: bool
+    def __init__(self, retention_age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., min_retained_bytes: _Optional[int] = ..., max_record_bytes: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., replicas: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., hash_chain: bool = ...) -> None: ...
 
 class LogPosition(_message.Message):
     __slots__ = ("first_offset", "next_offset", "first_append_time_us", "last_append_time_us", "stored_bytes")
@@ -596,3 +648,33 @@ class DeleteCursorRequest(_message.Message):
 class DeleteCursorResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class ReadChainRequest(_message.Message):
+    __slots__ = ("log", "offset", "max_links", "log_id", "receipt")
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    MAX_LINKS_FIELD_NUMBER: _ClassVar[int]
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    log: str
+    offset: int
+    max_links: int
+    log_id: str
+    receipt: bool
+    def __init__(self, log: _Optional[str] = ..., offset: _Optional[int] = ..., max_links: _Optional[int] = ..., log_id: _Optional[str] = ..., receipt: bool = ...) -> None: ...
+
+class ReadChainResponse(_message.Message):
+    __slots__ = ("links", "log_id", "resume_offset", "first_offset", "next_offset", "receipt")
+    LINKS_FIELD_NUMBER: _ClassVar[int]
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    RESUME_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    FIRST_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    NEXT_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    links: _containers.RepeatedCompositeFieldContainer[ChainLink]
+    log_id: str
+    resume_offset: int
+    first_offset: int
+    next_offset: int
+    receipt: Receipt
+    def __init__(self, links: _Optional[_Iterable[_Union[ChainLink, _Mapping]]] = ..., log_id: _Optional[str] = ..., resume_offset: _Optional[int] = ..., first_offset: _Optional[int] = ..., next_offset: _Optional[int] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...

@@ -116,6 +116,11 @@ class LogServiceStub(object):
                 request_serializer=seriatim_dot_v1_dot_log__service__pb2.TrimLogRequest.SerializeToString,
                 response_deserializer=seriatim_dot_v1_dot_log__service__pb2.TrimLogResponse.FromString,
                 _registered_method=True)
+        self.ReadChain = channel.unary_unary(
+                '/seriatim.v1.LogService/ReadChain',
+                request_serializer=seriatim_dot_v1_dot_log__service__pb2.ReadChainRequest.SerializeToString,
+                response_deserializer=seriatim_dot_v1_dot_log__service__pb2.ReadChainResponse.FromString,
+                _registered_method=True)
         self.InitProducer = channel.unary_unary(
                 '/seriatim.v1.LogService/InitProducer',
                 request_serializer=seriatim_dot_v1_dot_log__service__pb2.InitProducerRequest.SerializeToString,
@@ -306,6 +311,16 @@ class LogServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadChain(self, request, context):
+        """Returns the hash chain of a log, entry by entry. Needs `consume`.
+
+        With it, a client proves that a record was in the log at the time of a receipt, and that no record
+        before it was changed since. Fails with NO_HASH_CHAIN if the log has none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def InitProducer(self, request, context):
         """Registers a producer, whose retries are appended once, or takes a named one over. Needs
         `produce`.
@@ -453,6 +468,11 @@ def add_LogServiceServicer_to_server(servicer, server):
                     servicer.TrimLog,
                     request_deserializer=seriatim_dot_v1_dot_log__service__pb2.TrimLogRequest.FromString,
                     response_serializer=seriatim_dot_v1_dot_log__service__pb2.TrimLogResponse.SerializeToString,
+            ),
+            'ReadChain': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadChain,
+                    request_deserializer=seriatim_dot_v1_dot_log__service__pb2.ReadChainRequest.FromString,
+                    response_serializer=seriatim_dot_v1_dot_log__service__pb2.ReadChainResponse.SerializeToString,
             ),
             'InitProducer': grpc.unary_unary_rpc_method_handler(
                     servicer.InitProducer,
@@ -863,6 +883,33 @@ class LogService(object):
             '/seriatim.v1.LogService/TrimLog',
             seriatim_dot_v1_dot_log__service__pb2.TrimLogRequest.SerializeToString,
             seriatim_dot_v1_dot_log__service__pb2.TrimLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadChain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seriatim.v1.LogService/ReadChain',
+            seriatim_dot_v1_dot_log__service__pb2.ReadChainRequest.SerializeToString,
+            seriatim_dot_v1_dot_log__service__pb2.ReadChainResponse.FromString,
             options,
             channel_credentials,
             insecure,

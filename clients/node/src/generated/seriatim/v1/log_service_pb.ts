@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file seriatim/v1/log_service.proto.
  */
 export const file_seriatim_v1_log_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch1zZXJpYXRpbS92MS9sb2dfc2VydmljZS5wcm90bxILc2VyaWF0aW0udjEiywEKBlJlY29yZBINCgV2YWx1ZRgBIAEoDBIOCgZvZmZzZXQYAiABKAQSDAoEdGVybRgDIAEoBBIMCgR0eXBlGAQgASgNEhYKDmFwcGVuZF90aW1lX3VzGAUgASgGEhAKA2tleRgGIAEoDEgAiAEBEiQKB2hlYWRlcnMYByADKAsyEy5zZXJpYXRpbS52MS5IZWFkZXISGwoOY2xpZW50X3RpbWVfdXMYCCABKAZIAYgBAUIGCgRfa2V5QhEKD19jbGllbnRfdGltZV91cyIlCgZIZWFkZXISDAoEbmFtZRgBIAEoCRINCgV2YWx1ZRgCIAEoDCKgAgoOUHJvZHVjZVJlcXVlc3QSCwoDbG9nGAIgASgJEiQKB3JlY29yZHMYAyADKAsyEy5zZXJpYXRpbS52MS5SZWNvcmQSHAoPZXhwZWN0ZWRfb2Zmc2V0GAQgASgESACIAQESFwoLcHJvZHVjZXJfaWQYBSABKAZCAjABEhAKCHNlcXVlbmNlGAYgASgEEhMKBmxvZ19pZBgHIAEoCUgBiAEBEhYKDnByb2R1Y2VyX2Vwb2NoGAggASgNEiQKF3Jlc3RvcmVkX2FwcGVuZF90aW1lX3VzGAkgASgGSAKIAQFCEgoQX2V4cGVjdGVkX29mZnNldEIJCgdfbG9nX2lkQhoKGF9yZXN0b3JlZF9hcHBlbmRfdGltZV91c0oECAEQAiJ5Cg9Qcm9kdWNlUmVzcG9uc2USDgoGb2Zmc2V0GAEgASgEEg0KBWNvdW50GAIgASgNEgwKBHRlcm0YAyABKAQSFgoOYXBwZW5kX3RpbWVfdXMYBCABKAYSDgoGbG9nX2lkGAUgASgJEhEKCWR1cGxpY2F0ZRgGIAEoCCKRAgoOQ29uc3VtZVJlcXVlc3QSDgoGb2Zmc2V0GAEgASgEEgsKA2xvZxgCIAEoCRIhCgVzdGFydBgDIAEoDjISLnNlcmlhdGltLnYxLlN0YXJ0EhUKDXN0YXJ0X3RpbWVfdXMYBCABKAYSEwoLbWF4X3JlY29yZHMYBSABKA0SEQoJbWF4X2J5dGVzGAYgASgNEg8KB3dhaXRfbXMYByABKA0SFAoMaGVhcnRiZWF0X21zGAggASgNEhMKC3N0b3BfYXRfZW5kGAkgASgIEhMKBmxvZ19pZBgKIAEoCUgAiAEBEg4KBmN1cnNvchgLIAEoCRIUCgxjdXJzb3JfZXBvY2gYDCABKARCCQoHX2xvZ19pZCKVAQoPQ29uc3VtZVJlc3BvbnNlEiQKB3JlY29yZHMYAyADKAsyEy5zZXJpYXRpbS52MS5SZWNvcmQSFAoMZmlyc3Rfb2Zmc2V0GAQgASgEEhMKC25leHRfb2Zmc2V0GAUgASgEEg4KBmxvZ19pZBgGIAEoCRIVCg1yZXN1bWVfb2Zmc2V0GAcgASgESgQIARACSgQIAhADIiAKEUdldFNlcnZlcnNSZXF1ZXN0EgsKA2xvZxgBIAEoCSKEAQoSR2V0U2VydmVyc1Jlc3BvbnNlEiQKB3NlcnZlcnMYASADKAsyEy5zZXJpYXRpbS52MS5TZXJ2ZXISEgoKY2x1c3Rlcl9pZBgCIAEoCRIMCgR0ZXJtGAMgASgEEhUKDWZlYXR1cmVfbGV2ZWwYBCABKA0SDwoHdmVyc2lvbhgFIAEoCSJwCgZTZXJ2ZXISCgoCaWQYASABKAkSEAoIcnBjX2FkZHIYAiABKAkSEQoJaXNfbGVhZGVyGAMgASgIEg8KB25vZGVfaWQYBCABKAkSEAoIaXNfdm90ZXIYBSABKAgSEgoKaXNfcmVwbGljYRgGIAEoCCKYAwoHTG9nSW5mbxIMCgRuYW1lGAEgASgJEg4KBmxvZ19pZBgCIAEoCRImCgZjb25maWcYAyABKAsyFi5zZXJpYXRpbS52MS5Mb2dDb25maWcSKgoIcG9zaXRpb24YBCABKAsyGC5zZXJpYXRpbS52MS5Mb2dQb3NpdGlvbhIkCgVzdGF0ZRgFIAEoDjIVLnNlcmlhdGltLnYxLkxvZ1N0YXRlEhAKCHJldmlzaW9uGAYgASgEEi8KC2NyZWF0ZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtkZWxldGVfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKcHVyZ2VfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKgoKb3duX2NvbmZpZxgKIAEoCzIWLnNlcmlhdGltLnYxLkxvZ0NvbmZpZxIlCgdyZXN0b3JlGAsgASgLMhQuc2VyaWF0aW0udjEuUmVzdG9yZSJaCgdSZXN0b3JlEhUKDXNvdXJjZV9sb2dfaWQYASABKAkSFAoMZmlyc3Rfb2Zmc2V0GAIgASgEEhIKCmVuZF9vZmZzZXQYAyABKAQSDgoGZGlnZXN0GAQgASgMIuYCCglMb2dDb25maWcSMAoNcmV0ZW50aW9uX2FnZRgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIfChJtaW5fcmV0YWluZWRfYnl0ZXMYAiABKARIAIgBARIdChBtYXhfcmVjb3JkX2J5dGVzGAMgASgNSAGIAQESHgoRbWF4X3JlcXVlc3RfYnl0ZXMYBCABKA1IAogBARIVCghyZXBsaWNhcxgFIAEoDUgDiAEBEjIKBmxhYmVscxgGIAMoCzIiLnNlcmlhdGltLnYxLkxvZ0NvbmZpZy5MYWJlbHNFbnRyeRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQhUKE19taW5fcmV0YWluZWRfYnl0ZXNCEwoRX21heF9yZWNvcmRfYnl0ZXNCFAoSX21heF9yZXF1ZXN0X2J5dGVzQgsKCV9yZXBsaWNhcyKJAQoLTG9nUG9zaXRpb24SFAoMZmlyc3Rfb2Zmc2V0GAEgASgEEhMKC25leHRfb2Zmc2V0GAIgASgEEhwKFGZpcnN0X2FwcGVuZF90aW1lX3VzGAMgASgGEhsKE2xhc3RfYXBwZW5kX3RpbWVfdXMYBCABKAYSFAoMc3RvcmVkX2J5dGVzGAUgASgEIqUBChBDcmVhdGVMb2dSZXF1ZXN0EgsKA2xvZxgBIAEoCRImCgZjb25maWcYAiABKAsyFi5zZXJpYXRpbS52MS5Mb2dDb25maWcSEwoGbG9nX2lkGAMgASgJSACIAQESFQoNdmFsaWRhdGVfb25seRgEIAEoCBIlCgdyZXN0b3JlGAUgASgLMhQuc2VyaWF0aW0udjEuUmVzdG9yZUIJCgdfbG9nX2lkIjYKEUNyZWF0ZUxvZ1Jlc3BvbnNlEiEKA2xvZxgBIAEoCzIULnNlcmlhdGltLnYxLkxvZ0luZm8iPAoNR2V0TG9nUmVxdWVzdBILCgNsb2cYASABKAkSEwoGbG9nX2lkGAIgASgJSACIAQFCCQoHX2xvZ19pZCIzCg5HZXRMb2dSZXNwb25zZRIhCgNsb2cYASABKAsyFC5zZXJpYXRpbS52MS5Mb2dJbmZvIjMKFEZpbmlzaFJlc3RvcmVSZXF1ZXN0EgsKA2xvZxgBIAEoCRIOCgZsb2dfaWQYAiABKAkiOgoVRmluaXNoUmVzdG9yZVJlc3BvbnNlEiEKA2xvZxgBIAEoCzIULnNlcmlhdGltLnYxLkxvZ0luZm8idQoPTGlzdExvZ3NSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJEg4KBnByZWZpeBgDIAEoCRIUCgxzaG93X2RlbGV0ZWQYBCABKAgSFQoNd2l0aF9wb3NpdGlvbhgFIAEoCCJPChBMaXN0TG9nc1Jlc3BvbnNlEiIKBGxvZ3MYASADKAsyFC5zZXJpYXRpbS52MS5Mb2dJbmZvEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSLlAQoQVXBkYXRlTG9nUmVxdWVzdBILCgNsb2cYASABKAkSJgoGY29uZmlnGAIgASgLMhYuc2VyaWF0aW0udjEuTG9nQ29uZmlnEi8KC3VwZGF0ZV9tYXNrGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxITCgZsb2dfaWQYBCABKAlIAIgBARIVCg12YWxpZGF0ZV9vbmx5GAUgASgIEh4KEWV4cGVjdGVkX3JldmlzaW9uGAYgASgESAGIAQFCCQoHX2xvZ19pZEIUChJfZXhwZWN0ZWRfcmV2aXNpb24iNgoRVXBkYXRlTG9nUmVzcG9uc2USIQoDbG9nGAEgASgLMhQuc2VyaWF0aW0udjEuTG9nSW5mbyKVAQoQRGVsZXRlTG9nUmVxdWVzdBILCgNsb2cYASABKAkSDgoGbG9nX2lkGAIgASgJEh4KEWV4cGVjdGVkX3JldmlzaW9uGAMgASgESACIAQESLgoLcHVyZ2VfYWZ0ZXIYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CFAoSX2V4cGVjdGVkX3JldmlzaW9uIjYKEURlbGV0ZUxvZ1Jlc3BvbnNlEiEKA2xvZxgBIAEoCzIULnNlcmlhdGltLnYxLkxvZ0luZm8iMQoSVW5kZWxldGVMb2dSZXF1ZXN0EgsKA2xvZxgBIAEoCRIOCgZsb2dfaWQYAiABKAkiOAoTVW5kZWxldGVMb2dSZXNwb25zZRIhCgNsb2cYASABKAsyFC5zZXJpYXRpbS52MS5Mb2dJbmZvIlMKDlRyaW1Mb2dSZXF1ZXN0EgsKA2xvZxgBIAEoCRIUCgxmaXJzdF9vZmZzZXQYAiABKAQSEwoGbG9nX2lkGAMgASgJSACIAQFCCQoHX2xvZ19pZCJNCg9UcmltTG9nUmVzcG9uc2USIQoDbG9nGAEgASgLMhQuc2VyaWF0aW0udjEuTG9nSW5mbxIXCg90cmltbWVkX3JlY29yZHMYAiABKAQiygEKCFByb2R1Y2VyEgsKA2xvZxgBIAEoCRIOCgZsb2dfaWQYAiABKAkSEAoIcHJvZHVjZXIYAyABKAkSFwoLcHJvZHVjZXJfaWQYBCABKAZCAjABEg0KBWVwb2NoGAUgASgNEhUKDWxhc3Rfc2VxdWVuY2UYBiABKAQSEwoLbGFzdF9vZmZzZXQYByABKAQSGwoTbGFzdF9hcHBlbmRfdGltZV91cxgIIAEoBhINCgVvd25lchgJIAEoCRIPCgdyZWNvcmRzGAogASgEIqkBChNJbml0UHJvZHVjZXJSZXF1ZXN0EgsKA2xvZxgBIAEoCRIQCghwcm9kdWNlchgCIAEoCRIUCghpbnN0YW5jZRgDIAEoBkICMAESGwoOZXhwZWN0ZWRfZXBvY2gYBCABKA1IAIgBARITCgZsb2dfaWQYBSABKAlIAYgBARINCgVvd25lchgGIAEoCUIRCg9fZXhwZWN0ZWRfZXBvY2hCCQoHX2xvZ19pZCI/ChRJbml0UHJvZHVjZXJSZXNwb25zZRInCghwcm9kdWNlchgBIAEoCzIVLnNlcmlhdGltLnYxLlByb2R1Y2VyIlkKEkdldFByb2R1Y2VyUmVxdWVzdBILCgNsb2cYASABKAkSEgoIcHJvZHVjZXIYAiABKAlIABIZCgtwcm9kdWNlcl9pZBgDIAEoBkICMAFIAEIHCgV3aGljaCI+ChNHZXRQcm9kdWNlclJlc3BvbnNlEicKCHByb2R1Y2VyGAEgASgLMhUuc2VyaWF0aW0udjEuUHJvZHVjZXIiIwoUTGlzdFByb2R1Y2Vyc1JlcXVlc3QSCwoDbG9nGAEgASgJIkEKFUxpc3RQcm9kdWNlcnNSZXNwb25zZRIoCglwcm9kdWNlcnMYASADKAsyFS5zZXJpYXRpbS52MS5Qcm9kdWNlciLCAQoGQ3Vyc29yEgsKA2xvZxgBIAEoCRIOCgZsb2dfaWQYAiABKAkSDgoGY3Vyc29yGAMgASgJEhMKC25leHRfb2Zmc2V0GAQgASgEEg0KBWVwb2NoGAUgASgEEhAKCHJldmlzaW9uGAYgASgEEg0KBW93bmVyGAcgASgJEhAKCG1ldGFkYXRhGAggASgMEhYKDmNvbW1pdF90aW1lX3VzGAkgASgGEgsKA2xhZxgKIAEoBBIPCgd0cmltbWVkGAsgASgEIvIBChRBY3F1aXJlQ3Vyc29yUmVxdWVzdBILCgNsb2cYASABKAkSDgoGY3Vyc29yGAIgASgJEhMKBmxvZ19pZBgDIAEoCUgAiAEBEhQKCGluc3RhbmNlGAQgASgGQgIwARIbCg5leHBlY3RlZF9lcG9jaBgFIAEoBEgBiAEBEiEKBXN0YXJ0GAYgASgOMhIuc2VyaWF0aW0udjEuU3RhcnQSDgoGb2Zmc2V0GAcgASgEEhUKDXN0YXJ0X3RpbWVfdXMYCCABKAYSDQoFb3duZXIYCSABKAlCCQoHX2xvZ19pZEIRCg9fZXhwZWN0ZWRfZXBvY2giPAoVQWNxdWlyZUN1cnNvclJlc3BvbnNlEiMKBmN1cnNvchgBIAEoCzITLnNlcmlhdGltLnYxLkN1cnNvciLUAQoTQ29tbWl0Q3Vyc29yUmVxdWVzdBILCgNsb2cYASABKAkSDgoGY3Vyc29yGAIgASgJEhMKBmxvZ19pZBgDIAEoCUgAiAEBEhMKC25leHRfb2Zmc2V0GAQgASgEEg0KBWVwb2NoGAUgASgEEh4KEWV4cGVjdGVkX3JldmlzaW9uGAYgASgESAGIAQESFAoMYWxsb3dfcmV3aW5kGAcgASgIEhAKCG1ldGFkYXRhGAggASgMQgkKB19sb2dfaWRCFAoSX2V4cGVjdGVkX3JldmlzaW9uIjsKFENvbW1pdEN1cnNvclJlc3BvbnNlEiMKBmN1cnNvchgBIAEoCzITLnNlcmlhdGltLnYxLkN1cnNvciIvChBHZXRDdXJzb3JSZXF1ZXN0EgsKA2xvZxgBIAEoCRIOCgZjdXJzb3IYAiABKAkiOAoRR2V0Q3Vyc29yUmVzcG9uc2USIwoGY3Vyc29yGAEgASgLMhMuc2VyaWF0aW0udjEuQ3Vyc29yIiEKEkxpc3RDdXJzb3JzUmVxdWVzdBILCgNsb2cYASABKAkiOwoTTGlzdEN1cnNvcnNSZXNwb25zZRIkCgdjdXJzb3JzGAEgAygLMhMuc2VyaWF0aW0udjEuQ3Vyc29yIqYBChNEZWxldGVDdXJzb3JSZXF1ZXN0EgsKA2xvZxgBIAEoCRIOCgZjdXJzb3IYAiABKAkSEwoGbG9nX2lkGAMgASgJSACIAQESHgoRZXhwZWN0ZWRfcmV2aXNpb24YBCABKARIAYgBARISCgVlcG9jaBgFIAEoBEgCiAEBQgkKB19sb2dfaWRCFAoSX2V4cGVjdGVkX3JldmlzaW9uQggKBl9lcG9jaCIWChREZWxldGVDdXJzb3JSZXNwb25zZSpxCgVTdGFydBIQCgxTVEFSVF9PRkZTRVQQABISCg5TVEFSVF9FQVJMSUVTVBABEhAKDFNUQVJUX0xBVEVTVBACEg4KClNUQVJUX1RJTUUQAxIOCgpTVEFSVF9MQVNUEAQSEAoMU1RBUlRfQ1VSU09SEAUqiQEKCExvZ1N0YXRlEhkKFUxPR19TVEFURV9VTlNQRUNJRklFRBAAEhYKEkxPR19TVEFURV9DUkVBVElORxABEhQKEExPR19TVEFURV9BQ1RJVkUQAhIXChNMT0dfU1RBVEVfUkVTVE9SSU5HEAQSFQoRTE9HX1NUQVRFX0RFTEVURUQQBSIECAMQAzKEDQoKTG9nU2VydmljZRJECgdQcm9kdWNlEhsuc2VyaWF0aW0udjEuUHJvZHVjZVJlcXVlc3QaHC5zZXJpYXRpbS52MS5Qcm9kdWNlUmVzcG9uc2USTgoNUHJvZHVjZVN0cmVhbRIbLnNlcmlhdGltLnYxLlByb2R1Y2VSZXF1ZXN0Ghwuc2VyaWF0aW0udjEuUHJvZHVjZVJlc3BvbnNlKAEwARJECgdDb25zdW1lEhsuc2VyaWF0aW0udjEuQ29uc3VtZVJlcXVlc3QaHC5zZXJpYXRpbS52MS5Db25zdW1lUmVzcG9uc2USTAoNQ29uc3VtZVN0cmVhbRIbLnNlcmlhdGltLnYxLkNvbnN1bWVSZXF1ZXN0Ghwuc2VyaWF0aW0udjEuQ29uc3VtZVJlc3BvbnNlMAESTQoKR2V0U2VydmVycxIeLnNlcmlhdGltLnYxLkdldFNlcnZlcnNSZXF1ZXN0Gh8uc2VyaWF0aW0udjEuR2V0U2VydmVyc1Jlc3BvbnNlEkoKCUNyZWF0ZUxvZxIdLnNlcmlhdGltLnYxLkNyZWF0ZUxvZ1JlcXVlc3QaHi5zZXJpYXRpbS52MS5DcmVhdGVMb2dSZXNwb25zZRJBCgZHZXRMb2cSGi5zZXJpYXRpbS52MS5HZXRMb2dSZXF1ZXN0Ghsuc2VyaWF0aW0udjEuR2V0TG9nUmVzcG9uc2USRwoITGlzdExvZ3MSHC5zZXJpYXRpbS52MS5MaXN0TG9nc1JlcXVlc3QaHS5zZXJpYXRpbS52MS5MaXN0TG9nc1Jlc3BvbnNlEkoKCVVwZGF0ZUxvZxIdLnNlcmlhdGltLnYxLlVwZGF0ZUxvZ1JlcXVlc3QaHi5zZXJpYXRpbS52MS5VcGRhdGVMb2dSZXNwb25zZRJKCglEZWxldGVMb2cSHS5zZXJpYXRpbS52MS5EZWxldGVMb2dSZXF1ZXN0Gh4uc2VyaWF0aW0udjEuRGVsZXRlTG9nUmVzcG9uc2USUAoLVW5kZWxldGVMb2cSHy5zZXJpYXRpbS52MS5VbmRlbGV0ZUxvZ1JlcXVlc3QaIC5zZXJpYXRpbS52MS5VbmRlbGV0ZUxvZ1Jlc3BvbnNlElYKDUZpbmlzaFJlc3RvcmUSIS5zZXJpYXRpbS52MS5GaW5pc2hSZXN0b3JlUmVxdWVzdBoiLnNlcmlhdGltLnYxLkZpbmlzaFJlc3RvcmVSZXNwb25zZRJECgdUcmltTG9nEhsuc2VyaWF0aW0udjEuVHJpbUxvZ1JlcXVlc3QaHC5zZXJpYXRpbS52MS5UcmltTG9nUmVzcG9uc2USUwoMSW5pdFByb2R1Y2VyEiAuc2VyaWF0aW0udjEuSW5pdFByb2R1Y2VyUmVxdWVzdBohLnNlcmlhdGltLnYxLkluaXRQcm9kdWNlclJlc3BvbnNlElAKC0dldFByb2R1Y2VyEh8uc2VyaWF0aW0udjEuR2V0UHJvZHVjZXJSZXF1ZXN0GiAuc2VyaWF0aW0udjEuR2V0UHJvZHVjZXJSZXNwb25zZRJWCg1MaXN0UHJvZHVjZXJzEiEuc2VyaWF0aW0udjEuTGlzdFByb2R1Y2Vyc1JlcXVlc3QaIi5zZXJpYXRpbS52MS5MaXN0UHJvZHVjZXJzUmVzcG9uc2USVgoNQWNxdWlyZUN1cnNvchIhLnNlcmlhdGltLnYxLkFjcXVpcmVDdXJzb3JSZXF1ZXN0GiIuc2VyaWF0aW0udjEuQWNxdWlyZUN1cnNvclJlc3BvbnNlElMKDENvbW1pdEN1cnNvchIgLnNlcmlhdGltLnYxLkNvbW1pdEN1cnNvclJlcXVlc3QaIS5zZXJpYXRpbS52MS5Db21taXRDdXJzb3JSZXNwb25zZRJKCglHZXRDdXJzb3ISHS5zZXJpYXRpbS52MS5HZXRDdXJzb3JSZXF1ZXN0Gh4uc2VyaWF0aW0udjEuR2V0Q3Vyc29yUmVzcG9uc2USUAoLTGlzdEN1cnNvcnMSHy5zZXJpYXRpbS52MS5MaXN0Q3Vyc29yc1JlcXVlc3QaIC5zZXJpYXRpbS52MS5MaXN0Q3Vyc29yc1Jlc3BvbnNlElMKDERlbGV0ZUN1cnNvchIgLnNlcmlhdGltLnYxLkRlbGV0ZUN1cnNvclJlcXVlc3QaIS5zZXJpYXRpbS52MS5EZWxldGVDdXJzb3JSZXNwb25zZUKRAQoOaW8uc2VyaWF0aW0udjFCD0xvZ1NlcnZpY2VQcm90b1ABWkFnaXRodWIuY29tL3NlcmlhdGltLWxvZy9zZXJpYXRpbS9jbGllbnRzL2dvL3NlcmlhdGltdjE7c2VyaWF0aW12MaoCC1NlcmlhdGltLlYxygILU2VyaWF0aW1cVjHqAgxTZXJpYXRpbTo6VjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
+  fileDesc("Ch1zZXJpYXRpbS92MS9sb2dfc2VydmljZS5wcm90bxILc2VyaWF0aW0udjEiywEKBlJlY29yZBINCgV2YWx1ZRgBIAEoDBIOCgZvZmZzZXQYAiABKAQSDAoEdGVybRgDIAEoBBIMCgR0eXBlGAQgASgNEhYKDmFwcGVuZF90aW1lX3VzGAUgASgGEhAKA2tleRgGIAEoDEgAiAEBEiQKB2hlYWRlcnMYByADKAsyEy5zZXJpYXRpbS52MS5IZWFkZXISGwoOY2xpZW50X3RpbWVfdXMYCCABKAZIAYgBAUIGCgRfa2V5QhEKD19jbGllbnRfdGltZV91cyIlCgZIZWFkZXISDAoEbmFtZRgBIAEoCRINCgV2YWx1ZRgCIAEoDCKxAgoOUHJvZHVjZVJlcXVlc3QSCwoDbG9nGAIgASgJEiQKB3JlY29yZHMYAyADKAsyEy5zZXJpYXRpbS52MS5SZWNvcmQSHAoPZXhwZWN0ZWRfb2Zmc2V0GAQgASgESACIAQESFwoLcHJvZHVjZXJfaWQYBSABKAZCAjABEhAKCHNlcXVlbmNlGAYgASgEEhMKBmxvZ19pZBgHIAEoCUgBiAEBEhYKDnByb2R1Y2VyX2Vwb2NoGAggASgNEiQKF3Jlc3RvcmVkX2FwcGVuZF90aW1lX3VzGAkgASgGSAKIAQESDwoHcmVjZWlwdBgKIAEoCEISChBfZXhwZWN0ZWRfb2Zmc2V0QgkKB19sb2dfaWRCGgoYX3Jlc3RvcmVkX2FwcGVuZF90aW1lX3VzSgQIARACIqABCg9Qcm9kdWNlUmVzcG9uc2USDgoGb2Zmc2V0GAEgASgEEg0KBWNvdW50GAIgASgNEgwKBHRlcm0YAyABKAQSFgoOYXBwZW5kX3RpbWVfdXMYBCABKAYSDgoGbG9nX2lkGAUgASgJEhEKCWR1cGxpY2F0ZRgGIAEoCBIlCgdyZWNlaXB0GAcgASgLMhQuc2VyaWF0aW0udjEuUmVjZWlwdCJFCgdSZWNlaXB0EhEKCXN0YXRlbWVudBgBIAEoDBIRCglzaWduYXR1cmUYAiABKAwSFAoMY2VydGlmaWNhdGVzGAMgAygMIqoBChBSZWNlaXB0U3RhdGVtZW50EhQKDGNsdXN0ZXJfbmFtZRgBIAEoCRISCgpjbHVzdGVyX2lkGAIgASgJEgsKA2xvZxgDIAEoCRIOCgZsb2dfaWQYBCABKAkSJAoEbGluaxgFIAEoCzIWLnNlcmlhdGltLnYxLkNoYWluTGluaxIRCglub2RlX25hbWUYBiABKAkSFgoOc2lnbmVkX3RpbWVfdXMYByABKAYilwEKCUNoYWluTGluaxIOCgZvZmZzZXQYASABKAQSDQoFY291bnQYAiABKA0SDAoEdGVybRgDIAEoBBIWCg5hcHBlbmRfdGltZV91cxgEIAEoBhIUCgxjb250ZW50X2hhc2gYBSABKAwSGwoTcHJldmlvdXNfY2hhaW5faGFzaBgGIAEoDBISCgpjaGFpbl9oYXNoGAcgASgMIpECCg5Db25zdW1lUmVxdWVzdBIOCgZvZmZzZXQYASABKAQSCwoDbG9nGAIgASgJEiEKBXN0YXJ0GAMgASgOMhIuc2VyaWF0aW0udjEuU3RhcnQSFQoNc3RhcnRfdGltZV91cxgEIAEoBhITCgttYXhfcmVjb3JkcxgFIAEoDRIRCgltYXhfYnl0ZXMYBiABKA0SDwoHd2FpdF9tcxgHIAEoDRIUCgxoZWFydGJlYXRfbXMYCCABKA0SEwoLc3RvcF9hdF9lbmQYCSABKAgSEwoGbG9nX2lkGAogASgJSACIAQESDgoGY3Vyc29yGAsgASgJEhQKDGN1cnNvcl9lcG9jaBgMIAEoBEIJCgdfbG9nX2lkIpUBCg9Db25zdW1lUmVzcG9uc2USJAoHcmVjb3JkcxgDIAMoCzITLnNlcmlhdGltLnYxLlJlY29yZBIUCgxmaXJzdF9vZmZzZXQYBCABKAQSEwoLbmV4dF9vZmZzZXQYBSABKAQSDgoGbG9nX2lkGAYgASgJEhUKDXJlc3VtZV9vZmZzZXQYByABKARKBAgBEAJKBAgCEAMiIAoRR2V0U2VydmVyc1JlcXVlc3QSCwoDbG9nGAEgASgJIoQBChJHZXRTZXJ2ZXJzUmVzcG9uc2USJAoHc2VydmVycxgBIAMoCzITLnNlcmlhdGltLnYxLlNlcnZlchISCgpjbHVzdGVyX2lkGAIgASgJEgwKBHRlcm0YAyABKAQSFQoNZmVhdHVyZV9sZXZlbBgEIAEoDRIPCgd2ZXJzaW9uGAUgASgJInAKBlNlcnZlchIKCgJpZBgBIAEoCRIQCghycGNfYWRkchgCIAEoCRIRCglpc19sZWFkZXIYAyABKAgSDwoHbm9kZV9pZBgEIAEoCRIQCghpc192b3RlchgFIAEoCBISCgppc19yZXBsaWNhGAYgASgIIpgDCgdMb2dJbmZvEgwKBG5hbWUYASABKAkSDgoGbG9nX2lkGAIgASgJEiYKBmNvbmZpZxgDIAEoCzIWLnNlcmlhdGltLnYxLkxvZ0NvbmZpZxIqCghwb3NpdGlvbhgEIAEoCzIYLnNlcmlhdGltLnYxLkxvZ1Bvc2l0aW9uEiQKBXN0YXRlGAUgASgOMhUuc2VyaWF0aW0udjEuTG9nU3RhdGUSEAoIcmV2aXNpb24YBiABKAQSLwoLY3JlYXRlX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2RlbGV0ZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpwdXJnZV90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIqCgpvd25fY29uZmlnGAogASgLMhYuc2VyaWF0aW0udjEuTG9nQ29uZmlnEiUKB3Jlc3RvcmUYCyABKAsyFC5zZXJpYXRpbS52MS5SZXN0b3JlIloKB1Jlc3RvcmUSFQoNc291cmNlX2xvZ19pZBgBIAEoCRIUCgxmaXJzdF9vZmZzZXQYAiABKAQSEgoKZW5kX29mZnNldBgDIAEoBBIOCgZkaWdlc3QYBCABKAwijgMKCUxvZ0NvbmZpZxIwCg1yZXRlbnRpb25fYWdlGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEh8KEm1pbl9yZXRhaW5lZF9ieXRlcxgCIAEoBEgAiAEBEh0KEG1heF9yZWNvcmRfYnl0ZXMYAyABKA1IAYgBARIeChFtYXhfcmVxdWVzdF9ieXRlcxgEIAEoDUgCiAEBEhUKCHJlcGxpY2FzGAUgASgNSAOIAQESMgoGbGFiZWxzGAYgAygLMiIuc2VyaWF0aW0udjEuTG9nQ29uZmlnLkxhYmVsc0VudHJ5EhcKCmhhc2hfY2hhaW4YByABKAhIBIgBARotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQhUKE19taW5fcmV0YWluZWRfYnl0ZXNCEwoRX21heF9yZWNvcmRfYnl0ZXNCFAoSX21heF9yZXF1ZXN0X2J5dGVzQgsKCV9yZXBsaWNhc0INCgtfaGFzaF9jaGFpbiKJAQoLTG9nUG9zaXRpb24SFAoMZmlyc3Rfb2Zmc2V0GAEgASgEEhMKC25leHRfb2Zmc2V0GAIgASgEEhwKFGZpcnN0X2FwcGVuZF90aW1lX3VzGAMgASgGEhsKE2xhc3RfYXBwZW5kX3RpbWVfdXMYBCABKAYSFAoMc3RvcmVkX2J5dGVzGAUgASgEIqUBChBDcmVhdGVMb2dSZXF1ZXN0EgsKA2xvZxgBIAEoCRImCgZjb25maWcYAiABKAsyFi5zZXJpYXRpbS52MS5Mb2dDb25maWcSEwoGbG9nX2lkGAMgASgJSACIAQESFQoNdmFsaWRhdGVfb25seRgEIAEoCBIlCgdyZXN0b3JlGAUgASgLMhQuc2VyaWF0aW0udjEuUmVzdG9yZUIJCgdfbG9nX2lkIjYKEUNyZWF0ZUxvZ1Jlc3BvbnNlEiEKA2xvZxgBIAEoCzIULnNlcmlhdGltLnYxLkxvZ0luZm8iPAoNR2V0TG9nUmVxdWVzdBILCgNsb2cYASABKAkSEwoGbG9nX2lkGAIgASgJSACIAQFCCQoHX2xvZ19pZCIzCg5HZXRMb2dSZXNwb25zZRIhCgNsb2cYASABKAsyFC5zZXJpYXRpbS52MS5Mb2dJbmZvIjMKFEZpbmlzaFJlc3RvcmVSZXF1ZXN0EgsKA2xvZxgBIAEoCRIOCgZsb2dfaWQYAiABKAkiOgoVRmluaXNoUmVzdG9yZVJlc3BvbnNlEiEKA2xvZxgBIAEoCzIULnNlcmlhdGltLnYxLkxvZ0luZm8idQoPTGlzdExvZ3NSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJEg4KBnByZWZpeBgDIAEoCRIUCgxzaG93X2RlbGV0ZWQYBCABKAgSFQoNd2l0aF9wb3NpdGlvbhgFIAEoCCJPChBMaXN0TG9nc1Jlc3BvbnNlEiIKBGxvZ3MYASADKAsyFC5zZXJpYXRpbS52MS5Mb2dJbmZvEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSLlAQoQVXBkYXRlTG9nUmVxdWVzdBILCgNsb2cYASABKAkSJgoGY29uZmlnGAIgASgLMhYuc2VyaWF0aW0udjEuTG9nQ29uZmlnEi8KC3VwZGF0ZV9tYXNrGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxITCgZsb2dfaWQYBCABKAlIAIgBARIVCg12YWxpZGF0ZV9vbmx5GAUgASgIEh4KEWV4cGVjdGVkX3JldmlzaW9uGAYgASgESAGIAQFCCQoHX2xvZ19pZEIUChJfZXhwZWN0ZWRfcmV2aXNpb24iNgoRVXBkYXRlTG9nUmVzcG9uc2USIQoDbG9nGAEgASgLMhQuc2VyaWF0aW0udjEuTG9nSW5mbyKVAQoQRGVsZXRlTG9nUmVxdWVzdBILCgNsb2cYASABKAkSDgoGbG9nX2lkGAIgASgJEh4KEWV4cGVjdGVkX3JldmlzaW9uGAMgASgESACIAQESLgoLcHVyZ2VfYWZ0ZXIYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CFAoSX2V4cGVjdGVkX3JldmlzaW9uIjYKEURlbGV0ZUxvZ1Jlc3BvbnNlEiEKA2xvZxgBIAEoCzIULnNlcmlhdGltLnYxLkxvZ0luZm8iMQoSVW5kZWxldGVMb2dSZXF1ZXN0EgsKA2xvZxgBIAEoCRIOCgZsb2dfaWQYAiABKAkiOAoTVW5kZWxldGVMb2dSZXNwb25zZRIhCgNsb2cYASABKAsyFC5zZXJpYXRpbS52MS5Mb2dJbmZvIlMKDlRyaW1Mb2dSZXF1ZXN0EgsKA2xvZxgBIAEoCRIUCgxmaXJzdF9vZmZzZXQYAiABKAQSEwoGbG9nX2lkGAMgASgJSACIAQFCCQoHX2xvZ19pZCJNCg9UcmltTG9nUmVzcG9uc2USIQoDbG9nGAEgASgLMhQuc2VyaWF0aW0udjEuTG9nSW5mbxIXCg90cmltbWVkX3JlY29yZHMYAiABKAQiygEKCFByb2R1Y2VyEgsKA2xvZxgBIAEoCRIOCgZsb2dfaWQYAiABKAkSEAoIcHJvZHVjZXIYAyABKAkSFwoLcHJvZHVjZXJfaWQYBCABKAZCAjABEg0KBWVwb2NoGAUgASgNEhUKDWxhc3Rfc2VxdWVuY2UYBiABKAQSEwoLbGFzdF9vZmZzZXQYByABKAQSGwoTbGFzdF9hcHBlbmRfdGltZV91cxgIIAEoBhINCgVvd25lchgJIAEoCRIPCgdyZWNvcmRzGAogASgEIqkBChNJbml0UHJvZHVjZXJSZXF1ZXN0EgsKA2xvZxgBIAEoCRIQCghwcm9kdWNlchgCIAEoCRIUCghpbnN0YW5jZRgDIAEoBkICMAESGwoOZXhwZWN0ZWRfZXBvY2gYBCABKA1IAIgBARITCgZsb2dfaWQYBSABKAlIAYgBARINCgVvd25lchgGIAEoCUIRCg9fZXhwZWN0ZWRfZXBvY2hCCQoHX2xvZ19pZCI/ChRJbml0UHJvZHVjZXJSZXNwb25zZRInCghwcm9kdWNlchgBIAEoCzIVLnNlcmlhdGltLnYxLlByb2R1Y2VyIlkKEkdldFByb2R1Y2VyUmVxdWVzdBILCgNsb2cYASABKAkSEgoIcHJvZHVjZXIYAiABKAlIABIZCgtwcm9kdWNlcl9pZBgDIAEoBkICMAFIAEIHCgV3aGljaCI+ChNHZXRQcm9kdWNlclJlc3BvbnNlEicKCHByb2R1Y2VyGAEgASgLMhUuc2VyaWF0aW0udjEuUHJvZHVjZXIiIwoUTGlzdFByb2R1Y2Vyc1JlcXVlc3QSCwoDbG9nGAEgASgJIkEKFUxpc3RQcm9kdWNlcnNSZXNwb25zZRIoCglwcm9kdWNlcnMYASADKAsyFS5zZXJpYXRpbS52MS5Qcm9kdWNlciLCAQoGQ3Vyc29yEgsKA2xvZxgBIAEoCRIOCgZsb2dfaWQYAiABKAkSDgoGY3Vyc29yGAMgASgJEhMKC25leHRfb2Zmc2V0GAQgASgEEg0KBWVwb2NoGAUgASgEEhAKCHJldmlzaW9uGAYgASgEEg0KBW93bmVyGAcgASgJEhAKCG1ldGFkYXRhGAggASgMEhYKDmNvbW1pdF90aW1lX3VzGAkgASgGEgsKA2xhZxgKIAEoBBIPCgd0cmltbWVkGAsgASgEIvIBChRBY3F1aXJlQ3Vyc29yUmVxdWVzdBILCgNsb2cYASABKAkSDgoGY3Vyc29yGAIgASgJEhMKBmxvZ19pZBgDIAEoCUgAiAEBEhQKCGluc3RhbmNlGAQgASgGQgIwARIbCg5leHBlY3RlZF9lcG9jaBgFIAEoBEgBiAEBEiEKBXN0YXJ0GAYgASgOMhIuc2VyaWF0aW0udjEuU3RhcnQSDgoGb2Zmc2V0GAcgASgEEhUKDXN0YXJ0X3RpbWVfdXMYCCABKAYSDQoFb3duZXIYCSABKAlCCQoHX2xvZ19pZEIRCg9fZXhwZWN0ZWRfZXBvY2giPAoVQWNxdWlyZUN1cnNvclJlc3BvbnNlEiMKBmN1cnNvchgBIAEoCzITLnNlcmlhdGltLnYxLkN1cnNvciLUAQoTQ29tbWl0Q3Vyc29yUmVxdWVzdBILCgNsb2cYASABKAkSDgoGY3Vyc29yGAIgASgJEhMKBmxvZ19pZBgDIAEoCUgAiAEBEhMKC25leHRfb2Zmc2V0GAQgASgEEg0KBWVwb2NoGAUgASgEEh4KEWV4cGVjdGVkX3JldmlzaW9uGAYgASgESAGIAQESFAoMYWxsb3dfcmV3aW5kGAcgASgIEhAKCG1ldGFkYXRhGAggASgMQgkKB19sb2dfaWRCFAoSX2V4cGVjdGVkX3JldmlzaW9uIjsKFENvbW1pdEN1cnNvclJlc3BvbnNlEiMKBmN1cnNvchgBIAEoCzITLnNlcmlhdGltLnYxLkN1cnNvciIvChBHZXRDdXJzb3JSZXF1ZXN0EgsKA2xvZxgBIAEoCRIOCgZjdXJzb3IYAiABKAkiOAoRR2V0Q3Vyc29yUmVzcG9uc2USIwoGY3Vyc29yGAEgASgLMhMuc2VyaWF0aW0udjEuQ3Vyc29yIiEKEkxpc3RDdXJzb3JzUmVxdWVzdBILCgNsb2cYASABKAkiOwoTTGlzdEN1cnNvcnNSZXNwb25zZRIkCgdjdXJzb3JzGAEgAygLMhMuc2VyaWF0aW0udjEuQ3Vyc29yIqYBChNEZWxldGVDdXJzb3JSZXF1ZXN0EgsKA2xvZxgBIAEoCRIOCgZjdXJzb3IYAiABKAkSEwoGbG9nX2lkGAMgASgJSACIAQESHgoRZXhwZWN0ZWRfcmV2aXNpb24YBCABKARIAYgBARISCgVlcG9jaBgFIAEoBEgCiAEBQgkKB19sb2dfaWRCFAoSX2V4cGVjdGVkX3JldmlzaW9uQggKBl9lcG9jaCIWChREZWxldGVDdXJzb3JSZXNwb25zZSJzChBSZWFkQ2hhaW5SZXF1ZXN0EgsKA2xvZxgBIAEoCRIOCgZvZmZzZXQYAiABKAQSEQoJbWF4X2xpbmtzGAMgASgNEhMKBmxvZ19pZBgEIAEoCUgAiAEBEg8KB3JlY2VpcHQYBSABKAhCCQoHX2xvZ19pZCKzAQoRUmVhZENoYWluUmVzcG9uc2USJQoFbGlua3MYASADKAsyFi5zZXJpYXRpbS52MS5DaGFpbkxpbmsSDgoGbG9nX2lkGAIgASgJEhUKDXJlc3VtZV9vZmZzZXQYAyABKAQSFAoMZmlyc3Rfb2Zmc2V0GAQgASgEEhMKC25leHRfb2Zmc2V0GAUgASgEEiUKB3JlY2VpcHQYBiABKAsyFC5zZXJpYXRpbS52MS5SZWNlaXB0KnEKBVN0YXJ0EhAKDFNUQVJUX09GRlNFVBAAEhIKDlNUQVJUX0VBUkxJRVNUEAESEAoMU1RBUlRfTEFURVNUEAISDgoKU1RBUlRfVElNRRADEg4KClNUQVJUX0xBU1QQBBIQCgxTVEFSVF9DVVJTT1IQBSqJAQoITG9nU3RhdGUSGQoVTE9HX1NUQVRFX1VOU1BFQ0lGSUVEEAASFgoSTE9HX1NUQVRFX0NSRUFUSU5HEAESFAoQTE9HX1NUQVRFX0FDVElWRRACEhcKE0xPR19TVEFURV9SRVNUT1JJTkcQBBIVChFMT0dfU1RBVEVfREVMRVRFRBAFIgQIAxADMtANCgpMb2dTZXJ2aWNlEkQKB1Byb2R1Y2USGy5zZXJpYXRpbS52MS5Qcm9kdWNlUmVxdWVzdBocLnNlcmlhdGltLnYxLlByb2R1Y2VSZXNwb25zZRJOCg1Qcm9kdWNlU3RyZWFtEhsuc2VyaWF0aW0udjEuUHJvZHVjZVJlcXVlc3QaHC5zZXJpYXRpbS52MS5Qcm9kdWNlUmVzcG9uc2UoATABEkQKB0NvbnN1bWUSGy5zZXJpYXRpbS52MS5Db25zdW1lUmVxdWVzdBocLnNlcmlhdGltLnYxLkNvbnN1bWVSZXNwb25zZRJMCg1Db25zdW1lU3RyZWFtEhsuc2VyaWF0aW0udjEuQ29uc3VtZVJlcXVlc3QaHC5zZXJpYXRpbS52MS5Db25zdW1lUmVzcG9uc2UwARJNCgpHZXRTZXJ2ZXJzEh4uc2VyaWF0aW0udjEuR2V0U2VydmVyc1JlcXVlc3QaHy5zZXJpYXRpbS52MS5HZXRTZXJ2ZXJzUmVzcG9uc2USSgoJQ3JlYXRlTG9nEh0uc2VyaWF0aW0udjEuQ3JlYXRlTG9nUmVxdWVzdBoeLnNlcmlhdGltLnYxLkNyZWF0ZUxvZ1Jlc3BvbnNlEkEKBkdldExvZxIaLnNlcmlhdGltLnYxLkdldExvZ1JlcXVlc3QaGy5zZXJpYXRpbS52MS5HZXRMb2dSZXNwb25zZRJHCghMaXN0TG9ncxIcLnNlcmlhdGltLnYxLkxpc3RMb2dzUmVxdWVzdBodLnNlcmlhdGltLnYxLkxpc3RMb2dzUmVzcG9uc2USSgoJVXBkYXRlTG9nEh0uc2VyaWF0aW0udjEuVXBkYXRlTG9nUmVxdWVzdBoeLnNlcmlhdGltLnYxLlVwZGF0ZUxvZ1Jlc3BvbnNlEkoKCURlbGV0ZUxvZxIdLnNlcmlhdGltLnYxLkRlbGV0ZUxvZ1JlcXVlc3QaHi5zZXJpYXRpbS52MS5EZWxldGVMb2dSZXNwb25zZRJQCgtVbmRlbGV0ZUxvZxIfLnNlcmlhdGltLnYxLlVuZGVsZXRlTG9nUmVxdWVzdBogLnNlcmlhdGltLnYxLlVuZGVsZXRlTG9nUmVzcG9uc2USVgoNRmluaXNoUmVzdG9yZRIhLnNlcmlhdGltLnYxLkZpbmlzaFJlc3RvcmVSZXF1ZXN0GiIuc2VyaWF0aW0udjEuRmluaXNoUmVzdG9yZVJlc3BvbnNlEkQKB1RyaW1Mb2cSGy5zZXJpYXRpbS52MS5UcmltTG9nUmVxdWVzdBocLnNlcmlhdGltLnYxLlRyaW1Mb2dSZXNwb25zZRJKCglSZWFkQ2hhaW4SHS5zZXJpYXRpbS52MS5SZWFkQ2hhaW5SZXF1ZXN0Gh4uc2VyaWF0aW0udjEuUmVhZENoYWluUmVzcG9uc2USUwoMSW5pdFByb2R1Y2VyEiAuc2VyaWF0aW0udjEuSW5pdFByb2R1Y2VyUmVxdWVzdBohLnNlcmlhdGltLnYxLkluaXRQcm9kdWNlclJlc3BvbnNlElAKC0dldFByb2R1Y2VyEh8uc2VyaWF0aW0udjEuR2V0UHJvZHVjZXJSZXF1ZXN0GiAuc2VyaWF0aW0udjEuR2V0UHJvZHVjZXJSZXNwb25zZRJWCg1MaXN0UHJvZHVjZXJzEiEuc2VyaWF0aW0udjEuTGlzdFByb2R1Y2Vyc1JlcXVlc3QaIi5zZXJpYXRpbS52MS5MaXN0UHJvZHVjZXJzUmVzcG9uc2USVgoNQWNxdWlyZUN1cnNvchIhLnNlcmlhdGltLnYxLkFjcXVpcmVDdXJzb3JSZXF1ZXN0GiIuc2VyaWF0aW0udjEuQWNxdWlyZUN1cnNvclJlc3BvbnNlElMKDENvbW1pdEN1cnNvchIgLnNlcmlhdGltLnYxLkNvbW1pdEN1cnNvclJlcXVlc3QaIS5zZXJpYXRpbS52MS5Db21taXRDdXJzb3JSZXNwb25zZRJKCglHZXRDdXJzb3ISHS5zZXJpYXRpbS52MS5HZXRDdXJzb3JSZXF1ZXN0Gh4uc2VyaWF0aW0udjEuR2V0Q3Vyc29yUmVzcG9uc2USUAoLTGlzdEN1cnNvcnMSHy5zZXJpYXRpbS52MS5MaXN0Q3Vyc29yc1JlcXVlc3QaIC5zZXJpYXRpbS52MS5MaXN0Q3Vyc29yc1Jlc3BvbnNlElMKDERlbGV0ZUN1cnNvchIgLnNlcmlhdGltLnYxLkRlbGV0ZUN1cnNvclJlcXVlc3QaIS5zZXJpYXRpbS52MS5EZWxldGVDdXJzb3JSZXNwb25zZUKRAQoOaW8uc2VyaWF0aW0udjFCD0xvZ1NlcnZpY2VQcm90b1ABWkFnaXRodWIuY29tL3NlcmlhdGltLWxvZy9zZXJpYXRpbS9jbGllbnRzL2dvL3NlcmlhdGltdjE7c2VyaWF0aW12MaoCC1NlcmlhdGltLlYxygILU2VyaWF0aW1cVjHqAgxTZXJpYXRpbTo6VjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
 
 /**
  * An entry of a log.
@@ -175,6 +175,14 @@ export type ProduceRequest = Message<"seriatim.v1.ProduceRequest"> & {
    * @generated from field: optional fixed64 restored_append_time_us = 9;
    */
   restoredAppendTimeUs?: bigint | undefined;
+
+  /**
+   * Produce only: return a receipt. The call fails with NO_HASH_CHAIN if the log has none, and with
+   * RECEIPTS_UNAVAILABLE if the node has no key to sign with.
+   *
+   * @generated from field: bool receipt = 10;
+   */
+  receipt: boolean;
 };
 
 /**
@@ -231,6 +239,14 @@ export type ProduceResponse = Message<"seriatim.v1.ProduceResponse"> & {
    * @generated from field: bool duplicate = 6;
    */
   duplicate: boolean;
+
+  /**
+   * The receipt, if the request asked for it. Absent if the records are appended, and no node could
+   * read them again in time: ReadChain returns it later.
+   *
+   * @generated from field: seriatim.v1.Receipt receipt = 7;
+   */
+  receipt?: Receipt | undefined;
 };
 
 /**
@@ -239,6 +255,158 @@ export type ProduceResponse = Message<"seriatim.v1.ProduceResponse"> & {
  */
 export const ProduceResponseSchema: GenMessage<ProduceResponse> = /*@__PURE__*/
   messageDesc(file_seriatim_v1_log_service, 3);
+
+/**
+ * The signed statement of a node that these records, and all before them, were in the log when it
+ * answered. It can be checked without the cluster: `seriatim log verify-receipt`.
+ *
+ * @generated from message seriatim.v1.Receipt
+ */
+export type Receipt = Message<"seriatim.v1.Receipt"> & {
+  /**
+   * A serialized ReceiptStatement. The signature is over exactly these bytes.
+   *
+   * @generated from field: bytes statement = 1;
+   */
+  statement: Uint8Array;
+
+  /**
+   * The signature with the peer key of the node: ECDSA or RSA (PKCS #1 v1.5) with SHA-256, or Ed25519.
+   * Over the ASCII text "seriatim receipt v1", a zero byte, and `statement`.
+   *
+   * @generated from field: bytes signature = 2;
+   */
+  signature: Uint8Array;
+
+  /**
+   * The certificate of the key, X.509 in DER form, and then those between it and the authority.
+   *
+   * @generated from field: repeated bytes certificates = 3;
+   */
+  certificates: Uint8Array[];
+};
+
+/**
+ * Describes the message seriatim.v1.Receipt.
+ * Use `create(ReceiptSchema)` to create a new message.
+ */
+export const ReceiptSchema: GenMessage<Receipt> = /*@__PURE__*/
+  messageDesc(file_seriatim_v1_log_service, 4);
+
+/**
+ * What a receipt says.
+ *
+ * @generated from message seriatim.v1.ReceiptStatement
+ */
+export type ReceiptStatement = Message<"seriatim.v1.ReceiptStatement"> & {
+  /**
+   * The cluster and the log, by name and id.
+   *
+   * @generated from field: string cluster_name = 1;
+   */
+  clusterName: string;
+
+  /**
+   * @generated from field: string cluster_id = 2;
+   */
+  clusterId: string;
+
+  /**
+   * @generated from field: string log = 3;
+   */
+  log: string;
+
+  /**
+   * @generated from field: string log_id = 4;
+   */
+  logId: string;
+
+  /**
+   * The link of the entry that contains the records.
+   *
+   * @generated from field: seriatim.v1.ChainLink link = 5;
+   */
+  link?: ChainLink | undefined;
+
+  /**
+   * The node, and its clock when it signed, in microseconds since 1970.
+   *
+   * @generated from field: string node_name = 6;
+   */
+  nodeName: string;
+
+  /**
+   * @generated from field: fixed64 signed_time_us = 7;
+   */
+  signedTimeUs: bigint;
+};
+
+/**
+ * Describes the message seriatim.v1.ReceiptStatement.
+ * Use `create(ReceiptStatementSchema)` to create a new message.
+ */
+export const ReceiptStatementSchema: GenMessage<ReceiptStatement> = /*@__PURE__*/
+  messageDesc(file_seriatim_v1_log_service, 5);
+
+/**
+ * What the hash chain of a log contains for one entry: a batch of records that was appended as a
+ * whole. FORMAT, section "Hash chain", says how the hashes are computed.
+ *
+ * @generated from message seriatim.v1.ChainLink
+ */
+export type ChainLink = Message<"seriatim.v1.ChainLink"> & {
+  /**
+   * The offset of the first record of the entry, and the number of its records.
+   *
+   * @generated from field: uint64 offset = 1;
+   */
+  offset: bigint;
+
+  /**
+   * @generated from field: uint32 count = 2;
+   */
+  count: number;
+
+  /**
+   * The Raft term and the append time of all its records.
+   *
+   * @generated from field: uint64 term = 3;
+   */
+  term: bigint;
+
+  /**
+   * @generated from field: fixed64 append_time_us = 4;
+   */
+  appendTimeUs: bigint;
+
+  /**
+   * The hash of the records of this entry. 32 bytes.
+   *
+   * @generated from field: bytes content_hash = 5;
+   */
+  contentHash: Uint8Array;
+
+  /**
+   * The hash of all records before this entry. 32 bytes, zeros for the first entry of the log.
+   *
+   * @generated from field: bytes previous_chain_hash = 6;
+   */
+  previousChainHash: Uint8Array;
+
+  /**
+   * The hash of all records up to the end of this entry. 32 bytes.
+   *
+   * @generated from field: bytes chain_hash = 7;
+   */
+  chainHash: Uint8Array;
+};
+
+/**
+ * Describes the message seriatim.v1.ChainLink.
+ * Use `create(ChainLinkSchema)` to create a new message.
+ */
+export const ChainLinkSchema: GenMessage<ChainLink> = /*@__PURE__*/
+  messageDesc(file_seriatim_v1_log_service, 6);
 
 /**
  * A request for records.
@@ -342,7 +510,7 @@ export type ConsumeRequest = Message<"seriatim.v1.ConsumeRequest"> & {
  * Use `create(ConsumeRequestSchema)` to create a new message.
  */
 export const ConsumeRequestSchema: GenMessage<ConsumeRequest> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 4);
+  messageDesc(file_seriatim_v1_log_service, 7);
 
 /**
  * Records at contiguous offsets, possibly none.
@@ -391,7 +559,7 @@ export type ConsumeResponse = Message<"seriatim.v1.ConsumeResponse"> & {
  * Use `create(ConsumeResponseSchema)` to create a new message.
  */
 export const ConsumeResponseSchema: GenMessage<ConsumeResponse> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 5);
+  messageDesc(file_seriatim_v1_log_service, 8);
 
 /**
  * A request for the members of the cluster.
@@ -412,7 +580,7 @@ export type GetServersRequest = Message<"seriatim.v1.GetServersRequest"> & {
  * Use `create(GetServersRequestSchema)` to create a new message.
  */
 export const GetServersRequestSchema: GenMessage<GetServersRequest> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 6);
+  messageDesc(file_seriatim_v1_log_service, 9);
 
 /**
  * The members of the cluster.
@@ -463,7 +631,7 @@ export type GetServersResponse = Message<"seriatim.v1.GetServersResponse"> & {
  * Use `create(GetServersResponseSchema)` to create a new message.
  */
 export const GetServersResponseSchema: GenMessage<GetServersResponse> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 7);
+  messageDesc(file_seriatim_v1_log_service, 10);
 
 /**
  * A member of the cluster.
@@ -521,7 +689,7 @@ export type Server = Message<"seriatim.v1.Server"> & {
  * Use `create(ServerSchema)` to create a new message.
  */
 export const ServerSchema: GenMessage<Server> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 8);
+  messageDesc(file_seriatim_v1_log_service, 11);
 
 /**
  * A log. "LogInfo" and not "Log", because log.v1 has a service of that name.
@@ -614,7 +782,7 @@ export type LogInfo = Message<"seriatim.v1.LogInfo"> & {
  * Use `create(LogInfoSchema)` to create a new message.
  */
 export const LogInfoSchema: GenMessage<LogInfo> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 9);
+  messageDesc(file_seriatim_v1_log_service, 12);
 
 /**
  * The backup that a log is restored from.
@@ -657,7 +825,7 @@ export type Restore = Message<"seriatim.v1.Restore"> & {
  * Use `create(RestoreSchema)` to create a new message.
  */
 export const RestoreSchema: GenMessage<Restore> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 10);
+  messageDesc(file_seriatim_v1_log_service, 13);
 
 /**
  * The settings of a log. In requests, a field that is absent has the cluster's default.
@@ -712,6 +880,15 @@ export type LogConfig = Message<"seriatim.v1.LogConfig"> & {
    * @generated from field: map<string, string> labels = 6;
    */
   labels: { [key: string]: string };
+
+  /**
+   * Whether each entry of the log contains the hash of all records before it, so that a later change
+   * of a record, or of the order of records, can be proven. Set when the log is created, and never
+   * changed. Needs feature level 6.
+   *
+   * @generated from field: optional bool hash_chain = 7;
+   */
+  hashChain?: boolean | undefined;
 };
 
 /**
@@ -719,7 +896,7 @@ export type LogConfig = Message<"seriatim.v1.LogConfig"> & {
  * Use `create(LogConfigSchema)` to create a new message.
  */
 export const LogConfigSchema: GenMessage<LogConfig> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 11);
+  messageDesc(file_seriatim_v1_log_service, 14);
 
 /**
  * The records of a log.
@@ -768,7 +945,7 @@ export type LogPosition = Message<"seriatim.v1.LogPosition"> & {
  * Use `create(LogPositionSchema)` to create a new message.
  */
 export const LogPositionSchema: GenMessage<LogPosition> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 12);
+  messageDesc(file_seriatim_v1_log_service, 15);
 
 /**
  * A request to create a log.
@@ -819,7 +996,7 @@ export type CreateLogRequest = Message<"seriatim.v1.CreateLogRequest"> & {
  * Use `create(CreateLogRequestSchema)` to create a new message.
  */
 export const CreateLogRequestSchema: GenMessage<CreateLogRequest> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 13);
+  messageDesc(file_seriatim_v1_log_service, 16);
 
 /**
  * The log that was created.
@@ -838,7 +1015,7 @@ export type CreateLogResponse = Message<"seriatim.v1.CreateLogResponse"> & {
  * Use `create(CreateLogResponseSchema)` to create a new message.
  */
 export const CreateLogResponseSchema: GenMessage<CreateLogResponse> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 14);
+  messageDesc(file_seriatim_v1_log_service, 17);
 
 /**
  * A request for one log.
@@ -866,7 +1043,7 @@ export type GetLogRequest = Message<"seriatim.v1.GetLogRequest"> & {
  * Use `create(GetLogRequestSchema)` to create a new message.
  */
 export const GetLogRequestSchema: GenMessage<GetLogRequest> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 15);
+  messageDesc(file_seriatim_v1_log_service, 18);
 
 /**
  * One log.
@@ -885,7 +1062,7 @@ export type GetLogResponse = Message<"seriatim.v1.GetLogResponse"> & {
  * Use `create(GetLogResponseSchema)` to create a new message.
  */
 export const GetLogResponseSchema: GenMessage<GetLogResponse> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 16);
+  messageDesc(file_seriatim_v1_log_service, 19);
 
 /**
  * A request to open a restored log.
@@ -913,7 +1090,7 @@ export type FinishRestoreRequest = Message<"seriatim.v1.FinishRestoreRequest"> &
  * Use `create(FinishRestoreRequestSchema)` to create a new message.
  */
 export const FinishRestoreRequestSchema: GenMessage<FinishRestoreRequest> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 17);
+  messageDesc(file_seriatim_v1_log_service, 20);
 
 /**
  * The log that was opened.
@@ -932,7 +1109,7 @@ export type FinishRestoreResponse = Message<"seriatim.v1.FinishRestoreResponse">
  * Use `create(FinishRestoreResponseSchema)` to create a new message.
  */
 export const FinishRestoreResponseSchema: GenMessage<FinishRestoreResponse> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 18);
+  messageDesc(file_seriatim_v1_log_service, 21);
 
 /**
  * A request for a page of the list of logs.
@@ -981,7 +1158,7 @@ export type ListLogsRequest = Message<"seriatim.v1.ListLogsRequest"> & {
  * Use `create(ListLogsRequestSchema)` to create a new message.
  */
 export const ListLogsRequestSchema: GenMessage<ListLogsRequest> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 19);
+  messageDesc(file_seriatim_v1_log_service, 22);
 
 /**
  * A page of the list of logs.
@@ -1009,7 +1186,7 @@ export type ListLogsResponse = Message<"seriatim.v1.ListLogsResponse"> & {
  * Use `create(ListLogsResponseSchema)` to create a new message.
  */
 export const ListLogsResponseSchema: GenMessage<ListLogsResponse> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 20);
+  messageDesc(file_seriatim_v1_log_service, 23);
 
 /**
  * A change of the settings of a log. The same request again has no further effect.
@@ -1066,7 +1243,7 @@ export type UpdateLogRequest = Message<"seriatim.v1.UpdateLogRequest"> & {
  * Use `create(UpdateLogRequestSchema)` to create a new message.
  */
 export const UpdateLogRequestSchema: GenMessage<UpdateLogRequest> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 21);
+  messageDesc(file_seriatim_v1_log_service, 24);
 
 /**
  * The log with its new settings.
@@ -1085,7 +1262,7 @@ export type UpdateLogResponse = Message<"seriatim.v1.UpdateLogResponse"> & {
  * Use `create(UpdateLogResponseSchema)` to create a new message.
  */
 export const UpdateLogResponseSchema: GenMessage<UpdateLogResponse> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 22);
+  messageDesc(file_seriatim_v1_log_service, 25);
 
 /**
  * A request to delete a log. The same request again has no further effect.
@@ -1130,7 +1307,7 @@ export type DeleteLogRequest = Message<"seriatim.v1.DeleteLogRequest"> & {
  * Use `create(DeleteLogRequestSchema)` to create a new message.
  */
 export const DeleteLogRequestSchema: GenMessage<DeleteLogRequest> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 23);
+  messageDesc(file_seriatim_v1_log_service, 26);
 
 /**
  * The log that was deleted.
@@ -1151,7 +1328,7 @@ export type DeleteLogResponse = Message<"seriatim.v1.DeleteLogResponse"> & {
  * Use `create(DeleteLogResponseSchema)` to create a new message.
  */
 export const DeleteLogResponseSchema: GenMessage<DeleteLogResponse> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 24);
+  messageDesc(file_seriatim_v1_log_service, 27);
 
 /**
  * A request to revert the deletion of a log. The same request again has no further effect.
@@ -1180,7 +1357,7 @@ export type UndeleteLogRequest = Message<"seriatim.v1.UndeleteLogRequest"> & {
  * Use `create(UndeleteLogRequestSchema)` to create a new message.
  */
 export const UndeleteLogRequestSchema: GenMessage<UndeleteLogRequest> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 25);
+  messageDesc(file_seriatim_v1_log_service, 28);
 
 /**
  * The log that can be used again.
@@ -1199,7 +1376,7 @@ export type UndeleteLogResponse = Message<"seriatim.v1.UndeleteLogResponse"> & {
  * Use `create(UndeleteLogResponseSchema)` to create a new message.
  */
 export const UndeleteLogResponseSchema: GenMessage<UndeleteLogResponse> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 26);
+  messageDesc(file_seriatim_v1_log_service, 29);
 
 /**
  * A request to remove the oldest records. The same request again has no further effect.
@@ -1234,7 +1411,7 @@ export type TrimLogRequest = Message<"seriatim.v1.TrimLogRequest"> & {
  * Use `create(TrimLogRequestSchema)` to create a new message.
  */
 export const TrimLogRequestSchema: GenMessage<TrimLogRequest> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 27);
+  messageDesc(file_seriatim_v1_log_service, 30);
 
 /**
  * The log after a trim.
@@ -1263,7 +1440,7 @@ export type TrimLogResponse = Message<"seriatim.v1.TrimLogResponse"> & {
  * Use `create(TrimLogResponseSchema)` to create a new message.
  */
 export const TrimLogResponseSchema: GenMessage<TrimLogResponse> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 28);
+  messageDesc(file_seriatim_v1_log_service, 31);
 
 /**
  * A producer of a log.
@@ -1348,7 +1525,7 @@ export type Producer = Message<"seriatim.v1.Producer"> & {
  * Use `create(ProducerSchema)` to create a new message.
  */
 export const ProducerSchema: GenMessage<Producer> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 29);
+  messageDesc(file_seriatim_v1_log_service, 32);
 
 /**
  * A request for a producer.
@@ -1406,7 +1583,7 @@ export type InitProducerRequest = Message<"seriatim.v1.InitProducerRequest"> & {
  * Use `create(InitProducerRequestSchema)` to create a new message.
  */
 export const InitProducerRequestSchema: GenMessage<InitProducerRequest> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 30);
+  messageDesc(file_seriatim_v1_log_service, 33);
 
 /**
  * The producer.
@@ -1425,7 +1602,7 @@ export type InitProducerResponse = Message<"seriatim.v1.InitProducerResponse"> &
  * Use `create(InitProducerResponseSchema)` to create a new message.
  */
 export const InitProducerResponseSchema: GenMessage<InitProducerResponse> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 31);
+  messageDesc(file_seriatim_v1_log_service, 34);
 
 /**
  * A request for a producer by its name or its id.
@@ -1463,7 +1640,7 @@ export type GetProducerRequest = Message<"seriatim.v1.GetProducerRequest"> & {
  * Use `create(GetProducerRequestSchema)` to create a new message.
  */
 export const GetProducerRequestSchema: GenMessage<GetProducerRequest> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 32);
+  messageDesc(file_seriatim_v1_log_service, 35);
 
 /**
  * The producer.
@@ -1482,7 +1659,7 @@ export type GetProducerResponse = Message<"seriatim.v1.GetProducerResponse"> & {
  * Use `create(GetProducerResponseSchema)` to create a new message.
  */
 export const GetProducerResponseSchema: GenMessage<GetProducerResponse> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 33);
+  messageDesc(file_seriatim_v1_log_service, 36);
 
 /**
  * A request for the producers of a log.
@@ -1503,7 +1680,7 @@ export type ListProducersRequest = Message<"seriatim.v1.ListProducersRequest"> &
  * Use `create(ListProducersRequestSchema)` to create a new message.
  */
 export const ListProducersRequestSchema: GenMessage<ListProducersRequest> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 34);
+  messageDesc(file_seriatim_v1_log_service, 37);
 
 /**
  * The producers of a log, at most 1,024.
@@ -1522,7 +1699,7 @@ export type ListProducersResponse = Message<"seriatim.v1.ListProducersResponse">
  * Use `create(ListProducersResponseSchema)` to create a new message.
  */
 export const ListProducersResponseSchema: GenMessage<ListProducersResponse> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 35);
+  messageDesc(file_seriatim_v1_log_service, 38);
 
 /**
  * A cursor of a log.
@@ -1613,7 +1790,7 @@ export type Cursor = Message<"seriatim.v1.Cursor"> & {
  * Use `create(CursorSchema)` to create a new message.
  */
 export const CursorSchema: GenMessage<Cursor> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 36);
+  messageDesc(file_seriatim_v1_log_service, 39);
 
 /**
  * A request to take a cursor over.
@@ -1693,7 +1870,7 @@ export type AcquireCursorRequest = Message<"seriatim.v1.AcquireCursorRequest"> &
  * Use `create(AcquireCursorRequestSchema)` to create a new message.
  */
 export const AcquireCursorRequestSchema: GenMessage<AcquireCursorRequest> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 37);
+  messageDesc(file_seriatim_v1_log_service, 40);
 
 /**
  * The cursor.
@@ -1712,7 +1889,7 @@ export type AcquireCursorResponse = Message<"seriatim.v1.AcquireCursorResponse">
  * Use `create(AcquireCursorResponseSchema)` to create a new message.
  */
 export const AcquireCursorResponseSchema: GenMessage<AcquireCursorResponse> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 38);
+  messageDesc(file_seriatim_v1_log_service, 41);
 
 /**
  * A request to store the position of a reader.
@@ -1786,7 +1963,7 @@ export type CommitCursorRequest = Message<"seriatim.v1.CommitCursorRequest"> & {
  * Use `create(CommitCursorRequestSchema)` to create a new message.
  */
 export const CommitCursorRequestSchema: GenMessage<CommitCursorRequest> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 39);
+  messageDesc(file_seriatim_v1_log_service, 42);
 
 /**
  * The cursor.
@@ -1805,7 +1982,7 @@ export type CommitCursorResponse = Message<"seriatim.v1.CommitCursorResponse"> &
  * Use `create(CommitCursorResponseSchema)` to create a new message.
  */
 export const CommitCursorResponseSchema: GenMessage<CommitCursorResponse> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 40);
+  messageDesc(file_seriatim_v1_log_service, 43);
 
 /**
  * A request for a cursor.
@@ -1833,7 +2010,7 @@ export type GetCursorRequest = Message<"seriatim.v1.GetCursorRequest"> & {
  * Use `create(GetCursorRequestSchema)` to create a new message.
  */
 export const GetCursorRequestSchema: GenMessage<GetCursorRequest> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 41);
+  messageDesc(file_seriatim_v1_log_service, 44);
 
 /**
  * The cursor.
@@ -1852,7 +2029,7 @@ export type GetCursorResponse = Message<"seriatim.v1.GetCursorResponse"> & {
  * Use `create(GetCursorResponseSchema)` to create a new message.
  */
 export const GetCursorResponseSchema: GenMessage<GetCursorResponse> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 42);
+  messageDesc(file_seriatim_v1_log_service, 45);
 
 /**
  * A request for the cursors of a log.
@@ -1873,7 +2050,7 @@ export type ListCursorsRequest = Message<"seriatim.v1.ListCursorsRequest"> & {
  * Use `create(ListCursorsRequestSchema)` to create a new message.
  */
 export const ListCursorsRequestSchema: GenMessage<ListCursorsRequest> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 43);
+  messageDesc(file_seriatim_v1_log_service, 46);
 
 /**
  * The cursors of a log, at most 1,024, without their metadata.
@@ -1892,7 +2069,7 @@ export type ListCursorsResponse = Message<"seriatim.v1.ListCursorsResponse"> & {
  * Use `create(ListCursorsResponseSchema)` to create a new message.
  */
 export const ListCursorsResponseSchema: GenMessage<ListCursorsResponse> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 44);
+  messageDesc(file_seriatim_v1_log_service, 47);
 
 /**
  * A request to delete a cursor.
@@ -1941,7 +2118,7 @@ export type DeleteCursorRequest = Message<"seriatim.v1.DeleteCursorRequest"> & {
  * Use `create(DeleteCursorRequestSchema)` to create a new message.
  */
 export const DeleteCursorRequestSchema: GenMessage<DeleteCursorRequest> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 45);
+  messageDesc(file_seriatim_v1_log_service, 48);
 
 /**
  * Nothing.
@@ -1956,7 +2133,112 @@ export type DeleteCursorResponse = Message<"seriatim.v1.DeleteCursorResponse"> &
  * Use `create(DeleteCursorResponseSchema)` to create a new message.
  */
 export const DeleteCursorResponseSchema: GenMessage<DeleteCursorResponse> = /*@__PURE__*/
-  messageDesc(file_seriatim_v1_log_service, 46);
+  messageDesc(file_seriatim_v1_log_service, 49);
+
+/**
+ * A request for the hash chain of a log.
+ *
+ * @generated from message seriatim.v1.ReadChainRequest
+ */
+export type ReadChainRequest = Message<"seriatim.v1.ReadChainRequest"> & {
+  /**
+   * The log.
+   *
+   * @generated from field: string log = 1;
+   */
+  log: string;
+
+  /**
+   * The first link to return is that of the entry that contains this offset. Above the last record,
+   * the call fails with OFFSET_PAST_END.
+   *
+   * @generated from field: uint64 offset = 2;
+   */
+  offset: bigint;
+
+  /**
+   * The maximum number of links. 0: 1,000, which is also the maximum. Fewer are returned after 16 MiB
+   * of records, which the node reads to hash them.
+   *
+   * @generated from field: uint32 max_links = 3;
+   */
+  maxLinks: number;
+
+  /**
+   * Read only if the log has this id. Else the call fails with LOG_ID_MISMATCH.
+   *
+   * @generated from field: optional string log_id = 4;
+   */
+  logId?: string | undefined;
+
+  /**
+   * Return a receipt of the last link, too.
+   *
+   * @generated from field: bool receipt = 5;
+   */
+  receipt: boolean;
+};
+
+/**
+ * Describes the message seriatim.v1.ReadChainRequest.
+ * Use `create(ReadChainRequestSchema)` to create a new message.
+ */
+export const ReadChainRequestSchema: GenMessage<ReadChainRequest> = /*@__PURE__*/
+  messageDesc(file_seriatim_v1_log_service, 50);
+
+/**
+ * Links of consecutive entries.
+ *
+ * @generated from message seriatim.v1.ReadChainResponse
+ */
+export type ReadChainResponse = Message<"seriatim.v1.ReadChainResponse"> & {
+  /**
+   * At least one.
+   *
+   * @generated from field: repeated seriatim.v1.ChainLink links = 1;
+   */
+  links: ChainLink[];
+
+  /**
+   * The id of the log.
+   *
+   * @generated from field: string log_id = 2;
+   */
+  logId: string;
+
+  /**
+   * The offset after the last link, from which the next call continues.
+   *
+   * @generated from field: uint64 resume_offset = 3;
+   */
+  resumeOffset: bigint;
+
+  /**
+   * The bounds of the log.
+   *
+   * @generated from field: uint64 first_offset = 4;
+   */
+  firstOffset: bigint;
+
+  /**
+   * @generated from field: uint64 next_offset = 5;
+   */
+  nextOffset: bigint;
+
+  /**
+   * The receipt of the last link, if the request asked for it.
+   *
+   * @generated from field: seriatim.v1.Receipt receipt = 6;
+   */
+  receipt?: Receipt | undefined;
+};
+
+/**
+ * Describes the message seriatim.v1.ReadChainResponse.
+ * Use `create(ReadChainResponseSchema)` to create a new message.
+ */
+export const ReadChainResponseSchema: GenMessage<ReadChainResponse> = /*@__PURE__*/
+  messageDesc(file_seriatim_v1_log_service, 51);
 
 /**
  * Where reading starts.
@@ -2250,6 +2532,19 @@ export const LogService: GenService<{
     methodKind: "unary";
     input: typeof TrimLogRequestSchema;
     output: typeof TrimLogResponseSchema;
+  },
+  /**
+   * Returns the hash chain of a log, entry by entry. Needs `consume`.
+   *
+   * With it, a client proves that a record was in the log at the time of a receipt, and that no record
+   * before it was changed since. Fails with NO_HASH_CHAIN if the log has none.
+   *
+   * @generated from rpc seriatim.v1.LogService.ReadChain
+   */
+  readChain: {
+    methodKind: "unary";
+    input: typeof ReadChainRequestSchema;
+    output: typeof ReadChainResponseSchema;
   },
   /**
    * Registers a producer, whose retries are appended once, or takes a named one over. Needs
