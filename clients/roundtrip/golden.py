@@ -24,7 +24,6 @@ CONFIG = log.LogConfig(
     max_request_bytes=1,
     replicas=U32,
     labels={"team": UNICODE, "cost-centre": "1"},
-    hash_chain=True,
 )
 POSITION = log.LogPosition(
     first_offset=ODD, next_offset=I63, first_append_time_us=1, last_append_time_us=U64, stored_bytes=ODD
@@ -329,7 +328,6 @@ OTHERS = [
     LINK,
     STATEMENT,
     RECEIPT,
-    log.ProduceRequest(log="a", records=[log.Record()], receipt=True),
     log.ProduceResponse(offset=1, count=1, receipt=RECEIPT),
     log.ReadChainRequest(log="a", offset=I63, max_links=U32, log_id="018f-ü", receipt=True),
     log.ReadChainRequest(log_id=""),
@@ -341,6 +339,7 @@ OTHERS = [
         next_offset=I63,
         receipt=RECEIPT,
     ),
+    log.LogConfig(hash_chain=True),
     log.LogConfig(hash_chain=False),
     cluster.GetClusterRequest(),
     cluster.GetClusterResponse(cluster=CLUSTER),
@@ -369,6 +368,7 @@ OTHERS = [
     log.FinishRestoreRequest(log="a", log_id="x"),
     log.FinishRestoreResponse(log=INFO),
     log.ProduceRequest(records=[log.Record()], expected_offset=ODD, restored_append_time_us=U64),
+    log.ProduceRequest(log="a", records=[log.Record()], receipt=True),
     log.CreateLogResponse(log=INFO),
     log.DeleteLogRequest(log="a", log_id="x", expected_revision=0, purge_after=duration_pb2.Duration()),
     log.DeleteLogRequest(expected_revision=U64, purge_after=duration_pb2.Duration(seconds=1, nanos=1)),
