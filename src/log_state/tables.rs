@@ -215,7 +215,7 @@ impl Tables {
         let producer = |producer: &Producer| 160 + 40 * producer.answers.len();
         let cursor = |cursor: &Cursor| 200 + cursor.metadata.len();
         let bytes: usize = self.producers.iter().map(producer).chain(self.cursors.iter().map(cursor)).sum();
-        bytes as u64
+        bytes as u64 + self.chain.map_or(0, |chain| chain.0.len() as u64)
     }
 
     /// Encodes the tables. Equal tables have equal bytes.
