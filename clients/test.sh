@@ -10,7 +10,7 @@ grpcurl=1.9.3
 cd "$(dirname "$0")/.."
 seriatim=$(realpath "${SERIATIM:?the program under test}")
 only=${ONLY:-}
-languages=" ${LANGUAGES:-python go java rust node} "
+languages=" ${LANGUAGES:-python go java rust node cpp} "
 target=${CARGO_TARGET_DIR:-target}
 mkdir -p "$target/clients"
 target=$(realpath "$target")
@@ -26,6 +26,13 @@ if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
 fi
 if ! command -v javac >/dev/null || ! command -v mvn >/dev/null; then
     echo "make test-clients needs a JDK (17 or newer) and Maven (Debian: openjdk-17-jdk-headless, maven)" >&2
+    exit 1
+fi
+
+# It compiles faster without -O2.
+if [[ $languages == *" cpp "* ]] &&
+    ! cmake -S clients/cpp -B "$build/cpp" -DSERIATIM_WERROR=ON -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O1 >/dev/null; then
+    echo "make test-clients needs CMake and gRPC for C++ (Debian: g++, cmake, libgrpc++-dev, libprotobuf-dev, protobuf-compiler-grpc)" >&2
     exit 1
 fi
 
@@ -49,7 +56,7 @@ cp -r clients/python "$build/python"
 GOBIN=$build/grpcurl-$grpcurl go install "github.com/fullstorydev/grpcurl/cmd/grpcurl@v$grpcurl"
 
 # Builds the driver of each library and names it to the tests. The test reports a library without one as skipped.
-unset DRIVER_PYTHON DRIVER_GO DRIVER_JAVA DRIVER_RUST DRIVER_NODE LIBRARY_NODE
+unset DRIVER_PYTHON DRIVER_GO DRIVER_JAVA DRIVER_RUST DRIVER_NODE LIBRARY_NODE DRIVER_CPP
 wanted() { [[ $languages == *" $1 "* ]]; }
 if wanted python; then
     export DRIVER_PYTHON="$build/venv/bin/python $PWD/clients/python/conformance_driver.py"
@@ -87,6 +94,11 @@ if wanted node; then
     npm --prefix "$build/node" test --silent
     export LIBRARY_NODE=$build/node
     export DRIVER_NODE="node --no-deprecation $build/node/dist/conformance/driver.js"
+fi
+if wanted cpp; then
+    cmake --build "$build/cpp" >/dev/null
+    (cd "$build/cpp" && ctest --output-on-failure)
+    export DRIVER_CPP=$build/cpp/conformance/seriatim-driver
 fi
 
 # gRPC's own log contains every connection that breaks.

@@ -7,7 +7,7 @@ import unittest
 
 from table import CASES, Case
 
-LANGUAGES = ("python", "go", "java", "rust", "node")
+LANGUAGES = ("python", "go", "java", "rust", "node", "cpp")
 
 
 def drivers():
