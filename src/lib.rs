@@ -11,7 +11,7 @@
 //!   api          membership                    requests of clients │ finding other nodes, joining
 //!   replication                                messages between peers
 //!   consensus                                  Raft groups, and the thread that drives them
-//!   catalog  writer  logs  grpc  client        cluster state │ sync │ open logs │ transport
+//!   catalog  writer  logs  grpc  http  client  cluster state │ sync │ open logs │ transport
 //!   storage      security                      segments on disk │ certificates, access policy
 //!   log_state  watermark  timers               state derived from entries │ end of the visible records
 //!   types  thread  inbox  reply  config ...    basic types and tools; they import no other layer
@@ -55,6 +55,7 @@ pub mod storage;
 pub mod catalog;
 pub mod client;
 pub mod grpc;
+pub mod http;
 mod line_limit;
 pub mod logs;
 pub mod writer;

@@ -33,7 +33,7 @@ const LAYERS: [(&str, &[&str]); 15] = [
     ("L0", &["log_state", "forming"]),
     ("L0", &["watermark"]),
     ("L1", &["storage", "security"]),
-    ("L2", &["grpc"]),
+    ("L2", &["grpc", "http"]),
     ("L2", &["logs", "catalog", "writer", "client"]),
     ("L3", &["consensus"]),
     ("L4", &["replication"]),
