@@ -84,7 +84,7 @@ start() {
     : >"$demo/$name.out"
     # 3 and 4 carry the file: if a node held them open, the producer would not see the end.
     "$program" serve --node-name "$name" --cluster-name demo --data-dir "$demo/$name" \
-        --bind-addr "${bind[$name]:-127.0.0.1:0}" --rpc-addr "${rpc[$name]:-127.0.0.1:0}" \
+        --bind-addr "${bind[$name]:-127.0.0.1:0}" --rpc-addr "${rpc[$name]:-127.0.0.1:0}" --http-addr off \
         --client-ca-file "$demo/certs/ca.pem" --peer-ca-file "$demo/certs/ca.pem" \
         --server-cert-file "$demo/certs/server.pem" --server-key-file "$demo/certs/server-key.pem" \
         --peer-cert-file "$demo/certs/$name/peer.pem" --peer-key-file "$demo/certs/$name/peer-key.pem" \

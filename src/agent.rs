@@ -10,6 +10,9 @@ mod enter;
 mod error;
 mod files;
 mod listen_addr;
+mod monitoring;
+mod readiness;
+mod reloads;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -22,16 +25,20 @@ use base::Base;
 pub use error::AgentError;
 use error::no_thread;
 pub use files::{FileError, check as check_files};
+use reloads::Reloads;
 
 use crate::api::core::Me;
 use crate::api::server::{Api, ApiOptions};
-use crate::catalog::{LogMeta, Member};
+use crate::catalog::Member;
 use crate::config::Config;
+use crate::events::{EventKind, Severity};
 use crate::feature_level::{ClusterLevel, FeatureRange};
 use crate::forming::FormingHandle;
 use crate::grpc::Env;
+use crate::http::HttpServer;
 use crate::membership::{FormingOptions, Membership, MembershipOptions};
 use crate::metrics::Metrics;
+use crate::monitor::Liveness;
 use crate::replication::Late;
 use crate::replication::dial::Dialer;
 use crate::replication::guard::PeerGuard;
@@ -46,7 +53,6 @@ use crate::storage::disk::Disk;
 use crate::storage::node::DataDir;
 use crate::storage::space::SpaceWatch;
 use crate::thread::{Fatal, Joiner, fatal_channel};
-use crate::types::GroupId;
 use crate::waiting::WaitingFor;
 use crate::writer;
 
@@ -79,6 +85,8 @@ pub struct Agent {
     admission: Option<Joiner>,
     bind_addr: SocketAddr,
     rpc_addr: SocketAddr,
+    http: Option<HttpServer>,
+    liveness: Liveness,
     tls: Tls,
     acl: Acl,
     rules: PeerRules,
@@ -114,6 +122,7 @@ impl Agent {
         let space = SpaceWatch::start(disk.space(), &fatal).map_err(no_thread)?;
         listen_addr::check("bind-addr (for peers)", config.node.bind_addr)?;
         listen_addr::check("rpc-addr (for clients)", config.node.rpc_addr)?;
+        let http_listener = monitoring::bind(&config)?;
         let node_file = enter::node_file(&config, &data_dir)?;
 
         let env = Env::start("grpc", Env::threads_for_this_machine(), &fatal);
@@ -126,12 +135,13 @@ impl Agent {
             forming: late_forming.clone(),
         };
         let metrics = Arc::new(Metrics::default());
+        disk.space().record_in(metrics.registry().events().clone());
         let authorities = tls.peer_authorities();
         let guard = PeerGuard::new(identities.clone(), authorities, acl.clone(), rules.clone(), metrics.clone());
         let creds = tls.peer_listener();
         let listener = PeerListener::start(&env, &options, creds, guard, late_peers.clone(), fatal.clone())
             .map_err(|error| AgentError::PeerListener { addr: config.node.bind_addr, error })?;
-        metrics.set_certificate_expires(tls.expires());
+        metrics.set_certificates_expire(&tls.expiries());
         let waiting = WaitingFor::default();
         waiting.set("the node is starting");
         let api = Api::start(
@@ -168,7 +178,8 @@ impl Agent {
                 None => listen_addr::to_advertise("advertise-rpc-addr (for clients)", rpc_addr)?,
             },
         };
-        log::info!("listening bind_addr={bind_addr} rpc_addr={rpc_addr}");
+        let http_addr = monitoring::addr_text(http_listener.as_ref());
+        log::info!("listening bind_addr={bind_addr} rpc_addr={rpc_addr} http_addr={http_addr}");
         tls.warn_unless_named(&me.rpc_addr);
         let dialer = Dialer::for_cluster(env.get(), tls.clone(), rules.clone());
         let forming = enter::forming(&config, &data_dir, &node_file, &me)?;
@@ -200,12 +211,21 @@ impl Agent {
             running: Mutex::default(),
         };
         let base = Arc::new(base);
+        let started = format!("the node has started, version {}", env!("CARGO_PKG_VERSION"));
+        metrics.registry().events().record(EventKind::Node, Severity::Info, started);
+        let liveness = Liveness::default();
+        let http = match http_listener {
+            Some(listener) => Some(monitoring::start(listener, &base, liveness.clone())?),
+            None => None,
+        };
         let mut agent = Agent {
             base: Some(base.clone()),
             listener: Some(listener),
             admission: None,
             bind_addr,
             rpc_addr,
+            http,
+            liveness,
             tls,
             acl,
             rules,
@@ -229,27 +249,14 @@ impl Agent {
         self.rpc_addr
     }
 
-    /// Returns whether the node is ready: it is a member, no other cluster of its name answers, and the logs of which
-    /// it should have replicas are open and have leaders. A restarted member waits only three seconds for leaders,
-    /// because the other nodes may be started after it.
+    /// Returns the address of the listener for monitoring, with its actual port; `None` if it is off.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(HttpServer::addr)
+    }
+
+    /// Returns whether the node is ready.
     pub fn takes_calls(&self) -> bool {
-        let running = self.base.as_ref().map(|base| base.running());
-        let Some(running) = running.as_ref().and_then(|running| running.as_ref()) else { return false };
-        let led = |group| running.consensus.status(group).is_some_and(|status| status.leader.is_some());
-        let peers = running.peers.handle();
-        let catalog = peers.catalog().get();
-        let is_here = |log: &&LogMeta| log.deletion.is_none() && log.is_on(peers.me().node_id);
-        // A damaged replica does not stop the node.
-        let is_open =
-            |log: &LogMeta| running.logs.get(&log.name).is_some() || running.consensus.lost(log.group).is_some();
-        let all_open = catalog.logs().filter(is_here).all(is_open);
-        let mut logs = running.logs.all();
-        logs.retain(|log| running.consensus.lost(log.group).is_none());
-        let all_led = catalog.had_logs() && all_open && logs.iter().all(|log| led(log.group)) && led(GroupId::CATALOG);
-        if peers.rival().is_some() {
-            return false;
-        }
-        all_led || (running.restarted && running.since.elapsed() > LEADER_MAX)
+        self.base.as_ref().is_some_and(|base| base.readiness().is_ok())
     }
 
     /// Returns the channel for the failures of the node's threads. After a failure, the node must be stopped.
@@ -260,26 +267,43 @@ impl Agent {
     /// Reloads the certificates, the access policy and the list of denied peers, if they have changed. An unusable
     /// file is ignored: the version in use is kept.
     pub fn reload(&self) {
+        let reloads = Reloads::new(&self.metrics);
         match self.tls.reload() {
             Ok(true) => {
                 log::info!("certificates reloaded");
-                self.metrics.set_certificate_expires(self.tls.expires());
+                reloads.done("certificates");
+                self.metrics.set_certificates_expire(&self.tls.expiries());
                 if let Some(base) = &self.base {
                     self.tls.warn_unless_named(&base.me.rpc_addr);
                 }
             }
             Ok(false) => {}
-            Err(error) => log::error!("certificates not reloaded, the old ones stay in use: {error}"),
+            Err(error) => {
+                log::error!("certificates not reloaded, the old ones stay in use: {error}");
+                reloads.failed("certificates", &error);
+            }
         }
         match self.acl.reload() {
-            Ok(true) => log::info!("access policy reloaded"),
+            Ok(true) => {
+                log::info!("access policy reloaded");
+                reloads.done("access policy");
+            }
             Ok(false) => {}
-            Err(error) => log::error!("access policy not reloaded, the old one stays in use: {error}"),
+            Err(error) => {
+                log::error!("access policy not reloaded, the old one stays in use: {error}");
+                reloads.failed("access policy", &error);
+            }
         }
         match self.rules.reload() {
-            Ok(true) => log::info!("list of denied peers reloaded"),
+            Ok(true) => {
+                log::info!("list of denied peers reloaded");
+                reloads.done("denied peers");
+            }
             Ok(false) => {}
-            Err(error) => log::error!("list of denied peers not reloaded, the old one stays in use: {error}"),
+            Err(error) => {
+                log::error!("list of denied peers not reloaded, the old one stays in use: {error}");
+                reloads.failed("denied peers", &error);
+            }
         }
         if let Some(base) = &self.base {
             base.api().recheck();
@@ -291,21 +315,36 @@ impl Agent {
         if let Some(base) = &self.base {
             base.api().set_limits(config.limits.clone());
         }
+        Reloads::new(&self.metrics).done("configuration");
+    }
+
+    /// Records that a changed configuration can't be used.
+    pub fn config_refused(&self, why: &str) {
+        Reloads::new(&self.metrics).failed("configuration", &why);
     }
 
     /// Returns the thread that has made no progress for `hang_max`, if any. The caller must then abort the
     /// process, because a node that hangs must not keep its leadership. Must be called every second: if two calls are
     /// further apart, the process was suspended, and the time between them does not count.
     pub fn hanging(&self) -> Option<String> {
+        let silent = self.silent();
+        self.liveness.record(silent.as_ref().map(|(thread, time, _)| (thread.clone(), *time)));
+        silent.filter(|(_, time, hang_max)| time > hang_max).map(|(thread, ..)| thread)
+    }
+
+    /// Returns the thread that has made no progress for the longest time, this time, and `hang_max`.
+    fn silent(&self) -> Option<(String, Duration, Duration)> {
         let mut running = self.base.as_ref()?.running();
         let running = running.as_mut()?;
         let now = Instant::now();
-        if running.consensus_silence.check(running.alive.last(), now) > running.hang_max {
-            return Some("consensus".to_owned());
-        }
-        let mut silences = running.writer_silences.iter_mut().zip(running.writer_handle.busy_since());
-        let hangs = silences.position(|(silence, busy)| silence.check(busy, now) > running.hang_max && busy.is_some());
-        hangs.map(writer::thread_name)
+        let consensus = running.consensus_silence.check(running.alive.last(), now);
+        let silences = running.writer_silences.iter_mut().zip(running.writer_handle.busy_since()).enumerate();
+        let writers = silences.map(|(number, (silence, busy))| {
+            let time = silence.check(busy, now);
+            (if busy.is_some() { time } else { Duration::ZERO }, writer::thread_name(number))
+        });
+        let (time, thread) = writers.chain([(consensus, "consensus".to_owned())]).max()?;
+        Some((thread, time, running.hang_max))
     }
 
     /// Returns why the cluster rejects this node, if it does. The node then takes part in no group.
@@ -365,6 +404,7 @@ impl Agent {
             running.scrub.stop();
         }
         self.step.set("closing connections");
+        self.http = None;
         // A gRPC channel keeps its threads alive, so all owners of channels are dropped first.
         self.listener = None;
         self.space = None;

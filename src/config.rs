@@ -43,11 +43,12 @@ pub use definition::OptionDef;
 pub use file::CONFIG_VERSION;
 pub use names::{check_cluster_name, host_name};
 pub use options::{
-    AccessOptions, CLIENT_PORT, ClusterOptions, DiskSpace, Limits, LoggingOptions, NodeOptions, PEER_PORT,
-    PeerRuleOptions, ReplicationOptions, ServeArgs, StorageOptions, options,
+    AccessOptions, CLIENT_PORT, ClusterOptions, DiskSpace, HTTP_PORT, HttpOptions, Limits, LoggingOptions, NodeOptions,
+    PEER_PORT, PeerRuleOptions, ReplicationOptions, ServeArgs, StorageOptions, options,
 };
 pub use origin::{Origin, Origins};
 pub use tls::TlsFiles;
+pub use value::HttpAddr;
 
 use address::check_host_port;
 use definition::{Default as OptionDefault, Form};
@@ -65,6 +66,8 @@ const ONLY_ADDRESS: &str = "the only address of the host";
 pub struct Config {
     /// The node's name, addresses and data directory.
     pub node: NodeOptions,
+    /// The listener for monitoring.
+    pub http: HttpOptions,
     /// The cluster, and how to find it.
     pub cluster: ClusterOptions,
     /// `None` with `--insecure`.
@@ -218,6 +221,7 @@ impl Config {
             data_dir: Some(dir.join(name).display().to_string()),
             bind_addr: Some("127.0.0.1:0".to_owned()),
             rpc_addr: Some("127.0.0.1:0".to_owned()),
+            http_addr: Some("off".to_owned()),
             insecure: Some("true".to_owned()),
             acl_policy_file: Some(dir.join("policy.csv").display().to_string()),
             ..ServeArgs::default()
@@ -234,12 +238,29 @@ impl Config {
     fn check(args: &mut ServeArgs, problems: &mut Problems) -> (Config, Values) {
         problems.set_labels(args.labels());
         let values = Values::read(args, problems);
-        let Values { mut node, cluster, tls, peer_rules, access, storage, replication, disk_space, limits, logging } =
-            values.clone();
+        let Values {
+            mut node,
+            http,
+            cluster,
+            tls,
+            peer_rules,
+            access,
+            storage,
+            replication,
+            disk_space,
+            limits,
+            logging,
+        } = values.clone();
         if node.bind_addr == node.rpc_addr && node.bind_addr.port() != 0 {
             let (peers, addr) = (problems.label("bind_addr"), node.bind_addr);
             problems
                 .push_for("rpc_addr", &format!("is {addr}, and so is {peers}; give clients and peers different ports"));
+        }
+        for (name, addr) in [("bind_addr", node.bind_addr), ("rpc_addr", node.rpc_addr)] {
+            if http.http_addr.0 == Some(addr) && addr.port() != 0 {
+                let other = problems.label(name);
+                problems.push_for("http_addr", &format!("is {addr}, and so is {other}; give it a port of its own"));
+            }
         }
         for (advertise, listen_addr, advertised) in [
             ("advertise_bind_addr", node.bind_addr, &mut node.advertise_bind_addr),
@@ -266,7 +287,7 @@ impl Config {
             problems.push_for("disk_free_soft_bytes", &format!("{} is below {hard}", Unit::Bytes.show(soft)));
         }
         let config =
-            Config { node, cluster, tls, peer_rules, access, storage, replication, disk_space, limits, logging };
+            Config { node, http, cluster, tls, peer_rules, access, storage, replication, disk_space, limits, logging };
         (config, values)
     }
 }

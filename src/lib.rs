@@ -8,6 +8,7 @@
 //! ```text
 //!   cli                                        subcommands of the program
 //!   agent                                      starts and stops the parts of a node
+//!   monitor                                    metrics, health and a page, over HTTP
 //!   api          membership                    requests of clients │ finding other nodes, joining
 //!   replication                                messages between peers
 //!   consensus                                  Raft groups, and the thread that drives them
@@ -31,6 +32,7 @@ pub mod codes;
 pub mod config;
 pub mod descriptors;
 pub mod doorbell;
+pub mod events;
 mod faults;
 pub mod feature_level;
 pub mod hash_chain;
@@ -66,6 +68,8 @@ pub mod replication;
 
 pub mod api;
 pub mod membership;
+
+pub mod monitor;
 
 pub mod agent;
 pub mod lost_quorum;

@@ -4,11 +4,14 @@
 //! [`Registry::counter`], [`Registry::gauge`], [`Registry::histogram`] or [`Registry::counters`], where name, help text
 //! and buckets are stated once. Counting is an atomic addition, or a short lock for a histogram. A value that a
 //! component already keeps is not counted again but read on demand: [`Registry::observe_gauge`]. `GetNode` and
-//! `status --verbose` read all metrics through [`Registry::samples`].
+//! `status --verbose` read all metrics through [`Registry::samples`]. Values with several labels, or one for each log, are
+//! collected when they are read: [`Registry::collect`]; only the text formats contain them (`metrics/text.rs`).
 //!
 //! Names and labels follow Prometheus: prefix `seriatim_`, base units (seconds, bytes), counters end in `_total`.
 
+mod families;
 mod kinds;
+mod text;
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -17,11 +20,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
-use prometheus_client::encoding::text;
 
+pub use self::families::{Collected, Family, FamilyKind};
 pub use self::kinds::{Buckets, Counter, Distribution, Gauge, Histogram, Labelled, Sample, SampleValue};
 use self::kinds::{Observed, PREFIX, Readable};
+pub use self::text::TextFormat;
 use crate::codes::codes;
+use crate::events::Events;
 
 /// Buckets of a duration in seconds: 50 µs to 26 s, each twice the previous one.
 pub const SECONDS: Buckets = Buckets::new(50e-6, 2.0, 20);
@@ -32,22 +37,21 @@ pub const ITEMS: Buckets = Buckets::new(1.0, 4.0, 9);
 /// Buckets of a size in bytes: 64 B to 16 MiB, each four times the previous one.
 pub const BYTES: Buckets = Buckets::new(64.0, 4.0, 10);
 
-/// The registry of a node. Clones share it.
+/// The registry of a node, and its latest events. Clones share it.
 #[derive(Clone, Default)]
-pub struct Registry(Arc<Mutex<Entries>>);
+pub struct Registry {
+    entries: Arc<Mutex<Entries>>,
+    /// Locked for longer than the entries, which `GetNode` reads.
+    collectors: Arc<Mutex<prometheus_client::registry::Registry>>,
+    events: Events,
+}
 
+#[derive(Default)]
 struct Entries {
     /// Encodes the text format.
     registered: prometheus_client::registry::Registry,
     /// The metrics by name, so that a restarted component gets its earlier metrics back.
     by_name: BTreeMap<&'static str, Box<dyn Readable>>,
-}
-
-impl Default for Entries {
-    fn default() -> Entries {
-        let registered = prometheus_client::registry::Registry::with_prefix(PREFIX);
-        Entries { registered, by_name: BTreeMap::new() }
-    }
 }
 
 impl Registry {
@@ -89,7 +93,7 @@ impl Registry {
 
     /// Returns the metric with this name, and creates it if it does not exist.
     fn register<M: Readable + Clone>(&self, name: &'static str, help: &str, create: impl FnOnce() -> M) -> M {
-        let mut entries = self.0.lock();
+        let mut entries = self.entries.lock();
         if let Some(known) = entries.by_name.get(name) {
             let known: &dyn Any = &**known;
             if let Some(known) = known.downcast_ref::<M>() {
@@ -99,29 +103,40 @@ impl Registry {
         let metric = create();
         let other = entries.by_name.insert(name, Box::new(metric.clone()));
         assert!(other.is_none(), "{name} is two kinds of metric");
-        entries.registered.register(name, help, metric.clone());
+        entries.registered.register(format!("{PREFIX}_{name}"), help, metric.clone());
         metric
     }
 
-    /// Returns all metrics in the OpenMetrics text format.
-    pub fn encode(&self) -> String {
-        let mut text = String::new();
-        let encoded = text::encode(&mut text, &self.0.lock().registered);
-        debug_assert!(encoded.is_ok(), "writing to a String does not fail");
-        text
+    /// Registers families whose values `collect` adds whenever a text is encoded. It must not block, and must not encode
+    /// the registry.
+    pub fn collect(&self, families: &'static [Family], collect: impl Fn(&mut Collected) + Send + Sync + 'static) {
+        families::register(&mut self.collectors.lock(), families, collect);
     }
 
-    /// Returns all values, in the order of their names.
+    /// Returns all metrics as text.
+    pub fn encode(&self, format: TextFormat) -> String {
+        let mut open_metrics = String::new();
+        text::append(&mut open_metrics, &self.entries.lock().registered);
+        text::append(&mut open_metrics, &self.collectors.lock());
+        text::finish(open_metrics, format)
+    }
+
+    /// The latest events of the node.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// Returns all values except those of [`Registry::collect`], in the order of their names.
     pub fn samples(&self) -> Vec<Sample> {
         let mut samples = Vec::new();
-        self.0.lock().by_name.iter().for_each(|(name, metric)| metric.read(name, None, &mut samples));
+        self.entries.lock().by_name.iter().for_each(|(name, metric)| metric.read(name, None, &mut samples));
         samples
     }
 }
 
 impl Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Registry").field(&self.0.lock().by_name.keys()).finish()
+        f.debug_tuple("Registry").field(&self.entries.lock().by_name.keys()).finish()
     }
 }
 
@@ -152,6 +167,9 @@ codes! {
     }
 }
 
+/// The files of a node that are read again when they have changed.
+pub const RELOADED: [&str; 4] = ["certificates", "access policy", "denied peers", "configuration"];
+
 /// The registry, and the metrics that several components share.
 #[derive(Debug)]
 pub struct Metrics {
@@ -165,6 +183,11 @@ pub struct Metrics {
     /// Connections that were closed because they flooded the node.
     pub flood_closed: Counter,
     certificate_expires: Gauge,
+    certificates: Labelled<Gauge>,
+    /// Files that were read again because they had changed.
+    pub reloads: Labelled<Counter>,
+    /// Files that had changed and could not be used.
+    pub reload_failures: Labelled<Counter>,
 }
 
 /// The full name of a gauge: the time at which the first of the node's certificates expires, in Unix seconds. 0 if the
@@ -181,6 +204,16 @@ impl Metrics {
     /// Registers the metrics.
     pub fn new(registry: Registry) -> Metrics {
         let limits = registry.counters("limit_refused", "limit", "Requests refused because of a limit");
+        let reloads = registry.counters("reloads", "file", "Changed files that were read again and are in use");
+        let reload_failures = registry.counters(
+            "reload_failures",
+            "file",
+            "Attempts to read a changed file that failed, so that its earlier version stays in use",
+        );
+        // An increase is only noticed if there was a value before.
+        for file in RELOADED {
+            let _ = (reloads.with(file), reload_failures.with(file));
+        }
         Metrics {
             limit_refused: Limit::ALL.iter().map(|limit| limits.with(limit.code())).collect(),
             access_refused: registry.counter("access_refused", "Requests refused by the access list"),
@@ -190,6 +223,13 @@ impl Metrics {
                 .counter("flood_connections_closed", "Connections closed because they flooded the node"),
             certificate_expires: registry
                 .gauge("certificate_expires_unix_seconds", "When the first of the node's certificates expires"),
+            certificates: registry.gauges(
+                "certificate_not_after_unix_seconds",
+                "certificate",
+                "When a certificate of the node expires, by its option",
+            ),
+            reloads,
+            reload_failures,
             registry,
         }
     }
@@ -204,11 +244,17 @@ impl Metrics {
         &self.limit_refused[limit as usize]
     }
 
-    /// Sets the time at which the first of the node's certificates expires.
-    pub fn set_certificate_expires(&self, at: Option<SystemTime>) {
-        let seconds = at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok()).map_or(0, |at| at.as_secs());
-        self.certificate_expires.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    /// Sets the times at which the node's certificates expire, by the option that names their file.
+    pub fn set_certificates_expire(&self, certificates: &[(&'static str, SystemTime)]) {
+        let first = certificates.iter().map(|(_, at)| *at).min();
+        self.certificate_expires.set(first.map_or(0, unix_seconds));
+        certificates.iter().for_each(|(option, at)| _ = self.certificates.with(option).set(unix_seconds(*at)));
     }
+}
+
+fn unix_seconds(at: SystemTime) -> i64 {
+    let seconds = at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    i64::try_from(seconds).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -309,7 +355,7 @@ seriatim_calls_now 4
 seriatim_dropped_total 5
 # EOF
 ";
-        assert_eq!(registry.encode(), text);
+        assert_eq!(registry.encode(TextFormat::OpenMetrics), text);
         // The names of samples are those in the text format.
         for sample in registry.samples() {
             let line = match sample.value {

@@ -201,6 +201,11 @@ impl LogName {
         check_name("log", name, 255).map(LogName)
     }
 
+    /// Returns the name that requests without one mean.
+    pub fn default_log() -> LogName {
+        LogName(LogName::DEFAULT.to_owned())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

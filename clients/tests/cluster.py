@@ -56,6 +56,7 @@ class Node:
             "node-name": name,
             "data-dir": site / name,
             "bind-addr": "127.0.0.1:0",
+            "http-addr": "off",
             "rpc-addr": "127.0.0.1:0",
             "acl-policy-file": site / "policy.csv",
             "client-ca-file": certs / "ca.pem",

@@ -10,7 +10,12 @@ use super::error::AgentError;
 /// Fails if this process can't listen on `addr`, the value of the option `flag`.
 pub(super) fn check(flag: &'static str, addr: SocketAddr) -> Result<(), AgentError> {
     // Closed at once, so that gRPC can bind the address.
-    TcpListener::bind(addr).map(drop).map_err(|error| AgentError::ListenAddr { flag, why: why(addr, &error) })
+    bind(flag, addr).map(drop)
+}
+
+/// Listens on `addr`, the value of the option `flag`.
+pub(super) fn bind(flag: &'static str, addr: SocketAddr) -> Result<TcpListener, AgentError> {
+    TcpListener::bind(addr).map_err(|error| AgentError::ListenAddr { flag, why: why(addr, &error) })
 }
 
 fn why(addr: SocketAddr, error: &io::Error) -> String {

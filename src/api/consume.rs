@@ -82,7 +82,7 @@ async fn read_here(
             let permit = service.limits.read(&principal, batching.bytes_max)?;
             let metrics = &service.metrics;
             if let Some((slice, permit)) = position.read(core, metrics, &visible, batching, permit).await? {
-                metrics.read(slice.bytes.len());
+                metrics.read(slice.count, slice.bytes.len());
                 let state = ReadState { resume: slice.next, ..state(request, &position, visible) };
                 return Ok((reply_of(batching, slice, state), Some(permit)));
             }

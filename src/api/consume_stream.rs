@@ -211,7 +211,7 @@ impl Tail<'_> {
                 let (position, metrics) = (&mut self.position, &self.service.metrics);
                 let read = position.read_next(self.core, metrics, &visible, self.read_bytes, permit).await?;
                 if let Some((slice, _permit)) = read {
-                    metrics.read(slice.bytes.len());
+                    metrics.read(slice.count, slice.bytes.len());
                     self.send(slice, sink).await?;
                     last_sent = Instant::now();
                 }

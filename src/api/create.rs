@@ -133,6 +133,7 @@ async fn create(
     .await?;
     if is_proposed {
         log::info!("log created: log={name} log_id={log_id} principal={}", call.principal());
+        service.changed(format!("log {name} was created by {}", call.principal()));
     }
     Ok(meta)
 }

@@ -71,6 +71,7 @@ pub async fn delete_log(service: Service, call: Call, request: Request) -> Resul
     if is_proposed {
         let principal = call.principal();
         log::info!("log deleted: log={name} log_id={} principal={principal}", request.log_id);
+        service.changed(format!("log {name} was deleted by {principal}"));
     }
     let mut response = v1::DeleteLogResponse::new();
     response.log = Some(match deleted {
@@ -111,6 +112,7 @@ pub async fn undelete_log(service: Service, call: Call, request: Request) -> Res
     .await?;
     if is_proposed {
         log::info!("log undeleted: log={name} log_id={} principal={}", request.log_id, call.principal());
+        service.changed(format!("log {name} was undeleted by {}", call.principal()));
     }
     wait_active(&service, core, &meta, deadline).await;
     let mut response = v1::UndeleteLogResponse::new();

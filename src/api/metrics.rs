@@ -9,6 +9,7 @@ use super::limits::{Budgets, Usage};
 use super::status::{Counted, classify};
 use crate::clock::wall_us;
 use crate::consensus::handle::Appended;
+use crate::events::{EventKind, Severity};
 use crate::metrics::{BYTES, Counter, Histogram, Metrics, Registry, SECONDS};
 use crate::reason::ErrorReason;
 use crate::watermark::Visible;
@@ -28,6 +29,8 @@ pub struct RequestMetrics {
     read_seconds: Histogram,
     /// Bytes of records that were read for responses.
     read_bytes: Counter,
+    /// Records that were read for responses.
+    read_records: Counter,
     /// Requests that this node relayed to a node with a replica.
     relayed: Counter,
     /// The failed requests by the reason's position in `ErrorReason::ALL`.
@@ -57,6 +60,7 @@ impl RequestMetrics {
                 SECONDS,
             ),
             read_bytes: registry.counter("read_bytes", "Bytes of records that were read for responses"),
+            read_records: registry.counter("read_records", "Records that were read for responses"),
             relayed: registry
                 .counter("requests_relayed", "Requests for logs without a replica here, which another node has served"),
             failed: ErrorReason::ALL.iter().map(|reason| failed.with(reason.code())).collect(),
@@ -70,8 +74,9 @@ impl RequestMetrics {
     }
 
     /// Counts records that were read for a response.
-    pub fn read(&self, bytes: usize) {
+    pub fn read(&self, records: u32, bytes: usize) {
         self.read_bytes.inc_by(bytes as u64);
+        self.read_records.inc_by(records.into());
     }
 
     /// Counts a read that had to wait for the disk. Reads from the page cache take microseconds, and a reader at the
@@ -93,12 +98,23 @@ impl RequestMetrics {
         self.relayed.inc();
     }
 
+    fn refused(&self, error: &ApiError) {
+        let text = format!("a client was refused: {error}");
+        self.registry().events().record(EventKind::Refusal, Severity::Warning, text);
+    }
+
     /// Counts an error that ends a request.
     pub fn failed(&self, error: &ApiError) {
         let class = classify(error);
         match class.counted {
-            Some(Counted::Access) => self.shared.access_refused.inc(),
-            Some(Counted::Limit(limit)) => self.shared.limit_refused(limit).inc(),
+            Some(Counted::Access) => {
+                self.shared.access_refused.inc();
+                self.refused(error);
+            }
+            Some(Counted::Limit(limit)) => {
+                self.shared.limit_refused(limit).inc();
+                self.refused(error);
+            }
             None => {}
         }
         self.failed[class.reason as usize].inc();
@@ -133,9 +149,11 @@ pub fn observe_replicas(registry: &Registry, core: &Core) {
         consensus.all_statuses().iter().map(|status| scrub.damaged(status.group).len() as u64).sum()
     });
     let logs = core.logs.clone();
-    registry.observe_gauge("stamp_ahead_ms_now", "How far the newest timestamp is ahead of the clock", move || {
-        logs.all().iter().map(|log| stamp_ahead_ms(&log.watermark.get())).max().unwrap_or(0)
-    });
+    registry.observe_gauge(
+        "stamp_ahead_seconds",
+        "How far the newest timestamp of any log is ahead of the clock",
+        move || logs.all().iter().map(|log| stamp_ahead_ms(&log.watermark.get()) / 1000).max().unwrap_or(0),
+    );
     let logs = core.logs.clone();
     registry.observe_gauge(
         "unprotected_bytes_now",

@@ -163,6 +163,7 @@ pub async fn transfer_leadership(
                 return Err(ApiError::LeaderChanged);
             }
             log::info!("leadership was handed over: group={group} to={now} principal={}", call.principal());
+            service.changed(format!("{} has handed leadership of a log over", call.principal()));
             response.leader_node_id = now.to_string();
             return Ok(response);
         }
@@ -205,6 +206,7 @@ async fn set_plan(
     .await?;
     if is_proposed {
         log::info!("node is {what}: node={id} principal={}", call.principal());
+        service.changed(format!("node {id} is {what}, by {}", call.principal()));
     }
     let catalog = core.catalog.get();
     Ok(catalog.member(id).map(|member| describe(core, &catalog, member)))
@@ -214,7 +216,8 @@ fn node_id(text: &str) -> Result<NodeId, ApiError> {
     text.parse().map_err(|_| ApiError::NoSuchNode { node: text.to_owned() })
 }
 
-fn describe(core: &Core, catalog: &Catalog, member: &Member) -> v1::Node {
+/// Returns what the catalog and the heartbeats say about a member.
+pub fn describe(core: &Core, catalog: &Catalog, member: &Member) -> v1::Node {
     let plan = catalog.plan(member.id);
     let has_replica = |log: &&LogMeta| log.placements().any(|placement| placement.node == member.id);
     let mut logs: Vec<&LogMeta> = catalog.logs().filter(has_replica).collect();

@@ -19,6 +19,7 @@ use super::cursors::{acquire_cursor, commit_cursor, delete_cursor, get_cursor, l
 use super::error::ApiError;
 use super::logs::{get_log, get_log_log_v1};
 use super::messages::{ConsumeReply, Request};
+use super::node::get_node;
 use super::package::Package;
 use super::producers::{get_producer, init_producer, list_producers};
 use super::service::{Call, RequestFailure, Service, StreamEnd};
@@ -82,6 +83,7 @@ impl RelayedRequests {
                 (RelayKind::GetCursor, _) => (encoded(get_cursor(service, call, message)).await?, None),
                 (RelayKind::ListCursors, _) => (encoded(list_cursors(service, call, message)).await?, None),
                 (RelayKind::ReadChain, _) => (encoded(read_chain(service, call, message)).await?, None),
+                (RelayKind::GetNode, _) => (encoded(get_node(service, call, message)).await?, None),
                 (RelayKind::DeleteCursor, _) => (encoded(delete_cursor(service, call, message)).await?, None),
             };
             Ok::<_, ApiError>((reply, permit))

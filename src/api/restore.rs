@@ -51,6 +51,7 @@ pub async fn finish_restore(
     .await?;
     if present.is_restoring() {
         log::info!("log restored: log={name} log_id={} principal={}", meta.log_id, call.principal());
+        service.changed(format!("log {name} was restored by {}", call.principal()));
     }
     let mut response = v1::FinishRestoreResponse::new();
     response.log = Some(info_with_position(&service, core, &call, &meta).await?).into();

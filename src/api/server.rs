@@ -150,6 +150,11 @@ impl Api {
         self.service.lifecycle.enter(Phase::Serving);
     }
 
+    /// Returns the parts that handlers share, for monitoring.
+    pub fn service(&self) -> Service {
+        self.service.clone()
+    }
+
     /// Returns what serves the requests that other nodes relay to this one.
     pub fn relayed_requests(&self) -> RelayedRequests {
         RelayedRequests::new(self.service.clone())

@@ -22,6 +22,7 @@ use super::limits::Budgets;
 use super::metrics::RequestMetrics;
 use super::package::Package;
 use super::status::{FailedAt, StatusContext};
+use crate::events::{EventKind, Severity};
 use crate::grpc::Received;
 use crate::grpc::received::Account;
 use crate::security::identity::{NoIdentity, Principal};
@@ -280,6 +281,11 @@ impl Service {
                 self.member.get().ok_or_else(|| ApiError::NotReady { waiting_for: self.waiting.get() })
             }
         }
+    }
+
+    /// Shows a change of the cluster that a client has requested as an event.
+    pub fn changed(&self, what: String) {
+        self.metrics.registry().events().record(EventKind::Admin, Severity::Info, what);
     }
 
     /// Waits until a record is visible, but at most until a time. The caller checks which was first.

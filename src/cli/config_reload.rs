@@ -37,6 +37,9 @@ impl ReloadedConfig {
         if found.lines != self.logged {
             found.lines.iter().for_each(|line| log::log!(level_of(&loaded), "{line}"));
             self.logged = found.lines;
+            if !loaded.problems.is_empty() {
+                agent.config_refused(&loaded.problems.join("; "));
+            }
         }
         let is_usable = loaded.problems.is_empty();
         if found.applied.is_empty() {

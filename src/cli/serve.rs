@@ -41,14 +41,15 @@ const STOP_MAX: Duration = Duration::from_secs(10);
 /// Run a node
 ///
 /// It prints one line on standard output when it accepts requests: `ready node=NAME bind_addr=HOST:PORT
-/// rpc_addr=HOST:PORT`. SIGTERM and SIGINT stop it cleanly; a second signal ends it at once. Certificates and the
-/// access policy are read again once a minute if they have changed, and at SIGHUP.
+/// rpc_addr=HOST:PORT http_addr=HOST:PORT`. SIGTERM and SIGINT stop it cleanly; a second signal ends it at once.
+/// Certificates and the access policy are read again once a minute if they have changed, and at SIGHUP.
 ///
 /// An option is given by a flag, otherwise by an environment variable, otherwise in the TOML file of --config, whose
 /// tables dist/seriatim.toml shows. `seriatim config show` prints the value of every option.
 ///
-/// A node has two addresses: --bind-addr for its peers ([listen.peer] in the file), and --rpc-addr for clients
-/// ([listen.client]). Sizes accept KiB, MiB, GiB and TiB; durations need a unit: ms, s, m, h or d.
+/// A node has three addresses: --bind-addr for its peers ([listen.peer] in the file), --rpc-addr for clients
+/// ([listen.client]), and --http-addr for monitoring ([listen.http]). Sizes accept KiB, MiB, GiB and TiB; durations
+/// need a unit: ms, s, m, h or d.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -99,7 +100,9 @@ fn run(args: &ServeArgs, unknown_variables: &[String]) -> Result<(), Failure> {
     // After the start, so that the advice is only about files that have been used: a key file that contains a
     // certificate must not be made secret, but replaced.
     warn_of(&mut modes);
-    let ready = format!("ready node={name} bind_addr={} rpc_addr={}\n", agent.bind_addr(), agent.rpc_addr());
+    let http = agent.http_addr().map_or_else(|| "off".to_owned(), |addr| addr.to_string());
+    let ready =
+        format!("ready node={name} bind_addr={} rpc_addr={} http_addr={http}\n", agent.bind_addr(), agent.rpc_addr());
     let is_ready = || {
         drop(starting);
         // If standard output is closed, nothing waits for this line.

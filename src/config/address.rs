@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::names::is_host_name;
+
 /// Checks an address to dial, and adds `default_port` if it has no port.
 ///
 /// # Errors
@@ -32,11 +34,7 @@ pub fn check_host_port(addr: &str, example_port: u16) -> Result<(), String> {
     match ip {
         Some(ip) if ip.is_unspecified() => Err(format!("{addr} can't be dialled: it means every address of a host")),
         Some(_) => Ok(()),
-        None => {
-            let label =
-                |l: &str| !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-            let name = host.strip_suffix('.').unwrap_or(host);
-            if name.len() <= 253 && name.split('.').all(label) { Ok(()) } else { Err(wrong()) }
-        }
+        None if is_host_name(host) => Ok(()),
+        None => Err(wrong()),
     }
 }

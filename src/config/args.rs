@@ -114,6 +114,8 @@ fn arg(option: &'static OptionDef) -> Arg {
         Form::Switch => arg.num_args(0..=1).default_missing_value("true"),
         Form::DialAddrs { .. } => arg.action(ArgAction::Append),
         Form::ListenAddr
+        | Form::ListenAddrOrOff
+        | Form::HostName
         | Form::DialAddr
         | Form::NodeName
         | Form::ClusterName

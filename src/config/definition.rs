@@ -9,12 +9,13 @@ use std::time::Duration;
 use super::units::{self, Unit};
 
 /// The tables of the TOML file in its order, with their titles in `--help`.
-pub(super) const TABLES: [(&str, &str); 12] = [
+pub(super) const TABLES: [(&str, &str); 13] = [
     ("node", "Node"),
     ("cluster", "Cluster"),
-    ("listen", "Both listeners"),
+    ("listen", "The listeners for clients and peers"),
     ("listen.client", "Listener for clients"),
     ("listen.peer", "Listener for peers"),
+    ("listen.http", "Listener for monitoring"),
     ("access", "Access policy"),
     ("storage", "Storage"),
     ("scrub", "Verification of stored files"),
@@ -31,6 +32,10 @@ pub enum Form {
     Switch,
     /// An IP address of this host, and a port.
     ListenAddr,
+    /// An IP address of this host and a port, or `off`.
+    ListenAddrOrOff,
+    /// The name of a host, without a port.
+    HostName,
     /// A host and a port to dial. If the port is missing, it is that of the listener.
     DialAddr,
     /// Several addresses to dial, separated by commas or in a TOML array.
@@ -72,6 +77,8 @@ impl Form {
         match self {
             Form::Switch => "BOOL",
             Form::ListenAddr => "IP:PORT",
+            Form::ListenAddrOrOff => "IP:PORT|off",
+            Form::HostName => "HOST",
             Form::DialAddr | Form::DialAddrs { .. } => "HOST:PORT",
             Form::NodeName | Form::ClusterName => "NAME",
             Form::Directory => "DIR",
@@ -92,6 +99,8 @@ impl Form {
             Form::LogLevel => Some("error, warn, info, debug, trace".to_owned()),
             Form::Switch
             | Form::ListenAddr
+            | Form::ListenAddrOrOff
+            | Form::HostName
             | Form::DialAddr
             | Form::DialAddrs { .. }
             | Form::NodeName

@@ -280,6 +280,8 @@ fn text_of(value: &DeValue<'_>, form: Form) -> Result<String, &'static str> {
         (
             value,
             Form::ListenAddr
+            | Form::ListenAddrOrOff
+            | Form::HostName
             | Form::DialAddr
             | Form::NodeName
             | Form::ClusterName

@@ -23,3 +23,10 @@ pub fn check_cluster_name(name: &str) -> Result<(), String> {
 pub fn host_name() -> String {
     fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
+
+/// Returns true for the name of a host in the DNS or in `/etc/hosts`.
+pub(super) fn is_host_name(name: &str) -> bool {
+    let label = |l: &str| !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.len() <= 253 && name.split('.').all(label)
+}

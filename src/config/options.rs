@@ -18,13 +18,15 @@ use super::definition::{
 use super::origin::Origins;
 use super::problems::Problems;
 use super::units::{GIB, KIB, MIB, TIB, Unit};
-use super::value::{Value as _, read};
+use super::value::{HttpAddr, Value as _, read};
 use crate::types::NodeName;
 
 /// The default port of `rpc_addr`.
 pub const CLIENT_PORT: u16 = 8400;
 /// The default port of `bind_addr`.
 pub const PEER_PORT: u16 = 8401;
+/// The default port of `http_addr`.
+pub const HTTP_PORT: u16 = 8402;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -135,6 +137,19 @@ options! {
         node_name as "node.name": NodeName = Spec::new(Form::NodeName).or_derived("the name of the host", "node-1");
         /// Directory for the data of this node alone, on a disk that honours fdatasync. The systemd unit sets it.
         data_dir as "node.data_dir": PathBuf = Spec::new(Form::Directory).or("/var/lib/seriatim");
+    }
+
+    /// The listener for monitoring.
+    http: HttpOptions => {
+        /// IP address and port for monitoring over HTTP: /metrics for Prometheus, /live, /ready, and a page that shows the
+        /// cluster at /. `off` turns it off. It is read-only and shows no records, but it has no TLS and asks for no
+        /// certificate: every client that reaches it sees names of logs, nodes and cursors. So it listens on this host alone by
+        /// default.
+        http_addr as "listen.http.addr": HttpAddr = Spec::new(Form::ListenAddrOrOff).or("127.0.0.1:8402");
+        /// Host name in the URLs of browsers and monitoring systems, if it is neither an IP address, nor localhost, nor the name of
+        /// the host, nor the host of an advertised address. Requests for other names are refused, so that no website can read
+        /// the page by pointing its own name at this address.
+        http_host as "listen.http.host": Option<String> = Spec::new(Form::HostName).optional("node-1.example");
     }
 
     /// The cluster of a node, and how it finds the other nodes.

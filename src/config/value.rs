@@ -8,7 +8,7 @@ use log::LevelFilter;
 
 use super::address::host_port;
 use super::definition::{Default, Form, OptionDef};
-use super::names::{check_cluster_name, host_name};
+use super::names::{check_cluster_name, host_name, is_host_name};
 use super::problems::Problems;
 use super::units;
 use crate::types::NodeName;
@@ -166,6 +166,29 @@ impl Value for SocketAddr {
     }
 }
 
+/// The address of the listener for monitoring; `None` if it is off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpAddr(pub Option<SocketAddr>);
+
+impl Value for HttpAddr {
+    fn parse(_: &OptionDef, text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is neither an IP address and a port, like 127.0.0.1:8402, nor \"off\"");
+        if text == "off" {
+            Ok(HttpAddr(None))
+        } else {
+            text.parse().map(|addr| HttpAddr(Some(addr))).map_err(|_| wrong())
+        }
+    }
+
+    fn show(&self, _: &OptionDef) -> Option<String> {
+        Some(self.0.map_or_else(|| "off".to_owned(), |addr| addr.to_string()))
+    }
+
+    fn placeholder() -> Self {
+        HttpAddr(None)
+    }
+}
+
 impl Value for NodeName {
     fn parse(_: &OptionDef, text: &str) -> Result<Self, String> {
         NodeName::new(text).map_err(|e| e.to_string())
@@ -188,8 +211,10 @@ impl Value for NodeName {
 /// known.
 impl Value for String {
     fn parse(option: &OptionDef, text: &str) -> Result<Self, String> {
-        if option.spec.form == Form::ClusterName {
-            check_cluster_name(text)?;
+        match option.spec.form {
+            Form::ClusterName => check_cluster_name(text)?,
+            Form::HostName if !is_host_name(text) => return Err(format!("{text:?} is not a host name without a port")),
+            _ => {}
         }
         Ok(text.to_owned())
     }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::groups::Groups;
-use super::status::GroupStatus;
+use super::status::{GroupStatus, Statuses};
+use super::watch::EventWatch;
 use crate::catalog::Catalog;
 use crate::catalog::policy::facts::Replicas;
 use crate::log_state::cursors::Cursor;
@@ -28,11 +29,13 @@ pub struct ConsensusMetrics {
     lag: Labelled<Gauge>,
     cursor_lag: Labelled<Gauge>,
     seen: BTreeMap<GroupId, (Term, Option<NodeId>)>,
+    watch: EventWatch,
+    statuses: Arc<Statuses>,
 }
 
 impl ConsensusMetrics {
     /// Registers the metrics.
-    pub fn new(registry: &Registry) -> ConsensusMetrics {
+    pub fn new(registry: &Registry, statuses: Arc<Statuses>) -> ConsensusMetrics {
         ConsensusMetrics {
             terms: registry
                 .counter("elections", "Elections that this node has seen, in all groups: increases of a term"),
@@ -48,12 +51,20 @@ impl ConsensusMetrics {
                 "Records that the reader of a cursor has still to read; on the node that leads the log",
             ),
             seen: BTreeMap::new(),
+            watch: EventWatch::new(registry.events().clone()),
+            statuses,
         }
     }
 
     /// Registers the counter of repaired files.
     pub fn repairs(registry: &Registry) -> Counter {
         registry.counter("files_repaired", "Damaged files that were repaired while the node ran")
+    }
+
+    /// Shows a replica that could not be opened as an event.
+    pub fn lost(&mut self, group: GroupId, what: &str, catalog: &Catalog) {
+        let status = GroupStatus { group, damage: Some(what.to_owned()), ..GroupStatus::default() };
+        self.watch.damage(&status, catalog);
     }
 
     /// Updates the metrics. Called on each tick, with what was collected on it about the groups that are not quiet.
@@ -66,17 +77,23 @@ impl ConsensusMetrics {
         catalog: &Catalog,
     ) {
         for status in statuses {
+            self.watch.damage(status, catalog);
             let (term, leader) = (status.term, status.leader);
-            let Some((last_term, last_leader)) = self.seen.insert(status.group, (term, leader)) else { continue };
+            let Some((last_term, last_leader)) = self.seen.insert(status.group, (term, leader)) else {
+                self.watch.leader(status, catalog);
+                continue;
+            };
             self.terms.inc_by(term.0.saturating_sub(last_term.0));
             // While no leader is known, the last one is kept.
             if leader.is_none() {
                 self.seen.insert(status.group, (term, last_leader));
             } else if leader != last_leader {
                 self.leader_changes.inc();
+                self.watch.leader(status, catalog);
             }
         }
         if tick.is_multiple_of(LAG_TICKS) {
+            self.watch.members(catalog, |node| self.statuses.is_silent(node));
             self.measure_lag(statuses, replicas, groups, catalog);
         }
         if tick.is_multiple_of(CURSOR_LAG_TICKS) {

@@ -47,6 +47,7 @@ mod retention;
 mod sinks;
 pub mod status;
 mod transfer;
+mod watch;
 mod wire;
 
 pub use driver::{Consensus, ConsensusParts};

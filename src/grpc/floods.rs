@@ -10,6 +10,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use super::memory::FreeMemory;
 use super::rapid_reset::{BAN, ResetWatch, Why};
 use super::received::Received;
 use super::sockets::{self, Connection};
+use crate::events::{EventKind, Severity};
 use crate::metrics::Metrics;
 use crate::security::identity::principal_of;
 use crate::thread::{FatalSender, Joiner, spawn};
@@ -125,7 +127,7 @@ fn close_reset_floods(resets: &mut ResetWatch, metrics: &Metrics) -> Duration {
                 continue;
             }
         }
-        metrics.flood_closed.inc();
+        flood_closed(metrics, &owner, remote.ip());
     }
     for (owner, port) in resets.owners_to_pause() {
         // Connections in the middle of a handshake are not among the known ones, and are closed: most likely they
@@ -142,6 +144,13 @@ fn close_reset_floods(resets: &mut ResetWatch, metrics: &Metrics) -> Duration {
         (false, false) => CHECK_QUIET,
     };
     pace + cost + CHECK_EACH_FILE * files
+}
+
+/// Counts a connection that was closed, and shows it as an event.
+fn flood_closed(metrics: &Metrics, owner: &str, host: IpAddr) {
+    metrics.flood_closed.inc();
+    let text = format!("a connection of {owner} from {host} was closed: it flooded this node");
+    metrics.registry().events().record(EventKind::Refusal, Severity::Warning, text);
 }
 
 /// Closes connections that flood with frames outside of requests, and bans their owners.
@@ -166,7 +175,7 @@ fn close_frame_floods(frames: &mut FrameWatch, resets: &mut ResetWatch, metrics:
                 continue;
             }
         }
-        metrics.flood_closed.inc();
+        flood_closed(metrics, &owner, remote.ip());
     }
 }
 

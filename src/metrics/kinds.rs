@@ -158,10 +158,6 @@ impl<M: EncodeMetric + TypedMetric> EncodeMetric for Labelled<M> {
     fn metric_type(&self) -> MetricType {
         M::TYPE
     }
-
-    fn is_empty(&self) -> bool {
-        self.by_value.read().is_empty()
-    }
 }
 
 impl<M: Readable + TypedMetric> Readable for Labelled<M> {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use grpcio::{CheckResult, RpcContext, ServerChecker};
 
 use crate::catalog::Member;
+use crate::events::{EventKind, Severity};
 use crate::metrics::Metrics;
 use crate::replication::addresses::Addresses;
 use crate::replication::refusal::{Reason, Refusal};
@@ -165,6 +166,8 @@ impl AuthorizedPeer {
 
     fn refuse(&self, text: String) -> Refusal {
         self.guard.metrics.peer_name_refused.inc();
+        let event = format!("a peer at {} was refused: {text}", self.host);
+        self.guard.metrics.registry().events().record(EventKind::Refusal, Severity::Warning, event);
         Refusal::new(Reason::PeerName, text)
     }
 

@@ -49,6 +49,8 @@ codes! {
         DeleteCursor = 12,
         /// The hash chain of the log.
         ReadChain = 13,
+        /// What the node reports of itself, for the page of another node. It names no log, and no client has sent it.
+        GetNode = 14,
     }
 }
 
@@ -68,8 +70,14 @@ impl RelayKind {
             | RelayKind::ListProducers
             | RelayKind::GetCursor
             | RelayKind::ListCursors
-            | RelayKind::ReadChain => false,
+            | RelayKind::ReadChain
+            | RelayKind::GetNode => false,
         }
+    }
+
+    /// Returns true for a request that a node can serve only with a replica of its log.
+    pub fn needs_replica(self) -> bool {
+        self != RelayKind::GetNode
     }
 }
 

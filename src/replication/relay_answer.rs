@@ -68,7 +68,9 @@ impl RelayAnswer {
         if refusal.as_ref().is_some_and(|refusal| refusal.reason == Reason::NoReplica) {
             return RelayError::NoReplica;
         }
-        if let Some(channel) = &self.channel {
+        // A version that does not know the kind of request is not lost.
+        let is_unknown = refusal.as_ref().is_some_and(|refusal| refusal.reason == Reason::Malformed);
+        if let Some(channel) = self.channel.as_ref().filter(|_| !is_unknown) {
             self.node.relays.channels.lost(self.to, channel);
         }
         RelayError::Lost(refusal.map_or_else(|| error_text(error), |refusal| refusal.text))

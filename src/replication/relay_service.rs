@@ -55,7 +55,7 @@ pub(super) async fn relay(
     let Some(server) = core.peers.node().relays.server() else {
         return CallEnd::Refused(Refusal::new(Reason::NotReady, "this node does not serve clients yet"));
     };
-    if !server.has_replica(&request.log, request.log_id) {
+    if request.kind.needs_replica() && !server.has_replica(&request.log, request.log_id) {
         let text = format!("this node has no replica of log {} ({})", request.log, request.log_id);
         return CallEnd::Refused(Refusal::new(Reason::NoReplica, text));
     }

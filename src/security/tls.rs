@@ -146,6 +146,11 @@ impl Tls {
         Signer::new(self.0.clone())
     }
 
+    /// Returns when each of the certificates in use expires, by the option that names its file. Empty without TLS.
+    pub fn expiries(&self) -> Vec<(&'static str, SystemTime)> {
+        self.0.as_ref().map(|live| live.current().expiries.clone()).unwrap_or_default()
+    }
+
     /// Returns the authorities of clients.
     pub fn client_authorities(&self) -> Authorities {
         Authorities::new(self.0.clone(), |material| &material.client_ca)

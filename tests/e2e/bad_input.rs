@@ -135,7 +135,7 @@ fn exits_with_code_1_when_a_port_is_busy() {
     let site = Site::new();
     let busy = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let addr = busy.local_addr().expect("an address").to_string();
-    for listener in ["--rpc-addr", "--bind-addr"] {
+    for listener in ["--rpc-addr", "--bind-addr", "--http-addr"] {
         let output = serve(&site, &[&format!("{listener}={addr}"), "--data-dir", "n1"]);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         // Not a bad configuration: the port may become free, so systemd should retry.
@@ -224,6 +224,7 @@ fn serve(site: &Site, args: &[&str]) -> Output {
         ("--data-dir", "data".to_owned()),
         ("--bind-addr", "127.0.0.1:0".to_owned()),
         ("--rpc-addr", "127.0.0.1:0".to_owned()),
+        ("--http-addr", "127.0.0.1:0".to_owned()),
         ("--acl-policy-file", site.policy().display().to_string()),
         ("--client-ca-file", file(&files.client_ca_file)),
         ("--server-cert-file", file(&files.server_cert_file)),

@@ -125,7 +125,7 @@ fn records_stamped_ahead_expire_by_their_arrival_time() {
     };
     let shown = cli(&["status"]);
     assert!(shown.contains("newest timestamp is 29 days ahead of the clock"), "{shown}");
-    assert!(cli(&["status", "--verbose"]).contains("seriatim_stamp_ahead_ms_now"));
+    assert!(cli(&["status", "--verbose"]).contains("seriatim_stamp_ahead_seconds"));
     eventually("the log says so", || {
         let log = cluster.nodes[0].log();
         log.contains("ahead of this node's clock").then_some(()).ok_or("not yet".into())

@@ -75,6 +75,7 @@ fn the_configuration_file_names_every_option_with_its_default() {
     // These have no default: their values in the file are examples.
     assert!(all.node.advertise_bind_addr.take().is_some());
     assert!(all.node.advertise_rpc_addr.take().is_some());
+    assert!(all.http.http_host.take().is_some());
     assert!(all.access.acl_model_file.take().is_some());
     assert!(all.peer_rules.peer_deny_file.take().is_some());
     assert_eq!(all.cluster.bootstrap_expect.take(), Some(3));

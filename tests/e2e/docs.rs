@@ -306,7 +306,8 @@ impl Repository {
         let is_script = |path: &String| Path::new(path).file_stem().is_some_and(|stem| stem == *name);
         let metric = name.strip_prefix("seriatim_").map(|rest| {
             let short = rest.strip_suffix("_total").or_else(|| rest.strip_suffix("_now")).unwrap_or(rest);
-            self.words.contains(rest) || self.words.contains(short)
+            let whole = name.strip_suffix("_total").unwrap_or(name);
+            [rest, short, whole].iter().any(|word| self.words.contains(*word))
         });
         !self.words.contains(*name) && metric != Some(true) && !self.paths.iter().any(is_script)
     }

@@ -182,6 +182,8 @@ pub struct Node {
     command: Box<dyn Fn(&NodeOptions) -> Command + Send>,
     pub bind_addr: String,
     pub rpc_addr: String,
+    /// Changes with each start.
+    pub http_addr: String,
 }
 
 impl Node {
@@ -203,12 +205,14 @@ impl Node {
                 command.env_remove(name);
             }
             command.args(serve_args(options, &cluster, tls.as_ref(), &policy, &data));
-            command.envs(options.env.iter().cloned());
+            // Not as a flag, which earlier versions do not know.
+            command.env("SERIATIM_HTTP_ADDR", "127.0.0.1:0").envs(options.env.iter().cloned());
             command
         };
         let started = spawn(&mut command(&options), &log, options.joins_later);
-        let (child, bind_addr, rpc_addr) = started.unwrap_or_else(|status| panic!("{}", not_ready(status, &log)));
-        Node { options, child, log, command: Box::new(command), bind_addr, rpc_addr }
+        let Started { child, bind_addr, rpc_addr, http_addr } =
+            started.unwrap_or_else(|status| panic!("{}", not_ready(status, &log)));
+        Node { options, child, log, command: Box::new(command), bind_addr, rpc_addr, http_addr }
     }
 
     /// Sends SIGKILL, and waits until the process has exited.
@@ -256,8 +260,9 @@ impl Node {
     pub fn try_start_again(&mut self) -> Result<(), ExitStatus> {
         self.options.bind_addr = Some(self.bind_addr.clone());
         self.options.rpc_addr = Some(self.rpc_addr.clone());
-        let (child, bind_addr, rpc_addr) = spawn(&mut (self.command)(&self.options), &self.log, false)?;
-        (self.child, self.bind_addr, self.rpc_addr) = (child, bind_addr, rpc_addr);
+        let started = spawn(&mut (self.command)(&self.options), &self.log, false)?;
+        (self.child, self.bind_addr, self.rpc_addr) = (started.child, started.bind_addr, started.rpc_addr);
+        self.http_addr = started.http_addr;
         Ok(())
     }
 
@@ -267,7 +272,8 @@ impl Node {
         self.options.bind_addr = Some(self.bind_addr.clone());
         self.options.rpc_addr = Some(self.rpc_addr.clone());
         let started = spawn(&mut (self.command)(&self.options), &self.log, true);
-        (self.child, ..) = started.unwrap_or_else(|status| panic!("{}", not_ready(status, &self.log)));
+        let started = started.unwrap_or_else(|status| panic!("{}", not_ready(status, &self.log)));
+        (self.child, self.http_addr) = (started.child, started.http_addr);
     }
 
     /// Sets the additional arguments for the next start; returns the previous ones.
@@ -350,9 +356,17 @@ fn serve_args(options: &NodeOptions, cluster: &str, tls: Option<&TlsFiles>, poli
     args
 }
 
-/// Starts the process and waits for its `ready` line, or until it listens. Returns (process, bind_addr, rpc_addr).
+/// A process that listens.
+struct Started {
+    child: Child,
+    bind_addr: String,
+    rpc_addr: String,
+    http_addr: String,
+}
+
+/// Starts the process and waits for its `ready` line, or until it listens.
 #[track_caller]
-fn spawn(command: &mut Command, log: &Path, joins_later: bool) -> Result<(Child, String, String), ExitStatus> {
+fn spawn(command: &mut Command, log: &Path, joins_later: bool) -> Result<Started, ExitStatus> {
     let stderr = File::options().create(true).append(true).open(log).expect("a log file");
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().expect("the program starts");
@@ -378,7 +392,7 @@ fn spawn(command: &mut Command, log: &Path, joins_later: bool) -> Result<(Child,
         let _ = child.kill();
         return Err(child.wait().expect("waits"));
     };
-    Ok((child, bind_addr, rpc_addr))
+    Ok(Started { child, bind_addr, rpc_addr, http_addr: field("http_addr=").unwrap_or_default() })
 }
 
 fn not_ready(status: ExitStatus, log: &Path) -> String {

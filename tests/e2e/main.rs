@@ -39,6 +39,7 @@ mod failover;
 mod forming;
 mod frames;
 mod hostile;
+mod http;
 mod journal;
 mod kill;
 mod layers;

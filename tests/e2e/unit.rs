@@ -36,7 +36,14 @@ fn notifies_systemd_when_ready_and_when_stopping() {
     systemd.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
     fs::write(site.policy(), "p, anonymous, *, admin\n").expect("a policy");
     let mut node = site
-        .command(&["serve", "--node-name=n1", "--data-dir=n1", "--bind-addr=127.0.0.1:0", "--rpc-addr=127.0.0.1:0"])
+        .command(&[
+            "serve",
+            "--node-name=n1",
+            "--data-dir=n1",
+            "--bind-addr=127.0.0.1:0",
+            "--rpc-addr=127.0.0.1:0",
+            "--http-addr=off",
+        ])
         .args(["--insecure", "--acl-policy-file=policy.csv", "--bootstrap"])
         .env("NOTIFY_SOCKET", &socket)
         .stdout(Stdio::null())

@@ -61,7 +61,7 @@ fn get_node_returns_current_values_under_their_names() {
     assert!(value("seriatim_bytes_in_flight_now").is_some_and(|bytes| bytes > 0));
     assert_eq!(value("seriatim_replicas_damaged_now"), None, "it has no replicas yet");
     node.serve();
-    for name in ["replicas_damaged_now", "damaged_ranges_now", "stamp_ahead_ms_now", "peer_messages_dropped_total"] {
+    for name in ["replicas_damaged_now", "damaged_ranges_now", "stamp_ahead_seconds", "peer_messages_dropped_total"] {
         assert_eq!(value(&format!("seriatim_{name}")), Some(0), "{name}");
     }
     assert!(value("seriatim_unprotected_bytes_now").is_some());

@@ -179,7 +179,11 @@ fn an_unknown_key_or_table_is_an_error_with_a_suggestion() {
         ("node", "data-dir = 1", "unknown option \"data-dir\" in [node]; in a file it is written data_dir"),
         ("node", "cluster_name = 1", "unknown option \"cluster_name\" in [node]; write it as name in [cluster]"),
         ("node", "interval = 1", "unknown option \"interval\" in [node]; it belongs in [scrub]"),
-        ("node", "addr = 1", "unknown option \"addr\" in [node]; it belongs in [listen.client] or [listen.peer]"),
+        (
+            "node",
+            "addr = 1",
+            "unknown option \"addr\" in [node]; it belongs in [listen.client] or [listen.peer] or [listen.http]",
+        ),
         (
             "node",
             "segment_byte = 1",
@@ -200,7 +204,7 @@ fn an_unknown_key_or_table_is_an_error_with_a_suggestion() {
         assert_eq!(problems, [format!("seriatim.toml:{line}: {expected}")]);
     }
     let at_end = |text: &str| home.problems(&format!("{TABLED}{text}"));
-    let tables = "[node], [cluster], [listen], [listen.client], [listen.peer], [access], [storage], [scrub], [replication], [disk], \
+    let tables = "[node], [cluster], [listen], [listen.client], [listen.peer], [listen.http], [access], [storage], [scrub], [replication], [disk], \
                   [limits], [logging]";
     assert_eq!(at_end("[limit]\na = 1\n"), ["seriatim.toml:28: unknown table \"limit\"; did you mean [limits]?"]);
     assert_eq!(at_end("[peer]\naddr = 1\n"), ["seriatim.toml:28: unknown table \"peer\"; did you mean [listen.peer]?"]);

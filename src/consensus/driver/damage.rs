@@ -45,6 +45,7 @@ impl Driver {
                          node are not affected"
                     );
                     self.statuses.set_lost(group, &what);
+                    self.metrics.lost(group, &what, self.governor.catalog());
                     let (disk, dir, options) = (&self.host.disk, &self.host.groups_dir, &self.host.log_options);
                     let readable = open_readable(disk, dir, group, options);
                     self.host.lost.insert(group, me, readable);

@@ -26,6 +26,7 @@ use crate::consensus::groups::Groups;
 use crate::consensus::replica::Replica;
 use crate::consensus::sinks::Sinks;
 use crate::consensus::wire::stored_entries_from_pb;
+use crate::events::{EventKind, Events, Severity};
 use crate::metrics::Counter;
 use crate::pb::peer::{RaftMessage, RepairRequest};
 use crate::storage::entry::Entry;
@@ -90,15 +91,21 @@ pub struct Mending {
     /// When a segment is tried again, and how often it was tried.
     failed: BTreeMap<(GroupId, u64), (u64, u32)>,
     repaired: Counter,
+    events: Events,
     /// The requests of other nodes.
     pub serving: Serving,
 }
 
 impl Mending {
-    /// Counts the repaired files in `repaired`.
-    pub fn new(repaired: Counter) -> Mending {
+    /// Counts the repaired files in `repaired`, and shows the repairs as events.
+    pub fn new(repaired: Counter, events: Events) -> Mending {
         // One job runs at a time.
-        Mending { current: None, done: bounded(1), failed: BTreeMap::new(), repaired, serving: Serving::default() }
+        let done = bounded(1);
+        Mending { current: None, done, failed: BTreeMap::new(), repaired, events, serving: Serving::default() }
+    }
+
+    fn record(&self, severity: Severity, text: String) {
+        self.events.record(EventKind::Damage, severity, text);
     }
 
     /// Continues on a tick. Returns the name of a damaged file of the node that the caller writes again. `asks`: peers
@@ -174,6 +181,7 @@ impl Mending {
         match file {
             DamagedFile::Small(name) => {
                 log::warn!("group {group}: writing {name} again, because it is damaged");
+                self.record(Severity::Warning, format!("group {group}: file {name} was damaged and is written again"));
                 repair::write_small_files(&mut replica.log());
                 sinks.writer.sync(group, 0);
                 repair::forget(&replica.reader, &name);
@@ -181,12 +189,14 @@ impl Mending {
             }
             DamagedFile::OfNode(name) => {
                 log::warn!("writing {name} again, because it is damaged");
+                self.record(Severity::Warning, format!("file {name} was damaged and is written again"));
                 repair::forget(&replica.reader, &name);
                 self.repaired.inc();
                 return Ok(Some(name));
             }
             DamagedFile::Newest => {
                 log::warn!("group {group}: ending the newest segment, because it is damaged");
+                self.record(Severity::Error, format!("group {group}: the newest segment is damaged"));
                 repair::seal(&mut replica.log())?;
                 sinks.writer.sync(group, 0);
             }
@@ -303,6 +313,7 @@ impl Mending {
                 if let Some(replica) = groups.get_mut(&mend.group).filter(|replica| replica.group.me() == mend.me) {
                     repair::reopen(&replica.log(), mend.number);
                     log::warn!("group {}: segment {} is repaired", mend.group, mend.number);
+                    self.record(Severity::Info, format!("group {}: segment {} is repaired", mend.group, mend.number));
                     self.repaired.inc();
                 }
                 self.failed.remove(&(mend.group, mend.number));
@@ -321,6 +332,8 @@ impl Mending {
     fn fails(&mut self, mend: &Mend, tick: u64, why: &str) -> bool {
         let tries = self.failed.get(&(mend.group, mend.number)).map_or(0, |(_, tries)| *tries) + 1;
         log::warn!("group {}: segment {} is not repaired yet: {why}", mend.group, mend.number);
+        let text = format!("group {}: segment {} is damaged and not repaired yet: {why}", mend.group, mend.number);
+        self.record(Severity::Error, text);
         let wait = RETRY_TICKS << (tries - 1).min(RETRIES_DOUBLED_MAX);
         self.failed.insert((mend.group, mend.number), (tick + wait, tries));
         true

@@ -38,12 +38,14 @@ pub(super) struct Material {
     pub(super) signing: SigningKey,
     /// The time at which the first of them expires, and its file.
     pub(super) expires: (SystemTime, PathBuf),
+    /// When each of them expires, by the option that names its file.
+    pub(super) expiries: Vec<(&'static str, SystemTime)>,
 }
 
 impl PartialEq for Material {
     /// Compares the files. The other fields are derived from them.
     fn eq(&self, other: &Material) -> bool {
-        let Material { client_ca, peer_ca, server, peer, signing: _, expires: _ } = other;
+        let Material { client_ca, peer_ca, server, peer, signing: _, expires: _, expiries: _ } = other;
         self.client_ca == *client_ca && self.peer_ca == *peer_ca && self.server == *server && self.peer == *peer
     }
 }
@@ -67,20 +69,21 @@ impl Material {
         }
         check_peer_names(&files.peer_cert_file, own, &peer_certs)?;
         check_peer_usage(files, &peer_ca_certs, &peer_certs)?;
-        let mut expires = Vec::new();
-        for (certs, file) in [
-            (&client_ca_certs, &files.client_ca_file),
-            (&peer_ca_certs, &files.peer_ca_file),
-            (&server_certs, &files.server_cert_file),
-            (&peer_certs, &files.peer_cert_file),
+        let (mut expires, mut expiries) = (Vec::new(), Vec::new());
+        for (option, certs, file) in [
+            ("client_ca_file", &client_ca_certs, &files.client_ca_file),
+            ("peer_ca_file", &peer_ca_certs, &files.peer_ca_file),
+            ("server_cert_file", &server_certs, &files.server_cert_file),
+            ("peer_cert_file", &peer_certs, &files.peer_cert_file),
         ] {
             // In a bundle, expired authorities come last, and may be ignored. In a chain, the first certificate is
             // the leaf.
             let end = system_time(certs[0].not_after()).map_err(|_| TlsError::NoCertificate(file.clone()))?;
             expires.push((end, file.clone()));
+            expiries.push((option, end));
         }
         let expires = expires.into_iter().min().unwrap_or((SystemTime::UNIX_EPOCH, PathBuf::new()));
-        Ok(Material { client_ca, peer_ca, server, peer, signing, expires })
+        Ok(Material { client_ca, peer_ca, server, peer, signing, expires, expiries })
     }
 }
 

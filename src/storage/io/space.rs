@@ -28,6 +28,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 
 use crate::config::DiskSpace;
+use crate::events::{EventKind, Events, Severity};
 use crate::storage::error::StorageError;
 use crate::storage::io::disk::backend::Backend;
 use crate::thread::{self, FatalSender, Joiner};
@@ -99,6 +100,7 @@ struct Inner {
     reserve: AtomicBool,
     /// True if the system's last answer was an error, so that it is logged once.
     blind: AtomicBool,
+    events: OnceLock<Events>,
 }
 
 /// The free bytes at which appends are accepted again, once less than the hard limit was free.
@@ -243,6 +245,17 @@ impl Space {
         }
     }
 
+    /// Records changes of the state in these events, too.
+    pub fn record_in(&self, events: Events) {
+        let _ = self.0.events.set(events);
+    }
+
+    fn record(&self, severity: Severity, text: impl Into<String>) {
+        if let Some(events) = self.0.events.get() {
+            events.record(EventKind::Disk, severity, text);
+        }
+    }
+
     /// Deletes the reserve file, because a write of the node's own found the disk full; returns false if it does not
     /// exist.
     pub(crate) fn give_reserve(&self) -> bool {
@@ -252,6 +265,7 @@ impl Space {
             return false;
         }
         log::error!("{} has no space left: the reserve file is released", watched.dir.display());
+        self.record(Severity::Error, "the disk has no space left: the reserve file is released");
         self.0.state.store(SpaceState::Full as u8, Ordering::Relaxed);
         watched.backend.unlink(&watched.reserve_path()).is_ok()
     }
@@ -289,6 +303,16 @@ impl Space {
         };
         self.0.state.store(now as u8, Ordering::Relaxed);
         let (dir, total, soft) = (watched.dir.display(), watched.total_bytes, watched.soft_bytes);
+        match (before, now) {
+            (SpaceState::Full, SpaceState::Full) => {}
+            (_, SpaceState::Full) => self.record(Severity::Error, format!("the disk is full: {free} bytes are free")),
+            (SpaceState::Enough, SpaceState::Low) => {
+                self.record(Severity::Warning, format!("the disk fills: {free} bytes are free"));
+            }
+            (SpaceState::Full, _) => self.record(Severity::Info, "the disk has room: appends are accepted"),
+            (SpaceState::Low, SpaceState::Enough) => self.record(Severity::Info, "the disk has enough room again"),
+            (SpaceState::Low, SpaceState::Low) | (SpaceState::Enough, SpaceState::Enough) => {}
+        }
         match (before, now) {
             (SpaceState::Enough | SpaceState::Low, SpaceState::Full) => log::error!(
                 "the disk of {dir} is full: {free} of {total} bytes are free, the hard limit is {hard}. Appends are refused \
