@@ -43,6 +43,7 @@ pub mod profile;
 pub mod recover;
 pub mod serve;
 pub mod status;
+pub mod top;
 pub mod verify;
 pub mod version;
 
@@ -69,6 +70,7 @@ const SUBCOMMANDS: &[Entry] = &[
     Entry::of::<produce::Args>(),
     Entry::of::<consume::Args>(),
     Entry::of::<status::Args>(),
+    Entry::of::<top::Args>(),
     Entry::group("log", "Create, inspect, change and delete logs", LOG_SUBCOMMANDS),
     Entry::group("cursor", "The positions of readers that the cluster keeps", CURSOR_SUBCOMMANDS),
     Entry::group("cluster", "Inspect and administer the cluster", CLUSTER_SUBCOMMANDS),

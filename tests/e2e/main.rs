@@ -68,6 +68,7 @@ mod sick_disk;
 mod state_files;
 mod status;
 mod streams;
+mod top;
 mod unit;
 mod upgrade;
 mod verify;
