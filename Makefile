@@ -19,7 +19,7 @@ ONLY       ?=
 MINUTES    ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help deps first-build build certs demo test e2e scenario kill failover once upgrade power chaos disk-full hostile proof sim sim-faults fuzz prose update-golden check bench test-clients test-decoders proto proto-check proto-baseline clean
+.PHONY: help deps first-build build certs demo test e2e scenario kill failover once upgrade power chaos disk-full hostile proof sim sim-faults fuzz prose update-golden check bench test-clients test-page test-decoders proto proto-check proto-baseline clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -119,6 +119,9 @@ bench: deps first-build ## each figure next to its ceiling; ONLY=part of a name 
 
 test-clients: build ## the client libraries, generated code of seven languages, grpcurl (downloads their packages)
 	@SERIATIM='$(SERIATIM)' clients/test.sh
+
+test-page: build ## the page of a node in a headless Chromium (SCREENSHOTS=DIR keeps what it looks like)
+	@SERIATIM='$(SERIATIM)' SCREENSHOTS='$(SCREENSHOTS)' python3 tests/page/test_page.py
 
 test-decoders: ## the protobuf decoders of other languages on golden responses (downloads them)
 	@clients/decoders/test.sh
