@@ -31,8 +31,8 @@ pub struct Args {
 impl Subcommand for Args {
     const NAME: &'static str = "receipt";
     const EXAMPLES: &'static [&'static str] = &[
-        "seriatim log receipt audit >> receipts.jsonl",
-        "seriatim log receipt audit --offset 1200 > receipt-1200.jsonl",
+        "seriatim log receipt --certs certs audit >> receipts.jsonl",
+        "seriatim log receipt --certs certs audit --offset 1200 > receipt-1200.jsonl",
     ];
 
     fn run(&self, _: &Process) -> Result<(), Failure> {

@@ -40,8 +40,8 @@ pub struct Args {
 impl Subcommand for Args {
     const NAME: &'static str = "prove";
     const EXAMPLES: &'static [&'static str] = &[
-        "seriatim log prove --log audit 1200 > proof-1200.json",
-        "seriatim log prove --log audit 1200 --receipt receipt.jsonl > proof-1200.json",
+        "seriatim log prove --certs certs --log audit 1200 > proof-1200.json",
+        "seriatim log prove --certs certs --log audit 1200 --receipt receipt.jsonl > proof-1200.json",
     ];
 
     fn run(&self, _: &Process) -> Result<(), Failure> {
