@@ -18,13 +18,13 @@ use crate::storage::write::log::GroupLog;
 use crate::storage::write::log::tests::batch;
 use crate::types::{LogIndex, Offset};
 
-const KIND: &str = "a frame of kind 9, which this version does not know; start a newer version";
+const KIND: &str = "a frame of kind 99, which this version does not know; start a newer version";
 
 /// Changes the kind of a frame to one of a newer version; returns the file and the position.
 fn forge(home: &Home, segment: usize, frame: usize) -> (String, u64) {
     let name = home.segments()[segment].clone();
     let at = home.frames(&name)[frame];
-    home.change(&name, |bytes| set_kind(bytes, at, 9));
+    home.change(&name, |bytes| set_kind(bytes, at, 99));
     (name, at)
 }
 
@@ -75,7 +75,7 @@ fn a_newer_frame_after_a_torn_one_is_not_cut_off() {
     assert!(frames.len() > 2, "{frames:?}");
     let (torn, at) = (frames[frames.len() - 2], frames[frames.len() - 1]);
     home.change(&name, |bytes| {
-        set_kind(bytes, at, 9);
+        set_kind(bytes, at, 99);
         bytes[torn as usize + 100] ^= 1;
     });
     let before = all_files(home.dir.path());
@@ -123,7 +123,7 @@ fn a_newer_frame_does_not_hide_damage() {
     for damaged in [1, 3, last - 1, last] {
         home.change(&name, |bytes| {
             bytes.clone_from(&sound);
-            set_kind(bytes, frames[0], 9);
+            set_kind(bytes, frames[0], 99);
             bytes[frames[damaged] as usize + 90] ^= 1;
         });
         let report = home.look();
@@ -146,7 +146,7 @@ fn damage_next_to_a_newer_frame_is_named_without_it() {
         let frames = home.frames(&name);
         let [newer, damaged, other] = order.map(|i| frames[i]);
         home.change(&name, |bytes| {
-            set_kind(bytes, newer, 9);
+            set_kind(bytes, newer, 99);
             bytes[damaged as usize + 100] ^= 1;
             bytes[other as usize + 100] ^= 1;
         });

@@ -107,7 +107,7 @@ fn an_older_list_of_groups_is_refused_and_reported() {
 #[test]
 fn an_unlisted_group_of_a_newer_version_is_not_damage() {
     let segment = "groups/3/00000000000000000001.seg";
-    let frame: fn(&mut Vec<u8>) = |bytes| set_kind(bytes, SEGMENT_HEADER_BYTES, 9);
+    let frame: fn(&mut Vec<u8>) = |bytes| set_kind(bytes, SEGMENT_HEADER_BYTES, 99);
     // The checksum of that format is elsewhere.
     let format: fn(&mut Vec<u8>) = |bytes| bytes[8..16].copy_from_slice(&[9, 0, 0, 0, 0, 0, 0, 0]);
     for (name, change) in [(segment, frame), (segment, format), ("groups/3/manifest", format)] {
