@@ -50,7 +50,7 @@ const FAULTS: &[(Broken, &[u64])] = &[
     (Broken::LogState(L::CursorEpochIgnored), &[1, 2, 3]),
     (Broken::LogState(L::CursorsNotInSnapshot), &[1, 2, 3]),
     (Broken::LogState(L::LostAtFailOver), &[1, 2, 3]),
-    (Broken::LogState(L::ChainNotInSnapshot), &[1, 2, 3]),
+    (Broken::LogState(L::ChainNotInSnapshot), &[26, 39, 158]),
     (Broken::Storage(S::FilesNotSynced), &[1, 2, 3]),
     (Broken::Storage(S::HardStateNotSynced), &[5, 9, 16]),
     (Broken::Storage(S::ManifestNotSynced), &[1, 2, 3]),
@@ -59,7 +59,7 @@ const FAULTS: &[(Broken, &[u64])] = &[
     (Broken::Storage(S::TailCutLate), &[25, 94, 99]),
     (Broken::Storage(S::NumberUsedTwice), &[1, 2, 3]),
     (Broken::Storage(S::TrimBeyondState), &[290, 1457, 1689]),
-    (Broken::Storage(S::SnapshotWithoutState), &[26, 36, 51]),
+    (Broken::Storage(S::SnapshotWithoutState), &[418, 433, 566]),
     (Broken::Storage(S::StateNotReplayed), &[1, 2, 3]),
     (Broken::Storage(S::TombstoneForgotten), &[2, 13, 24]),
 ];
