@@ -166,16 +166,19 @@ impl Agent {
         )?;
         let bind_addr = SocketAddr::new(config.node.bind_addr.ip(), listener.port());
         let rpc_addr = SocketAddr::new(config.node.rpc_addr.ip(), api.port());
+        let host = listen_addr::Host::find(&config.cluster.join, bind_addr.port());
+        let host =
+            host.map_err(|error| AgentError::System(format!("can't list the addresses of this host: {error}")))?;
         let me = Member {
             id: node_file.node_id,
             name: config.node.node_name.clone(),
             bind_addr: match config.node.advertise_bind_addr.clone() {
                 Some(addr) => addr,
-                None => listen_addr::to_advertise("advertise-bind-addr (for peers)", bind_addr)?,
+                None => host.to_advertise("advertise-bind-addr (for peers)", bind_addr)?,
             },
             rpc_addr: match config.node.advertise_rpc_addr.clone() {
                 Some(addr) => addr,
-                None => listen_addr::to_advertise("advertise-rpc-addr (for clients)", rpc_addr)?,
+                None => host.to_advertise("advertise-rpc-addr (for clients)", rpc_addr)?,
             },
         };
         let http_addr = monitoring::addr_text(http_listener.as_ref());

@@ -58,8 +58,8 @@ use units::Unit;
 
 use crate::types::NodeName;
 
-/// What a node advertises that listens on all addresses, if no address is named.
-const ONLY_ADDRESS: &str = "the only address of the host";
+/// What a node advertises that listens on all addresses, if no address is named (`agent/listen_addr.rs`).
+const ONLY_ADDRESS: &str = "the host's entry in join, or its only address";
 
 /// A checked configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -293,7 +293,8 @@ impl Config {
 }
 
 /// Checks the advertised address of a listener, and adds the listener's port if it has none. Without one, the node
-/// advertises the address on which it listens, or the only address of its host (`agent/listen_addr.rs`).
+/// advertises the address on which it listens, or the one under which `join` lists its host, or the only one of its host
+/// (`agent/listen_addr.rs`).
 fn check_advertised(listen_addr: SocketAddr, advertised: &mut Option<String>) -> Result<(), String> {
     let Some(addr) = advertised else { return Ok(()) };
     // If the listener's port is 0, the system chooses it later, so it can't be added here.

@@ -13,9 +13,9 @@ const HEADER: &str = "\
 # have a unit (ms, s, m, h, d). `seriatim config check FILE` reports all mistakes at once, and
 # `seriatim config show FILE` prints the value of every option.
 #
-# Three hosts use the same file, except for the two addresses. They form a cluster by themselves if
-# bootstrap_expect is set; otherwise one of them founds it, once: see bootstrap. docs/OPERATIONS.md
-# describes each step.
+# Three hosts use the same file: write their addresses or names into join. They form a cluster by
+# themselves if bootstrap_expect is set; otherwise one of them founds it, once: see bootstrap.
+# docs/OPERATIONS.md describes each step.
 #
 # Generated from src/config/options.rs: edit that file, then run `make update-golden`.
 ";

@@ -121,16 +121,17 @@ options! {
     /// A node's name, addresses and data directory.
     node: NodeOptions => {
         /// IP address and port on which the node listens for its peers. Other hosts only reach it if this is not a loopback
-        /// address.
-        bind_addr as "listen.peer.addr": SocketAddr = listen_addr().or("127.0.0.1:8401").set_in_example("192.0.2.1:8401");
+        /// address. With 0.0.0.0, which is every address of the host, all hosts can have the same file.
+        bind_addr as "listen.peer.addr": SocketAddr = listen_addr().or("127.0.0.1:8401").set_in_example("0.0.0.0:8401");
         /// IP address and port on which the node listens for clients. Other hosts only reach it if this is not a loopback
-        /// address.
-        rpc_addr as "listen.client.addr": SocketAddr = listen_addr().or("127.0.0.1:8400").set_in_example("192.0.2.1:8400");
+        /// address. With 0.0.0.0, which is every address of the host, all hosts can have the same file.
+        rpc_addr as "listen.client.addr": SocketAddr = listen_addr().or("127.0.0.1:8400").set_in_example("0.0.0.0:8400");
         /// Address at which peers reach the node, if it differs from bind_addr: a forwarded port, or a host name. A node that
-        /// listens on 0.0.0.0 needs it if its host has several addresses.
+        /// listens on 0.0.0.0 advertises the entry of join that is an address or the name of its host, with the port of
+        /// bind_addr, or else the only address of its host.
         advertise_bind_addr as "listen.peer.advertise": Option<String> = dial_addr().or_derived("bind_addr", "node-1.example:8401");
         /// Address at which clients reach the node, if it differs from rpc_addr. The server certificate must contain its host.
-        /// A node that listens on 0.0.0.0 needs it if its host has several addresses.
+        /// A node that listens on 0.0.0.0 chooses the host as for advertise_bind_addr.
         advertise_rpc_addr as "listen.client.advertise": Option<String> = dial_addr().or_derived("rpc_addr", "node-1.example:8400");
         /// Name of the node, unique in the cluster. It has 1 to 64 characters from a-z A-Z 0-9 . _ -, and starts with a letter
         /// or a digit.
