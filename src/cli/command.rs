@@ -49,7 +49,7 @@ fn run() -> Result<(), Failure> {
             .map_err(|error| Failure::new(Exit::Failed, format!("can't handle signals: {error}"), ""))?;
     }
     let variables = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
-    let process = Process { unknown_variables: unknown_variables(variables) };
+    let process = Process { unknown_variables: unknown_variables(variables), cli };
     (subcommand.run)(args, &process)
 }
 

@@ -35,6 +35,7 @@ pub mod log_create;
 pub mod log_delete;
 mod log_limits;
 pub mod log_list;
+pub mod man;
 pub mod node;
 pub mod node_admin;
 pub mod produce;
@@ -84,6 +85,7 @@ const SUBCOMMANDS: &[Entry] = &[
     Entry::group("profile", "Name sets of connection options", PROFILE_SUBCOMMANDS),
     Entry::of::<completion::Args>(),
     Entry::of::<version::Args>(),
+    Entry::of::<man::Args>().hidden(),
 ];
 
 const LOG_SUBCOMMANDS: &[Entry] = &[

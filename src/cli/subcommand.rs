@@ -25,10 +25,12 @@ pub trait Subcommand: clap::Args {
 }
 
 /// Information about the process, for subcommands.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Process {
     /// Environment variables `SERIATIM_...` that no option reads, probably because they are misspelt.
     pub unknown_variables: Vec<String>,
+    /// Returns the definition of the whole command line.
+    pub cli: fn() -> Command,
 }
 
 type Run = fn(&ArgMatches, &Process) -> Result<(), Failure>;
