@@ -41,6 +41,7 @@ pub mod node_admin;
 pub mod produce;
 mod producer;
 pub mod profile;
+pub mod quickstart;
 pub mod recover;
 pub mod serve;
 pub mod status;
@@ -67,6 +68,7 @@ use subcommand::Entry;
 
 /// All subcommands, in the order of `seriatim --help`.
 const SUBCOMMANDS: &[Entry] = &[
+    Entry::of::<quickstart::Args>(),
     Entry::of::<serve::Args>(),
     Entry::of::<produce::Args>(),
     Entry::of::<consume::Args>(),

@@ -90,7 +90,11 @@ pub struct ShowArgs {
     output: OutputArgs,
 }
 
-fn file() -> Result<PathBuf, Failure> {
+/// Returns the path of the file with the profiles.
+///
+/// # Errors
+/// If neither XDG_CONFIG_HOME nor HOME is set.
+pub(super) fn file() -> Result<PathBuf, Failure> {
     profiles::file().ok_or_else(|| {
         let message = "there is no place for profiles: neither XDG_CONFIG_HOME nor HOME is set to an absolute path";
         Failure::new(Exit::BadConfig, message, "set one of them")

@@ -57,6 +57,7 @@ mod placement;
 mod power;
 mod producers;
 mod prose;
+mod quickstart;
 mod recover;
 mod refusals;
 mod reload;

@@ -1,0 +1,177 @@
+//! The node as the service of the package: certificates where the unit reads them, and a drop-in with the options. The
+//! files of the package are not changed, so that upgrades do not ask about them.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::place::{Made, NAME, NODE, Place, failed, ignore_missing};
+use crate::cli::exit::{Exit, Failure};
+use crate::config::TlsFiles;
+
+const UNIT: &str = "seriatim.service";
+const UNIT_DIRS: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+const DROP_IN_DIR: &str = "/etc/systemd/system/seriatim.service.d";
+const DROP_IN: &str = "/etc/systemd/system/seriatim.service.d/quickstart.conf";
+/// Where the unit reads certificates and keys, and has its data.
+const TLS_DIR: &str = "/etc/seriatim/tls";
+const DATA_DIR: &str = "/var/lib/seriatim";
+
+/// Returns true if root runs this on a host with systemd and the unit.
+pub fn is_offered() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    let has_systemd = Path::new("/run/systemd/system").is_dir();
+    is_root && has_systemd && UNIT_DIRS.iter().any(|dir| Path::new(dir).join(UNIT).exists())
+}
+
+/// Returns what a node on this host has already, if anything.
+///
+/// # Errors
+/// If a directory can't be read.
+pub fn installation() -> Result<Option<String>, Failure> {
+    let is_filled = |dir: &str| match fs::read_dir(dir) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(error) => ignore_missing(error).map(|()| false).map_err(|error| failed(Path::new(dir), &error)),
+    };
+    for dir in [TLS_DIR, DATA_DIR] {
+        if is_filled(dir)? {
+            return Ok(Some(format!("{dir} is not empty")));
+        }
+    }
+    if Path::new(DROP_IN).exists() {
+        return Ok(Some(format!("{DROP_IN} exists")));
+    }
+    let is_active = Command::new("systemctl").args(["--quiet", "is-active", UNIT]).status();
+    Ok(is_active.is_ok_and(|status| status.success()).then(|| "the service runs".to_owned()))
+}
+
+/// The files of the node, from where they are to where the unit reads them.
+fn tls_files(place: &Place) -> Vec<(PathBuf, PathBuf)> {
+    let files = TlsFiles::in_dir(&place.certs(), NODE);
+    let files = [
+        files.client_ca_file,
+        files.server_cert_file,
+        files.server_key_file,
+        files.peer_cert_file,
+        files.peer_key_file,
+    ];
+    let to = |from: &PathBuf| Path::new(TLS_DIR).join(from.file_name().unwrap_or_default());
+    files.into_iter().map(|from| (from.clone(), to(&from))).collect()
+}
+
+/// Installs the certificates and the options, and starts the service.
+///
+/// # Errors
+/// If a step fails.
+pub fn start(place: &Place, made: &Made) -> Result<(), Failure> {
+    make_dir(TLS_DIR, 0o700)?;
+    for (from, to) in tls_files(place) {
+        // With its mode: keys are readable by their owner only.
+        fs::copy(&from, &to).map_err(|error| failed(&to, &error))?;
+    }
+    make_dir(DROP_IN_DIR, 0o755)?;
+    // The founder is named for this start only: with the line, a service whose data was removed would found a second
+    // cluster.
+    place.write(Path::new(DROP_IN), &format!("{}Environment=SERIATIM_BOOTSTRAP=true\n", drop_in(made)))?;
+    systemctl(&["daemon-reload"])?;
+    systemctl(&["enable", "--now", UNIT])?;
+    place.write(Path::new(DROP_IN), &drop_in(made))?;
+    systemctl(&["daemon-reload"])
+}
+
+fn drop_in(made: &Made) -> String {
+    format!(
+        "# Written by `seriatim quickstart`, and removed by `seriatim quickstart --undo`. These options take\n\
+         # precedence over /etc/seriatim/seriatim.toml.\n\
+         [Service]\n\
+         Environment=SERIATIM_NODE_NAME={NODE} SERIATIM_CLUSTER_NAME={NAME} SERIATIM_JOIN=\n\
+         Environment=SERIATIM_RPC_ADDR={} SERIATIM_BIND_ADDR={}\n",
+        made.rpc_addr, made.bind_addr
+    )
+}
+
+/// Returns what was written, for the report.
+pub fn files(place: &Place) -> Vec<String> {
+    vec![
+        format!("{}: the authority, and certificates for the node and for root", place.dir().display()),
+        format!("{TLS_DIR}: the certificates of the node"),
+        format!("{DROP_IN}: its options"),
+        format!("{DATA_DIR}: the records"),
+    ]
+}
+
+/// Stops the service, and removes its certificates, options and records.
+///
+/// # Errors
+/// If a step fails, or the data is that of another cluster.
+pub fn stop(place: &Place) -> Result<(), Failure> {
+    let node_file = Path::new(DATA_DIR).join("node.toml");
+    let name = match fs::read_to_string(&node_file) {
+        Ok(text) => cluster_name(&text),
+        Err(error) => {
+            ignore_missing(error).map_err(|error| failed(&node_file, &error))?;
+            None
+        }
+    };
+    if let Some(name) = name.filter(|name| name != NAME) {
+        let message =
+            format!("{DATA_DIR} is that of a node of cluster {name:?}, not of a quickstart; nothing was changed");
+        let next = format!("remove {} by hand if it is not needed", place.dir().display());
+        return Err(Failure::new(Exit::Precondition, message, next));
+    }
+    systemctl(&["disable", "--now", UNIT])?;
+    let mut files: Vec<PathBuf> = tls_files(place).into_iter().map(|(_, to)| to).collect();
+    files.push(PathBuf::from(DROP_IN));
+    for file in files {
+        fs::remove_file(&file).or_else(ignore_missing).map_err(|error| failed(&file, &error))?;
+    }
+    // It may have other drop-ins.
+    let _ = fs::remove_dir(DROP_IN_DIR);
+    let data = Path::new(DATA_DIR);
+    let removed = fs::remove_dir_all(data).or_else(|error| match error.kind() {
+        // A disk of its own is mounted there: it is empty now.
+        io::ErrorKind::ResourceBusy => Ok(()),
+        _ => ignore_missing(error),
+    });
+    removed.map_err(|error| failed(data, &error))?;
+    systemctl(&["daemon-reload"])
+}
+
+/// Returns the cluster of a data directory; `None` if it is of no cluster yet.
+fn cluster_name(node_file: &str) -> Option<String> {
+    let table: toml::Table = node_file.parse().ok()?;
+    table.get("cluster_name")?.as_str().filter(|name| !name.is_empty()).map(str::to_owned)
+}
+
+fn make_dir(dir: &str, mode: u32) -> Result<(), Failure> {
+    let made = DirBuilder::new().recursive(true).mode(mode).create(dir);
+    made.map_err(|error| failed(Path::new(dir), &error))
+}
+
+fn systemctl(args: &[&str]) -> Result<(), Failure> {
+    let command = format!("systemctl {}", args.join(" "));
+    let output = Command::new("systemctl").args(args).output();
+    let output = output.map_err(|error| Failure::new(Exit::Failed, format!("{command}: {error}"), ""))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    let log = Command::new("journalctl").args(["--unit", UNIT, "--lines=5", "--output=cat", "--no-pager"]).output();
+    let log = log.map(|log| String::from_utf8_lossy(&log.stdout).trim().replace('\n', "\n  ")).unwrap_or_default();
+    Err(Failure::new(Exit::Failed, format!("{command}: {why}\n  {log}"), ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_cluster_of_a_data_directory() {
+        let node_file = include_str!("../../../tests/golden/node-v2.toml");
+        assert_eq!(cluster_name(node_file).as_deref(), Some("demo"));
+        assert_eq!(cluster_name(&node_file.replace("\"demo\"", "\"\"")), None);
+        assert_eq!(cluster_name("node_id = \"1\"\n"), None);
+    }
+}
