@@ -15,11 +15,12 @@ SEEDS      ?= 10000
 SEED       ?= 0
 # Which end-to-end tests `make e2e` runs, and which decoders `make fuzz`. Empty: all of them.
 ONLY       ?=
+comma      := ,
 # For each loop of `make fuzz`, for `make once` and `make chaos`, and for the busy machine of `make failover`.
 MINUTES    ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help deps first-build build certs demo test e2e scenario kill failover once upgrade power chaos disk-full hostile proof sim sim-faults fuzz prose update-golden check bench test-clients test-page test-decoders proto proto-check proto-baseline clean
+.PHONY: help deps first-build build certs demo test e2e scenario kill failover once upgrade power chaos disk-full hostile proof sim sim-faults fuzz prose update-golden check bench test-clients test-page test-decoders proto proto-check proto-baseline clean package package-debian11 test-package
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -125,6 +126,15 @@ test-page: build ## the page of a node in a headless Chromium (SCREENSHOTS=DIR k
 
 test-decoders: ## the protobuf decoders of other languages on golden responses (downloads them)
 	@clients/decoders/test.sh
+
+package: deps first-build ## a .deb, a .rpm and a tarball, in $CARGO_TARGET_DIR/package (ONLY=deb,rpm chooses; the tarball compiles gRPC's core once more)
+	@dist/package.sh $(subst $(comma), ,$(ONLY))
+
+package-debian11: ## a .deb and a tarball that also run on Debian 11, built in a Debian 11 of its own (needs root and debootstrap)
+	@dist/package-debian11.sh
+
+test-package: ## install the .deb in new systems with Debian 11, 12 and 13, and try it there (needs root and debootstrap)
+	@dist/test-package.sh
 
 proto: ## generate the clients' committed code (downloads the generators)
 	@clients/generate.sh

@@ -1,6 +1,8 @@
-//! The installed configuration file and systemd unit match the options of the program.
+//! The installed configuration file and systemd unit match the options of the program, and the packages match them.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use clap::Args as _;
 use seriatim::cli::command::cli;
@@ -106,4 +108,64 @@ fn the_unit_is_not_restarted_after_permanent_failures() {
     assert!(never.contains(&(Exit::BadConfig as u8)));
     assert!(never.contains(&(Exit::BadData as u8)));
     assert!(!never.contains(&(Exit::Failed as u8)));
+}
+
+/// The unit has failed to start with "Failed to determine user credentials" where a package did not create its user.
+#[test]
+fn the_packages_create_the_user_of_the_unit() {
+    let user = UNIT.lines().find_map(|line| line.strip_prefix("User=")).expect("a user");
+    for (file, part) in [
+        ("dist/seriatim.sysusers", format!("\nu {user} - ")),
+        ("dist/deb/postinst", format!(" --no-create-home {user}\n")),
+        ("dist/rpm/pre.sh", format!(" --comment Seriatim {user}\n")),
+    ] {
+        let text = fs::read_to_string(file).expect("a file");
+        assert!(text.contains(&part), "{file} does not contain {part:?}");
+    }
+}
+
+#[test]
+fn the_sources_of_the_packages_exist() {
+    let manifest: toml::Table = include_str!("../../Cargo.toml").parse().expect("TOML");
+    let metadata = &manifest["package"]["metadata"];
+    let (deb, rpm) = (metadata["deb"]["assets"].as_array(), metadata["generate-rpm"]["assets"].as_array());
+    let deb = deb.expect("files").iter().map(|asset| (&asset[0], &asset[1]));
+    let rpm = rpm.expect("files").iter().map(|asset| (&asset["source"], &asset["dest"]));
+    let script = fs::read_to_string("dist/package.sh").expect("the script");
+    for (source, dest) in deb.chain(rpm) {
+        let source = source.as_str().expect("a path");
+        // Made by the script.
+        match source.strip_prefix("target/release/package/") {
+            Some(made) => {
+                let name = made.trim_end_matches("/*").trim_end_matches(".gz").split('/').next().unwrap_or_default();
+                assert!(script.contains(name), "dist/package.sh does not make {source} for {dest}");
+            }
+            None => assert!(Path::new(source).exists(), "{source} for {dest} does not exist"),
+        }
+    }
+    // Only what an operator may change is a configuration file, and all of it is.
+    let conffiles: Vec<&str> =
+        metadata["deb"]["conf-files"].as_array().expect("files").iter().filter_map(|file| file.as_str()).collect();
+    let in_rpm = metadata["generate-rpm"]["assets"].as_array().expect("files");
+    let in_rpm =
+        in_rpm.iter().filter(|asset| asset.get("config").is_some_and(|kept| kept.as_str() == Some("noreplace")));
+    assert_eq!(conffiles, in_rpm.filter_map(|asset| asset["dest"].as_str()).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_scripts_are_valid_for_their_shells() {
+    let scripts = ["dist", "dist/deb", "dist/rpm"].iter().flat_map(|dir| fs::read_dir(dir).expect("a folder"));
+    let mut checked = 0;
+    for script in scripts {
+        let file = script.expect("an entry").path();
+        let Ok(text) = fs::read_to_string(&file) else { continue };
+        let shell = if text.starts_with("#!/usr/bin/env bash") { "bash" } else { "sh" };
+        if !text.starts_with("#!") && file.extension().is_none_or(|extension| extension != "sh") {
+            continue;
+        }
+        let output = Command::new(shell).arg("-n").arg(&file).output().expect("a shell");
+        assert!(output.status.success(), "{}: {}", file.display(), String::from_utf8_lossy(&output.stderr));
+        checked += 1;
+    }
+    assert!(checked > 10, "{checked} scripts");
 }
