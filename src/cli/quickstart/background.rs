@@ -104,10 +104,12 @@ fn config(place: &Place, made: &Made) -> String {
          [cluster]\nname = \"{NAME}\"\n\n\
          [listen.client]\naddr = \"{rpc_addr}\"\nca_file = {ca}\ncert_file = {server}\nkey_file = {server_key}\n\n\
          [listen.peer]\naddr = \"{bind_addr}\"\ncert_file = {peer}\nkey_file = {peer_key}\n\n\
+         [listen.http]\naddr = \"{http_addr}\"\n\n\
          [access]\npolicy_file = {policy}\n",
         data = quoted(&place.data()),
         rpc_addr = made.rpc_addr,
         bind_addr = made.bind_addr,
+        http_addr = made.http_addr,
         ca = quoted(&tls.client_ca_file),
         server = quoted(&tls.server_cert_file),
         server_key = quoted(&tls.server_key_file),

@@ -53,8 +53,8 @@ pub struct Args {
     /// default ~/.local/share; for the service: /etc/seriatim/quickstart]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Port for clients; peers use the next one. 0 chooses two free ports
-    #[arg(long, value_name = "PORT", default_value_t = crate::config::CLIENT_PORT, value_parser = clap::value_parser!(u16).range(..=65534))]
+    /// Port for clients; peers use the next one, and monitoring the one after that. 0 chooses free ports
+    #[arg(long, value_name = "PORT", default_value_t = crate::config::CLIENT_PORT, value_parser = clap::value_parser!(u16).range(..=65533))]
     port: u16,
     /// Stop the node, and remove everything that quickstart has made, also the records
     #[arg(long, conflicts_with = "port")]
@@ -92,8 +92,8 @@ fn start(args: &Args, place: &Place, as_service: bool) -> Result<(), Failure> {
     let begin = Instant::now();
     let profiles = profile::file()?;
     refuse_existing(place, &profiles, as_service)?;
-    let (rpc_addr, bind_addr) = free_addrs(args.port)?;
-    let mut made = Made { rpc_addr, bind_addr, profile: NAME.to_owned(), is_service: as_service, pid: None };
+    let [rpc_addr, bind_addr, http_addr] = free_addrs(args.port)?;
+    let mut made = Made { rpc_addr, bind_addr, http_addr, profile: NAME.to_owned(), is_service: as_service, pid: None };
     let done = place.create(&made).and_then(|()| {
         place.make_certificates()?;
         if as_service {
@@ -137,8 +137,8 @@ fn refuse_existing(place: &Place, profiles: &Path, as_service: bool) -> Result<(
     Ok(())
 }
 
-/// Returns addresses on which nothing listens, for clients and for peers.
-fn free_addrs(port: u16) -> Result<(SocketAddr, SocketAddr), Failure> {
+/// Returns addresses on which nothing listens: for clients, for peers, and for monitoring.
+fn free_addrs(port: u16) -> Result<[SocketAddr; 3], Failure> {
     let listen = |port: u16| {
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         TcpListener::bind(addr).map_err(|error| {
@@ -155,12 +155,13 @@ fn free_addrs(port: u16) -> Result<(SocketAddr, SocketAddr), Failure> {
             Failure::new(Exit::Failed, format!("{addr} can't be used: {why}; nothing was changed"), next)
         })
     };
-    let clients = listen(port)?;
-    let peers = listen(if port == 0 { 0 } else { port + 1 })?;
+    let next = |by: u16| if port == 0 { 0 } else { port.saturating_add(by) };
+    let listeners = [listen(next(0))?, listen(next(1))?, listen(next(2))?];
     let addr = |listener: &TcpListener| {
         listener.local_addr().map_err(|error| Failure::new(Exit::Failed, format!("no address: {error}"), ""))
     };
-    Ok((addr(&clients)?, addr(&peers)?))
+    let [clients, peers, monitoring] = &listeners;
+    Ok([addr(clients)?, addr(peers)?, addr(monitoring)?])
 }
 
 /// Appends the first record, and reads it back. Returns its offset.
@@ -216,6 +217,7 @@ impl Report<'_> {
         format!(
             "A node runs: {node}. Clients connect to {rpc_addr}, peers to {bind_addr}.\n\
              It has appended a first record at offset {offset} of log {log}, which was read back. ({took:.1} s)\n\n\
+             Look at it in a browser on this host: http://{http_addr}/\n\n\
              Made:\n  \
                {made_files}\n  \
                profile {name} in {profiles}{current}\n\n\
@@ -230,6 +232,7 @@ impl Report<'_> {
                seriatim quickstart --undo{undo}\n",
             rpc_addr = made.rpc_addr,
             bind_addr = made.bind_addr,
+            http_addr = made.http_addr,
             log = LogName::DEFAULT,
             took = self.took.as_secs_f64(),
             made_files = self.files().join("\n  "),
@@ -251,6 +254,7 @@ impl Report<'_> {
             "dir": self.place.dir(),
             "rpc_addr": self.made.rpc_addr,
             "bind_addr": self.made.bind_addr,
+            "http_addr": self.made.http_addr,
             "pid": self.made.pid,
             "service": self.made.is_service,
             "profile": self.made.profile,

@@ -32,6 +32,8 @@ pub struct Made {
     pub rpc_addr: SocketAddr,
     /// The address for peers.
     pub bind_addr: SocketAddr,
+    /// The address for monitoring.
+    pub http_addr: SocketAddr,
     /// The name of the profile.
     pub profile: String,
     /// True if the node is the service of the package.

@@ -87,8 +87,8 @@ fn drop_in(made: &Made) -> String {
          # precedence over /etc/seriatim/seriatim.toml.\n\
          [Service]\n\
          Environment=SERIATIM_NODE_NAME={NODE} SERIATIM_CLUSTER_NAME={NAME} SERIATIM_JOIN=\n\
-         Environment=SERIATIM_RPC_ADDR={} SERIATIM_BIND_ADDR={}\n",
-        made.rpc_addr, made.bind_addr
+         Environment=SERIATIM_RPC_ADDR={} SERIATIM_BIND_ADDR={} SERIATIM_HTTP_ADDR={}\n",
+        made.rpc_addr, made.bind_addr, made.http_addr
     )
 }
 
