@@ -1,8 +1,9 @@
 //! `ReadChain`, and the receipts of `Produce`: the hash chain of a log.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use futures::future::{Either, select};
 use protobuf::{Message as _, MessageField};
 
 use super::core::{Core, FoundLog, WantedLogId, bounds};
@@ -12,6 +13,7 @@ use super::read::read_links;
 use super::relay::Relay;
 use super::service::{Call, Service};
 use crate::clock::wall_us;
+use crate::hash_chain::EntryChain;
 use crate::logs::OpenLog;
 use crate::pb::v1;
 use crate::replication::relay::RelayKind;
@@ -20,6 +22,9 @@ use crate::types::Offset;
 
 /// The maximum number of links in a response, and the default.
 const LINKS_MAX: u32 = 1000;
+
+/// The maximum wait for the receipt of records that are acknowledged.
+const RECEIPT_MAX: Duration = Duration::from_secs(1);
 
 /// A response ends after this many bytes of records were hashed.
 const HASHED_BYTES_MAX: usize = 16 << 20;
@@ -67,7 +72,15 @@ pub async fn receipt_of(
         ..v1::ReadChainRequest::default()
     };
     let message = Request(request.write_to_bytes().ok()?);
-    match chain(service, core, call, log, &request, &message).await {
+    // The records are acknowledged: their answer must not be lost because the receipt takes too long.
+    let left = call.deadline.map_or(RECEIPT_MAX, |deadline| deadline.saturating_duration_since(Instant::now()) / 2);
+    let over = service.timers.at(Instant::now() + left.min(RECEIPT_MAX));
+    let receipt = Box::pin(chain(service, core, call, log, &request, &message));
+    let response = match select(receipt, over).await {
+        Either::Left((response, _)) => response,
+        Either::Right(_) => Err(ApiError::DeadlinePassed),
+    };
+    match response {
         Ok(response) => response.receipt.into_option(),
         Err(error) => {
             log::info!("no receipt for record {offset} of log {}: {error}", log.name);
@@ -87,7 +100,7 @@ async fn chain(
     let Some(log) = found.replica.clone() else {
         return Relay::of(service, core, call, found).message(RelayKind::ReadChain, message).await;
     };
-    let read = read_here(service, core, request, &log, call.deadline).await;
+    let read = read_here(service, core, call, request, &log).await;
     read.map_err(|error| core.error_of(&log, error))
 }
 
@@ -95,10 +108,11 @@ async fn chain(
 async fn read_here(
     service: &Service,
     core: &Core,
+    call: &Call,
     request: &v1::ReadChainRequest,
     log: &Arc<OpenLog>,
-    deadline: Option<Instant>,
 ) -> Result<v1::ReadChainResponse, ApiError> {
+    let deadline = call.deadline;
     let offset = Offset(request.offset);
     let mut visible = log.watermark.get();
     if offset >= visible.next_offset {
@@ -111,7 +125,10 @@ async fn read_here(
         return Err(ApiError::OffsetTrimmed(bounds(log, &visible), offset));
     }
     let links_max = if request.max_links == 0 { LINKS_MAX } else { request.max_links.min(LINKS_MAX) };
-    let links = read_links(core, log, &visible, offset, links_max as usize, HASHED_BYTES_MAX).await?;
+    // The records are hashed and not held, but they are read as those of a `Consume`.
+    let permit = service.limits.read(&call.principal(), HASHED_BYTES_MAX)?;
+    let links = read_links(core, log, &visible, offset, links_max as usize, permit.bytes()).await?;
+    drop(permit);
     let last = links.last().ok_or(ApiError::Internal("a read of the hash chain has returned nothing"))?;
     let receipt = if request.receipt { Some(sign(service, core, log, last)?) } else { None };
     Ok(v1::ReadChainResponse {
@@ -140,6 +157,10 @@ fn message_of(link: &Link) -> v1::ChainLink {
 
 /// Signs the receipt of an entry.
 fn sign(service: &Service, core: &Core, log: &OpenLog, link: &Link) -> Result<v1::Receipt, ApiError> {
+    if EntryChain::of(link.chain.before, link.end().0, link.content) != link.chain {
+        let what = "the hash chain is not that of the records".to_owned();
+        return Err(ApiError::Damaged { log: log.name.clone(), offset: link.offset, resume: Some(link.end()), what });
+    }
     let statement = v1::ReceiptStatement {
         cluster_name: core.me.cluster_name.clone(),
         cluster_id: core.cluster_id.to_string(),

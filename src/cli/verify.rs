@@ -1,5 +1,6 @@
 //! `seriatim data verify`: checks the data directory of a stopped node.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,8 @@ use super::exit::{Exit, Failure};
 use super::output::{self, OutputArgs};
 use super::receipt::{Compared, Receipt, TAMPERED, check_receipt, compare, read_receipts};
 use super::subcommand::{Process, Subcommand};
+use crate::catalog::LogMeta;
+use crate::lost_quorum::survey::catalog_of;
 use crate::storage::disk::Disk;
 use crate::storage::error::StorageError;
 use crate::storage::verify::{Finding, GroupReport, Report, Severity, Unreadable, verify};
@@ -40,13 +43,13 @@ pub struct Args {
     /// Data directory; no node may run on it
     #[arg(long, env = "SERIATIM_DATA_DIR", value_name = "DIR", default_value = "/var/lib/seriatim")]
     data_dir: PathBuf,
-    /// File of receipts; can be repeated. The log of --group must be the one of which they were signed
+    /// File of receipts; can be repeated
     #[arg(long, value_name = "FILE", requires = "peer_ca_file")]
     receipts: Vec<PathBuf>,
     /// CA of the cluster's peers (PEM), which must have issued the certificates of the receipts
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "receipts")]
     peer_ca_file: Option<PathBuf>,
-    /// Group of the log to compare with the receipts [default: 1]
+    /// Group of the log to compare with the receipts [default: the one that the catalog names]
     #[arg(long, value_name = "N", requires = "receipts")]
     group: Option<u64>,
     #[command(flatten)]
@@ -66,11 +69,7 @@ impl Subcommand for Args {
 fn run(args: &Args) -> Result<(), Failure> {
     let receipts = receipts_of(args)?;
     let report = verify(&Disk::real(), &args.data_dir).map_err(|error| failure(&error))?;
-    let compared = match receipts.as_slice() {
-        [] => Compared::default(),
-        receipts => compare(&Disk::real(), &args.data_dir, GroupId(args.group.unwrap_or(1)), receipts)
-            .map_err(|error| failure(&error))?,
-    };
+    let compared = compare_all(args, &report, receipts)?;
     let text = args.output.format(
         || to_text(&report) + compared.text().as_str(),
         || {
@@ -90,15 +89,16 @@ fn run(args: &Args) -> Result<(), Failure> {
             let message = format!("{} is damaged in {places}; nothing was changed", args.data_dir.display());
             Err(Failure::new(Exit::BadData, message, AFTER_DAMAGE))
         }
+        Some(Severity::Format | Severity::Torn | Severity::Note) | None if compared.not_good() > 0 => {
+            let (dir, bad) = (args.data_dir.display(), compared.not_good());
+            let receipts = if bad == 1 { "a receipt".to_owned() } else { format!("{bad} receipts") };
+            let message = format!("{dir} is not the log of {receipts}; nothing was changed");
+            Err(Failure::new(Exit::BadData, message, TAMPERED))
+        }
         Some(Severity::Format) => {
             let first = findings(&report, Severity::Format).next();
             let message = first.map(|f| format!("{} has {}", f.file.display(), f.what)).unwrap_or_default();
             Err(Failure::new(Exit::BadConfig, message, "what this version can read was checked: no damage"))
-        }
-        Some(Severity::Torn | Severity::Note) | None if compared.changed() > 0 => {
-            let (dir, changed, all) = (args.data_dir.display(), compared.changed(), receipts.len());
-            let message = format!("{dir} does not fit {changed} of {all} receipts; nothing was changed");
-            Err(Failure::new(Exit::BadData, message, TAMPERED))
         }
         Some(Severity::Torn | Severity::Note) | None => written,
     }
@@ -116,6 +116,47 @@ fn receipts_of(args: &Args) -> Result<Vec<Receipt>, Failure> {
         }
     }
     Ok(receipts)
+}
+
+/// Compares each receipt with the log of which it was signed.
+fn compare_all(args: &Args, report: &Report, receipts: Vec<Receipt>) -> Result<Compared, Failure> {
+    let mut compared = Compared::default();
+    if receipts.is_empty() {
+        return Ok(compared);
+    }
+    let disk = Disk::real();
+    let mut by_group: BTreeMap<GroupId, Vec<Receipt>> = BTreeMap::new();
+    let catalog = match args.group {
+        Some(_) => None,
+        None => Some(catalog_of(&disk, &args.data_dir).map_err(|error| {
+            Failure::new(
+                Exit::Failed,
+                format!("the logs of the node are not known: {error}"),
+                "give the group with --group",
+            )
+        })?),
+    };
+    for receipt in receipts {
+        let log = |meta: &&LogMeta| meta.log_id.to_string() == receipt.statement.log_id;
+        let known = catalog.as_ref().and_then(|catalog| catalog.logs().find(log)).map(|meta| meta.group);
+        let group = args.group.map(GroupId).or(known).ok_or_else(|| {
+            let message = format!("the node knows no log with the id of this receipt: {}", receipt.described());
+            Failure::new(
+                Exit::NotFound,
+                message,
+                "give a receipt of a log of this cluster; a purged log can't be compared",
+            )
+        })?;
+        by_group.entry(group).or_default().push(receipt);
+    }
+    for (group, receipts) in by_group {
+        let found = report.groups.iter().find(|found| found.group == group).ok_or_else(|| {
+            let message = format!("this node has no replica of group {group}");
+            Failure::new(Exit::NotFound, message, "verify the directory of another node")
+        })?;
+        compared.extend(compare(&disk, &args.data_dir, found, &receipts).map_err(|error| failure(&error))?);
+    }
+    Ok(compared)
 }
 
 fn findings(report: &Report, severity: Severity) -> impl Iterator<Item = &Finding> {

@@ -10,6 +10,7 @@ use crate::catalog::{BadCommand, Catalog, Command, LogMeta, Member};
 use crate::consensus::conf_change::{ConfChange, ConfChangeKind};
 use crate::feature_level::{FeatureLevel, FeatureRange};
 use crate::storage::check_groups;
+use crate::storage::disk::Disk;
 use crate::storage::entry::EntryKind;
 use crate::storage::error::StorageError;
 use crate::storage::log::{Base, ConfState};
@@ -196,6 +197,17 @@ fn by_group(data_dir: &DataDir, report: &Report) -> Result<BTreeMap<GroupId, Vec
 fn group_of(data_dir: &DataDir, path: &Path) -> Option<GroupId> {
     let name = path.strip_prefix(data_dir.groups_dir()).ok()?.components().next()?;
     name.as_os_str().to_str()?.parse().ok().map(GroupId)
+}
+
+/// Returns the catalog of a stopped node, with every command that the node has, committed or not.
+///
+/// # Errors
+/// [`RecoverError`] if the directory or the catalog can't be read.
+pub fn catalog_of(disk: &Disk, path: &Path) -> Result<Catalog, RecoverError> {
+    let data_dir = DataDir::look(disk, path)?;
+    let node = data_dir.check().and_then(|()| data_dir.load())?;
+    let node = node.ok_or_else(|| RecoverError::Blank(path.to_owned()))?;
+    Ok(read_catalog(&data_dir, ReplicaId::of_node(node.node_id))?.0)
 }
 
 /// Reads the catalog: its snapshot, and all commands after it.

@@ -75,7 +75,8 @@ struct PeerConnection {
     generation: u64,
     /// `Dialer::authorities` when the connection was created.
     authorities: u64,
-    /// When the connection ends although jobs are unanswered, because the authorities have changed since.
+    /// When the wait for unanswered jobs ends, after the certificates have changed: the connection ends if the authorities
+    /// are others, and takes new jobs again otherwise.
     ends: Option<Instant>,
 }
 
@@ -180,7 +181,8 @@ impl Peer {
         }
         // A connection with outdated certificates answers its jobs first. New jobs wait for the next connection.
         let is_outdated = self.is_outdated();
-        let jobs_wait = waiting.forwards && !is_outdated && self.unanswered.len() < UNANSWERED_MAX;
+        let waits = is_outdated && self.connection.as_ref().is_some_and(|c| c.ends.is_none_or(|until| now < until));
+        let jobs_wait = waiting.forwards && !waits && self.unanswered.len() < UNANSWERED_MAX;
         let is_waiting = waiting.messages || waiting.bulk || waiting.forwards;
         if !is_waiting && self.connection.as_ref().is_some_and(PeerConnection::is_unused) {
             // The caller for which the connection was created has given up. The next attempt may need another address
@@ -204,14 +206,15 @@ impl Peer {
             }
             None => {}
             Some(connection) => {
-                if connection.authorities != self.node.dialer.authorities() {
+                if is_outdated {
                     let until = *connection.ends.get_or_insert(now + DRAIN_MAX);
-                    if now >= until {
+                    if now < until {
+                        wake_by(until);
+                    } else if connection.authorities != self.node.dialer.authorities() {
                         return Ok(PeerEvent::Lost(Lost::because(
                             "the authorities of peers have changed: connecting again",
                         )));
                     }
-                    wake_by(until);
                 }
                 match &mut connection.replicate {
                     None if waiting.messages || waiting.bulk => return Ok(PeerEvent::OpenReplicate),

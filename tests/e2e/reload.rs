@@ -10,7 +10,9 @@ use seriatim::client::{Client, ClientFiles};
 use seriatim::pb::v1::ConsumeRequest;
 use seriatim::security::certs::{Plan, make, renew};
 
-use crate::harness::{Cluster, Node, NodeOptions, Site, TIMEOUT, client_with, eventually, record, wait_for_voters};
+use crate::harness::{
+    Cluster, Node, NodeOptions, Site, TIMEOUT, client_with, counter, eventually, record, wait_for_voters,
+};
 
 /// Waits until every node has logged this line so many times.
 fn all_logged(cluster: &Cluster, line: &str, times: usize) {
@@ -162,20 +164,27 @@ fn a_broken_file_changes_nothing() {
     let cluster = Cluster::start(1);
     let (node, client, certs) = (&cluster.nodes[0], cluster.client(0), cluster.site.certs());
     let broken = [
-        (certs.join("server.pem"), "certificates not reloaded"),
-        (certs.join("server-key.pem"), "certificates not reloaded"),
-        (certs.join("ca.pem"), "certificates not reloaded"),
-        (certs.join("n1/peer.pem"), "certificates not reloaded"),
-        (cluster.site.policy(), "access policy not reloaded"),
+        (certs.join("server.pem"), "certificates"),
+        (certs.join("server-key.pem"), "certificates"),
+        (certs.join("ca.pem"), "certificates"),
+        (certs.join("n1/peer.pem"), "certificates"),
+        (cluster.site.policy(), "access policy"),
     ];
-    for (times, (file, line)) in (1..).zip(broken) {
+    for (times, (file, what)) in (1..).zip(broken) {
+        let (line, metric) =
+            (format!("{what} not reloaded"), format!("seriatim_reload_failures_total{{file={what:?}}}"));
+        let failures = counter(&client, &metric);
         let good = fs::read(&file).expect("read");
         fs::write(&file, "no certificate, and no policy\n").expect("written");
-        let before = node.log().matches(line).count();
+        let before = node.log().matches(&line).count();
         node.reload();
-        eventually(line, || {
+        eventually(&line, || {
             let log = node.log();
-            (log.matches(line).count() > before).then_some(()).ok_or(log)
+            (log.matches(&line).count() > before).then_some(()).ok_or(log)
+        });
+        eventually(&metric, || {
+            let now = counter(&client, &metric);
+            (now > failures).then_some(()).ok_or(format!("{now}, before {failures}"))
         });
         client.produce("", vec![record("on an open connection")]).expect("appended");
         // The client reads its authority from the same file, so it connects after that is restored.

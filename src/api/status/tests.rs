@@ -138,7 +138,7 @@ fn samples() -> Vec<(ApiError, Code, &'static str)> {
                 log: name(),
                 offset: Offset(4),
                 resume: Some(Offset(6)),
-                what: "a frame of kind 9".into(),
+                what: "a frame of kind 99".into(),
             },
             Code::UNIMPLEMENTED,
             "RECORD_UNSUPPORTED",
@@ -389,7 +389,7 @@ fn unknown_outcome_is_the_only_ambiguous_error_of_a_proposal() {
 }
 
 fn newer(next_offset: Option<Offset>) -> NewerRecords {
-    let kind = UnknownCode { what: "a frame of kind", code: 9 };
+    let kind = UnknownCode { what: "a frame of kind", code: 99 };
     let frame = NewerFrame { file: "1.seg".into(), position: 9, end: 17, kind };
     NewerRecords { frame, first_offset: Offset(3), next_offset }
 }
@@ -419,7 +419,7 @@ fn a_failed_read_names_log_and_offset() {
     let error = ApiError::from_read(ReadError::NewerFrame(newer(Some(Offset(6)))), bounds(), Offset(4));
     let status = status_of(&error, &CONTEXT);
     let text = "this node can't read records 4 to 5 of log default, which a newer version wrote: 1.seg contains at byte 9 a \
-                frame of kind 9, which this version does not know; start a newer version";
+                frame of kind 99, which this version does not know; start a newer version";
     assert_eq!((status.code(), status.message()), (Code::UNIMPLEMENTED, text));
     let metadata = details(&status).info.metadata;
     assert_eq!((metadata["offset"].as_str(), metadata["resume_offset"].as_str()), ("4", "6"));

@@ -106,8 +106,8 @@ impl Receipt {
         json!({
             "log": self.statement.log,
             "log_id": self.statement.log_id,
-            "offset": self.link.offset,
-            "end_offset": self.link.end(),
+            "entry_offset": self.link.offset,
+            "last_offset": self.link.end().saturating_sub(1),
             "chain_hash": self.link.chain.after.to_string(),
             "node": self.statement.node_name,
             "cluster": self.statement.cluster_name,
@@ -130,26 +130,31 @@ impl Receipt {
     }
 }
 
+/// The next step after an unusable file.
+const FILES: &str = "`seriatim log receipt` writes files of receipts";
+
 /// Reads all receipts of a file.
 ///
 /// # Errors
 /// If the file can't be read, contains none, or a line is malformed.
 pub fn read(file: &Path) -> Result<Vec<Receipt>, Failure> {
-    let text = fs::read_to_string(file)
-        .map_err(|error| Failure::new(Exit::BadData, format!("{}: {error}", file.display()), ""))?;
+    let failed = |what: String| Failure::new(Exit::Failed, format!("{}{what}", file.display()), FILES);
+    let text = fs::read_to_string(file).map_err(|error| failed(format!(": {error}")))?;
     let mut receipts = Vec::new();
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
-        let object: Result<Value, _> = serde_json::from_str(line);
-        let receipt = object
-            .map_err(|error| error.to_string())
-            .and_then(|object| Receipt::decode(object["receipt"].as_str().ok_or("the field `receipt` is missing")?));
-        receipts.push(receipt.map_err(|what| {
-            let message = format!("{}, line {number}: {what}", file.display());
-            Failure::new(Exit::BadData, message, "`seriatim log receipt` writes files of receipts")
-        })?);
+        receipts.push(of_line(line).map_err(|what| failed(format!(", line {number}: {what}")))?);
     }
     if receipts.is_empty() {
-        return Err(Failure::new(Exit::BadData, format!("{} contains no receipt", file.display()), ""));
+        return Err(failed(" contains no receipt".to_owned()));
     }
     Ok(receipts)
+}
+
+fn of_line(line: &str) -> Result<Receipt, String> {
+    let object: Value =
+        serde_json::from_str(line).map_err(|error| format!("not a receipt, or an incomplete one ({error})"))?;
+    if object["format"].is_string() {
+        return Err("a proof, and not a receipt: give it with --proof".to_owned());
+    }
+    Receipt::decode(object["receipt"].as_str().ok_or("the field `receipt` is missing")?)
 }

@@ -51,7 +51,7 @@ impl Subcommand for Args {
             Some([receipt]) => Some(receipt.clone()),
             Some(many) => {
                 let message = format!("the file contains {} receipts", many.len());
-                return Err(Failure::new(Exit::BadData, message, "copy the line of one of them to a file of its own"));
+                return Err(Failure::new(Exit::Usage, message, "copy the line of one of them to a file of its own"));
             }
         };
         let dialer = self.connect.resolve()?;
@@ -65,7 +65,11 @@ impl Subcommand for Args {
             Some(receipt) => receipt.link.end(),
             None => info.position.get_or_default().next_offset,
         };
-        let (links, new_receipt) = chain.links(self.offset, end)?;
+        let (mut links, new_receipt) = chain.links(self.offset, end)?;
+        if receipt.is_some() {
+            // The last response may go on after the receipt.
+            links.retain(|(link, ..)| link.offset < end);
+        }
         let first = links.first().copied().ok_or_else(|| bad("the node has returned no entry"))?;
         let records = chain.records(first)?;
         let receipt = receipt.or(new_receipt).ok_or_else(|| bad("the node has returned no receipt"))?;
@@ -92,12 +96,14 @@ fn check_fits(receipt: &Receipt, log: &str, log_id: &str, offset: u64) -> Result
             output::printable(&statement.log),
             output::printable(&statement.log_id)
         );
-        return Err(Failure::new(Exit::BadData, message, "give the log of the receipt with --log"));
+        return Err(Failure::new(Exit::Precondition, message, "give the log of the receipt with --log"));
     }
     if receipt.link.end() <= offset {
-        let message =
-            format!("the receipt was signed before record {offset} was appended: it ends at {}", receipt.link.end());
-        return Err(Failure::new(Exit::BadData, message, "give a later receipt, or none"));
+        let message = format!(
+            "the receipt was signed before record {offset} was appended: its last record is {}",
+            receipt.link.end().saturating_sub(1)
+        );
+        return Err(Failure::new(Exit::Precondition, message, "give a later receipt, or none"));
     }
     Ok(())
 }
@@ -113,7 +119,7 @@ struct Chain<'a> {
 type Entry = (Link, u64, u64);
 
 impl Chain<'_> {
-    /// Returns the entries from that of `offset` on, up to `end`, and a receipt of the last one.
+    /// Returns the entries from that of `offset` on, at least up to `end`, and a receipt of the last one.
     fn links(&self, offset: u64, end: u64) -> Result<(Vec<Entry>, Option<Receipt>), Failure> {
         let (mut links, mut next, mut signed): (Vec<Entry>, u64, Option<Receipt>) = (Vec::new(), offset, None);
         while links.is_empty() || next < end {
@@ -129,7 +135,6 @@ impl Chain<'_> {
             }
             signed = response.receipt.into_option().map(Receipt::of).transpose().map_err(|what| bad(&what))?;
         }
-        links.retain(|(link, ..)| link.offset < end);
         Ok((links, signed))
     }
 

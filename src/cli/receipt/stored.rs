@@ -1,6 +1,6 @@
 //! Compares the log in the data directory of a stopped node with receipts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use crate::hash_chain::ContentHash;
 use crate::storage::disk::Disk;
 use crate::storage::dump::dump;
 use crate::storage::error::StorageError;
-use crate::types::GroupId;
+use crate::storage::verify::GroupReport;
 
 /// What the comparison of a log with a receipt has shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +19,22 @@ enum Verdict {
     Good,
     /// The records of the receipt were trimmed, so nothing can be compared.
     Trimmed,
+    /// Records before the end of the receipt can't be read, or are not on this node. The text says which.
+    Unconfirmed(String),
     /// The log is another one. The text says what differs.
     Changed(String),
+}
+
+impl Verdict {
+    /// The result in one word, and what differs.
+    fn parts(&self) -> (&'static str, Option<&str>) {
+        match self {
+            Verdict::Good => ("good", None),
+            Verdict::Trimmed => ("trimmed", None),
+            Verdict::Unconfirmed(what) => ("unconfirmed", Some(what)),
+            Verdict::Changed(what) => ("changed", Some(what)),
+        }
+    }
 }
 
 /// The results of all receipts.
@@ -28,9 +42,15 @@ enum Verdict {
 pub struct Compared(Vec<(String, Verdict)>);
 
 impl Compared {
-    /// Returns the number of receipts that the log does not fit.
-    pub fn changed(&self) -> usize {
-        self.0.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Changed(_))).count()
+    /// Returns the number of receipts that the log does not fit, or may not fit.
+    pub fn not_good(&self) -> usize {
+        let is_bad = |verdict: &Verdict| matches!(verdict, Verdict::Changed(_) | Verdict::Unconfirmed(_));
+        self.0.iter().filter(|(_, verdict)| is_bad(verdict)).count()
+    }
+
+    /// Adds the results of another log.
+    pub fn extend(&mut self, other: Compared) {
+        self.0.extend(other.0);
     }
 
     /// Returns one line for each receipt.
@@ -38,6 +58,7 @@ impl Compared {
         let line = |(receipt, verdict): &(String, Verdict)| match verdict {
             Verdict::Good => format!("receipt good: {receipt}\n"),
             Verdict::Trimmed => format!("receipt not compared, its records were trimmed: {receipt}\n"),
+            Verdict::Unconfirmed(what) => format!("receipt NOT CONFIRMED, {what}: {receipt}\n"),
             Verdict::Changed(what) => format!("CHANGED {what}; receipt: {receipt}\n"),
         };
         self.0.iter().map(line).collect()
@@ -46,64 +67,92 @@ impl Compared {
     /// Returns a list with one object for each receipt.
     pub fn to_json(&self) -> Value {
         let object = |(receipt, verdict): &(String, Verdict)| {
-            let (result, what) = match verdict {
-                Verdict::Good => ("good", None),
-                Verdict::Trimmed => ("trimmed", None),
-                Verdict::Changed(what) => ("changed", Some(what)),
-            };
+            let (result, what) = verdict.parts();
             json!({ "receipt": receipt, "result": result, "what": what })
         };
         self.0.iter().map(object).collect()
     }
 }
 
-/// Compares the log of a group with receipts, whose signatures were checked. Reads only committed entries. Damage is
-/// skipped: `verify` reports it.
-///
-/// # Errors
-/// The directory is in use or missing, or not a data directory.
-pub fn compare(disk: &Disk, path: &Path, group: GroupId, receipts: &[Receipt]) -> Result<Compared, StorageError> {
-    let wanted: BTreeMap<u64, &Receipt> = receipts.iter().map(|receipt| (receipt.link.offset, receipt)).collect();
-    let mut found: BTreeMap<u64, Link> = BTreeMap::new();
-    let (mut first_offset, mut next_offset) = (None, 0);
-    let dumped = dump::<StorageError>(disk, path, group, true, |frame| {
-        let (offset, count) = (frame.header.base_offset.0, frame.header.count);
-        first_offset.get_or_insert(offset);
-        next_offset = offset.saturating_add(u64::from(count));
-        // Also an entry that begins elsewhere than that of the receipt, and contains its records.
-        let is_wanted = wanted.range(..next_offset).next_back().is_some_and(|(_, receipt)| receipt.link.end() > offset);
-        if let Some(chain) = frame.chain().filter(|_| is_wanted) {
-            found.insert(offset, Link { offset, count, content: ContentHash::of(frame.records()), chain });
+/// The entries of a log, as far as the receipts need them.
+struct Stored {
+    /// The first record that was not trimmed.
+    first_offset: u64,
+    /// The entries that begin where one of a receipt begins.
+    found: BTreeMap<u64, Link>,
+    /// The first record that is missing before later ones.
+    gap: Option<u64>,
+    /// The offset after the last record.
+    end: u64,
+    /// Entries at the end that are not known to be committed.
+    uncommitted: u64,
+}
+
+impl Stored {
+    /// Reads only committed entries. Damage is skipped: `verify` reports it, and it leaves a gap here.
+    fn read(disk: &Disk, path: &Path, group: &GroupReport, receipts: &[Receipt]) -> Result<Stored, StorageError> {
+        let first_offset = group.first_offset.0;
+        let mut stored = Stored { first_offset, found: BTreeMap::new(), gap: None, end: first_offset, uncommitted: 0 };
+        let wanted: BTreeSet<u64> = receipts.iter().map(|receipt| receipt.link.offset).collect();
+        let dumped = dump::<StorageError>(disk, path, group.group, true, |frame| {
+            let (offset, count) = (frame.header.base_offset.0, frame.header.count);
+            if let Some(chain) = frame.chain().filter(|_| wanted.contains(&offset)) {
+                stored.found.insert(offset, Link { offset, count, content: ContentHash::of(frame.records()), chain });
+            }
+            let end = offset.saturating_add(u64::from(count));
+            if end > first_offset {
+                if offset > stored.end {
+                    stored.gap.get_or_insert(stored.end);
+                }
+                stored.end = end;
+            }
+            Ok(())
+        })?;
+        stored.uncommitted = dumped.uncommitted;
+        Ok(stored)
+    }
+
+    fn verdict(&self, link: Link) -> Verdict {
+        if link.end() <= self.first_offset {
+            return Verdict::Trimmed;
         }
-        Ok(())
-    })?;
-    let verdict = |receipt: &Receipt| {
-        let link = receipt.link;
-        if first_offset.is_none_or(|first| link.offset < first) {
-            return if first_offset.is_some() {
-                Verdict::Trimmed
-            } else {
-                Verdict::Changed("the log contains no record".to_owned())
-            };
-        }
-        match found.get(&link.offset) {
-            Some(stored) if *stored == link => Verdict::Good,
+        let unreadable = self.gap.filter(|gap| *gap < link.end()).map(|gap| {
+            Verdict::Unconfirmed(format!("because the records from offset {gap} on can't be read or were changed"))
+        });
+        let last = link.end().saturating_sub(1);
+        match self.found.get(&link.offset) {
+            Some(stored) if *stored == link => unreadable.unwrap_or(Verdict::Good),
             Some(stored) if stored.content != link.content => {
-                Verdict::Changed(format!("records {} to {} are not those of the receipt", link.offset, link.end() - 1))
+                Verdict::Changed(format!("records {} to {last} are not those of the receipt", link.offset))
             }
             Some(_) => {
                 Verdict::Changed(format!("a record before offset {} was changed, removed or moved", link.offset))
             }
-            None if next_offset < link.end() => Verdict::Changed(format!(
-                "the log ends before offset {next_offset} on this node, and the receipt goes up to {}{}",
-                link.end() - 1,
-                match dumped.uncommitted {
+            None if self.end < link.end() => {
+                let further = match self.uncommitted {
                     0 => String::new(),
-                    entries => format!(" ({entries} further entries are not known to be committed here)"),
-                }
-            )),
-            None => Verdict::Changed(format!("no entry begins at offset {}, as the receipt says", link.offset)),
+                    entries => format!(", and {entries} further entries are not known to be committed"),
+                };
+                unreadable.unwrap_or_else(|| {
+                    Verdict::Unconfirmed(format!(
+                        "because the log ends before offset {} on this node{further}: let the node catch up, or verify another one",
+                        self.end
+                    ))
+                })
+            }
+            None => unreadable.unwrap_or_else(|| {
+                Verdict::Changed(format!("no entry begins at offset {}, as the receipt says", link.offset))
+            }),
         }
-    };
-    Ok(Compared(receipts.iter().map(|receipt| (receipt.described(), verdict(receipt))).collect()))
+    }
+}
+
+/// Compares the log of a group with receipts, whose signatures were checked. `group` is what `verify` has found.
+///
+/// # Errors
+/// The directory is in use or missing, or not a data directory.
+pub fn compare(disk: &Disk, path: &Path, group: &GroupReport, receipts: &[Receipt]) -> Result<Compared, StorageError> {
+    let stored = Stored::read(disk, path, group, receipts)?;
+    let results = receipts.iter().map(|receipt| (receipt.described(), stored.verdict(receipt.link)));
+    Ok(Compared(results.collect()))
 }

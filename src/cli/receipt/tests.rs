@@ -31,6 +31,8 @@ enum Hashes {
     Computed,
     /// Those of the original log are kept.
     Kept,
+    /// The entries before the last one are written without.
+    Left,
 }
 
 /// Returns the entries of a log, from index 2 on.
@@ -52,9 +54,12 @@ fn entries_after(mut chain: ChainHash, log: &Log, hashes: Hashes) -> Vec<Entry> 
         let stored = kept.get(i).and_then(|entry: &Entry| entry.stamp().ok()?.kind.payload().chain(&entry.payload()));
         let written = stored.unwrap_or(computed);
         chain = written.after;
-        payload.extend_from_slice(&written.encode());
+        let is_plain = hashes == Hashes::Left && i + 1 < log.len();
+        if !is_plain {
+            payload.extend_from_slice(&written.encode());
+        }
         let stamp = Stamp {
-            kind: EntryKind::ChainedRecords,
+            kind: if is_plain { EntryKind::Records } else { EntryKind::ChainedRecords },
             count,
             base_offset: Offset(offset),
             append_time_us: 1000,
@@ -113,8 +118,9 @@ fn found(log: &Log, hashes: Hashes) -> (bool, usize) {
     write(dir.path(), &entries(log, hashes));
     let report = verify(&Disk::real(), dir.path()).expect("a report");
     let receipts: Vec<Receipt> = entries_of(&original()).iter().map(receipt).collect();
-    let compared = compare(&Disk::real(), dir.path(), GROUP, &receipts).expect("compared");
-    (report.worst() == Some(Severity::Damage), compared.changed())
+    let group = report.groups.iter().find(|group| group.group == GROUP).expect("a group");
+    let compared = compare(&Disk::real(), dir.path(), group, &receipts).expect("compared");
+    (report.worst() == Some(Severity::Damage), compared.not_good())
 }
 
 #[test]
@@ -164,4 +170,17 @@ fn a_log_begins_with_the_chain_of_no_records() {
     let report = verify(&Disk::real(), dir.path()).expect("a report");
     let found: Vec<&str> = report.findings.iter().map(|finding| finding.what.as_str()).collect();
     assert!(found.iter().any(|what| what.contains("does not continue")), "{found:?}");
+}
+
+/// A log in which only the entry of the receipt has a hash chain hides every change before it.
+#[test]
+fn entries_without_a_hash_chain_are_damage() {
+    let mut flipped = original();
+    flipped[1][0] = "x";
+    let dir = tempfile::tempdir().expect("a directory");
+    // As after a trim, where the chain before the first entry is not known.
+    write(dir.path(), &entries_after(ChainHash([7; 32]), &flipped, Hashes::Left));
+    let report = verify(&Disk::real(), dir.path()).expect("a report");
+    let found: Vec<&str> = report.findings.iter().map(|finding| finding.what.as_str()).collect();
+    assert!(found.iter().any(|what| what.contains("only a part of the log has a hash chain")), "{found:?}");
 }

@@ -11,12 +11,13 @@ use super::prove::TAMPERED;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::OutputArgs;
 use crate::cli::subcommand::{Process, Subcommand};
+use crate::security::tls::BadSignature;
 
 /// Check receipts, or a proof, without the cluster
 ///
-/// It checks that each receipt was signed by a node whose certificate the authority has issued, and was not changed. With
-/// --proof, it also checks that the record of the proof was in the log of its receipt, and prints the record. The exit code
-/// is 65 if anything does not fit.
+/// It checks that each receipt was signed by a node whose certificate the authority has issued. Of each line, only the
+/// field `receipt` is read; what it says is printed. With --proof, it also checks that the record of the proof was in the
+/// log of its receipt, and prints the record. The exit code is 65 if anything does not fit.
 ///
 /// A certificate that has expired since it signed is accepted. So the key of a node can sign receipts with a wrong time:
 /// protect the keys, and keep receipts in another place than the nodes.
@@ -77,7 +78,7 @@ impl Subcommand for Args {
 
 fn read_proof(file: &Path) -> Result<Proof, Failure> {
     let failed = |what: String| {
-        Failure::new(Exit::BadData, format!("{}: {what}", file.display()), "`seriatim log prove` writes proofs")
+        Failure::new(Exit::Failed, format!("{}: {what}", file.display()), "`seriatim log prove` writes proofs")
     };
     let text = fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
     let object: Value = serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
@@ -90,6 +91,9 @@ fn read_proof(file: &Path) -> Result<Proof, Failure> {
 /// If it is not accepted; `file` is the one that contains it.
 pub fn check(receipt: &Receipt, ca_file: &Path, file: &Path) -> Result<(), Failure> {
     receipt.check(ca_file).map_err(|bad| {
+        if let BadSignature::Authority(error) = bad {
+            return Failure::new(Exit::Failed, format!("--peer-ca-file: {error}"), "give the ca.pem of the peers");
+        }
         let message = format!("{}: the receipt of {}: {bad}", file.display(), receipt.described());
         Failure::new(Exit::BadData, message, "--peer-ca-file is the authority that issued the peer certificates")
     })

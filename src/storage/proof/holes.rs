@@ -150,7 +150,7 @@ impl Holes {
 
     /// Turns a frame into one of a newer version, as that version would have written it.
     fn newer(&mut self) {
-        let (is_note, kind) = (self.rng.once_in(4), [9, 10, 255][self.rng.below(3) as usize]);
+        let (is_note, kind) = (self.rng.once_in(4), [99, 100, 255][self.rng.below(3) as usize]);
         let frames = if is_note { &self.notes } else { &self.frames };
         let i = self.rng.below(frames.len() as u64) as usize;
         let Some(Placed { file, at, end, bytes, .. }) = frames.get(i) else { return };

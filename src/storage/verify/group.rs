@@ -6,7 +6,7 @@ use super::files::{FileCheck, Readable};
 use super::finding::{Finding, Severity};
 use super::gaps::{Gone, add_gone, add_jump, gone};
 use super::report::{GroupReport, Report};
-use super::segment::{EntrySink, NoSink, SegmentCheck, Stretch, Walked};
+use super::segment::{ChainState, EntrySink, NoSink, SegmentCheck, Stretch, Walked};
 use crate::hash_chain::ChainHash;
 use crate::storage::error::{NewerFrame, StorageError};
 use crate::storage::format::frame::Position;
@@ -95,7 +95,8 @@ impl GroupCheck<'_> {
     fn committed(&self, read: &Readable, stretches: &[Stretch], durable: Position) -> Result<LogIndex, StorageError> {
         let mut scratch =
             Report { data_dir: PathBuf::new(), node: None, groups: Vec::new(), findings: Vec::new(), more: 0 };
-        let mut check = SegmentCheck { chain: None, disk: self.disk, report: &mut scratch, sink: &mut NoSink };
+        let mut check =
+            SegmentCheck { chain: ChainState::default(), disk: self.disk, report: &mut scratch, sink: &mut NoSink };
         let mut committed = LogIndex(0);
         for stretch in stretches.iter().filter(|_| self.sink.needs_entries()) {
             committed = committed.max(check.stretch(&read.files, stretch, durable, None)?.commit);
@@ -154,10 +155,13 @@ impl GroupCheck<'_> {
             }
             let next = stretches.get(i + 1).map(|next| &next.header);
             // A log that still has its first entry begins with the chain of no records.
-            let is_whole = read.files.manifest.base.index <= Base::FIRST && gone.is_empty();
+            let is_whole = read.has_manifest && read.files.manifest.base.index <= Base::FIRST && gone.is_empty();
             let chain = match walked.last() {
-                Some(before) => before.chain.filter(|_| !before.lost),
-                None => is_whole.then(ChainHash::default),
+                Some(before) if before.lost || gone.range(before.header.number..header.number).next().is_some() => {
+                    ChainState { after: None, ..before.chain }
+                }
+                Some(before) => before.chain,
+                None => ChainState { after: is_whole.then(ChainHash::default), ..ChainState::default() },
             };
             let mut check = SegmentCheck { disk: self.disk, report: self.report, sink: self.sink, chain };
             let segment = check.stretch(&read.files, stretch, durable, next)?;

@@ -40,8 +40,17 @@ pub(super) struct Walked {
     pub(super) sound: bool,
     /// The last committed entry according to its frames.
     pub(super) commit: LogIndex,
-    /// The hash chain after the last entry; `None` if it is not known.
-    pub(super) chain: Option<ChainHash>,
+    /// The hash chain after the last entry.
+    pub(super) chain: ChainState,
+}
+
+/// What is known of the hash chain at a place in a log.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ChainState {
+    /// The hash after the last entry; `None` if it is not known.
+    pub(super) after: Option<ChainHash>,
+    /// Whether the entries have a hash chain: all of a log, or none. `None` before the first one.
+    pub(super) is_chained: Option<bool>,
 }
 
 /// Receives the valid entries of a log, in order, while they are checked.
@@ -86,8 +95,8 @@ pub(super) struct SegmentCheck<'a> {
     pub(super) disk: &'a Disk,
     pub(super) report: &'a mut Report,
     pub(super) sink: &'a mut dyn EntrySink,
-    /// The hash chain before the segment; `None` if it is not known.
-    pub(super) chain: Option<ChainHash>,
+    /// The hash chain before the segment.
+    pub(super) chain: ChainState,
 }
 
 impl SegmentCheck<'_> {
@@ -149,7 +158,7 @@ impl SegmentCheck<'_> {
                         }
                         if is_after_gap {
                             (state.last, is_open, newer_before) = (next, false, false);
-                            walked.chain = None;
+                            walked.chain.after = None;
                         }
                         walked.entries += 1;
                     }
@@ -310,11 +319,18 @@ fn after_entry(frame: &Frame<'_>) -> Base {
     Base { index: header.index, term: header.term, offset, ..Base::default() }
 }
 
-/// Checks that the hash chain in a frame is that of its records, and continues the one before. `chain` is the hash chain
-/// before the frame, if it is known; the one after it is stored there.
-fn check_chain(frame: &Frame<'_>, chain: &mut Option<ChainHash>) -> Result<(), String> {
-    let Some(stored) = frame.chain() else { return Ok(()) };
-    let before = chain.replace(stored.after);
+/// Checks that the hash chain in a frame is that of its records, and continues the one before. `chain` is the state before
+/// the frame, and then the one after it.
+fn check_chain(frame: &Frame<'_>, chain: &mut ChainState) -> Result<(), String> {
+    if !frame.header.kind.is_records() {
+        return Ok(());
+    }
+    let stored = frame.chain();
+    if chain.is_chained.replace(stored.is_some()).is_some_and(|before| before != stored.is_some()) {
+        return Err("only a part of the log has a hash chain: records were changed after they were appended".to_owned());
+    }
+    let Some(stored) = stored else { return Ok(()) };
+    let before = chain.after.replace(stored.after);
     let end = after_entry(frame).offset.0;
     if EntryChain::of(stored.before, end, ContentHash::of(frame.records())) != stored {
         return Err("the hash chain is not that of the records: they were changed after they were appended".to_owned());

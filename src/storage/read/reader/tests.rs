@@ -191,7 +191,7 @@ fn a_read_is_retried_as_often_as_the_log_has_changed() {
     let reader = log.reader();
     let tries = std::cell::Cell::new(0);
     let gone = || ReadError::Io("no such file".to_owned());
-    let kind = UnknownCode { what: "a frame of kind", code: 9 };
+    let kind = UnknownCode { what: "a frame of kind", code: 99 };
     let frame = NewerFrame { file: "1.seg".into(), position: 128, end: 208, kind };
     let newer = || {
         let (first_offset, next_offset) = (Offset(0), None);
