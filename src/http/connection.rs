@@ -60,12 +60,13 @@ impl Connection {
         matches!(self.state, State::Closed)
     }
 
-    /// Returns since when the client has been sending its request, or has had its response; `None` while it waits for the
-    /// response.
-    pub fn idle_since(&self) -> Option<Instant> {
+    /// Returns since when the node has been waiting for the client, and whether the client still has to read its response;
+    /// `None` while the client waits for the node.
+    pub fn waits_since(&self) -> Option<(bool, Instant)> {
         match self.state {
-            State::Reading(_) | State::Lingering => Some(self.since),
-            State::Answering { .. } | State::Writing(..) | State::Closed => None,
+            State::Reading(_) | State::Lingering => Some((false, self.since)),
+            State::Writing(..) => Some((true, self.since)),
+            State::Answering { .. } | State::Closed => None,
         }
     }
 

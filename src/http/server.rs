@@ -167,14 +167,15 @@ impl Loop {
         }
     }
 
-    /// If the maximum number of connections is open, closes the one that has sent no complete request, or has had its
-    /// response, for the longest time. Returns false if all wait for their responses: then the new one is closed.
+    /// If the maximum number of connections is open, closes the one whose client has sent no complete request, or has had its
+    /// response, for the longest time; if there is none, the one whose client has not read its response for the longest
+    /// time. Returns false if all clients wait for the node: then the new connection is closed.
     fn make_room(&mut self) -> bool {
         if self.connections.len() < CONNECTIONS_MAX {
             return true;
         }
-        let idle = self.connections.iter().enumerate().filter_map(|(at, c)| Some((c.idle_since()?, at)));
-        let Some((_, oldest)) = idle.min() else { return false };
+        let waiting = self.connections.iter().enumerate().filter_map(|(at, c)| Some((c.waits_since()?, at)));
+        let Some((_, oldest)) = waiting.min() else { return false };
         self.connections.swap_remove(oldest);
         true
     }

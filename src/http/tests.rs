@@ -115,10 +115,18 @@ fn a_client_that_reads_nothing_blocks_nobody() {
         let body = if request.path == "/a" { "small".into() } else { large.clone() };
         async move { Response::new(Status::Ok, "text/plain", body) }.boxed()
     });
-    let mut stuck = connect(server.addr());
-    stuck.write_all(GET.replace("/a", "/large").as_bytes()).expect("sent");
-    assert!(ask(server.addr(), GET).ends_with("small"));
+    // More than the maximum number of connections.
+    let stuck: Vec<TcpStream> = (0..70)
+        .map(|_| {
+            let mut stuck = connect(server.addr());
+            stuck.write_all(GET.replace("/a", "/large").as_bytes()).expect("sent");
+            stuck.read_exact(&mut [0]).expect("the response has begun");
+            stuck
+        })
+        .collect();
     let began = Instant::now();
+    assert!(ask(server.addr(), GET).ends_with("small"));
     drop(server);
     assert!(began.elapsed() < Duration::from_secs(5));
+    drop(stuck);
 }
