@@ -155,42 +155,41 @@ fn many_logs(bench: &mut Bench) {
     );
 }
 
-/// Compares a log with a hash chain with one without, on the same node.
+/// Compares a log with a hash chain with one without, on the same nodes.
 fn hash_chain(bench: &mut Bench) {
-    let figures = [
-        ("hash chain: stream, 1,000 × 100 B a message, of a log without", 1000, 100),
-        ("hash chain: stream, 100 × 1 KiB a message, of a log without", 100, 1024),
-        ("hash chain: stream, 1 MiB a message, of a log without", 1024, 1000),
-    ];
-    if !figures.iter().any(|(name, ..)| bench.wants(name)) {
-        return;
-    }
-    let (pair, turn) = (Pair::start(), bench.turn);
-    let client = pair.cluster.client(0);
-    for (log, hash_chain) in [("plain", None), ("chained", Some(true))] {
-        let config = LogConfig { hash_chain, ..LogConfig::default() };
-        let request = CreateLogRequest { log: log.into(), config: Some(config).into(), ..CreateLogRequest::default() };
-        client.create_log(&request).expect("created");
-    }
-    for (name, records, bytes) in figures {
-        let (plain, chained) =
-            (produce_request_to("plain", records, bytes), produce_request_to("chained", records, bytes));
+    for (nodes, title) in [(1, "hash chain: "), (3, "hash chain: three nodes, ")] {
+        let name = |what: &str| format!("{title}{what}, of a log without");
+        let streams = [("stream, 1,000 × 100 B a message", 1000, 100), ("stream, 100 × 1 KiB a message", 100, 1024)];
+        let streams: Vec<_> = streams.into_iter().chain([("stream, 1 MiB a message", 1024, 1000)]).collect();
+        let unary = name("unary, 100 B, 256 in flight");
+        if !bench.wants(&unary) && !streams.iter().any(|(what, ..)| bench.wants(&name(what))) {
+            continue;
+        }
+        let (cluster, turn) = (Cluster::start_with(nodes, &[]), bench.turn);
+        let create = |log: &str, hash_chain| {
+            let config = LogConfig { hash_chain, ..LogConfig::default() };
+            let request =
+                CreateLogRequest { log: log.into(), config: Some(config).into(), ..CreateLogRequest::default() };
+            cluster.client(0).create_log(&request).expect("created");
+            let leader = &cluster.nodes[cluster.leader_of(log)];
+            Caller::connect(&leader.rpc_addr, &cluster.site.client_files("root"))
+        };
+        let (plain, chained) = (create("plain", None), create("chained", Some(true)));
+        for (what, records, bytes) in streams {
+            let rate = |caller: &Caller, log| {
+                caller.upload_rate(produce_request_to(log, records, bytes), 32, turn) * records as f64
+            };
+            let target = Target::AtLeast(0.95);
+            bench.compare(&name(what), "records/s", target, || rate(&plain, "plain"), || rate(&chained, "chained"));
+        }
         bench.compare(
-            name,
-            "records/s",
+            &unary,
+            "/s",
             Target::AtLeast(0.95),
-            || pair.node.upload_rate(plain.clone(), 32, turn) * records as f64,
-            || pair.node.upload_rate(chained.clone(), 32, turn) * records as f64,
+            || plain.unary_rate(&produce_request_to("plain", 1, 100), 256, turn),
+            || chained.unary_rate(&produce_request_to("chained", 1, 100), 256, turn),
         );
     }
-    let (plain, chained) = (produce_request_to("plain", 1, 100), produce_request_to("chained", 1, 100));
-    bench.compare(
-        "hash chain: unary, 100 B, 256 in flight, of a log without",
-        "/s",
-        Target::AtLeast(0.95),
-        || pair.node.unary_rate(&plain, 256, turn),
-        || pair.node.unary_rate(&chained, 256, turn),
-    );
 }
 
 fn produce(bench: &mut Bench) {

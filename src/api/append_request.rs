@@ -157,7 +157,7 @@ fn text(bytes: &[u8]) -> Result<&str, Invalid> {
 impl Payload {
     fn for_message(message: &[u8]) -> Payload {
         // One record grows by less than this. With more records, the buffer is reallocated once or twice.
-        let bytes = Unstamped::room(message.len() + 64);
+        let bytes = Unstamped::room(message.len() + 64 + EntryChain::BYTES);
         Payload { bytes, count: 0, sizes: RecordSizes::default() }
     }
 

@@ -450,9 +450,14 @@ impl Cluster {
     /// Returns the node that leads the log `default`.
     #[track_caller]
     pub fn leader(&self) -> usize {
+        self.leader_of("default")
+    }
+
+    /// Returns the position of the node that leads a log.
+    pub fn leader_of(&self, log: &str) -> usize {
         let client = self.client(0);
         eventually("a leader", || {
-            let servers = client.get_servers("default").map_err(|e| e.to_string())?.servers;
+            let servers = client.get_servers(log).map_err(|e| e.to_string())?.servers;
             let leader = servers.iter().find(|s| s.is_leader).ok_or("none")?;
             self.nodes.iter().position(|n| n.options.name == leader.id).ok_or("an unknown one".into())
         })
