@@ -118,7 +118,7 @@ bench: deps first-build ## each figure next to its ceiling; ONLY=part of a name 
 	@SERIATIM_BENCH='$(ONLY)' SERIATIM_BENCH_OUT=$(if $(ONLY),,$(CURDIR)/docs/benchmarks) \
 	    $(CARGO) bench --profile release --locked --bench bench
 
-test-clients: build ## the client libraries, generated code of seven languages, grpcurl (downloads their packages)
+test-clients: build ## the client libraries, generated code of six languages, grpcurl (downloads their packages)
 	@SERIATIM='$(SERIATIM)' clients/test.sh
 
 test-page: build ## the page of a node in a headless Chromium (SCREENSHOTS=DIR keeps what it looks like)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests the generated code of seriatim.v1 in seven languages, then the client libraries and grpcurl: each library against fake
+# Tests the generated code of seriatim.v1 in six languages, then the client libraries and grpcurl: each library against fake
 # servers (clients/conformance/table.py) and against three nodes. Downloads their packages into the build folder, and for Java into
 # Maven's own repository. SERIATIM is the program under test. clients/roundtrip/README.md lists what it needs. ONLY=test_behaviour,
 # for example, runs one file of clients/conformance or clients/tests; LANGUAGES="go java" tests these libraries.

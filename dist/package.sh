@@ -144,5 +144,5 @@ fi
 stripped=$(stat -c %s "$stage/seriatim")
 echo "The program without symbols has $((stripped / 1024)) KiB and needs:"
 ldd "$stage/seriatim" | sed 's/ (0x.*//; s/^[[:space:]]*/  /'
-echo "Packages:"
+echo "Packages in $out:"
 (cd "$out" && ls -l -- *"$version"* | awk '{printf "  %8d KiB  %s\n", $5 / 1024, $NF}')

@@ -4,6 +4,6 @@
 if [ "$1" = 1 ]; then
     echo "seriatim: \`seriatim quickstart\` starts a node for a first try; for a service, see seriatim-serve(1) and /usr/share/doc/seriatim/OPERATIONS.md.gz"
 elif [ -d /run/systemd/system ] && systemctl --quiet is-active seriatim.service; then
-    echo "seriatim: the old version still runs here. Restart one host after the other: systemctl restart seriatim && seriatim status --check"
+    echo "seriatim: the old version still runs here. Restart one host after the other (systemctl restart seriatim), and wait in between until \`seriatim status --check\` of a client exits with 0"
 fi
 exit 0

@@ -39,7 +39,8 @@ exits! {
     Precondition = 4;
     /// not found: no such log, node or profile
     NotFound = 5;
-    /// bad data: an input that can't become a record; consume, serve, data verify: damage on the disk
+    /// bad data: an input that can't become a record, receipts that do not fit; consume, serve, data verify: damage on
+    /// the disk
     BadData = 65;
     /// unavailable: no connection, no leader, a node that is not a member yet
     Unavailable = 69;

@@ -42,7 +42,8 @@ const STOP_MAX: Duration = Duration::from_secs(10);
 ///
 /// It prints one line on standard output when it accepts requests: `ready node=NAME bind_addr=HOST:PORT
 /// rpc_addr=HOST:PORT http_addr=HOST:PORT`. SIGTERM and SIGINT stop it cleanly; a second signal ends it at once.
-/// Certificates and the access policy are read again once a minute if they have changed, and at SIGHUP.
+/// Certificates, the access policy, the list of denied peers and the limits and log level of the file of --config are
+/// read again once a minute if the files have changed, and at SIGHUP.
 ///
 /// An option is given by a flag, otherwise by an environment variable, otherwise in the TOML file of --config, whose
 /// tables dist/seriatim.toml shows. `seriatim config show` prints the value of every option.
