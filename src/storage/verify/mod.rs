@@ -145,6 +145,8 @@ fn check_catalog(data_dir: &DataDir, report: &mut Report) -> Result<(), StorageE
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod hidden;
+#[cfg(test)]
 mod newer;
 #[cfg(test)]
 mod state_files;

@@ -11,7 +11,7 @@ use crate::storage::format::index::{INDEX_BYTES_MAX, Index, IndexEntry};
 use crate::storage::format::payload::check_stamped;
 use crate::storage::format::segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
 use crate::storage::format::state::Base;
-use crate::storage::io::disk::{Access, Disk};
+use crate::storage::io::disk::{Access, Disk, DiskFile};
 use crate::storage::io::group_files::{GroupFiles, written_after};
 use crate::storage::read::index_file::index_path;
 use crate::storage::read::walk::{Walk, WalkError};
@@ -180,9 +180,8 @@ impl SegmentCheck<'_> {
                             is_entry.then(|| Unreadable::between(&before_entry(&frame), &after_entry(&frame)));
                         self.report.add(Finding::new(Severity::Damage, &path, at, what).up_to(after).with(unreadable));
                     }
-                    if index.as_mut().is_some_and(|index| !index.agrees(at, &frame)) {
-                        index = None;
-                        self.wrong_index(files, header.number, "does not lead to the frames of its segment");
+                    if let Some(index) = &mut index {
+                        index.note(at, &frame);
                     }
                     if is_entry && is_valid {
                         self.sink.entry(&frame, self.report.worst() >= Some(Severity::Format));
@@ -194,7 +193,10 @@ impl SegmentCheck<'_> {
                     let what = format!("{}; what follows is only partly checked", newer.kind);
                     self.report.add(Finding::new(Severity::Format, &path, newer.position, what).up_to(newer.end));
                     walk.skip_newer(&newer);
-                    (walked.sound, newer_before, is_open, index) = (false, true, false, None);
+                    if let Some(index) = &mut index {
+                        index.note_newer(newer.position, newer.end);
+                    }
+                    (walked.sound, newer_before, is_open) = (false, true, false);
                     continue;
                 }
                 Err(WalkError::Bad { position, what }) => (position, what.to_owned()),
@@ -225,8 +227,8 @@ impl SegmentCheck<'_> {
             }
         }
         walked.lost = !holes.is_empty() || newer_before;
-        if index.is_some_and(|index| !index.is_done(end)) {
-            self.wrong_index(files, header.number, "leads to a position without a frame");
+        if let Some(index) = index {
+            self.compared_index(files, &header, &file, end, index);
         }
         for mut hole in holes {
             let unreadable = match next.filter(|next| next.predecessor.file == header.number) {
@@ -258,7 +260,7 @@ impl SegmentCheck<'_> {
     fn index(&mut self, files: &GroupFiles, header: &SegmentHeader) -> Result<Option<Noted>, StorageError> {
         let what = match self.disk.read(&index_path(&files.dir, header.number), INDEX_BYTES_MAX) {
             Ok(Some(bytes)) => match Index::decode(&bytes, header.salt) {
-                Ok(entries) => return Ok(Some(Noted { entries, next: 0 })),
+                Ok(entries) => return Ok(Some(Noted::new(entries))),
                 Err(bad) => bad.to_string(),
             },
             Ok(None) => "is missing".to_owned(),
@@ -269,6 +271,27 @@ impl SegmentCheck<'_> {
         };
         self.wrong_index(files, header.number, &what);
         Ok(None)
+    }
+
+    /// Adds a finding if an index, which was compared with all frames of its segment below `end`, leads elsewhere. It is
+    /// damage if a reader would find a frame there: no fault puts a frame with valid checksums between the others.
+    fn compared_index(&mut self, files: &GroupFiles, header: &SegmentHeader, file: &DiskFile, end: u64, index: Noted) {
+        if self.sink.is_done() {
+            return;
+        }
+        let (elsewhere, is_wrong) = index.finish(end);
+        let is_entry = |at: &u64| {
+            let mut walk = Walk::new(file, header.salt, *at, end, Access::Blocking);
+            matches!(walk.next(), Ok(Some((_, frame))) if frame.header.kind.is_entry())
+        };
+        if let Some(at) = elsewhere.into_iter().find(is_entry) {
+            let what =
+                "the index leads readers to an entry that is hidden between those of the log: the files were changed";
+            let path = segment_path(&files.dir, header.number);
+            self.report.add(Finding::new(Severity::Damage, &path, at, what));
+        } else if is_wrong {
+            self.wrong_index(files, header.number, "does not lead to the frames of its segment");
+        }
     }
 
     /// Adds a note about a wrong index. An index is derived from its segment, so a wrong one only costs time.
@@ -282,12 +305,21 @@ impl SegmentCheck<'_> {
 struct Noted {
     entries: Vec<IndexEntry>,
     next: usize,
+    /// The positions between the frames to which entries lead.
+    elsewhere: Vec<u64>,
+    /// True if an entry does not describe the frame at its position.
+    is_wrong: bool,
 }
 
 impl Noted {
-    fn agrees(&mut self, at: u64, frame: &Frame<'_>) -> bool {
-        let Some(entry) = self.entries.get(self.next).filter(|entry| entry.position <= at) else { return true };
-        self.next += 1;
+    fn new(entries: Vec<IndexEntry>) -> Noted {
+        Noted { entries, next: 0, elsewhere: Vec::new(), is_wrong: false }
+    }
+
+    /// Compares the entries up to this frame with it.
+    fn note(&mut self, at: u64, frame: &Frame<'_>) {
+        self.pass(at);
+        let Some(entry) = self.entries.get(self.next).filter(|entry| entry.position == at) else { return };
         let header = &frame.header;
         let found = IndexEntry {
             index: header.index.0,
@@ -295,12 +327,33 @@ impl Noted {
             append_time_us: header.append_time_us,
             position: at,
         };
-        *entry == found && header.kind.is_entry()
+        self.is_wrong |= *entry != found || !header.kind.is_entry();
+        self.next += 1;
     }
 
-    /// Entries of frames after the end are never used, because those frames were cut off.
-    fn is_done(&self, end: u64) -> bool {
-        self.entries[self.next..].iter().all(|entry| entry.position >= end)
+    /// Passes a frame of a newer version, which may have been indexed.
+    fn note_newer(&mut self, at: u64, end: u64) {
+        self.pass(at);
+        if self.entries.get(self.next).is_some_and(|entry| entry.position == at) {
+            self.next += 1;
+        }
+        self.pass(end);
+    }
+
+    /// Passes the entries before a position, which lead to no frame.
+    fn pass(&mut self, before: u64) {
+        while let Some(entry) = self.entries.get(self.next).filter(|entry| entry.position < before) {
+            self.elsewhere.push(entry.position);
+            self.next += 1;
+        }
+    }
+
+    /// Returns the positions between the frames, and whether any entry is wrong. Entries of frames after the end are never
+    /// used, because those frames were cut off.
+    fn finish(mut self, end: u64) -> (Vec<u64>, bool) {
+        self.pass(end);
+        let is_wrong = self.is_wrong || !self.elsewhere.is_empty();
+        (self.elsewhere, is_wrong)
     }
 }
 
