@@ -12,6 +12,7 @@ use super::receipt::{Compared, Receipt, TAMPERED, check_receipt, compare, read_r
 use super::subcommand::{Process, Subcommand};
 use crate::catalog::LogMeta;
 use crate::lost_quorum::survey::catalog_of;
+use crate::pb::v1::ReceiptStatement;
 use crate::storage::disk::Disk;
 use crate::storage::error::StorageError;
 use crate::storage::verify::{Finding, GroupReport, Report, Severity, Unreadable, verify};
@@ -125,7 +126,8 @@ fn compare_all(args: &Args, report: &Report, receipts: Vec<Receipt>) -> Result<C
         return Ok(compared);
     }
     let disk = Disk::real();
-    let mut by_group: BTreeMap<GroupId, Vec<Receipt>> = BTreeMap::new();
+    let mut by_group: BTreeMap<(GroupId, Option<String>), Vec<Receipt>> = BTreeMap::new();
+    let mut unknown = Vec::new();
     let catalog = match args.group {
         Some(_) => None,
         None => Some(catalog_of(&disk, &args.data_dir).map_err(|error| {
@@ -138,25 +140,39 @@ fn compare_all(args: &Args, report: &Report, receipts: Vec<Receipt>) -> Result<C
     };
     for receipt in receipts {
         let log = |meta: &&LogMeta| meta.log_id.to_string() == receipt.statement.log_id;
-        let known = catalog.as_ref().and_then(|catalog| catalog.logs().find(log)).map(|meta| meta.group);
-        let group = args.group.map(GroupId).or(known).ok_or_else(|| {
-            let message = format!("the node knows no log with the id of this receipt: {}", receipt.described());
-            Failure::new(
-                Exit::NotFound,
-                message,
-                "give a receipt of a log of this cluster; a purged log can't be compared",
-            )
-        })?;
-        by_group.entry(group).or_default().push(receipt);
+        let meta = catalog.as_ref().and_then(|catalog| catalog.logs().find(log));
+        match args.group.map(GroupId).or(meta.map(|meta| meta.group)) {
+            Some(group) => by_group
+                .entry((group, meta.and_then(|meta| doubt(meta, &receipt.statement))))
+                .or_default()
+                .push(receipt),
+            None => unknown.push(receipt),
+        }
     }
-    for (group, receipts) in by_group {
-        let found = report.groups.iter().find(|found| found.group == group).ok_or_else(|| {
-            let message = format!("this node has no replica of group {group}");
-            Failure::new(Exit::NotFound, message, "verify the directory of another node")
-        })?;
-        compared.extend(compare(&disk, &args.data_dir, found, &receipts).map_err(|error| failure(&error))?);
+    for ((group, doubt), receipts) in by_group {
+        let Some(found) = report.groups.iter().find(|found| found.group == group) else {
+            let what =
+                format!("because this node has no replica of group {group}: verify the directory of another node");
+            compared.extend(Compared::unconfirmed(&receipts, &what));
+            continue;
+        };
+        let one = compare(&disk, &args.data_dir, found, &receipts).map_err(|error| failure(&error))?;
+        compared.extend(match doubt {
+            Some(doubt) => one.doubted(&doubt),
+            None => one,
+        });
     }
+    compared.extend(Compared::unconfirmed(&unknown, "because the node knows no log with the id of the receipt"));
     Ok(compared)
+}
+
+/// Returns why clients do not read the records of a receipt, although the log is stored.
+fn doubt(meta: &LogMeta, receipt: &ReceiptStatement) -> Option<String> {
+    if meta.deletion.is_some() {
+        return Some("because the log is deleted: no client can read it".to_owned());
+    }
+    let other = meta.name.as_str() != receipt.log;
+    other.then(|| format!("because the log is called {} now, and logs are never renamed", meta.name))
 }
 
 fn findings(report: &Report, severity: Severity) -> impl Iterator<Item = &Finding> {
@@ -290,9 +306,11 @@ fn to_json(report: &Report) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::LogSettings;
+    use crate::catalog::meta::Deletion;
     use crate::storage::log::{Genesis, GroupLog, LogOptions};
     use crate::storage::node::{DataDir, NodeFile};
-    use crate::types::{ClusterId, NodeId, NodeName};
+    use crate::types::{ClusterId, LogName, NodeId, NodeName};
 
     fn args(dir: &Path) -> Args {
         let data_dir = dir.to_owned();
@@ -336,6 +354,31 @@ mod tests {
         assert_eq!(json["findings"][0]["severity"], "damage");
         assert_eq!((&json["findings"][0]["position"], &json["findings"][0]["end"]), (&json!(0), &json!(128)));
         assert_eq!(json["findings"][0]["unreadable"]["first_index"], 2);
+    }
+
+    /// Once, a receipt of a deleted log was called good, although another log of the same name was served.
+    #[test]
+    fn a_receipt_of_a_log_that_no_client_reads_is_not_good() {
+        let statement = |log: &str| crate::pb::v1::ReceiptStatement { log: log.to_owned(), ..Default::default() };
+        let name = LogName::new("audit").expect("a name");
+        let meta = LogMeta {
+            name,
+            group: GroupId(2),
+            log_id: crate::types::LogId(7),
+            first: Vec::new(),
+            replicas: Vec::new(),
+            leaving: Vec::new(),
+            settings: LogSettings::default(),
+            revision: 1,
+            created_us: 0,
+            deletion: None,
+            restore: None,
+        };
+        assert_eq!(doubt(&meta, &statement("audit")), None);
+        assert!(doubt(&meta, &statement("other")).is_some_and(|doubt| doubt.contains("is called audit now")));
+        let deletion = Some(Deletion { deleted_us: 1, purge_us: 2 });
+        let deleted = LogMeta { deletion, ..meta };
+        assert!(doubt(&deleted, &statement("audit")).is_some_and(|doubt| doubt.contains("is deleted")));
     }
 
     /// A file with a newer format leads to exit code 78, and is not reported as damage.

@@ -59,6 +59,7 @@ impl Subcommand for Args {
         let (_, info) = dialer.ask_until_served(|client| client.get_log(&log))?;
         if let Some(receipt) = &receipt {
             check_fits(receipt, &log, &info.log_id, self.offset)?;
+            check_end(receipt, &log, info.position.as_ref().map(|position| position.next_offset))?;
         }
         let chain = Chain { dialer: &dialer, log: &log, log_id: &info.log_id };
         let end = match &receipt {
@@ -106,6 +107,23 @@ fn check_fits(receipt: &Receipt, log: &str, log_id: &str, offset: u64) -> Result
         return Err(Failure::new(Exit::Precondition, message, "give a later receipt, or none"));
     }
     Ok(())
+}
+
+/// Fails if the log ends before the receipt. `next_offset` is the end of the log, which a majority has confirmed; `None` if
+/// it is not known.
+fn check_end(receipt: &Receipt, log: &str, next_offset: Option<u64>) -> Result<(), Failure> {
+    let end = receipt.link.end();
+    match next_offset.filter(|next_offset| *next_offset < end) {
+        None => Ok(()),
+        Some(next_offset) => {
+            let message = format!(
+                "log {log} ends before offset {next_offset}, and the receipt is of records up to {}: records were removed \
+                 after the receipt was signed",
+                end.saturating_sub(1)
+            );
+            Err(Failure::new(Exit::BadData, message, TAMPERED))
+        }
+    }
 }
 
 /// The hash chain of a log on the cluster.
@@ -182,5 +200,38 @@ impl Chain<'_> {
         stamp_records(&mut bytes, Offset(link.offset), Term(term), append_time_us)
             .map_err(|malformed| bad(malformed.0))?;
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protobuf::Message as _;
+
+    use super::*;
+    use crate::hash_chain::{ChainHash, ContentHash, EntryChain};
+    use crate::pb::v1;
+
+    /// Once, the end of a log could be cut off, and the command said only that the offset is past the end.
+    #[test]
+    fn a_log_that_ends_before_the_receipt_was_changed() {
+        let content = ContentHash::of(b"records");
+        let chain = EntryChain::of(ChainHash::default(), 5, content);
+        let link = v1::ChainLink {
+            offset: 3,
+            count: 2,
+            content_hash: content.0.to_vec().into(),
+            previous_chain_hash: chain.before.0.to_vec().into(),
+            chain_hash: chain.after.0.to_vec().into(),
+            ..v1::ChainLink::default()
+        };
+        let statement = v1::ReceiptStatement { link: Some(link).into(), ..v1::ReceiptStatement::default() };
+        let statement = statement.write_to_bytes().expect("encoded").into();
+        let receipt = Receipt::of(v1::Receipt { statement, ..v1::Receipt::default() }).expect("a receipt");
+        for end in [None, Some(5), Some(6)] {
+            assert_eq!(check_end(&receipt, "audit", end), Ok(()));
+        }
+        let failure = check_end(&receipt, "audit", Some(4)).expect_err("shorter");
+        assert_eq!(failure.exit, Exit::BadData);
+        assert!(failure.message.contains("ends before offset 4, and the receipt is of records up to 4"), "{failure}");
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::file::{Link, Receipt};
-use crate::hash_chain::ContentHash;
+use crate::hash_chain::{ChainHash, ContentHash};
 use crate::storage::disk::Disk;
 use crate::storage::dump::dump;
 use crate::storage::error::StorageError;
@@ -48,6 +48,20 @@ impl Compared {
         self.0.iter().filter(|(_, verdict)| is_bad(verdict)).count()
     }
 
+    /// The receipts of a log that can't be compared. `what` says why.
+    pub fn unconfirmed(receipts: &[Receipt], what: &str) -> Compared {
+        let result = |receipt: &Receipt| (receipt.described(), Verdict::Unconfirmed(what.to_owned()));
+        Compared(receipts.iter().map(result).collect())
+    }
+
+    /// Makes good results unconfirmed, because the log is not the one that clients read. `what` says why.
+    pub fn doubted(mut self, what: &str) -> Compared {
+        for (_, verdict) in self.0.iter_mut().filter(|(_, verdict)| *verdict == Verdict::Good) {
+            *verdict = Verdict::Unconfirmed(what.to_owned());
+        }
+        self
+    }
+
     /// Adds the results of another log.
     pub fn extend(&mut self, other: Compared) {
         self.0.extend(other.0);
@@ -80,7 +94,7 @@ struct Stored {
     first_offset: u64,
     /// The entries that begin where one of a receipt begins.
     found: BTreeMap<u64, Link>,
-    /// The first record that is missing before later ones.
+    /// The first record from which on the entries, or their hash chain, do not continue those before.
     gap: Option<u64>,
     /// The offset after the last record.
     end: u64,
@@ -94,17 +108,28 @@ impl Stored {
         let first_offset = group.first_offset.0;
         let mut stored = Stored { first_offset, found: BTreeMap::new(), gap: None, end: first_offset, uncommitted: 0 };
         let wanted: BTreeSet<u64> = receipts.iter().map(|receipt| receipt.link.offset).collect();
+        // The chain after the last entry; the outer `None` before the first one that was not trimmed.
+        let mut before: Option<Option<ChainHash>> = None;
         let dumped = dump::<StorageError>(disk, path, group.group, true, |frame| {
             let (offset, count) = (frame.header.base_offset.0, frame.header.count);
-            if let Some(chain) = frame.chain().filter(|_| wanted.contains(&offset)) {
+            let chain = frame.chain();
+            if let Some(chain) = chain.filter(|_| wanted.contains(&offset)) {
                 stored.found.insert(offset, Link { offset, count, content: ContentHash::of(frame.records()), chain });
             }
             let end = offset.saturating_add(u64::from(count));
             if end > first_offset {
-                if offset > stored.end {
-                    stored.gap.get_or_insert(stored.end);
+                // `verify` has compared the chain of each entry with its records. Here it is compared with the entry
+                // before once more, because `verify` does not know what a frame of another version between them is.
+                let continues = match before {
+                    Some(before) => offset == stored.end && chain.map(|chain| chain.before) == before,
+                    None => {
+                        offset <= first_offset && (offset > 0 || chain.is_none_or(|c| c.before == ChainHash::default()))
+                    }
+                };
+                if !continues {
+                    stored.gap.get_or_insert(offset.min(stored.end));
                 }
-                stored.end = end;
+                (stored.end, before) = (end, Some(chain.map(|chain| chain.after)));
             }
             Ok(())
         })?;
@@ -113,13 +138,20 @@ impl Stored {
     }
 
     fn verdict(&self, link: Link) -> Verdict {
+        let last = link.end().saturating_sub(1);
         if link.end() <= self.first_offset {
-            return Verdict::Trimmed;
+            // The files with trimmed records are removed later.
+            return match self.found.get(&link.offset) {
+                Some(stored) if *stored != link => Verdict::Changed(format!(
+                    "records {} to {last}, or some before them, are not those of the receipt, and only seem to be trimmed",
+                    link.offset
+                )),
+                Some(_) | None => Verdict::Trimmed,
+            };
         }
         let unreadable = self.gap.filter(|gap| *gap < link.end()).map(|gap| {
-            Verdict::Unconfirmed(format!("because the records from offset {gap} on can't be read or were changed"))
+            Verdict::Unconfirmed(format!("because records around offset {gap} can't be read or were changed"))
         });
-        let last = link.end().saturating_sub(1);
         match self.found.get(&link.offset) {
             Some(stored) if *stored == link => unreadable.unwrap_or(Verdict::Good),
             Some(stored) if stored.content != link.content => {

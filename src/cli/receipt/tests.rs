@@ -10,6 +10,7 @@ use crate::hash_chain::{ChainHash, ContentHash, EntryChain};
 use crate::pb::v1;
 use crate::storage::disk::Disk;
 use crate::storage::entry::{Entry, EntryKind, Stamp};
+use crate::storage::frame::{HEADER_BYTES, set_kind};
 use crate::storage::log::{Genesis, GroupLog, HardState, LogOptions};
 use crate::storage::node::{DataDir, NodeFile};
 use crate::storage::payload::{RecordFields, encode_record, stamp_records};
@@ -183,4 +184,59 @@ fn entries_without_a_hash_chain_are_damage() {
     let report = verify(&Disk::real(), dir.path()).expect("a report");
     let found: Vec<&str> = report.findings.iter().map(|finding| finding.what.as_str()).collect();
     assert!(found.iter().any(|what| what.contains("only a part of the log has a hash chain")), "{found:?}");
+}
+
+/// Returns the receipts of the original log that fit a directory, and the worst finding in it.
+fn good(dir: &Path, first_offset: Option<Offset>) -> (usize, Option<Severity>) {
+    let mut report = verify(&Disk::real(), dir).expect("a report");
+    let worst = report.worst();
+    let group = report.groups.iter_mut().find(|group| group.group == GROUP).expect("a group");
+    group.first_offset = first_offset.unwrap_or(group.first_offset);
+    let receipts: Vec<Receipt> = entries_of(&original()).iter().map(receipt).collect();
+    let compared = compare(&Disk::real(), dir, group, &receipts).expect("compared");
+    (receipts.len() - compared.not_good(), worst)
+}
+
+/// Once, a frame of a newer version between two entries separated their hash chains: entries before it could be changed,
+/// and the receipts of those after it were called good.
+#[test]
+fn a_frame_of_another_version_does_not_hide_a_change() {
+    let mut flipped = original();
+    flipped[0][0] = "x";
+    let shifted =
+        |entry: &Entry| Entry::new(entry.index.next(), entry.term, entry.stamp().expect("a stamp"), &entry.payload());
+    let mut entries = entries_of(&flipped)[..2].to_vec();
+    let noop = Stamp {
+        kind: EntryKind::Noop,
+        count: 0,
+        base_offset: Offset(3),
+        append_time_us: 0,
+        producer_id: 0,
+        sequence: 0,
+    };
+    entries.push(Entry::new(LogIndex(4), Term(1), noop, &[]));
+    entries.extend(entries_of(&original())[2..].iter().map(shifted));
+    let dir = tempfile::tempdir().expect("a directory");
+    write(dir.path(), &entries);
+    let segment = dir.path().join("groups/1/00000000000000000001.seg");
+    let mut bytes = std::fs::read(&segment).expect("a segment");
+    let mut at = 128;
+    while bytes[at + 8] != EntryKind::Noop.code() {
+        let length = u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+        at += (HEADER_BYTES + length as usize).next_multiple_of(8);
+    }
+    set_kind(&mut bytes, at as u64, 99);
+    std::fs::write(&segment, bytes).expect("written");
+    assert_eq!(good(dir.path(), None), (0, Some(Severity::Format)));
+}
+
+/// Once, a changed manifest, by which the records were trimmed, hid every change of them from receipts.
+#[test]
+fn records_that_only_seem_to_be_trimmed_are_compared() {
+    let trimmed = Some(Offset(1000));
+    for (log, fit) in [(original(), 4), (vec![vec!["a", "b"], vec!["x"], vec!["d", "e", "f"], vec!["g"]], 1)] {
+        let dir = tempfile::tempdir().expect("a directory");
+        write(dir.path(), &entries_of(&log));
+        assert_eq!(good(dir.path(), trimmed), (fit, None));
+    }
 }

@@ -9,7 +9,7 @@ use super::file::{Receipt, read};
 use super::proof::Proof;
 use super::prove::TAMPERED;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::output::OutputArgs;
+use crate::cli::output::{self, OutputArgs};
 use crate::cli::subcommand::{Process, Subcommand};
 use crate::security::tls::BadSignature;
 
@@ -63,7 +63,7 @@ impl Subcommand for Args {
                 "good: record {} was in the log of this receipt: {}\n{}\n",
                 proof.offset,
                 proof.receipt.described(),
-                String::from_utf8_lossy(&record.value)
+                output::printable(&String::from_utf8_lossy(&record.value))
             );
             object["proof"] = json!({
                 "offset": proof.offset,
@@ -94,6 +94,8 @@ pub fn check(receipt: &Receipt, ca_file: &Path, file: &Path) -> Result<(), Failu
         if let BadSignature::Authority(error) = bad {
             return Failure::new(Exit::Failed, format!("--peer-ca-file: {error}"), "give the ca.pem of the peers");
         }
+        // The error repeats names of the receipt.
+        let bad = output::printable(&bad.to_string());
         let message = format!("{}: the receipt of {}: {bad}", file.display(), receipt.described());
         Failure::new(Exit::BadData, message, "--peer-ca-file is the authority that issued the peer certificates")
     })
