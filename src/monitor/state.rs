@@ -1,7 +1,8 @@
 //! `/api/cluster` and `/api/logs`: what the page shows, as JSON. It may change with any version; programs use the gRPC API
 //! or `/metrics`.
 //!
-//! Times are in Unix milliseconds. Numbers that may exceed 2^53 are offsets and counters, and JavaScript rounds them.
+//! Times are in Unix milliseconds. Numbers that may exceed 2^53 are offsets and counters, and JavaScript rounds them. Other
+//! nodes report any numbers, so sums are saturating: an overflow would end the node.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -91,7 +92,11 @@ fn views(snapshot: &Snapshot) -> BTreeMap<&str, Vec<View<'_>>> {
     let mut views: BTreeMap<&str, Vec<View<'_>>> = BTreeMap::new();
     for node in &snapshot.nodes {
         for group in node.answer.iter().flat_map(|answer| &answer.groups) {
-            views.entry(&group.log).or_default().push((&node.member.name, group));
+            let views = views.entry(&group.log).or_default();
+            // A node has one replica of a log.
+            if views.last().is_none_or(|(last, _)| *last != node.member.name) {
+                views.push((&node.member.name, group));
+            }
         }
     }
     views
@@ -133,7 +138,7 @@ fn log_json(row: Option<&LogRow>, views: &[View<'_>]) -> Value {
         "next_offset": group.map(|group| group.next_offset),
         "stored_bytes": group.map(|group| group.stored_bytes),
         "voters": group.map(|group| group.replicas.iter().filter(|r| r.is_voter).map(|r| r.name.as_str()).collect::<Vec<_>>()),
-        "last_append_ms": group.and_then(|group| Some(group.last_append_time.as_ref()?.seconds * 1000)),
+        "last_append_ms": group.and_then(|group| Some(group.last_append_time.as_ref()?.seconds.saturating_mul(1000))),
         "replicas": replicas.collect::<Vec<_>>(),
     })
 }
@@ -171,7 +176,7 @@ fn add_answer(object: &mut Value, answer: &GetNodeResponse) {
     object["waiting_for"] = json!(answer.waiting_for);
     object["another_cluster"] = json!(answer.another_cluster);
     object["leads"] = json!(logs().filter(is_leader).count());
-    object["lag"] = json!(logs().map(|g| g.commit_index.saturating_sub(g.applied_index)).sum::<u64>());
+    object["lag"] = json!(sum(logs().map(|g| g.commit_index.saturating_sub(g.applied_index))));
     object["catalog"] = answer.groups.iter().find(|group| group.log.is_empty()).map_or(
         Value::Null,
         |group| json!({ "role": role(group), "term": group.term, "commit_index": group.commit_index }),
@@ -217,7 +222,11 @@ fn role(group: &GroupStatus) -> &'static str {
 /// Returns the sum of a counter over its labels.
 fn sum_of(metrics: &[Metric], name: &str) -> u64 {
     let of_name = metrics.iter().filter(|metric| metric.name == name);
-    of_name.map(|metric| if let Some(MetricValue::Counter(value)) = metric.value { value } else { 0 }).sum()
+    sum(of_name.map(|metric| if let Some(MetricValue::Counter(value)) = metric.value { value } else { 0 }))
+}
+
+fn sum(values: impl Iterator<Item = u64>) -> u64 {
+    values.fold(0, u64::saturating_add)
 }
 
 /// Returns count, sum and cumulative buckets without the last one, whose bound is infinite.

@@ -106,7 +106,7 @@ impl<'a> Frame<'a> {
                     let logs = || node.groups.iter().filter(|group| !group.log.is_empty());
                     let leads = logs().filter(|group| is_leader(group)).count();
                     row[3] = format!("{leads} of {}", logs().count());
-                    row[4] = logs().map(lag).sum::<u64>().to_string();
+                    row[4] = logs().map(lag).fold(0, u64::saturating_add).to_string();
                     row[5] = shown(self.rate(node, "seriatim_appended_records_total"), rate);
                     row[6] = shown(self.rate(node, "seriatim_appended_bytes_total"), byte_rate);
                     row[7] = shown(self.rate(node, "seriatim_read_records_total"), rate);
@@ -184,7 +184,7 @@ impl<'a> Frame<'a> {
             let old = before.iter().find(|(other, _)| *other == cursor).map(|(_, lag)| *lag);
             // A leader measures the lag every few seconds, so a lag that has not changed says nothing.
             let changed = old.filter(|old| *old != lag).zip(self.seconds());
-            let change = changed.map(|(old, seconds)| (lag - old) as f64 / seconds);
+            let change = changed.map(|(old, seconds)| (lag as f64 - old as f64) / seconds);
             let signed = |change: f64| {
                 format!(
                     "{}{}",

@@ -63,7 +63,7 @@ pub(super) fn histogram<'a>(node: &'a GetNodeResponse, name: &str) -> Option<&'a
 /// Returns an upper bound of the 99th percentile of what was counted between two moments.
 pub(super) fn p99(before: &Histogram, now: &Histogram) -> Option<f64> {
     let count = now.count.checked_sub(before.count).filter(|count| *count > 0)?;
-    let wanted = (count * 99).div_ceil(100);
+    let wanted = count - count / 100;
     let counted = now.buckets.iter().zip(&before.buckets);
     let found = counted.filter(|(now, before)| now.count.saturating_sub(before.count) >= wanted);
     found.map(|(now, _)| now.upper_bound).next()

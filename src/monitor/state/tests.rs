@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use protobuf::well_known_types::timestamp::Timestamp;
+
 use super::*;
 use crate::pb::v1::{DiskStatus, Node, Replica};
 
@@ -127,4 +129,33 @@ fn cursors_with_the_largest_lag_come_first() {
     let names: Vec<&Value> = shown["cursors"].as_array().expect("a list").iter().map(|c| &c["cursor"]).collect();
     assert_eq!(names, ["audit/b", "audit/a", "audit/c"]);
     assert_eq!((&shown["cursors_total"], &shown["cursors"][0]["node"]), (&3.into(), &"n1".into()));
+}
+
+/// Once, one answer of a compromised peer ended every node whose page was open.
+#[test]
+fn numbers_of_a_hostile_node_overflow_nothing() {
+    let mut hostile = snapshot();
+    let largest = |log: &str| GroupStatus {
+        log: log.into(),
+        term: u64::MAX,
+        commit_index: u64::MAX,
+        next_offset: u64::MAX,
+        stored_bytes: u64::MAX,
+        last_append_time: Some(Timestamp { seconds: i64::MAX, ..Timestamp::default() }).into(),
+        ..GroupStatus::default()
+    };
+    let of_peer = answer(&mut hostile.nodes[1]);
+    of_peer.groups = vec![largest("audit"), largest("other"), largest("audit")];
+    for label in ["a", "b"] {
+        let mut metric = Metric { name: COUNTERS[0].1.into(), ..Metric::default() };
+        metric.labels.insert("label".into(), label.into());
+        metric.set_counter(u64::MAX);
+        of_peer.metrics.push(metric);
+    }
+    let shown = json_of(cluster(&hostile));
+    assert_eq!(shown["nodes"][1]["lag"], u64::MAX);
+    assert_eq!(shown["nodes"][1]["counters"]["appended_records"], u64::MAX);
+    let audit = &json_of(logs(&hostile, &query("")))["logs"][0];
+    assert_eq!(audit["last_append_ms"], i64::MAX);
+    assert_eq!(audit["replicas"].as_array().map(Vec::len), Some(2), "each node has one replica");
 }
