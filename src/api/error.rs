@@ -152,8 +152,8 @@ pub enum ApiError {
     /// The log was created without a hash chain.
     #[error("log {0} has no hash chain")]
     NoHashChain(LogName),
-    /// The node runs without TLS.
-    #[error("this node runs without TLS, so it has no key to sign receipts with")]
+    /// The node runs without TLS, or its peer certificate has expired.
+    #[error("this node has no key to sign receipts with: it runs without TLS, or its peer certificate has expired")]
     ReceiptsUnavailable,
     /// A log that should be created exists.
     #[error("log {log} exists: its id is {log_id}")]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
@@ -40,19 +41,29 @@ impl Signer {
         Signer(live)
     }
 
-    /// Returns false if the node runs without TLS.
+    /// Returns false if the node runs without TLS, or its peer certificate has expired.
     pub fn has_key(&self) -> bool {
-        self.0.is_some()
+        self.has_key_at(SystemTime::now())
     }
 
-    /// Signs a statement; `None` without TLS.
+    fn has_key_at(&self, now: SystemTime) -> bool {
+        self.0.as_ref().is_some_and(|live| live.current().signing.is_valid(now))
+    }
+
+    /// Signs a statement; `None` without TLS, and if the certificate has expired.
     ///
     /// # Errors
     /// If OpenSSL can't sign with the key.
     pub fn sign(&self, statement: &[u8]) -> Result<Option<Signature>, ErrorStack> {
-        let Some(live) = &self.0 else { return Ok(None) };
-        let material = live.current();
-        let SigningKey { key, certificates } = &material.signing;
+        self.sign_at(SystemTime::now(), statement)
+    }
+
+    fn sign_at(&self, now: SystemTime, statement: &[u8]) -> Result<Option<Signature>, ErrorStack> {
+        let Some(material) = self.0.as_ref().map(|live| live.current()) else { return Ok(None) };
+        if !material.signing.is_valid(now) {
+            return Ok(None);
+        }
+        let SigningKey { key, certificates, .. } = &material.signing;
         let signature = match digest_of(key) {
             Some(digest) => sign::Signer::new(digest, key)?.sign_oneshot_to_vec(&signed_bytes(statement))?,
             None => sign::Signer::new_without_digest(key)?.sign_oneshot_to_vec(&signed_bytes(statement))?,
@@ -150,5 +161,36 @@ fn names_node(cert: &X509, node: &str, cluster: &str) -> bool {
         Some(PeerName::Nodes(nodes)) => NodeName::new(node).is_ok_and(|node| nodes.contains(&node)),
         Some(PeerName::Shared) => true,
         Some(PeerName::Unproven) | None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::Tls;
+    use super::*;
+    use crate::config::TlsFiles;
+    use crate::security::certs::{Plan, make};
+
+    /// Once, a node whose peer certificate had expired still signed receipts, which are never accepted.
+    #[test]
+    fn an_expired_certificate_signs_nothing() {
+        let dir = tempfile::tempdir().expect("a directory");
+        make(dir.path(), &Plan::new("c").host("localhost").peer("n1")).expect("certificates");
+        let files = TlsFiles::in_dir(dir.path(), "n1");
+        let signer = Tls::load(Some(&files), "c").expect("TLS").signer();
+        let now = SystemTime::now();
+        let later = now + Duration::from_secs(3 * 365 * 24 * 60 * 60);
+        let us = |time: SystemTime| {
+            u64::try_from(time.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_micros()).expect("a time")
+        };
+        let signature = signer.sign_at(now, b"statement").expect("signed").expect("a signature");
+        let checked = |time| check_signature(&files.peer_ca_file, b"statement", &signature, ("n1", "c"), us(time));
+        assert!(signer.has_key() && checked(now).is_ok(), "{:?}", checked(now));
+        assert!(matches!(checked(later), Err(BadSignature::NotOfAuthority(_))));
+        assert!(!signer.has_key_at(later));
+        assert_eq!(signer.sign_at(later, b"statement").expect("no error"), None);
+        assert!(!Signer::default().has_key());
     }
 }
