@@ -102,47 +102,90 @@ pub fn files(place: &Place) -> Vec<String> {
     ]
 }
 
-/// Stops the service, and removes its certificates, options and records.
+/// Stops the service, and removes its certificates, options and records, if it still is the one of the quickstart.
 ///
 /// # Errors
 /// If a step fails, or the data is that of another cluster.
 pub fn stop(place: &Place) -> Result<(), Failure> {
-    let node_file = Path::new(DATA_DIR).join("node.toml");
-    let name = match fs::read_to_string(&node_file) {
-        Ok(text) => cluster_name(&text),
-        Err(error) => {
-            ignore_missing(error).map_err(|error| failed(&node_file, &error))?;
-            None
-        }
-    };
-    if let Some(name) = name.filter(|name| name != NAME) {
-        let message =
-            format!("{DATA_DIR} is that of a node of cluster {name:?}, not of a quickstart; nothing was changed");
-        let next = format!("remove {} by hand if it is not needed", place.dir().display());
-        return Err(Failure::new(Exit::Precondition, message, next));
+    let installed = Installed { data: DATA_DIR.into(), drop_in: DROP_IN.into(), tls: tls_files(place) };
+    installed.check(place)?;
+    if installed.is_ours() {
+        systemctl(&["disable", "--now", UNIT])?;
+        installed.remove_data()?;
     }
-    systemctl(&["disable", "--now", UNIT])?;
-    let mut files: Vec<PathBuf> = tls_files(place).into_iter().map(|(_, to)| to).collect();
-    files.push(PathBuf::from(DROP_IN));
-    for file in files {
-        fs::remove_file(&file).or_else(ignore_missing).map_err(|error| failed(&file, &error))?;
-    }
+    installed.remove_files()?;
     // It may have other drop-ins.
     let _ = fs::remove_dir(DROP_IN_DIR);
-    let data = Path::new(DATA_DIR);
-    let removed = fs::remove_dir_all(data).or_else(|error| match error.kind() {
-        // A disk of its own is mounted there: it is empty now.
-        io::ErrorKind::ResourceBusy => Ok(()),
-        _ => ignore_missing(error),
-    });
-    removed.map_err(|error| failed(data, &error))?;
     systemctl(&["daemon-reload"])
 }
 
+/// What a quickstart adds to the installation of the package.
+struct Installed {
+    data: PathBuf,
+    drop_in: PathBuf,
+    /// The certificates and keys, from where they are to where the unit reads them.
+    tls: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Installed {
+    /// Fails if the data is not that of a quickstart.
+    fn check(&self, place: &Place) -> Result<(), Failure> {
+        let node_file = self.data.join("node.toml");
+        let text = match fs::read_to_string(&node_file) {
+            Ok(text) => text,
+            Err(error) => return ignore_missing(error).map_err(|error| failed(&node_file, &error)),
+        };
+        let whose = match cluster_name(&text) {
+            Ok(None) => return Ok(()),
+            Ok(Some(name)) if name == NAME => return Ok(()),
+            Ok(Some(name)) => format!("is that of a node of cluster {name:?}, not of a quickstart"),
+            Err(why) => format!("may be that of another node: its node.toml can't be read ({why})"),
+        };
+        let message = format!("{} {whose}; nothing was changed", self.data.display());
+        let next = format!("remove {} by hand if it is not needed", place.dir().display());
+        Err(Failure::new(Exit::Precondition, message, next))
+    }
+
+    /// Returns whether the service has the options of the quickstart. They are written before its first start, and removed
+    /// after its data. Without them, an operator has set the service up in another way.
+    fn is_ours(&self) -> bool {
+        self.drop_in.exists()
+    }
+
+    fn remove_data(&self) -> Result<(), Failure> {
+        let removed = fs::remove_dir_all(&self.data).or_else(|error| match error.kind() {
+            // A disk of its own is mounted there: it is empty now.
+            io::ErrorKind::ResourceBusy => Ok(()),
+            _ => ignore_missing(error),
+        });
+        removed.map_err(|error| failed(&self.data, &error))
+    }
+
+    /// Removes certificates and keys, but not those with which an operator has replaced them, and the options.
+    fn remove_files(&self) -> Result<(), Failure> {
+        // After a full disk, a copy may be incomplete.
+        let is_ours = |(from, to): &&(PathBuf, PathBuf)| matches!((fs::read(from), fs::read(to)), (Ok(from), Ok(to)) if from.starts_with(&to));
+        let ours = self.tls.iter().filter(is_ours);
+        for file in ours.map(|(_, to)| to).chain([&self.drop_in]) {
+            fs::remove_file(file).or_else(ignore_missing).map_err(|error| failed(file, &error))?;
+        }
+        Ok(())
+    }
+}
+
 /// Returns the cluster of a data directory; `None` if it is of no cluster yet.
-fn cluster_name(node_file: &str) -> Option<String> {
-    let table: toml::Table = node_file.parse().ok()?;
-    table.get("cluster_name")?.as_str().filter(|name| !name.is_empty()).map(str::to_owned)
+///
+/// # Errors
+/// Why it can't be read.
+fn cluster_name(node_file: &str) -> Result<Option<String>, String> {
+    let table: toml::Table = node_file.parse().map_err(|error: toml::de::Error| error.message().to_owned())?;
+    match table.get("cluster_name") {
+        None => Ok(None),
+        Some(name) => {
+            let name = name.as_str().ok_or("cluster_name is not a text")?;
+            Ok(Some(name.to_owned()).filter(|name| !name.is_empty()))
+        }
+    }
 }
 
 fn make_dir(dir: &str, mode: u32) -> Result<(), Failure> {
@@ -170,8 +213,49 @@ mod tests {
     #[test]
     fn reads_the_cluster_of_a_data_directory() {
         let node_file = include_str!("../../../tests/golden/node-v2.toml");
-        assert_eq!(cluster_name(node_file).as_deref(), Some("demo"));
-        assert_eq!(cluster_name(&node_file.replace("\"demo\"", "\"\"")), None);
-        assert_eq!(cluster_name("node_id = \"1\"\n"), None);
+        let name = |text: &str| cluster_name(text);
+        assert_eq!(name(node_file), Ok(Some("demo".to_owned())));
+        assert_eq!(name(&node_file.replace("\"demo\"", "\"\"")), Ok(None));
+        assert_eq!(name("node_id = \"1\"\n"), Ok(None));
+        assert!(name("node_id = ").is_err() && name("cluster_name = 1\n").is_err());
+    }
+
+    /// Once, --undo stopped a service that an operator had set up since with other options, and removed its keys; and it
+    /// removed a data directory whose node.toml is damaged, whatever the cluster.
+    #[test]
+    fn what_an_operator_has_replaced_is_left() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let place = Place::of_user(Some(&dir.path().join("quickstart"))).expect("a place");
+        let [data, own, unit] = ["data", "own", "unit"].map(|name| dir.path().join(name));
+        for made in [&data, &own, &unit] {
+            fs::create_dir(made).expect("made");
+        }
+        for (file, text) in [(own.join("ca.pem"), "ours"), (own.join("key.pem"), "ours"), (unit.join("ca.pem"), "ours")]
+        {
+            fs::write(file, text).expect("written");
+        }
+        fs::write(unit.join("key.pem"), "of the operator").expect("written");
+        let tls = ["ca.pem", "key.pem"].map(|name| (own.join(name), unit.join(name))).to_vec();
+        let installed = Installed { data: data.clone(), drop_in: dir.path().join("quickstart.conf"), tls };
+        let node_file = data.join("node.toml");
+        for (text, is_checked) in [
+            ("cluster_name = \"quickstart\"\n", true),
+            ("node_id = \"1\"\n", true),
+            ("cluster_name = \"prod\"\n", false),
+            ("cluster_name = \"prod\"\nnode_id = ", false),
+            ("", true),
+        ] {
+            fs::write(&node_file, text).expect("written");
+            assert_eq!(installed.check(&place).is_ok(), is_checked, "{text}");
+        }
+        assert!(!installed.is_ours(), "the service has other options");
+        fs::write(&installed.drop_in, "options").expect("written");
+        assert!(installed.is_ours());
+        installed.remove_files().expect("removed");
+        assert!(!unit.join("ca.pem").exists() && unit.join("key.pem").exists());
+        assert!(!installed.is_ours() && data.exists());
+        installed.remove_data().expect("removed");
+        installed.remove_data().expect("removed already");
+        installed.check(&place).expect("no data");
     }
 }

@@ -73,11 +73,11 @@ fn undo(place: &Place, made: &Made) -> Result<bool, Failure> {
             profiles.current = None;
         }
         profiles.store(&file)?;
-    }
-    if profiles == Profiles::default() {
-        // Nobody else needs an empty file.
-        let _ = fs::remove_file(&file);
-        let _ = file.parent().map(fs::remove_dir);
+        if profiles == Profiles::default() {
+            // Nobody else needs an empty file.
+            let _ = fs::remove_file(&file);
+            let _ = file.parent().map(fs::remove_dir);
+        }
     }
     place.remove()
 }
