@@ -166,9 +166,16 @@ impl Agent {
         )?;
         let bind_addr = SocketAddr::new(config.node.bind_addr.ip(), listener.port());
         let rpc_addr = SocketAddr::new(config.node.rpc_addr.ip(), api.port());
-        let host = listen_addr::Host::find(&config.cluster.join, bind_addr.port());
-        let host =
-            host.map_err(|error| AgentError::System(format!("can't list the addresses of this host: {error}")))?;
+        let is_derived =
+            |addr: SocketAddr, advertised: &Option<String>| addr.ip().is_unspecified() && advertised.is_none();
+        let host = match is_derived(bind_addr, &config.node.advertise_bind_addr)
+            || is_derived(rpc_addr, &config.node.advertise_rpc_addr)
+        {
+            true => listen_addr::Host::find(&config.cluster.join, bind_addr.port())
+                .map_err(|error| AgentError::System(format!("can't list the addresses of this host: {error}")))?,
+            // A sandbox may forbid to list them.
+            false => listen_addr::Host::default(),
+        };
         let me = Member {
             id: node_file.node_id,
             name: config.node.node_name.clone(),

@@ -30,7 +30,8 @@ fn why(addr: SocketAddr, error: &io::Error) -> String {
     }
 }
 
-/// What is known about this host, to find its address.
+/// What is known about this host, to find its address. By default nothing, for addresses that need not be found.
+#[derive(Default)]
 pub(super) struct Host {
     /// Its addresses, of interfaces that are up.
     ips: Vec<IpAddr>,
