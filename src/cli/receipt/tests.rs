@@ -77,8 +77,12 @@ fn entries_of(log: &Log) -> Vec<Entry> {
     entries(log, Hashes::Computed)
 }
 
-/// Writes a stopped node's directory with this log.
+/// Writes a stopped node's directory with this log, in which all entries are committed.
 fn write(dir: &Path, entries: &[Entry]) {
+    write_committed(dir, entries, None);
+}
+
+fn write_committed(dir: &Path, entries: &[Entry], committed: Option<LogIndex>) {
     let disk = Disk::real();
     let data = DataDir::open(&disk, dir).expect("a data directory");
     for group in [GroupId::CATALOG, GROUP] {
@@ -89,7 +93,7 @@ fn write(dir: &Path, entries: &[Entry]) {
     data.store(&node.with_group(GroupId::CATALOG).with_group(GROUP)).expect("stored");
     let (mut log, _) = GroupLog::open(&disk, &data.groups_dir(), GROUP, &LogOptions::default()).expect("opened");
     log.append(entries).expect("appended");
-    let commit = log.bounds().last_index;
+    let commit = committed.unwrap_or(log.bounds().last_index);
     log.append_hard_state(&HardState { term: Term(1), vote: None, commit }).expect("appended");
     log.close().expect("closed");
 }
@@ -239,4 +243,24 @@ fn records_that_only_seem_to_be_trimmed_are_compared() {
         write(dir.path(), &entries_of(&log));
         assert_eq!(good(dir.path(), trimmed), (fit, None));
     }
+}
+
+/// A new leader replaces entries that were not committed: their hash chain is not part of the log.
+#[test]
+fn the_chain_of_replaced_entries_does_not_count() {
+    let dir = tempfile::tempdir().expect("a directory");
+    write_committed(dir.path(), &entries_of(&original()), Some(LogIndex(3)));
+    let disk = Disk::real();
+    let data = DataDir::open(&disk, dir.path()).expect("a data directory");
+    let (mut log, _) = GroupLog::open(&disk, &data.groups_dir(), GROUP, &LogOptions::default()).expect("opened");
+    log.truncate_suffix(LogIndex(4)).expect("truncated");
+    let mut replaced = original();
+    replaced.truncate(2);
+    replaced.extend([vec!["x"], vec!["y", "z"], vec!["g"]]);
+    log.append(&entries_of(&replaced)[2..]).expect("appended");
+    let commit = log.bounds().last_index;
+    log.append_hard_state(&HardState { term: Term(1), vote: None, commit }).expect("appended");
+    log.close().expect("closed");
+    drop(data);
+    assert_eq!(good(dir.path(), None), (2, None));
 }
