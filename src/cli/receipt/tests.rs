@@ -222,15 +222,7 @@ fn a_frame_of_another_version_does_not_hide_a_change() {
     entries.extend(entries_of(&original())[2..].iter().map(shifted));
     let dir = tempfile::tempdir().expect("a directory");
     write(dir.path(), &entries);
-    let segment = dir.path().join("groups/1/00000000000000000001.seg");
-    let mut bytes = std::fs::read(&segment).expect("a segment");
-    let mut at = 128;
-    while bytes[at + 8] != EntryKind::Noop.code() {
-        let length = u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
-        at += (HEADER_BYTES + length as usize).next_multiple_of(8);
-    }
-    set_kind(&mut bytes, at as u64, 99);
-    std::fs::write(&segment, bytes).expect("written");
+    separate(dir.path(), 99);
     assert_eq!(good(dir.path(), None), (0, Some(Severity::Format)));
 }
 
@@ -263,4 +255,103 @@ fn the_chain_of_replaced_entries_does_not_count() {
     log.close().expect("closed");
     drop(data);
     assert_eq!(good(dir.path(), None), (2, None));
+}
+
+/// Numbers that only depend on the seed.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % limit.max(1)
+    }
+}
+
+const VALUES: [&str; 8] = ["", "a", "b", "c", "dd", "ee", "a longer one", "another long one"];
+
+fn random_log(dice: &mut Dice, entries: usize) -> Log {
+    let mut entry = |_| (0..=dice.below(3)).map(|_| VALUES[dice.below(VALUES.len())]).collect();
+    (0..entries).map(&mut entry).collect()
+}
+
+/// Changes a record, or removes, moves or adds records or entries.
+fn change(log: &mut Log, dice: &mut Dice) {
+    let (at, other) = (dice.below(log.len()), dice.below(log.len()));
+    match dice.below(6) {
+        0 => log[at][0] = VALUES[dice.below(VALUES.len())],
+        1 => log.swap(at, other),
+        2 => log[at].rotate_left(1),
+        3 if log.len() > 1 => drop(log.remove(at)),
+        4 => log[at].push("new"),
+        _ => {
+            let copy = log[other].clone();
+            log.insert(at, copy);
+        }
+    }
+}
+
+/// An insider changes the beginning of a log, computes its chain again, and lets the original end follow, perhaps after a
+/// frame that separates the two. A receipt is good only if all entries up to its own are those of the original.
+#[test]
+fn no_change_of_an_insider_is_good() {
+    let (mut found, mut all_good) = (0, 0);
+    for seed in 1..=60 {
+        let mut dice = Dice(seed);
+        let log = random_log(&mut dice, 6);
+        let whole = entries_of(&log);
+        let split = dice.below(log.len() + 1);
+        let mut begin = log[..split].to_vec();
+        if !begin.is_empty() && dice.below(5) > 0 {
+            change(&mut begin, &mut dice);
+        }
+        let count = |log: &[Vec<&str>]| log.iter().map(Vec::len).sum::<usize>();
+        let end = if count(&begin) == count(&log[..split]) { &whole[split..] } else { &[] };
+        let mut entries = entries_of(&begin);
+        let offset = Offset(count(&begin) as u64);
+        let is_separated = dice.below(3) > 0;
+        if is_separated {
+            let (kind, producer_id, sequence) = (EntryKind::Noop, 0, 0);
+            let noop = Stamp { kind, count: 0, base_offset: offset, append_time_us: 0, producer_id, sequence };
+            entries.push(Entry::new(LogIndex(2 + entries.len() as u64), Term(1), noop, &[]));
+        }
+        for entry in end {
+            let index = LogIndex(2 + entries.len() as u64);
+            entries.push(Entry::new(index, entry.term, entry.stamp().expect("a stamp"), &entry.payload()));
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        write(dir.path(), &entries);
+        if is_separated {
+            let separator = [EntryKind::Noop.code(), 7, 99][dice.below(3)];
+            separate(dir.path(), separator);
+        }
+        let records = |entry: &&Entry| entry.stamp().expect("a stamp").count > 0;
+        let stored: Vec<&Entry> = entries.iter().filter(records).collect();
+        let same = stored.iter().zip(&whole).take_while(|(a, b)| a.payload() == b.payload()).count();
+        let report = verify(&Disk::real(), dir.path()).expect("a report");
+        let group = report.groups.iter().find(|group| group.group == GROUP).expect("a group");
+        for (i, entry) in whole.iter().enumerate() {
+            let is_good =
+                compare(&Disk::real(), dir.path(), group, &[receipt(entry)]).expect("compared").not_good() == 0;
+            assert!(!is_good || i < same, "seed {seed}: receipt {i} is good, and {same} entries are the same");
+            assert!(
+                is_good || i >= same || is_separated,
+                "seed {seed}: receipt {i} of {same} same entries is not good"
+            );
+            (found, all_good) = (found + usize::from(!is_good), all_good + usize::from(is_good));
+        }
+    }
+    assert!(found > 40 && all_good > 40, "{found} {all_good}");
+}
+
+/// Turns the no-op of a log into a frame of another kind.
+fn separate(dir: &Path, kind: u8) {
+    let segment = dir.join("groups/1/00000000000000000001.seg");
+    let mut bytes = std::fs::read(&segment).expect("a segment");
+    let mut at = 128;
+    while bytes[at + 8] != EntryKind::Noop.code() {
+        let length = u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+        at += (HEADER_BYTES + length as usize).next_multiple_of(8);
+    }
+    set_kind(&mut bytes, at as u64, kind);
+    std::fs::write(&segment, bytes).expect("written");
 }
