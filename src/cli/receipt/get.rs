@@ -42,11 +42,12 @@ impl Subcommand for Args {
         let position = info.position.unwrap_or_default();
         let last = position.next_offset.checked_sub(1).filter(|last| *last >= position.first_offset);
         let empty = || Failure::new(Exit::NotFound, format!("log {log} has no record"), "append one first");
+        let offset = self.offset.or(last).ok_or_else(empty)?;
         let request = ReadChainRequest {
-            offset: self.offset.or(last).ok_or_else(empty)?,
+            offset,
             log,
             max_links: 1,
-            log_id: Some(info.log_id),
+            log_id: Some(info.log_id.clone()),
             receipt: true,
             ..ReadChainRequest::default()
         };
@@ -56,6 +57,33 @@ impl Subcommand for Args {
         };
         let receipt = response.receipt.into_option().ok_or_else(|| malformed("it is missing".to_owned()))?;
         let receipt = Receipt::of(receipt).map_err(malformed)?;
+        check_is_of(&receipt, &info.log_id, offset).map_err(malformed)?;
         output::say(&format!("{}\n", receipt.to_json()))
+    }
+}
+
+/// Checks that a receipt is of the record that was asked for. A node that returns an earlier one could change what follows.
+fn check_is_of(receipt: &Receipt, log_id: &str, offset: u64) -> Result<(), String> {
+    if receipt.statement.log_id != log_id || !(receipt.link.offset..receipt.link.end()).contains(&offset) {
+        let described = receipt.described();
+        return Err(format!("it is not of record {offset} of the log with the id {log_id}: {described}"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::receipt_of;
+    use super::*;
+
+    /// Once, a node could return the same old receipt again and again.
+    #[test]
+    fn a_receipt_of_other_records_is_not_usable() {
+        let receipt = receipt_of("7", 3, 2);
+        assert_eq!((check_is_of(&receipt, "7", 3), check_is_of(&receipt, "7", 4)), (Ok(()), Ok(())));
+        for (log_id, offset) in [("7", 2), ("7", 5), ("8", 3)] {
+            let why = check_is_of(&receipt, log_id, offset).expect_err("another one");
+            assert!(why.contains(&format!("it is not of record {offset} of the log with the id {log_id}")), "{why}");
+        }
     }
 }

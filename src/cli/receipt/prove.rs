@@ -74,6 +74,7 @@ impl Subcommand for Args {
         let first = links.first().copied().ok_or_else(|| bad("the node has returned no entry"))?;
         let records = chain.records(first)?;
         let receipt = receipt.or(new_receipt).ok_or_else(|| bad("the node has returned no receipt"))?;
+        check_fits(&receipt, &log, &info.log_id, self.offset)?;
         let proof =
             Proof { offset: self.offset, records, links: links.into_iter().map(|(link, ..)| link).collect(), receipt };
         proof.check().map_err(|what| Failure::new(Exit::BadData, format!("log {log}: {what}"), TAMPERED))?;
@@ -205,28 +206,13 @@ impl Chain<'_> {
 
 #[cfg(test)]
 mod tests {
-    use protobuf::Message as _;
-
+    use super::super::tests::receipt_of;
     use super::*;
-    use crate::hash_chain::{ChainHash, ContentHash, EntryChain};
-    use crate::pb::v1;
 
     /// Once, the end of a log could be cut off, and the command said only that the offset is past the end.
     #[test]
     fn a_log_that_ends_before_the_receipt_was_changed() {
-        let content = ContentHash::of(b"records");
-        let chain = EntryChain::of(ChainHash::default(), 5, content);
-        let link = v1::ChainLink {
-            offset: 3,
-            count: 2,
-            content_hash: content.0.to_vec().into(),
-            previous_chain_hash: chain.before.0.to_vec().into(),
-            chain_hash: chain.after.0.to_vec().into(),
-            ..v1::ChainLink::default()
-        };
-        let statement = v1::ReceiptStatement { link: Some(link).into(), ..v1::ReceiptStatement::default() };
-        let statement = statement.write_to_bytes().expect("encoded").into();
-        let receipt = Receipt::of(v1::Receipt { statement, ..v1::Receipt::default() }).expect("a receipt");
+        let receipt = receipt_of("7", 3, 2);
         for end in [None, Some(5), Some(6)] {
             assert_eq!(check_end(&receipt, "audit", end), Ok(()));
         }

@@ -117,6 +117,24 @@ fn receipt(entry: &Entry) -> Receipt {
     Receipt::of(v1::Receipt { statement: statement.into(), ..v1::Receipt::default() }).expect("a receipt")
 }
 
+/// The receipt of an entry with this place in a log.
+pub(super) fn receipt_of(log_id: &str, offset: u64, count: u32) -> Receipt {
+    let content = ContentHash::of(b"records");
+    let chain = EntryChain::of(ChainHash::default(), offset + u64::from(count), content);
+    let link = v1::ChainLink {
+        offset,
+        count,
+        content_hash: content.0.to_vec().into(),
+        previous_chain_hash: chain.before.0.to_vec().into(),
+        chain_hash: chain.after.0.to_vec().into(),
+        ..v1::ChainLink::default()
+    };
+    let link = Some(link).into();
+    let statement = v1::ReceiptStatement { log_id: log_id.to_owned(), link, ..v1::ReceiptStatement::default() };
+    let statement = statement.write_to_bytes().expect("encoded").into();
+    Receipt::of(v1::Receipt { statement, ..v1::Receipt::default() }).expect("a receipt")
+}
+
 /// Returns whether `data verify` finds damage, and how many of the receipts of the original do not fit.
 fn found(log: &Log, hashes: Hashes) -> (bool, usize) {
     let dir = tempfile::tempdir().expect("a directory");
