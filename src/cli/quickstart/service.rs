@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn reads_the_cluster_of_a_data_directory() {
         let node_file = include_str!("../../../tests/golden/node-v2.toml");
-        let name = |text: &str| cluster_name(text);
+        let name = cluster_name;
         assert_eq!(name(node_file), Ok(Some("demo".to_owned())));
         assert_eq!(name(&node_file.replace("\"demo\"", "\"\"")), Ok(None));
         assert_eq!(name("node_id = \"1\"\n"), Ok(None));
