@@ -92,7 +92,7 @@ impl ConsensusMetrics {
                 self.watch.leader(status, catalog);
             }
         }
-        if tick.is_multiple_of(LAG_TICKS) {
+        if tick.is_multiple_of(LAG_TICKS) || !self.watch.knows_members() {
             self.watch.members(catalog, |node| self.statuses.is_silent(node));
             self.measure_lag(statuses, replicas, groups, catalog);
         }

@@ -10,7 +10,7 @@ use crate::consensus::status::GroupStatus;
 use crate::events::{EventKind, Events, Severity};
 use crate::types::{GroupId, NodeId};
 
-/// Notices changes. The first look at the members does not count.
+/// Notices changes. The members that the catalog has at first are no change.
 #[derive(Default)]
 pub struct EventWatch {
     events: Events,
@@ -54,8 +54,16 @@ impl EventWatch {
         }
     }
 
-    /// Records members that have joined, left, fallen silent, or are heard again.
+    /// Returns whether the members have been looked at.
+    pub fn knows_members(&self) -> bool {
+        self.members.is_some()
+    }
+
+    /// Records members that have joined, left, fallen silent, or are heard again. Does nothing before there is any member.
     pub fn members(&mut self, catalog: &Catalog, is_silent: impl Fn(NodeId) -> bool) {
+        if !self.knows_members() && catalog.members().next().is_none() {
+            return;
+        }
         let known = |id| is_silent(id);
         let now: BTreeMap<NodeId, Known> = catalog
             .members()
@@ -147,6 +155,8 @@ mod tests {
         let mut watch = EventWatch::new(events.clone());
         let text = |members: &BTreeMap<NodeId, Known>| members.len();
         let catalog = catalog();
+        watch.members(&Catalog::default(), |_| false);
+        assert!(!watch.knows_members(), "the node has not joined yet");
         watch.members(&catalog, |_| false);
         assert_eq!((events.newest().len(), watch.members.as_ref().map(text)), (0, Some(2)));
         watch.members(&catalog, |node| node == NodeId(2));

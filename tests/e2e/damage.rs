@@ -106,7 +106,7 @@ fn make_newer(file: &Path, text: &str) {
     while end <= wanted {
         (at, end) = (end, end + 80 + length(end).next_multiple_of(8));
     }
-    bytes[at + 8] = 9;
+    bytes[at + 8] = 99;
     let seed = [&bytes[32..40], &(at as u64).to_le_bytes(), &bytes[at..at + 4]].concat();
     let checksum = |seed: u32, parts: [&[u8]; 2]| parts.iter().fold(seed, |crc, part| crc32c::crc32c_append(crc, part));
     let seed = crc32c::crc32c(&seed);

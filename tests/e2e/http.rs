@@ -175,8 +175,11 @@ fn each_node_shows_the_whole_cluster() {
         assert_eq!(json(&node.http_addr, "/api/logs?filter=x")["matching"], 0);
     }
     // The founder has seen how the log got its leader, and how the others joined.
-    let events = json(&cluster.nodes[0].http_addr, "/api/cluster")["events"].to_string();
-    assert!(events.contains("log default is led by n1") && events.contains("node n3 is a member"), "{events}");
+    eventually("the events are shown", || {
+        let events = json(&cluster.nodes[0].http_addr, "/api/cluster")["events"].to_string();
+        let all = events.contains("log default is led by n1") && events.contains("node n3 is a member");
+        if all { Ok(()) } else { Err(events) }
+    });
     let name = cluster.nodes[2].name().to_owned();
     cluster.nodes[2].kill();
     eventually("the others show that it is not heard", || {
