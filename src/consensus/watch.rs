@@ -10,7 +10,7 @@ use crate::consensus::status::GroupStatus;
 use crate::events::{EventKind, Events, Severity};
 use crate::types::{GroupId, NodeId};
 
-/// Notices changes. The members that the catalog has at first are no change.
+/// Notices changes. For the members that the catalog has at first, nothing is recorded.
 #[derive(Default)]
 pub struct EventWatch {
     events: Events,

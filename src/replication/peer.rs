@@ -42,6 +42,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 const ELECTION_MAX: Duration = Duration::from_secs(3);
 /// The time for unanswered jobs after the authorities of peers have changed. A removed one may be compromised.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
+/// If some jobs were not answered in that time, and the authorities are the same, new jobs are sent for this long. Then they
+/// wait again, so that the new certificates are used before the old ones expire.
+const DRAIN_PAUSE: Duration = Duration::from_secs(30);
 /// The interval at which deadlines are checked, if there are any.
 const SWEEP: Duration = Duration::from_millis(100);
 /// The interval while proposals of a lost link wait for the log of the next leader, which shows their outcome.
@@ -214,6 +217,8 @@ impl Peer {
                         return Ok(PeerEvent::Lost(Lost::because(
                             "the authorities of peers have changed: connecting again",
                         )));
+                    } else if now >= until + DRAIN_PAUSE {
+                        connection.ends = None;
                     }
                 }
                 match &mut connection.replicate {
