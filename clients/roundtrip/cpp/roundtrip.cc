@@ -129,9 +129,9 @@ int main(int argc, char** argv) {
     std::cout << "{\"name\":\"" << name << "\",\"bytes\":\"" << hex(encoded(*message)) << "\",\"json\":" << json << "}\n";
   }
   EXPECT(checked == 6);
-  show(*v1::Start_descriptor());
-  show(*v1::LogState_descriptor());
-  show(*v1::DiskState_descriptor());
-  show(*v1::Role_descriptor());
-  show(*v1::Reason_descriptor());
+  // One enum and one message of each file.
+  for (const pb::FileDescriptor* file : {v1::Reason_descriptor()->file(), v1::Record::descriptor()->file(),
+                                         v1::GetNodeResponse::descriptor()->file()}) {
+    for (int i = 0; i < file->enum_type_count(); ++i) show(*file->enum_type(i));
+  }
 }

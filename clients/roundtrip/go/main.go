@@ -89,18 +89,23 @@ func run(golden string) error {
 	if checked != 6 {
 		return fmt.Errorf("the fields of %d messages were checked instead of 6", checked)
 	}
-	for _, enum := range []enumLine{
-		{"seriatim.v1.Start", seriatimv1.Start_value},
-		{"seriatim.v1.LogState", seriatimv1.LogState_value},
-		{"seriatim.v1.DiskState", seriatimv1.DiskState_value},
-		{"seriatim.v1.Role", seriatimv1.Role_value},
-		{"seriatim.v1.Reason", seriatimv1.Reason_value},
-	} {
-		if err := out.Encode(enum); err != nil {
-			return err
+	err = lines.Err()
+	protoregistry.GlobalTypes.RangeEnums(func(type_ protoreflect.EnumType) bool {
+		descriptor := type_.Descriptor()
+		if descriptor.FullName().Parent() == "seriatim.v1" && err == nil {
+			err = out.Encode(enumLine{string(descriptor.FullName()), numbers(descriptor.Values())})
 		}
+		return true
+	})
+	return err
+}
+
+func numbers(values protoreflect.EnumValueDescriptors) map[string]int32 {
+	numbers := map[string]int32{}
+	for i := range values.Len() {
+		numbers[string(values.Get(i).Name())] = int32(values.Get(i).Number())
 	}
-	return lines.Err()
+	return numbers
 }
 
 // old reads a record of seriatim.v1 with the code of log.v1, and writes it again: both have the same numbers and types.

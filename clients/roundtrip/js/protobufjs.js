@@ -11,7 +11,7 @@ protobuf.util.Long = Long; // Without it, 64-bit integers would be numbers, whic
 protobuf.configure();
 
 const { seriatim } = generated;
-const { Role, DiskState, LogState, Reason, Start } = seriatim.v1;
+const { Role, DiskState } = seriatim.v1;
 const string = (value) => value.toString();
 
 // Reads some fields by their generated names.
@@ -58,6 +58,7 @@ const special = {
   appendTimeAhead: duration,
   deletedLogRetention: duration,
   purgeAfter: duration,
+  timeLeft: duration,
   lastAppendTime: time,
   createTime: time,
   deleteTime: time,
@@ -99,7 +100,8 @@ for (const line of fs.readFileSync(path.join(golden, "samples.txt"), "utf8").tri
   console.log(JSON.stringify({ name, bytes, json: json(object) }));
 }
 assert.equal(checked, Object.keys(checks).length);
-for (const [name, type] of Object.entries({ Start, LogState, DiskState, Role, Reason })) {
+// Messages and services are functions.
+for (const [name, type] of Object.entries(seriatim.v1).filter(([, type]) => typeof type === "object")) {
   const values = Object.entries(type).filter(([, number]) => typeof number === "number");
   console.log(JSON.stringify({ name: `seriatim.v1.${name}`, enum: Object.fromEntries(values) }));
 }

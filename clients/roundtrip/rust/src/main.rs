@@ -31,6 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     check_update_cluster(&UpdateClusterRequest::decode(&*read("update_cluster_request_full")?)?);
     show("Start", |n| Start::try_from(n).ok().map(|value| value.as_str_name()));
     show("LogState", |n| LogState::try_from(n).ok().map(|value| value.as_str_name()));
+    show("NodeState", |n| NodeState::try_from(n).ok().map(|value| value.as_str_name()));
     show("DiskState", |n| DiskState::try_from(n).ok().map(|value| value.as_str_name()));
     show("Role", |n| Role::try_from(n).ok().map(|value| value.as_str_name()));
     show("Reason", |n| Reason::try_from(n).ok().map(|value| value.as_str_name()));

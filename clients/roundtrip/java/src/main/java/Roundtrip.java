@@ -39,13 +39,10 @@ public final class Roundtrip {
             out.printf("{\"name\":\"%s\",\"bytes\":\"%s\",\"json\":%s}%n", name, hex(encoded(message)), json.print(message));
         }
         expect(checked, 6);
-        for (var type : List.of(
-                Start.getDescriptor(),
-                LogState.getDescriptor(),
-                DiskState.getDescriptor(),
-                Role.getDescriptor(),
-                Reason.getDescriptor())) {
-            out.println(text(type));
+        // One enum and one message of each file.
+        for (var file : List.of(
+                Reason.getDescriptor().getFile(), Record.getDescriptor().getFile(), GetNodeResponse.getDescriptor().getFile())) {
+            file.getEnumTypes().forEach(type -> out.println(text(type)));
         }
     }
 
