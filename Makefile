@@ -130,7 +130,7 @@ test-decoders: ## the protobuf decoders of other languages on golden responses (
 package: deps first-build ## a .deb, a .rpm and a tarball, in $CARGO_TARGET_DIR/package (ONLY=deb,rpm chooses; the tarball compiles gRPC's core once more)
 	@dist/package.sh $(subst $(comma), ,$(ONLY))
 
-package-debian11: ## a .deb and a tarball that also run on Debian 11, built in a Debian 11 of its own (needs root and debootstrap)
+package-debian11: ## a .deb, a .rpm and a tarball that also run on Debian 11 and RHEL 9, built in a Debian 11 of its own (needs root and debootstrap)
 	@dist/package-debian11.sh
 
 test-package: ## install the .deb in new systems with Debian 11, 12 and 13, and try it there (needs root and debootstrap)

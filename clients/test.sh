@@ -29,7 +29,8 @@ if ! command -v javac >/dev/null || ! command -v mvn >/dev/null; then
     exit 1
 fi
 
-# It compiles faster without -O2.
+# A build folder of another clone is not continued. It compiles faster without -O2.
+grep -qsx "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD/clients/cpp" "$build/cpp/CMakeCache.txt" || rm -rf "$build/cpp"
 if [[ $languages == *" cpp "* ]] &&
     ! cmake -S clients/cpp -B "$build/cpp" -DSERIATIM_WERROR=ON -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O1 >/dev/null; then
     echo "make test-clients needs CMake and gRPC for C++ (Debian: g++, cmake, libgrpc++-dev, libprotobuf-dev, protobuf-compiler-grpc)" >&2

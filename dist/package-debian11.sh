@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the packages for Debian 11, and the tarball for every Linux with glibc 2.31 or newer, in a
-# directory with a Debian 11 of its own. They contain an OpenSSL of their own.
+# Builds the .deb for Debian 11, and a .rpm and the tarball for every Linux with glibc 2.31 or newer, in
+# a directory with a Debian 11 of its own. They contain an OpenSSL of their own.
 #
 # Usage: dist/package-debian11.sh [ROOT]      ROOT: where Debian 11 is, or is installed to
 #                                             (default: package-debian11 in the build folder)
@@ -55,7 +55,7 @@ inside() {
 inside sh -c 'command -v dpkg-shlibdeps c++ cmake perl xz file >/dev/null ||
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
         g++ make cmake pkg-config perl dpkg-dev xz-utils file; } >/dev/null'
-inside sh -c "cd '$source' && dist/package.sh tarball deb"
+inside sh -c "cd '$source' && dist/package.sh tarball deb rpm"
 mkdir -p "$target/package"
 cp "$build"/package/* "$target/package/"
 echo "Copied to $target/package"

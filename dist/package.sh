@@ -104,7 +104,10 @@ deb() {
 
 rpm() {
     tool cargo-generate-rpm 0.21.1
-    "$tools/bin/cargo-generate-rpm" generate-rpm --auto-req builtin --output "$out"
+    local release=1
+    # With an OpenSSL of its own, it needs the C library only.
+    [ -z "${VENDORED:-}" ] || release=1.$(getconf GNU_LIBC_VERSION | tr -d ' ')
+    "$tools/bin/cargo-generate-rpm" generate-rpm --auto-req builtin --set-metadata "release = '$release'" --output "$out"
 }
 
 # Runs on every Linux with the C and C++ libraries of the build's release or newer.
