@@ -15,7 +15,8 @@ use crate::security::modes::{Content, FileModes};
 ///
 /// The result is for development and tests: the CA's private key is stored next to the certificates. An existing CA is never
 /// overwritten. With --use-ca, the existing CA issues only what --hosts (servers), --peers and --clients name. Use it for more
-/// nodes, more clients, or a renewal. A running node loads changed certificates by itself.
+/// nodes, more clients, or a renewal. A running node loads changed certificates by itself, but not under systemd: there,
+/// restart it.
 ///
 /// A peer certificate names its node, and no other node can use it: copy DIR/NODE/peer.pem to that node only.
 #[derive(Clone, Debug, clap::Args)]

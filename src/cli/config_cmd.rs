@@ -15,7 +15,7 @@ use crate::feature_level::FeatureRange;
 use crate::security::modes::FileModes;
 use crate::storage::node::{NODE_FILE, NodeFile};
 
-const NEXT_STEP: &str = "`seriatim serve --help` and dist/seriatim.toml describe every option";
+const NEXT_STEP: &str = "`seriatim serve --help` describes every option";
 
 /// The file, and all options of `serve`.
 #[derive(Clone, Debug, clap::Args)]
@@ -70,7 +70,7 @@ impl FromArgMatches for HiddenOptions {
 /// nothing, and listens nowhere. `seriatim serve --check` does the same.
 ///
 /// All options of `seriatim serve` are accepted too, as flags and as environment variables. Give those that the node
-/// will be started with: the systemd unit passes the files of certificates, for example.
+/// will be started with: the systemd unit passes the access policy, the data directory and the files of certificates.
 ///
 /// If the file has the form of earlier versions, without tables, its new form is printed.
 #[derive(Clone, Debug, clap::Args)]
@@ -98,7 +98,8 @@ impl Subcommand for CheckArgs {
 /// It prints the value that `seriatim serve` would use with the same file, flags and environment: of a flag, otherwise
 /// of an environment variable, otherwise of the file, otherwise the default.
 ///
-/// All options of `seriatim serve` are accepted too. A configuration with mistakes is not shown: they are reported.
+/// All options of `seriatim serve` are accepted too: give those that the systemd unit passes, as for `config check`. A
+/// configuration with mistakes is not shown: they are reported.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ShowArgs {
     #[command(flatten)]

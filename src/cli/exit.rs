@@ -175,10 +175,12 @@ fn exit_of(status: &Status) -> Exit {
 fn next_of(reason: ErrorReason, status: &Status) -> Option<&'static str> {
     use ErrorReason::*;
     match reason {
-        OffsetTrimmed => Some("`--from earliest` begins with the first record that is left"),
+        OffsetTrimmed => Some("`seriatim consume --from earliest` begins with the first record that is left"),
         OffsetPastEnd => Some("`seriatim log info` shows the offsets of the log"),
         NoSuchLog => Some("`seriatim log list` prints the logs, and `seriatim log create` creates one"),
-        LogExists => Some("`seriatim log info` shows it; with --if-not-exists, it is accepted as it is"),
+        LogExists => {
+            Some("`seriatim log info` shows it; with --if-not-exists, it is accepted as it is, whatever its settings")
+        }
         LogDeleted => Some(
             "`seriatim log undelete` brings it back; `seriatim log delete --purge` frees its name, and its records are gone for good",
         ),
@@ -203,8 +205,9 @@ fn next_of(reason: ErrorReason, status: &Status) -> Option<&'static str> {
                  (`seriatim log delete --purge`), or make room on its disk",
         ),
         Joining if status.metadata.contains_key("waiting_for") => Some(
-            "try again later. To join a cluster, start a blank node with --join HOST:PORT, the bind_addr of a member; to make \
-             a new cluster, start one node, once, with --bootstrap, or all of N blank nodes with --bootstrap-expect N",
+            "if it waits for other nodes, start them; then try again. To join a cluster, start a blank node with --join \
+             HOST:PORT, the bind_addr of a member; to found a new one, start one node, once, with --bootstrap, or all of N \
+             blank nodes with --bootstrap-expect N",
         ),
         ProducerFenced => {
             Some("another process uses this producer now: stop one of them, or give each a name of its own")

@@ -27,7 +27,7 @@ pub struct CreateArgs {
     /// this can't be changed later
     #[arg(long)]
     hash_chain: bool,
-    /// Succeed if the log exists, and leave it as it is
+    /// Succeed if the log exists, and leave it as it is, also if its settings differ or it has no hash chain
     #[arg(long)]
     if_not_exists: bool,
     #[command(flatten)]

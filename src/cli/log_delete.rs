@@ -145,7 +145,8 @@ fn consequence(log: &LogInfo, purge_after_ms: Option<u64>, cluster: &Cluster) ->
 /// If the answer is not yes, or there is no terminal.
 fn confirm(log: &LogInfo, consequence: &str) -> Result<(), Failure> {
     if !io::stdin().is_terminal() {
-        let message = format!("log {} is not deleted: standard input is no terminal, so nobody can be asked", log.name);
+        let message =
+            format!("log {} is not deleted: standard input is not a terminal, so the command cannot ask", log.name);
         return Err(Failure::new(Exit::Usage, message, "give --yes to delete it without a question"));
     }
     output::tell(described(log).trim_end());

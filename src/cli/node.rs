@@ -148,7 +148,8 @@ pub(super) fn note(node: &Node, by: Option<String>) -> String {
     }
     notes.extend(by.map(|by| format!("replaced by {by}")));
     if node.logs_to_move > 0 {
-        notes.push(format!("{} logs to move", node.logs_to_move));
+        let noun = if node.logs_to_move == 1 { "log" } else { "logs" };
+        notes.push(format!("{} {noun} to move", node.logs_to_move));
     }
     if !node.waits_for.is_empty() {
         notes.push(format!("waits for {}", node.waits_for));

@@ -93,7 +93,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         Some(Severity::Format | Severity::Torn | Severity::Note) | None if compared.not_good() > 0 => {
             let (dir, bad) = (args.data_dir.display(), compared.not_good());
             let receipts = if bad == 1 { "a receipt".to_owned() } else { format!("{bad} receipts") };
-            let message = format!("{dir} is not the log of {receipts}; nothing was changed");
+            let message = format!("{dir} does not confirm {receipts}; nothing was changed");
             Err(Failure::new(Exit::BadData, message, TAMPERED))
         }
         Some(Severity::Format) => {

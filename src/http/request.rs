@@ -69,7 +69,7 @@ pub fn parse(bytes: &[u8], hosts: &Hosts) -> Result<Option<Request>, BadRequest>
     match (named("host").count(), head.version) {
         // Only tools send HTTP/1.0 without a host; browsers do not.
         (0, Some(0)) | (1, _) => {}
-        _ => return Err(bad(Status::BadRequest, "the request has not exactly one Host header")),
+        _ => return Err(bad(Status::BadRequest, "the request must have exactly one Host header")),
     }
     let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
     if !named("host").all(|host| hosts.accept(&text(host))) {

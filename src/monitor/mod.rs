@@ -113,7 +113,7 @@ fn now(response: Response) -> Answer {
 }
 
 fn not_found() -> Response {
-    let mut text = "nothing is here; this listener serves:\n".to_owned();
+    let mut text = "not found; this listener serves:\n".to_owned();
     ROUTES.iter().for_each(|(path, what, _)| text += &format!("{path:<14}{what}\n"));
     Response::text(Status::NotFound, text)
 }

@@ -200,7 +200,7 @@ fn issue_all(ca: &Ca, out: &Path, plan: &Plan, peers: &[Vec<NodeName>]) -> Resul
 #[expect(missing_docs, reason = "the texts name every field")]
 pub enum CertsError {
     /// An authority already exists.
-    #[error("{file} is there already and is not overwritten", file = _0.display())]
+    #[error("{file} exists already and is not overwritten", file = _0.display())]
     CaExists(PathBuf),
     /// The request is malformed.
     #[error("{0}")]

@@ -192,7 +192,7 @@ fn refuses_what_it_would_overwrite_and_leaves_nothing_after_a_failure() {
     // A profile of that name.
     home.succeed(&["profile", "set", "quickstart", "--addr", "n1"]);
     let (code, stderr) = home.fail(&["quickstart", "--port", "0"]);
-    assert_eq!((code, stderr.contains("there is a profile \"quickstart\" already")), (Some(4), true), "{stderr}");
+    assert_eq!((code, stderr.contains("a profile \"quickstart\" exists already")), (Some(4), true), "{stderr}");
     assert!(!home.dir().exists());
 
     // Without a home.

@@ -20,7 +20,7 @@ fn prints_one_frame_if_standard_output_is_no_terminal() {
     for args in [&["top", "--interval", "200ms"][..], &["top", "--once", "--interval", "200ms"]] {
         let (code, text, errors) = outcome(&cluster.site.cli(addr, args).output().expect("it ran"));
         assert_eq!((code, errors.as_str()), (Some(0), ""), "{text}");
-        assert!(text.starts_with("cluster seriatim (") && text.contains("3 of 3 nodes answer, 1 logs"), "{text}");
+        assert!(text.starts_with("cluster seriatim (") && text.contains("3 of 3 nodes answer, 1 log"), "{text}");
         for node in ["n1", "n2", "n3"] {
             assert!(text.lines().any(|line| line.starts_with(node)), "{text}");
         }

@@ -145,7 +145,7 @@ pub fn stop(place: &Place, pid: Option<u32>) -> Result<(), Failure> {
         Ok(file) if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() => Err(Failure::new(
             Exit::Precondition,
             format!("a node still uses {}; nothing was removed", place.data().display()),
-            format!("stop it first: `fuser {}` prints its process", lock.display()),
+            format!("stop it first: `fuser {}` (package psmisc) prints its process", lock.display()),
         )),
         Ok(_) | Err(_) => Ok(()),
     }

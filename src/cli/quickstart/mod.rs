@@ -115,12 +115,15 @@ fn start(args: &Args, place: &Place, as_service: bool) -> Result<(), Failure> {
 fn refuse_existing(place: &Place, profiles: &Path, as_service: bool) -> Result<(), Failure> {
     let refused =
         |what: String, next: &str| Err(Failure::new(Exit::Precondition, format!("{what}; nothing was changed"), next));
-    if place.made()?.is_some() {
-        let what = format!("{} is there already, from an earlier quickstart", place.dir().display());
-        return refused(
-            what,
-            "`seriatim quickstart --undo` stops its node and removes it (with --dir, if it was given)",
+    if let Some(made) = place.made()? {
+        let what = format!("{} exists already, from an earlier quickstart", place.dir().display());
+        let start = if made.is_service { "systemctl start seriatim".to_owned() } else { serve_command(place) };
+        let undo = undo_command(place);
+        let next = format!(
+            "`{start}` starts its node again, if it is stopped; `{undo}` stops the node and removes everything, also the \
+             records"
         );
+        return refused(what, &next);
     }
     let dir = place.dir();
     if !place.is_blank()? {
@@ -131,8 +134,10 @@ fn refuse_existing(place: &Place, profiles: &Path, as_service: bool) -> Result<(
         return refused(format!("this host has a node already: {found}"), next);
     }
     if Profiles::load(profiles)?.all.contains_key(NAME) {
-        let what = format!("{}: there is a profile {NAME:?} already", profiles.display());
-        return refused(what, "remove its table from the file; `seriatim profile show quickstart` prints it");
+        let what = format!("{}: a profile {NAME:?} exists already", profiles.display());
+        let next = "if it is that of another quickstart, `seriatim quickstart --undo` removes both (with --dir, if it was \
+                    given); otherwise remove its table from the file (`seriatim profile show quickstart` prints it)";
+        return refused(what, next);
     }
     Ok(())
 }
@@ -195,25 +200,42 @@ fn store_profile(place: &Place, made: &Made, file: &Path) -> Result<bool, Failur
     Ok(is_current)
 }
 
+/// The command that starts the background process again.
+fn serve_command(place: &Place) -> String {
+    format!("seriatim serve --config {}", shell_word(&place.config()))
+}
+
+/// The command that removes everything.
+fn undo_command(place: &Place) -> String {
+    match place.is_default() {
+        true => "seriatim quickstart --undo".to_owned(),
+        false => format!("seriatim quickstart --undo --dir {}", shell_word(place.dir())),
+    }
+}
+
+/// Returns a path as one word of a shell: quoted, if it contains a blank, for example.
+fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
+    if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
 impl Report<'_> {
     fn text(&self) -> String {
         let Report { place, made, offset, .. } = self;
-        let dir = place.dir().display();
+        let undo = undo_command(place);
         let profile = if self.is_current { String::new() } else { format!(" --profile {}", made.profile) };
         let current = if self.is_current { ", which is the current one" } else { "" };
         let (node, stop, again) = match made.pid {
-            Some(pid) => (
-                format!("process {pid}, in the background"),
-                format!("kill {pid}"),
-                format!("seriatim serve --config {} &", place.config().display()),
-            ),
+            Some(pid) => {
+                (format!("process {pid}, in the background"), format!("kill {pid}"), format!("{} &", serve_command(place)))
+            }
             None => (
                 "service seriatim".to_owned(),
                 "systemctl stop seriatim".to_owned(),
                 "systemctl start seriatim".to_owned(),
             ),
         };
-        let undo = if place.is_default() { String::new() } else { format!(" --dir {dir}") };
         format!(
             "A node runs: {node}. Clients connect to {rpc_addr}, peers to {bind_addr}.\n\
              It has appended a first record at offset {offset} of log {log}, which was read back. ({took:.1} s)\n\n\
@@ -229,7 +251,7 @@ impl Report<'_> {
                {stop}\n  \
                {again}\n\n\
              Stop it and remove all of this, also the records:\n  \
-               seriatim quickstart --undo{undo}\n",
+               {undo}\n",
             rpc_addr = made.rpc_addr,
             bind_addr = made.bind_addr,
             http_addr = made.http_addr,

@@ -139,7 +139,10 @@ const FILES: &str = "`seriatim log receipt` writes files of receipts";
 /// If the file can't be read, contains none, or a line is malformed.
 pub fn read(file: &Path) -> Result<Vec<Receipt>, Failure> {
     let failed = |what: String| Failure::new(Exit::Failed, format!("{}{what}", file.display()), FILES);
-    let text = fs::read_to_string(file).map_err(|error| failed(format!(": {error}")))?;
+    let text = fs::read_to_string(file).map_err(|error| {
+        let next = "name a file of receipts that this user can read";
+        Failure::new(Exit::Failed, format!("{}: {error}", file.display()), next)
+    })?;
     let mut receipts = Vec::new();
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
         receipts.push(of_line(line).map_err(|what| failed(format!(", line {number}: {what}")))?);
@@ -154,7 +157,7 @@ fn of_line(line: &str) -> Result<Receipt, String> {
     let object: Value =
         serde_json::from_str(line).map_err(|error| format!("not a receipt, or an incomplete one ({error})"))?;
     if object["format"].is_string() {
-        return Err("a proof, and not a receipt: give it with --proof".to_owned());
+        return Err("a proof, and not a receipt: `seriatim log verify-receipt --proof` checks it".to_owned());
     }
     Receipt::decode(object["receipt"].as_str().ok_or("the field `receipt` is missing")?)
 }

@@ -41,7 +41,11 @@ impl Subcommand for Args {
         let (_, info) = dialer.ask_until_served(|client| client.get_log(&log))?;
         let position = info.position.unwrap_or_default();
         let last = position.next_offset.checked_sub(1).filter(|last| *last >= position.first_offset);
-        let empty = || Failure::new(Exit::NotFound, format!("log {log} has no record"), "append one first");
+        let empty = || {
+            let next =
+                "append one first; `seriatim log info` shows whether its records are trimmed, or the log is deleted";
+            Failure::new(Exit::NotFound, format!("log {log} contains no record that can be read"), next)
+        };
         let offset = self.offset.or(last).ok_or_else(empty)?;
         let request = ReadChainRequest {
             offset,

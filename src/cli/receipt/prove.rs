@@ -50,8 +50,10 @@ impl Subcommand for Args {
             None => None,
             Some([receipt]) => Some(receipt.clone()),
             Some(many) => {
-                let message = format!("the file contains {} receipts", many.len());
-                return Err(Failure::new(Exit::Usage, message, "copy the line of one of them to a file of its own"));
+                let message = format!("the file of --receipt contains {} receipts, and one is needed", many.len());
+                let next =
+                    "copy one line to a file of its own: `tail -n 1 FILE > receipt.jsonl` selects the latest receipt";
+                return Err(Failure::new(Exit::Usage, message, next));
             }
         };
         let dialer = self.connect.resolve()?;
@@ -98,7 +100,9 @@ fn check_fits(receipt: &Receipt, log: &str, log_id: &str, offset: u64) -> Result
             output::printable(&statement.log),
             output::printable(&statement.log_id)
         );
-        return Err(Failure::new(Exit::Precondition, message, "give the log of the receipt with --log"));
+        let next = "name the log of the receipt with --log; a log that was created again, restored or recovered since has \
+                    another id, although its name is the same";
+        return Err(Failure::new(Exit::Precondition, message, next));
     }
     if receipt.link.end() <= offset {
         let message = format!(

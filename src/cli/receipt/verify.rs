@@ -81,7 +81,8 @@ fn read_proof(file: &Path) -> Result<Proof, Failure> {
         Failure::new(Exit::Failed, format!("{}: {what}", file.display()), "`seriatim log prove` writes proofs")
     };
     let text = fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
-    let object: Value = serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
+    let object: Value =
+        serde_json::from_str(&text).map_err(|error| failed(format!("not a proof, or an incomplete one ({error})")))?;
     Proof::of_json(&object).map_err(failed)
 }
 

@@ -26,7 +26,7 @@ impl Answer {
     /// it does not describe the member.
     pub fn new(server: Server, answer: Result<GetNodeResponse, String>) -> Answer {
         let other = answer.as_ref().ok().filter(|node| node.node_id != server.node_id);
-        match other.map(|node| format!("another node answers there: {}", node.name)) {
+        match other.map(|node| format!("another node answers there: {} ({})", node.name, node.node_id)) {
             Some(other) => Answer { server, node: Err(other), replaced: true },
             None => Answer { server, node: answer, replaced: false },
         }

@@ -111,10 +111,11 @@ fn ignores_the_answer_of_another_node() {
         ..Server::default()
     };
     let other = Answer::new(server("3"), answer());
-    assert_eq!(other.node.as_ref().err().map(String::as_str), Some("another node answers there: n4"));
+    assert_eq!(other.node.as_ref().err().map(String::as_str), Some("another node answers there: n4 (4)"));
     let text = table(&report(vec![other]));
     assert!(
-        text.lines().any(|line| line.starts_with("n3 ") && line.ends_with("no answer: another node answers there: n4"))
+        text.lines()
+            .any(|line| line.starts_with("n3 ") && line.ends_with("no answer: another node answers there: n4 (4)"))
     );
     assert!(Answer::new(server("4"), answer()).node.is_ok());
 }

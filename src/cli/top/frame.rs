@@ -69,8 +69,9 @@ impl<'a> Frame<'a> {
         let name = answers.iter().find_map(|answer| answer.node.as_ref().ok()).map_or("?", |node| &node.cluster_name);
         let alive = answers.iter().filter(|answer| answer.node.is_ok()).count();
         let hint = if hint.is_empty() { String::new() } else { format!("; {}", printable(hint)) };
+        let noun = if logs == 1 { "log" } else { "logs" };
         format!(
-            "cluster {name} ({}): {alive} of {} nodes answer, {logs} logs{}{hint}",
+            "cluster {name} ({}): {alive} of {} nodes answer, {logs} {noun}{}{hint}",
             self.now.cluster_id,
             answers.len(),
             if self.filter.is_empty() { String::new() } else { format!(" with {:?} in their name", self.filter) },

@@ -22,7 +22,7 @@ use super::exit::{Exit, Failure};
 use super::subcommand::{Process, Subcommand};
 use super::{interrupt, output, units};
 
-/// Show nodes, logs and rates, again and again
+/// Show nodes, logs and rates, and refresh them
 ///
 /// All members are asked at the same time, which requires the action `admin` on `*` in the access policy. Rates are those
 /// since the last refresh, of all nodes together for a log. SYNC is the time below which 99 % of the syncs to the disk were.
