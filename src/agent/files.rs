@@ -1,5 +1,6 @@
 //! Loads the files that the configuration names.
 
+use super::listen_addr::Host;
 use crate::config::{Config, LoadedConfig};
 use crate::security::acl::{Acl, AclError};
 use crate::security::peer_rules::{PeerRules, PeerRulesError};
@@ -75,18 +76,38 @@ pub fn check(loaded: &LoadedConfig) -> (Vec<FileError>, Vec<String>) {
     if !errors.is_empty() || !loaded.problems.is_empty() {
         return (errors, Vec::new());
     }
-    let rpc_addr = config.node.advertise_rpc_addr.clone().unwrap_or_else(|| config.node.rpc_addr.to_string());
+    let rpc_addr = config.node.advertise_rpc_addr.clone().or_else(|| advertised(config));
     let tls = Tls::load_for(config.tls.as_ref(), &config.cluster.cluster_name, Some(&config.node.node_name));
     match tls {
-        Ok(tls) => (errors, tls.warnings(&rpc_addr)),
+        Ok(tls) => (errors, tls.warnings(rpc_addr.as_deref())),
         Err(error) => (vec![FileError::Tls(error)], Vec::new()),
     }
+}
+
+/// Returns the address for clients that a start would advertise on this host.
+fn advertised(config: &Config) -> Option<String> {
+    let host = Host::find(&config.cluster.join, config.node.bind_addr.port()).ok()?;
+    host.to_advertise("advertise-rpc-addr", config.node.rpc_addr).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::TlsFiles;
+
+    /// `config check` warned that no certificate names 0.0.0.0, which a start does not advertise.
+    #[test]
+    fn a_node_on_all_addresses_is_dialled_at_its_entry_in_join() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut config = Config::for_test(dir.path(), "n1").expect("a configuration");
+        config.node.bind_addr = "0.0.0.0:8401".parse().expect("an address");
+        config.node.rpc_addr = "0.0.0.0:8400".parse().expect("an address");
+        let name = crate::config::host_name();
+        config.cluster.join = vec!["192.0.2.1:8401".to_owned(), format!("{name}:8401")];
+        assert_eq!(advertised(&config), Some(format!("{name}:8400")));
+        config.node.rpc_addr = "127.0.0.1:8400".parse().expect("an address");
+        assert_eq!(advertised(&config), Some("127.0.0.1:8400".to_owned()));
+    }
 
     /// The second file was only reported at the next start. And the text about a policy named neither the option nor
     /// what the file was read as.

@@ -27,7 +27,8 @@ pub struct CreateArgs {
     /// this can't be changed later
     #[arg(long)]
     hash_chain: bool,
-    /// Succeed if the log exists, and leave it as it is, also if its settings differ or it has no hash chain
+    /// Succeed if the log exists, and leave it as it is, also if its settings differ; with --hash-chain, only if it has a
+    /// hash chain
     #[arg(long)]
     if_not_exists: bool,
     #[command(flatten)]
@@ -73,6 +74,11 @@ impl Subcommand for CreateArgs {
                     return Err(unanswered.into());
                 }
                 let (_, log) = dialer.ask(|client| client.get_log(&self.name))?;
+                if self.hash_chain && log.config.as_ref().is_none_or(|config| config.hash_chain != Some(true)) {
+                    let message = format!("log {} exists, and has no hash chain; nothing was changed", self.name);
+                    let next = "create a log with another name: a log gets its hash chain when it is created";
+                    return Err(Failure::new(Exit::Precondition, message, next));
+                }
                 self.output.say(|| format!("exists already\n{}", described(&log)), || to_json(&log))
             }
         }

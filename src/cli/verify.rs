@@ -72,7 +72,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     let report = verify(&Disk::real(), &args.data_dir).map_err(|error| failure(&error))?;
     let compared = compare_all(args, &report, receipts)?;
     let text = args.output.format(
-        || to_text(&report) + compared.text().as_str(),
+        || to_text(&report, &compared),
         || {
             let mut object = to_json(&report);
             object["receipts"] = compared.to_json();
@@ -94,7 +94,8 @@ fn run(args: &Args) -> Result<(), Failure> {
             let (dir, bad) = (args.data_dir.display(), compared.not_good());
             let receipts = if bad == 1 { "a receipt".to_owned() } else { format!("{bad} receipts") };
             let message = format!("{dir} does not confirm {receipts}; nothing was changed");
-            Err(Failure::new(Exit::BadData, message, TAMPERED))
+            let next = if compared.is_changed() { TAMPERED } else { "verify the directories of the other nodes, too" };
+            Err(Failure::new(Exit::BadData, message, next))
         }
         Some(Severity::Format) => {
             let first = findings(&report, Severity::Format).next();
@@ -193,7 +194,7 @@ pub(super) fn failure(error: &StorageError) -> Failure {
     Failure::new(exit, error.to_string(), "")
 }
 
-fn to_text(report: &Report) -> String {
+fn to_text(report: &Report, compared: &Compared) -> String {
     let mut text = String::new();
     // Writing to a string can't fail.
     let _ = match &report.node {
@@ -218,7 +219,9 @@ fn to_text(report: &Report) -> String {
     if report.more > 0 {
         let _ = writeln!(text, "... and {} more", report.more);
     }
+    text += &compared.text();
     let _ = match report.worst() {
+        _ if compared.not_good() > 0 => Ok(()),
         Some(Severity::Damage | Severity::Format) => Ok(()),
         Some(Severity::Torn | Severity::Note) => {
             writeln!(text, "no damage: the next start repairs the findings above")
@@ -322,7 +325,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let disk = Disk::real();
         let blank = verify(&disk, dir.path()).expect("a report");
-        assert!(to_text(&blank).ends_with(": blank, nothing to check\nclean\n"), "{}", to_text(&blank));
+        assert!(
+            to_text(&blank, &Compared::default()).ends_with(": blank, nothing to check\nclean\n"),
+            "{}",
+            to_text(&blank, &Compared::default())
+        );
         let data = DataDir::open(&disk, dir.path()).expect("a data directory");
         let genesis = Genesis::founder(crate::types::ReplicaId(5));
         GroupLog::create(&disk, &data.groups_dir(), GroupId(0), &LogOptions::default(), genesis).expect("a group");
@@ -334,7 +341,7 @@ mod tests {
         drop(data);
         run(&args).expect("clean");
         let report = verify(&disk, dir.path()).expect("a report");
-        let text = to_text(&report);
+        let text = to_text(&report, &Compared::default());
         assert!(text.contains("node n1 (0000000000000005) of cluster 0000000000000006\n"), "{text}");
         assert!(
             text.contains("group 0 (catalog): records 0..0, 0 entries up to 1, 1 segment, 0 bytes of log, "),

@@ -130,10 +130,11 @@ impl Tls {
         warning.iter().for_each(|warning| log::warn!("{warning}"));
     }
 
-    /// Returns everything that loading the files and [`Tls::warn_unless_named`] warn about.
-    pub fn warnings(&self, rpc_addr: &str) -> Vec<String> {
+    /// Returns everything that loading the files and [`Tls::warn_unless_named`] warn about. `rpc_addr` is the advertised
+    /// address, if it is known.
+    pub fn warnings(&self, rpc_addr: Option<&str>) -> Vec<String> {
         let Some(live) = &self.0 else { return Vec::new() };
-        live.warn(true, SystemTime::now()).into_iter().chain(live.not_named(rpc_addr)).collect()
+        live.warn(true, SystemTime::now()).into_iter().chain(rpc_addr.and_then(|addr| live.not_named(addr))).collect()
     }
 
     /// Returns when the first of the certificates in use expires. `None` without TLS.

@@ -215,6 +215,8 @@ fn the_command_line_creates_changes_and_deletes_logs() {
     let (code, _, error) = run(&["log", "create", "audit"]);
     assert_eq!((code, error.contains("LOG_EXISTS") && error.contains("--if-not-exists")), (Some(4), true), "{error}");
     assert_eq!(json(&["log", "create", "audit", "--if-not-exists"])["log_id"], created["log_id"]);
+    let (code, _, error) = run(&["log", "create", "audit", "--if-not-exists", "--hash-chain"]);
+    assert_eq!((code, error.contains("has no hash chain")), (Some(4), true), "{error}");
     let (code, _, error) = run(&["log", "create", "big", "--replicas", "3"]);
     assert_eq!((code, error.contains("the cluster has 1 node")), (Some(65), true), "{error}");
     assert_eq!(run(&["log", "create", "big", "--replicas", "8"]).0, Some(2));

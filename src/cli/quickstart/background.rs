@@ -1,6 +1,6 @@
 //! The node as a background process: started without a terminal, stopped by its process id.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -9,11 +9,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{after, bounded};
-use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 use toml::Value;
 
-use super::place::{Made, NAME, NODE, Place, failed};
+use super::place::{Made, NAME, NODE, Place, failed, refuse_used};
 use crate::cli::exit::{Exit, Failure};
 use crate::config::TlsFiles;
 use crate::thread::{self, fatal_channel};
@@ -139,16 +138,7 @@ pub fn stop(place: &Place, pid: Option<u32>) -> Result<(), Failure> {
             let _ = after(STOP_CHECK).recv();
         }
     }
-    // Also held by a node that was started again by hand.
-    let lock = place.data().join("lock");
-    match File::open(&lock) {
-        Ok(file) if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() => Err(Failure::new(
-            Exit::Precondition,
-            format!("a node still uses {}; nothing was removed", place.data().display()),
-            format!("stop it first: `fuser {}` (package psmisc) prints its process", lock.display()),
-        )),
-        Ok(_) | Err(_) => Ok(()),
-    }
+    refuse_used(&place.data())
 }
 
 /// Returns true if the process is the node of this directory. After its end, another process may have its number.

@@ -227,9 +227,11 @@ impl Report<'_> {
         let profile = if self.is_current { String::new() } else { format!(" --profile {}", made.profile) };
         let current = if self.is_current { ", which is the current one" } else { "" };
         let (node, stop, again) = match made.pid {
-            Some(pid) => {
-                (format!("process {pid}, in the background"), format!("kill {pid}"), format!("{} &", serve_command(place)))
-            }
+            Some(pid) => (
+                format!("process {pid}, in the background"),
+                format!("kill {pid}"),
+                format!("{} &", serve_command(place)),
+            ),
             None => (
                 "service seriatim".to_owned(),
                 "systemctl stop seriatim".to_owned(),

@@ -1,11 +1,12 @@
 //! The directory of a quickstart, and the file in it that says what was made and where.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::exit::{Exit, Failure};
@@ -200,6 +201,22 @@ impl Place {
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
             removed => removed.or_else(ignore_missing).map(|()| true).map_err(|error| failed(&self.dir, &error)),
         }
+    }
+}
+
+/// Fails if a node uses this data directory, for example one that was started again by hand.
+///
+/// # Errors
+/// [`Exit::Precondition`].
+pub fn refuse_used(data: &Path) -> Result<(), Failure> {
+    let lock = data.join("lock");
+    match File::open(&lock) {
+        Ok(file) if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() => Err(Failure::new(
+            Exit::Precondition,
+            format!("a node still uses {}; nothing was removed", data.display()),
+            format!("stop it first: `fuser {}` (package psmisc) prints its process", lock.display()),
+        )),
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

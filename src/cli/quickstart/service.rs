@@ -7,7 +7,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::place::{Made, NAME, NODE, Place, failed, ignore_missing};
+use super::place::{Made, NAME, NODE, Place, failed, ignore_missing, refuse_used};
 use crate::cli::exit::{Exit, Failure};
 use crate::config::TlsFiles;
 
@@ -102,21 +102,26 @@ pub fn files(place: &Place) -> Vec<String> {
     ]
 }
 
-/// Stops the service, and removes its certificates, options and records, if it still is the one of the quickstart.
+/// Stops the service, and removes its certificates, options and records, if it still is the one of the quickstart. Returns
+/// what was removed.
 ///
 /// # Errors
-/// If a step fails, or the data is that of another cluster.
-pub fn stop(place: &Place) -> Result<(), Failure> {
+/// If a step fails, the data is that of another cluster, or another process uses it.
+pub fn stop(place: &Place) -> Result<Vec<String>, Failure> {
+    let mut removed = Vec::new();
     let installed = Installed { data: DATA_DIR.into(), drop_in: DROP_IN.into(), tls: tls_files(place) };
     installed.check(place)?;
     if installed.is_ours() {
         systemctl(&["disable", "--now", UNIT])?;
+        refuse_used(&installed.data)?;
         installed.remove_data()?;
+        removed.push(format!("{DATA_DIR} (the records)"));
     }
-    installed.remove_files()?;
+    removed.extend(installed.remove_files()?.iter().map(|file| file.display().to_string()));
     // It may have other drop-ins.
     let _ = fs::remove_dir(DROP_IN_DIR);
-    systemctl(&["daemon-reload"])
+    systemctl(&["daemon-reload"])?;
+    Ok(removed)
 }
 
 /// What a quickstart adds to the installation of the package.
@@ -161,15 +166,17 @@ impl Installed {
         removed.map_err(|error| failed(&self.data, &error))
     }
 
-    /// Removes certificates and keys, but not those with which an operator has replaced them, and the options.
-    fn remove_files(&self) -> Result<(), Failure> {
+    /// Removes certificates and keys, but not those with which an operator has replaced them, and the options. Returns the
+    /// files.
+    fn remove_files(&self) -> Result<Vec<&PathBuf>, Failure> {
         // After a full disk, a copy may be incomplete.
         let is_ours = |(from, to): &&(PathBuf, PathBuf)| matches!((fs::read(from), fs::read(to)), (Ok(from), Ok(to)) if from.starts_with(&to));
-        let ours = self.tls.iter().filter(is_ours);
-        for file in ours.map(|(_, to)| to).chain([&self.drop_in]) {
+        let ours = self.tls.iter().filter(is_ours).map(|(_, to)| to);
+        let files: Vec<&PathBuf> = ours.chain([&self.drop_in]).filter(|file| file.exists()).collect();
+        for file in &files {
             fs::remove_file(file).or_else(ignore_missing).map_err(|error| failed(file, &error))?;
         }
-        Ok(())
+        Ok(files)
     }
 }
 
@@ -251,7 +258,8 @@ mod tests {
         assert!(!installed.is_ours(), "the service has other options");
         fs::write(&installed.drop_in, "options").expect("written");
         assert!(installed.is_ours());
-        installed.remove_files().expect("removed");
+        let removed = installed.remove_files().expect("removed");
+        assert_eq!(removed, [&unit.join("ca.pem"), &installed.drop_in]);
         assert!(!unit.join("ca.pem").exists() && unit.join("key.pem").exists());
         assert!(!installed.is_ours() && data.exists());
         installed.remove_data().expect("removed");

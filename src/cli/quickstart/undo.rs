@@ -35,10 +35,11 @@ pub fn run(place: &Place, output: OutputArgs) -> Result<(), Failure> {
         let next = "name the directory of the quickstart with --dir";
         Failure::new(Exit::NotFound, format!("{dir}: there is no quickstart here; nothing was changed"), next)
     })?;
-    let is_gone = undo(place, &made)?;
+    let (is_gone, mut removed) = undo(place, &made)?;
+    removed.extend([dir.to_string(), format!("profile {}", made.profile)]);
     let left = if is_gone { "" } else { "\nOther files are left in the directory." };
     output.confirm(
-        || format!("The node is stopped. Removed: {dir}, profile {}{left}\n", made.profile),
+        || format!("The node is stopped. Removed: {}{left}\n", removed.join(", ")),
         || json!({ "dir": place.dir(), "profile": made.profile, "is_gone": is_gone }),
     );
     Ok(())
@@ -56,13 +57,14 @@ pub fn after_failure(place: &Place, made: &Made, failure: Failure) -> Failure {
     }
 }
 
-/// Returns false if other files are left in the directory.
-fn undo(place: &Place, made: &Made) -> Result<bool, Failure> {
-    if made.is_service {
-        service::stop(place)?;
+/// Returns false if other files are left in the directory, and what was removed outside of it.
+fn undo(place: &Place, made: &Made) -> Result<(bool, Vec<String>), Failure> {
+    let removed = if made.is_service {
+        service::stop(place)?
     } else {
         background::stop(place, made.pid)?;
-    }
+        Vec::new()
+    };
     let file = profile::file()?;
     let mut profiles = Profiles::load(&file)?;
     // The profile may be another one of this name by now.
@@ -79,5 +81,5 @@ fn undo(place: &Place, made: &Made) -> Result<bool, Failure> {
             let _ = file.parent().map(fs::remove_dir);
         }
     }
-    place.remove()
+    Ok((place.remove()?, removed))
 }

@@ -29,21 +29,28 @@ pub struct Link {
 }
 
 impl Link {
-    /// Reads a link of the server.
+    /// Reads a link. [`Link::check`] compares its hashes.
     ///
     /// # Errors
-    /// A text that says what is wrong, also if its hashes do not fit together.
+    /// A text that says what is wrong.
     pub fn of(message: &v1::ChainLink) -> Result<Link, String> {
         let hash = |bytes: &[u8]| ChainHash::try_from(bytes).map_err(|_| "a hash is not 32 bytes long".to_owned());
         let content = hash(&message.content_hash).map(|hash| ContentHash(hash.0))?;
         let chain = EntryChain { before: hash(&message.previous_chain_hash)?, after: hash(&message.chain_hash)? };
         let link = Link { offset: message.offset, count: message.count, content, chain };
         let end = link.offset.checked_add(u64::from(link.count)).filter(|_| link.count > 0);
-        let end = end.ok_or_else(|| "the offsets of a link are not valid".to_owned())?;
-        if EntryChain::of(chain.before, end, content) != chain {
-            return Err(format!("the hashes of the entry at offset {} do not fit together", link.offset));
+        end.map(|_| link).ok_or_else(|| "the offsets of a link are not valid".to_owned())
+    }
+
+    /// Checks that the hash chain after the entry follows from the one before it and the hash of the records.
+    ///
+    /// # Errors
+    /// A text that names the entry.
+    pub fn check(&self) -> Result<(), String> {
+        match EntryChain::of(self.chain.before, self.end(), self.content) == self.chain {
+            true => Ok(()),
+            false => Err(format!("the hashes of the entry at offset {} do not fit together", self.offset)),
         }
-        Ok(link)
     }
 
     /// The offset after the last record.

@@ -30,6 +30,7 @@ impl Proof {
     /// # Errors
     /// A text that says what does not fit.
     pub fn check(&self) -> Result<v1::Record, String> {
+        self.links.iter().try_for_each(Link::check)?;
         let (first, last) = self.links.first().zip(self.links.last()).ok_or("the proof contains no entry")?;
         if !(first.offset..first.end()).contains(&self.offset) {
             return Err(format!("the proof does not begin with the entry of record {}", self.offset));
@@ -216,7 +217,30 @@ mod tests {
             assert!(Proof::of_json(&bad).is_err(), "{key}");
         }
         let mut bad = good;
-        bad["links"][1]["content_hash"] = bad["links"][0]["content_hash"].clone();
-        assert!(Proof::of_json(&bad).is_err(), "hashes that do not fit together");
+        bad["links"][0]["count"] = json!(0);
+        assert!(Proof::of_json(&bad).is_err(), "an entry without records");
+    }
+
+    /// Once, `verify-receipt` called such a file unreadable (exit code 1), and not changed (65).
+    #[test]
+    fn a_proof_whose_numbers_or_hashes_were_changed_can_be_read_and_does_not_fit() {
+        let good = proof().to_json();
+        let does_not_fit = |changed: &Value| Proof::of_json(changed).expect("a proof").check().is_err();
+        let other = ContentHash::of(b"other").to_string();
+        for key in ["content_hash", "chain_hash"] {
+            let mut changed = good.clone();
+            changed["links"][1][key] = json!(other);
+            assert!(does_not_fit(&changed), "{key}");
+        }
+        for (key, value) in [("count", json!(3)), ("offset", json!(1))] {
+            let mut changed = good.clone();
+            changed["links"][0][key] = value;
+            assert!(does_not_fit(&changed), "{key}");
+        }
+        let changed = good.as_object().cloned().map(|mut object| {
+            object.insert("previous_chain_hash".to_owned(), json!(other));
+            Value::Object(object)
+        });
+        assert!(does_not_fit(&changed.expect("an object")), "the hash before all");
     }
 }

@@ -153,6 +153,7 @@ impl Chain<'_> {
             next = response.resume_offset;
             for message in &response.links {
                 let link = Link::of(message)
+                    .and_then(|link| link.check().map(|()| link))
                     .map_err(|what| Failure::new(Exit::BadData, format!("log {}: {what}", self.log), TAMPERED))?;
                 links.push((link, message.term, message.append_time_us));
             }

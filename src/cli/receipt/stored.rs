@@ -62,6 +62,11 @@ impl Compared {
         self
     }
 
+    /// Returns whether a log is another one than that of a receipt.
+    pub fn is_changed(&self) -> bool {
+        self.0.iter().any(|(_, verdict)| matches!(verdict, Verdict::Changed(_)))
+    }
+
     /// Adds the results of another log.
     pub fn extend(&mut self, other: Compared) {
         self.0.extend(other.0);

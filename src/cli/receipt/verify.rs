@@ -95,9 +95,13 @@ pub fn check(receipt: &Receipt, ca_file: &Path, file: &Path) -> Result<(), Failu
         if let BadSignature::Authority(error) = bad {
             return Failure::new(Exit::Failed, format!("--peer-ca-file: {error}"), "give the ca.pem of the peers");
         }
+        let next = match &bad {
+            BadSignature::NotOfAuthority(_) => "--peer-ca-file is the authority that issued the peer certificates",
+            _ => "compare the receipt with another copy of it, if there is one",
+        };
         // The error repeats names of the receipt.
         let bad = output::printable(&bad.to_string());
         let message = format!("{}: the receipt of {}: {bad}", file.display(), receipt.described());
-        Failure::new(Exit::BadData, message, "--peer-ca-file is the authority that issued the peer certificates")
+        Failure::new(Exit::BadData, message, next)
     })
 }
