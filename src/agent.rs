@@ -1,10 +1,11 @@
 //! One node: starts its components from the bottom layer up, and stops them from the top down.
 //!
-//! The files of the configuration are loaded (`files.rs`), and the addresses checked (`listen_addr.rs`). Then the
-//! listeners are bound, and answer JOINING until the node is a member of a cluster. It becomes one in one of three
-//! ways (`enter.rs`): it was a member before its restart, it founds a cluster, or it is admitted. Then the components
-//! of a member are started (`base.rs`): log-writer-*, readers, peers, consensus.
+//! The files of the configuration are loaded (`files.rs`), and the addresses checked (`listen_addr.rs`,
+//! `advertised.rs`). Then the listeners are bound, and answer JOINING until the node is a member of a cluster. It
+//! becomes one in one of three ways (`enter.rs`): it was a member before its restart, it founds a cluster, or it is
+//! admitted. Then the components of a member are started (`base.rs`): log-writer-*, readers, peers, consensus.
 
+mod advertised;
 mod base;
 mod enter;
 mod error;
@@ -171,21 +172,22 @@ impl Agent {
         let host = match is_derived(bind_addr, &config.node.advertise_bind_addr)
             || is_derived(rpc_addr, &config.node.advertise_rpc_addr)
         {
-            true => listen_addr::Host::find(&config.cluster.join, bind_addr.port())
+            true => advertised::Host::find(&config.cluster.join, bind_addr.port())
                 .map_err(|error| AgentError::System(format!("can't list the addresses of this host: {error}")))?,
             // A sandbox may forbid to list them.
-            false => listen_addr::Host::default(),
+            false => advertised::Host::default(),
         };
+        let find = |flag, listens| host.to_advertise(listens).map_err(|why| AgentError::ListenAddr { flag, why });
         let me = Member {
             id: node_file.node_id,
             name: config.node.node_name.clone(),
             bind_addr: match config.node.advertise_bind_addr.clone() {
                 Some(addr) => addr,
-                None => host.to_advertise("advertise-bind-addr (for peers)", bind_addr)?,
+                None => find("advertise-bind-addr (for peers)", bind_addr)?,
             },
             rpc_addr: match config.node.advertise_rpc_addr.clone() {
                 Some(addr) => addr,
-                None => host.to_advertise("advertise-rpc-addr (for clients)", rpc_addr)?,
+                None => find("advertise-rpc-addr (for clients)", rpc_addr)?,
             },
         };
         let http_addr = monitoring::addr_text(http_listener.as_ref());

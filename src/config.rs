@@ -58,7 +58,7 @@ use units::Unit;
 
 use crate::types::NodeName;
 
-/// What a node advertises that listens on all addresses, if no address is named (`agent/listen_addr.rs`).
+/// What a node advertises that listens on all addresses, if no address is named (`agent/advertised.rs`).
 const ONLY_ADDRESS: &str = "the host's entry in join, or its only address";
 
 /// A checked configuration.
@@ -294,7 +294,7 @@ impl Config {
 
 /// Checks the advertised address of a listener, and adds the listener's port if it has none. Without one, the node
 /// advertises the address on which it listens, or the one under which `join` lists its host, or the only one of its host
-/// (`agent/listen_addr.rs`).
+/// (`agent/advertised.rs`).
 fn check_advertised(listen_addr: SocketAddr, advertised: &mut Option<String>) -> Result<(), String> {
     let Some(addr) = advertised else { return Ok(()) };
     // If the listener's port is 0, the system chooses it later, so it can't be added here.

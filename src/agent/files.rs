@@ -1,6 +1,6 @@
 //! Loads the files that the configuration names.
 
-use super::listen_addr::Host;
+use super::advertised::Host;
 use crate::config::{Config, LoadedConfig};
 use crate::security::acl::{Acl, AclError};
 use crate::security::peer_rules::{PeerRules, PeerRulesError};
@@ -87,7 +87,7 @@ pub fn check(loaded: &LoadedConfig) -> (Vec<FileError>, Vec<String>) {
 /// Returns the address for clients that a start would advertise on this host.
 fn advertised(config: &Config) -> Option<String> {
     let host = Host::find(&config.cluster.join, config.node.bind_addr.port()).ok()?;
-    host.to_advertise("advertise-rpc-addr", config.node.rpc_addr).ok()
+    host.to_advertise(config.node.rpc_addr).ok()
 }
 
 #[cfg(test)]
