@@ -20,8 +20,8 @@ pub struct ReloadedConfig {
 struct Found {
     /// Lines for the log, without those of applied options.
     lines: Vec<String>,
-    /// The names of the options that are applied.
-    applied: Vec<&'static str>,
+    /// The options that are applied, with their values.
+    applied: Vec<String>,
 }
 
 impl ReloadedConfig {
@@ -60,12 +60,12 @@ impl ReloadedConfig {
         }
         let mut found = Found::default();
         for new in loaded.changed_from(&self.used) {
+            let value = new.value.as_deref().unwrap_or("nothing");
             if !new.option.is_reloadable() {
-                let value = new.value.as_deref().unwrap_or("nothing");
                 found.lines.push(format!("{} is {value} now: restart the node to apply it", new.option.name));
                 continue;
             }
-            found.applied.push(new.option.name);
+            found.applied.push(format!("{}={value}", new.option.name));
             if let Some(used) = self.used.iter_mut().find(|used| used.option.name == new.option.name) {
                 *used = new;
             }
@@ -105,12 +105,12 @@ mod tests {
         assert_eq!(compare(), Found::default(), "nothing has changed");
 
         write("[limits]\nstreams_max = 30\ncalls_max = 7\n[logging]\nlevel = \"debug\"\n");
-        assert_eq!(compare().applied, ["streams_max", "log_level"], "a flag takes precedence");
+        assert_eq!(compare().applied, ["streams_max=30", "log_level=debug"], "a flag takes precedence");
         assert_eq!(compare(), Found::default(), "they are in use now");
 
         write("[limits]\nstreams_max = 40\n[storage]\nhang_max = \"1m\"\n[node]\nname = \"other\"\n");
         let found = compare();
-        assert_eq!(found.applied, ["streams_max", "log_level"]);
+        assert_eq!(found.applied, ["streams_max=40", "log_level=info"]);
         assert_eq!(found.lines.len(), 2, "{found:?}");
         assert!(found.lines[1].contains("hang_max is 1m now: restart the node to apply it"), "{found:?}");
 

@@ -167,6 +167,7 @@ impl Subcommand for SetArgs {
 
     fn run(&self, _: &Process) -> Result<(), Failure> {
         let given = self.given()?;
+        let mut is_current = false;
         change(|profiles, _| {
             if profiles.all.is_empty() {
                 profiles.current = Some(self.name.clone());
@@ -182,8 +183,14 @@ impl Subcommand for SetArgs {
                 let message = "a profile without TLS (insecure) has no use for certificates; nothing was changed";
                 return Err(Failure::new(Exit::BadConfig, message, "remove one of them with --unset"));
             }
+            is_current = profiles.current.as_ref() == Some(&self.name);
             Ok(())
-        })
+        })?;
+        if !is_current {
+            let name = &self.name;
+            output::tell(&format!("seriatim: `seriatim profile use {name}` makes {name} the profile of all commands"));
+        }
+        Ok(())
     }
 }
 

@@ -221,7 +221,7 @@ fn limits_and_the_log_level_change_without_a_restart() {
         });
     };
     write("[limits]\nstreams_per_principal_max = 3\n[logging]\nlevel = \"info\"\n");
-    reload("configuration reloaded: streams_per_principal_max, log_level");
+    reload("configuration reloaded: streams_per_principal_max=3, log_level=info");
     open.push(tail().expect("a third stream"));
     assert!(tail().err().expect("refused").contains("streams_per_principal_max (3)"));
 

@@ -4,9 +4,10 @@ use super::file::Receipt;
 use crate::cli::connect::ConnectArgs;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::log_name::LogOperand;
+use crate::cli::log_show::state;
 use crate::cli::output;
 use crate::cli::subcommand::{Process, Subcommand};
-use crate::pb::v1::ReadChainRequest;
+use crate::pb::v1::{LogState, ReadChainRequest};
 
 /// Print a receipt of the records of a log
 ///
@@ -39,12 +40,20 @@ impl Subcommand for Args {
         let dialer = self.connect.resolve()?;
         let log = self.log.name(&dialer)?;
         let (_, info) = dialer.ask_until_served(|client| client.get_log(&log))?;
-        let position = info.position.unwrap_or_default();
+        let position = info.position.get_or_default();
         let last = position.next_offset.checked_sub(1).filter(|last| *last >= position.first_offset);
         let empty = || {
-            let next =
-                "append one first; `seriatim log info` shows whether its records are trimmed, or the log is deleted";
-            Failure::new(Exit::NotFound, format!("log {log} contains no record that can be read"), next)
+            let (what, next) = match (state(&info), position.next_offset) {
+                (LogState::LOG_STATE_DELETED, _) => {
+                    ("is deleted", "`seriatim log undelete` restores it while its records are not purged".to_owned())
+                }
+                (_, 0) => ("has no record yet", "append one first".to_owned()),
+                (_, end) => (
+                    "contains no record any more",
+                    format!("all records before offset {end} are trimmed; append one first"),
+                ),
+            };
+            Failure::new(Exit::NotFound, format!("log {log} {what}"), next)
         };
         let offset = self.offset.or(last).ok_or_else(empty)?;
         let request = ReadChainRequest {
@@ -72,7 +81,7 @@ fn check_is_of(receipt: &Receipt, log_id: &str, offset: u64) -> Result<(), Strin
         let described = receipt.described();
         return Err(format!("it is not of record {offset} of the log with the id {log_id}: {described}"));
     }
-    Ok(())
+    receipt.link.check()
 }
 
 #[cfg(test)]
