@@ -131,6 +131,7 @@ class PageTest(unittest.TestCase):
 
     def look(self, name):
         if SCREENSHOTS:
+            os.makedirs(SCREENSHOTS, exist_ok=True)
             self.page.screenshot(f"{SCREENSHOTS}/{name}.png")
 
     def test_shows_the_cluster_and_nothing_fails(self):
