@@ -46,6 +46,12 @@ impl EntryChain {
         EntryChain { before, after: before.then(end_offset, content) }
     }
 
+    /// Returns whether the hash after the entry follows from the one before it. The arguments are those of
+    /// [`EntryChain::of`].
+    pub fn fits(&self, end_offset: u64, content: ContentHash) -> bool {
+        EntryChain::of(self.before, end_offset, content) == *self
+    }
+
     /// Encodes the chain.
     pub fn encode(&self) -> [u8; EntryChain::BYTES] {
         let mut bytes = [0; EntryChain::BYTES];

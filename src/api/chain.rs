@@ -13,7 +13,6 @@ use super::read::read_links;
 use super::relay::Relay;
 use super::service::{Call, Service};
 use crate::clock::wall_us;
-use crate::hash_chain::EntryChain;
 use crate::logs::OpenLog;
 use crate::pb::v1;
 use crate::replication::relay::RelayKind;
@@ -162,7 +161,7 @@ fn message_of(link: &Link) -> v1::ChainLink {
 
 /// Signs the receipt of an entry.
 fn sign(service: &Service, core: &Core, log: &OpenLog, link: &Link) -> Result<v1::Receipt, ApiError> {
-    if EntryChain::of(link.chain.before, link.end().0, link.content) != link.chain {
+    if !link.chain.fits(link.end().0, link.content) {
         let what = "the hash chain is not that of the records".to_owned();
         return Err(ApiError::Damaged { log: log.name.clone(), offset: link.offset, resume: Some(link.end()), what });
     }

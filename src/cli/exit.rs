@@ -1,5 +1,7 @@
 //! Exit codes, and the errors that end a command with one.
 
+use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use grpcio::RpcStatusCode;
@@ -102,6 +104,11 @@ impl Failure {
     /// A failure that is already printed: only its exit code is left.
     pub fn told(exit: Exit) -> Failure {
         Failure::new(exit, "", "")
+    }
+
+    /// The failure to read or write a file, without a next step.
+    pub fn of_file(path: &Path, error: &io::Error) -> Failure {
+        Failure::new(Exit::Failed, format!("{}: {error}", path.display()), "")
     }
 
     /// The failure of a call to the node at `addr`.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::Command;
 use clap_mangen::Man;
 
-use super::exit::{Exit, Failure};
+use super::exit::Failure;
 use super::output;
 use super::subcommand::{Process, Subcommand};
 
@@ -29,13 +29,12 @@ impl Subcommand for Args {
         &["seriatim man /usr/local/share/man/man1", "seriatim man ~/.local/share/man/man1"];
 
     fn run(&self, process: &Process) -> Result<(), Failure> {
-        let failed = |error: io::Error| Failure::new(Exit::Failed, format!("{}: {error}", self.dir.display()), "");
+        let failed = |error: io::Error| Failure::of_file(&self.dir, &error);
         DirBuilder::new().recursive(true).mode(0o755).create(&self.dir).map_err(failed)?;
         let mut names = String::new();
         for (name, page) in pages((process.cli)()).map_err(failed)? {
             let file = self.dir.join(&name);
-            fs::write(&file, page)
-                .map_err(|error| Failure::new(Exit::Failed, format!("{}: {error}", file.display()), ""))?;
+            fs::write(&file, page).map_err(|error| Failure::of_file(&file, &error))?;
             names += &format!("{}\n", file.display());
         }
         output::say(&names)

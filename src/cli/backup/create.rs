@@ -198,7 +198,7 @@ fn write(
     header: &BackupHeader,
     bar: &ProgressBar,
 ) -> Result<(u64, BackupTrailer), Failure> {
-    let failed = |error: std::io::Error| Failure::new(Exit::Failed, format!("{}: {error}", path.display()), "");
+    let failed = |error: std::io::Error| Failure::of_file(path, &error);
     let (partial, file) = Partial::create(path)?;
     let mut writer = BackupWriter::new(BufWriter::with_capacity(BUFFER_BYTES, file), header).map_err(failed)?;
     read(dialer, header, |record| {
@@ -230,7 +230,7 @@ impl Partial {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".partial");
         let path = path.with_file_name(name);
-        let failed = |error: std::io::Error| Failure::new(Exit::Failed, format!("{}: {error}", path.display()), "");
+        let failed = |error: std::io::Error| Failure::of_file(&path, &error);
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
         let is_locked = match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => true,

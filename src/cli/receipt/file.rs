@@ -47,7 +47,7 @@ impl Link {
     /// # Errors
     /// A text that names the entry.
     pub fn check(&self) -> Result<(), String> {
-        match EntryChain::of(self.chain.before, self.end(), self.content) == self.chain {
+        match self.chain.fits(self.end(), self.content) {
             true => Ok(()),
             false => Err(format!("the hashes of the entry at offset {} do not fit together", self.offset)),
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::finding::{Finding, Severity, Unreadable};
 use super::report::Report;
-use crate::hash_chain::{ChainHash, ContentHash, EntryChain};
+use crate::hash_chain::{ChainHash, ContentHash};
 use crate::storage::error::StorageError;
 use crate::storage::format::frame::{Frame, Position, frame_bytes};
 use crate::storage::format::index::{INDEX_BYTES_MAX, Index, IndexEntry};
@@ -385,7 +385,7 @@ fn check_chain(frame: &Frame<'_>, chain: &mut ChainState) -> Result<(), String> 
     let Some(stored) = stored else { return Ok(()) };
     let before = chain.after.replace(stored.after);
     let end = after_entry(frame).offset.0;
-    if EntryChain::of(stored.before, end, ContentHash::of(frame.records())) != stored {
+    if !stored.fits(end, ContentHash::of(frame.records())) {
         return Err("the hash chain is not that of the records: they were changed after they were appended".to_owned());
     }
     match before {
