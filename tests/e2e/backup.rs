@@ -48,8 +48,14 @@ fn records_of(client: &Client, log: &str) -> Vec<Record> {
         stop_at_end: true,
         ..ConsumeRequest::default()
     };
-    let messages = client.consume_stream(&request, Some(TIMEOUT)).expect("a stream");
-    let messages: Vec<ConsumeResponse> = messages.map(|message| message.expect("a message")).collect();
+    let read =
+        || client.consume_stream(&request, Some(TIMEOUT))?.collect::<Result<Vec<ConsumeResponse>, ClientError>>();
+    // On a busy machine, a leader may hand over meanwhile.
+    let messages = eventually("the log has a leader", || match read() {
+        Err(error) if error.status().is_some_and(|status| status.reason == "NO_LEADER") => Err(error.to_string()),
+        result => Ok(result),
+    });
+    let messages = messages.expect("messages");
     let records = messages.into_iter().flat_map(|message| message.records);
     records.map(|record| Record { term: 0, ..record }).collect()
 }
