@@ -50,6 +50,9 @@ const ROUND: usize = 16;
 /// The pause between two rounds. A gRPC thread polls its connections only when it has no future to run.
 const BETWEEN_ROUNDS: Duration = Duration::from_micros(300);
 
+/// For this many ticks after a reader has waited for a record, another one is expected.
+const READER_TICKS: u8 = 20;
+
 /// Waiting calls are woken before tails, but one in this many waiters of a round is a tail. Otherwise clients that
 /// keep more calls waiting than a round holds would block all tails.
 const TAILS_PART: usize = 8;
@@ -59,6 +62,8 @@ struct Waits {
     closed: bool,
     withdrawn: bool,
     next_waiter: u64,
+    /// The number of ticks for which a reader is expected.
+    reader_ticks: u8,
     /// Waiters, ordered by their condition, then by arrival.
     by_offset: BTreeMap<(Offset, u64), Waker>,
     by_index: BTreeMap<(LogIndex, u64), Waker>,
@@ -76,6 +81,7 @@ impl Default for Waits {
             closed: false,
             withdrawn: false,
             next_waiter: 0,
+            reader_ticks: 0,
             by_offset: BTreeMap::new(),
             by_index: BTreeMap::new(),
             due_calls: WaitList::default(),
@@ -103,7 +109,10 @@ impl Waits {
 
     fn insert(&mut self, until: Until, id: u64, waker: Waker) {
         match until {
-            Until::Visible(offset) => self.by_offset.insert((offset, id), waker),
+            Until::Visible(offset) => {
+                self.reader_ticks = READER_TICKS;
+                self.by_offset.insert((offset, id), waker)
+            }
             Until::Applied(index) => self.by_index.insert((index, id), waker),
         };
     }
@@ -224,6 +233,18 @@ impl HighWatermark {
     /// Returns a future that waits for the condition, and returns what is visible then.
     pub fn wait(&self, until: Until, timers: &TimersHandle) -> Wait {
         Wait { watermark: self.clone(), until, id: None, timers: timers.clone() }
+    }
+
+    /// Returns true if a reader waits for a record, or did so less than a second ago.
+    pub fn has_readers(&self) -> bool {
+        let state = self.0.lock();
+        state.reader_ticks > 0 || !state.by_offset.is_empty()
+    }
+
+    /// Advances the time by one tick of `consensus`.
+    pub fn tick(&self) {
+        let mut state = self.0.lock();
+        state.reader_ticks = state.reader_ticks.saturating_sub(1);
     }
 
     /// Returns the number of futures that wait. Those that are due but have not run are not counted.

@@ -19,7 +19,6 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use self::manifests::ManifestWrites;
-use crate::metrics::{Histogram, ITEMS, Registry, SECONDS};
 use crate::storage::disk::Disk;
 use crate::storage::error::StorageError;
 use crate::storage::log::{GroupLog, NOTE_EVERY, Removal, Urgency};
@@ -29,6 +28,7 @@ use crate::types::GroupId;
 #[cfg(test)]
 mod by_hand;
 mod manifests;
+mod report;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +36,7 @@ mod tests;
 pub(crate) use self::by_hand::WriterByHand;
 #[cfg(test)]
 pub use self::manifests::VOTE_PAUSE;
+pub use self::report::{Report, WriterMetrics};
 
 /// The number of threads. To sync a hundred files with small writes took 368 ms with one thread, 28 ms with two, 8 ms
 /// with four, and no less with more.
@@ -44,30 +45,6 @@ pub const WRITER_THREADS: usize = 4;
 /// Under load, writing durable positions to manifests takes at most one part in this many of a thread's time, and so
 /// does deleting files.
 const IDLE_WORK_PART: u32 = 5;
-
-/// Called with a group and its highest durable Ready number. Must not block.
-pub type Report = Arc<dyn Fn(GroupId, u64) + Send + Sync>;
-
-/// The metrics of the threads.
-#[derive(Clone)]
-pub struct WriterMetrics {
-    sync_seconds: Histogram,
-    sync_entries: Histogram,
-}
-
-impl WriterMetrics {
-    /// Registers the metrics.
-    pub fn new(registry: &Registry) -> WriterMetrics {
-        WriterMetrics {
-            sync_seconds: registry.histogram("sync_seconds", "Syncing what was appended to one log", SECONDS),
-            sync_entries: registry.histogram(
-                "sync_entries",
-                "Entries that one sync made durable (group commit)",
-                ITEMS,
-            ),
-        }
-    }
-}
 
 type SharedLog = Arc<Mutex<GroupLog>>;
 
@@ -334,15 +311,23 @@ impl Worker {
     fn act(&self, event: WriterEvent, work: &mut IdleWork) -> Result<(), StorageError> {
         match event {
             WriterEvent::Sync(wanted) => {
+                let mut left = wanted.len();
                 for Wanted { group, log, ready_number } in wanted {
-                    let Some(_using) = self.begin(group, &log) else { continue };
+                    left -= 1;
+                    let Some(using) = self.begin(group, &log) else { continue };
                     let began = Instant::now();
                     let urgency = self.sync(&log)?;
                     let took = began.elapsed();
                     if self.inbox().state().failed {
                         return Ok(());
                     }
-                    (self.report)(group, ready_number);
+                    self.report.persisted(group, ready_number);
+                    // The next call may run `consensus` on this thread, which may unregister a log.
+                    drop(using);
+                    let state = self.inbox().state();
+                    let is_last = left == 0 && state.wanted.is_empty() && !state.stopping;
+                    drop(state);
+                    self.report.next(group, is_last);
                     work.manifests.synced(group, urgency, Instant::now(), took);
                 }
             }

@@ -2,15 +2,16 @@
 //! readers.
 //!
 //! Reporting never blocks, and the queue is bounded: of persisted Readies only the highest number per group is kept,
-//! and raft has a bounded number of pending fetches. Each report rings the thread's doorbell.
+//! and raft has a bounded number of pending fetches. Each report wakes
+//! the thread, or runs its work (`wake.rs`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::wake::{ConsensusWaker, Work};
 use crate::catalog::faults::{Fault, broken};
-use crate::doorbell::Doorbell;
 use crate::storage::entry::Entry;
 use crate::storage::reader::ReadError;
 use crate::types::{GroupId, LogIndex};
@@ -65,32 +66,39 @@ struct Arrived {
 #[derive(Clone, Default)]
 pub struct Completions {
     arrived: Arc<Mutex<Arrived>>,
-    bell: Doorbell,
+    waker: ConsensusWaker,
 }
 
 impl Completions {
-    pub fn new(bell: Doorbell) -> Completions {
-        Completions { arrived: Arc::default(), bell }
+    pub fn new(waker: ConsensusWaker) -> Completions {
+        Completions { arrived: Arc::default(), waker }
     }
 
     fn lock(&self) -> MutexGuard<'_, Arrived> {
         self.arrived.lock()
     }
 
-    /// Reports that everything of the group up to this Ready is on disk.
+    /// Records that everything of the group up to this Ready is on disk. [`Completions::handle_next`] follows.
     pub fn persisted(&self, group: GroupId, ready: u64) {
-        {
-            let mut arrived = self.lock();
-            let highest = arrived.persisted.entry(group).or_default();
-            *highest = ready.max(*highest);
+        let mut arrived = self.lock();
+        let highest = arrived.persisted.entry(group).or_default();
+        *highest = ready.max(*highest);
+    }
+
+    /// Wakes the thread. If `may_run_here`, the calling thread may handle the record instead.
+    pub fn handle_next(&self, group: GroupId, may_run_here: bool) {
+        // An applied entry of the catalog may create replicas, which takes long.
+        if may_run_here && group != GroupId::CATALOG {
+            self.waker.run_or_wake(Work::Persisted);
+        } else {
+            self.waker.wake();
         }
-        self.bell.ring();
     }
 
     /// Reports a fetched range, or why it could not be fetched.
     pub fn fetched(&self, fetched: Fetched) {
         self.lock().fetched.push(fetched);
-        self.bell.ring();
+        self.waker.wake();
     }
 
     /// Returns true if no report is queued.

@@ -17,14 +17,13 @@ mod lost;
 mod mending;
 mod quiet;
 mod receive;
+mod run;
 
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use crossbeam_channel::TryRecvError;
 
 use self::admission::Admission;
 use self::early::EarlyMessages;
@@ -35,6 +34,7 @@ use self::lines::GroupLines;
 use self::lost::LostReplicas;
 use self::mending::Mending;
 use self::quiet::QuietGroups;
+use self::run::SharedDriver;
 use super::completions::{Completions, ReplicaEpoch};
 use super::error::HostError;
 use super::group::{self, TICK_MS, cache_bytes_max};
@@ -45,10 +45,10 @@ use super::peer_inbox::PeerInbox;
 use super::sinks::{Outbound, Sinks};
 use super::status::Statuses;
 use super::transfer::transfer;
+use super::wake::ConsensusWaker;
 use crate::catalog::policy::facts::Now;
 use crate::catalog::{CatalogView, Member};
 use crate::clock::{self, PeerClocks, StampClock, wall_us};
-use crate::doorbell::Doorbell;
 use crate::feature_level::Feature;
 use crate::inbox::{Inbox, inbox};
 use crate::logs::Logs;
@@ -64,13 +64,8 @@ use crate::storage::space::SpaceState;
 use crate::thread::{FatalSender, Joiner, Progress, spawn};
 use crate::types::GroupId;
 use crate::watermark::HighWatermark;
-use crate::writer::WriterHandle;
+use crate::writer::{Report, WriterHandle};
 
-/// The number of messages taken from the inbox before their effects are performed: one fdatasync then covers them.
-const DRAIN_MESSAGES_MAX: usize = 512;
-/// The same limit in bytes, applied separately to clients' records and to peers' entries. More would delay the next
-/// heartbeat.
-const DRAIN_BYTES_MAX: usize = 8 << 20;
 /// The longest time that a stop waits for the handover of leadership.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 
@@ -81,7 +76,7 @@ const TICK_ALONE_MS: u64 = 250;
 pub struct Consensus {
     inbox: Inbox<ConsensusMsg>,
     handle: ConsensusHandle,
-    bell: Doorbell,
+    waker: ConsensusWaker,
     completions: Completions,
     statuses: Arc<Statuses>,
     progress: Progress,
@@ -122,14 +117,14 @@ pub struct ConsensusParts {
 impl Default for Consensus {
     fn default() -> Consensus {
         let (outbox, inbox) = inbox(INBOX_MESSAGES_MAX);
-        let bell = Doorbell::default();
-        let completions = Completions::new(bell.clone());
+        let waker = ConsensusWaker::default();
+        let completions = Completions::new(waker.clone());
         let statuses = Arc::new(Statuses::default());
-        let handle = ConsensusHandle::new(outbox, bell.clone(), statuses.clone());
+        let handle = ConsensusHandle::new(outbox, waker.clone(), statuses.clone());
         // The time differs from that of every earlier start, unless the clock was set back; then peers notice a restart
         // late.
         let incarnation = wall_us();
-        Consensus { inbox, handle, bell, completions, statuses, progress: Progress::default(), incarnation }
+        Consensus { inbox, handle, waker, completions, statuses, progress: Progress::default(), incarnation }
     }
 }
 
@@ -140,9 +135,13 @@ impl Consensus {
     }
 
     /// Returns the function by which the log-writer reports persisted Readies.
-    pub fn report(&self) -> Arc<dyn Fn(GroupId, u64) + Send + Sync> {
+    pub fn report(&self) -> Report {
         let completions = self.completions.clone();
-        Arc::new(move |group, ready| completions.persisted(group, ready))
+        let next = completions.clone();
+        Report::new(
+            move |group, ready| completions.persisted(group, ready),
+            move |group, is_last| next.handle_next(group, is_last),
+        )
     }
 
     /// Returns the thread's progress, for the watchdog.
@@ -155,7 +154,7 @@ impl Consensus {
     /// # Errors
     /// A group can't be recovered, or the thread can't be created.
     pub fn start(self, parts: ConsensusParts, fatal: &FatalSender) -> Result<Joiner, HostError> {
-        let driver = self.recover(parts)?;
+        let driver = SharedDriver::share(self.recover(parts)?);
         spawn("consensus", fatal, move || driver.run()).map_err(HostError::Thread)
     }
 
@@ -163,8 +162,11 @@ impl Consensus {
         let mut driver = Driver {
             inbox: self.inbox,
             peers: self.handle.peer_inbox(),
-            bell: self.bell,
+            waker: self.waker,
             next_tick: clock::now(),
+            waits_until: clock::now(),
+            not_here_before: clock::now(),
+            stops: false,
             ticks: 0,
             statuses: self.statuses.clone(),
             progress: self.progress,
@@ -216,21 +218,17 @@ impl Consensus {
     }
 }
 
-/// What the thread handles in one iteration of its loop.
-#[expect(clippy::large_enum_variant, reason = "one value, which is moved once")]
-enum Event {
-    Message(ConsensusMsg),
-    /// The log-writer or a reader has completed something, a peer has sent messages, or a campaign is due.
-    Completed,
-    Tick,
-    Stop,
-}
-
 struct Driver {
     inbox: Inbox<ConsensusMsg>,
     peers: Arc<PeerInbox>,
-    bell: Doorbell,
+    waker: ConsensusWaker,
     next_tick: Instant,
+    /// The time until which the thread waits, if it does.
+    waits_until: Instant,
+    /// Until then only the thread runs the driver (`run.rs`).
+    not_here_before: Instant,
+    /// True once the message to stop was taken.
+    stops: bool,
     ticks: u64,
     statuses: Arc<Statuses>,
     progress: Progress,
@@ -254,69 +252,6 @@ struct Driver {
 }
 
 impl Driver {
-    fn run(mut self) -> Result<(), HostError> {
-        self.bell.attach_current_thread();
-        loop {
-            let event = self.next_event();
-            for (from, message) in self.peers.take(DRAIN_BYTES_MAX) {
-                self.step(from, message);
-            }
-            self.lose_nodes();
-            match event {
-                Event::Message(message) => {
-                    let mut bytes = message.bytes();
-                    self.handle(message);
-                    for message in self.inbox.clone().try_iter().take(DRAIN_MESSAGES_MAX) {
-                        if matches!(message, ConsensusMsg::Stop) {
-                            return self.stop();
-                        }
-                        bytes += message.bytes();
-                        self.handle(message);
-                        if bytes > DRAIN_BYTES_MAX {
-                            break;
-                        }
-                    }
-                }
-                Event::Completed => {}
-                Event::Tick => self.tick()?,
-                Event::Stop => return self.stop(),
-            }
-            self.take_completions();
-            self.quiet.campaign(&mut self.groups, clock::now());
-            self.perform()?;
-            self.quiet.obey(&mut self.groups, &self.host.lost);
-            self.host.disk.space().kept();
-            self.progress.mark();
-        }
-    }
-
-    fn next_event(&mut self) -> Event {
-        loop {
-            // Ticks come first, so that a flood of requests can't stop time. Missed ticks are skipped.
-            let now = clock::now();
-            if now >= self.next_tick {
-                if now - self.next_tick > Duration::from_millis(2 * TICK_MS) {
-                    self.ticks_are_late();
-                }
-                self.next_tick = now + self.tick_every();
-                return Event::Tick;
-            }
-            match self.inbox.try_recv() {
-                Ok(ConsensusMsg::Stop) | Err(TryRecvError::Disconnected) => return Event::Stop,
-                Ok(message) => return Event::Message(message),
-                Err(TryRecvError::Empty) => {}
-            }
-            if !self.sinks.completions.is_empty() || !self.peers.is_empty() {
-                return Event::Completed;
-            }
-            let next_campaign = self.quiet.next_campaign().unwrap_or(self.next_tick);
-            if next_campaign <= now {
-                return Event::Completed;
-            }
-            self.bell.wait_until(next_campaign.min(self.next_tick));
-        }
-    }
-
     /// Returns the time between two ticks. A node that is the only replica of its groups sends no heartbeats and
     /// holds no elections. It ticks less often, so that an idle machine can sleep.
     fn tick_every(&self) -> Duration {
@@ -398,6 +333,7 @@ impl Driver {
             let Some(replica) = self.groups.get_mut(group) else { continue };
             group::quiet::bound_cache(&mut replica.group, cache_bytes_max(awake.len()));
             replica.group.tick(now);
+            replica.watermark.tick();
             replica.write_commit()?;
             // Damage changes the status, but is not an effect.
             self.statuses.publish(replica.status());
@@ -452,6 +388,7 @@ impl Driver {
                     if leads && more_sent && !self.groups.awake().contains(&group) {
                         self.quiet.wake(group, &mut self.groups);
                     }
+                    self.groups.count_unanswered(group);
                     self.quiet.recheck(group, &mut self.groups);
                 }
             }

@@ -19,6 +19,8 @@ pub struct Groups {
     awake: BTreeSet<GroupId>,
     /// All groups, by the tick at which they are due if they are quiet.
     slow: Vec<BTreeSet<GroupId>>,
+    /// The number of unanswered proposals of each group that has any, as of [`Groups::count_unanswered`].
+    unanswered: BTreeMap<GroupId, usize>,
 }
 
 impl Groups {
@@ -73,7 +75,21 @@ impl Groups {
         if let Some(slot) = self.slow.get_mut(Groups::slot(group)) {
             slot.remove(&group);
         }
+        self.unanswered.remove(&group);
         self.replicas.remove(&group)
+    }
+
+    /// Counts the unanswered proposals of a group, after its effects were performed.
+    pub fn count_unanswered(&mut self, group: GroupId) {
+        match self.replicas.get(&group).map_or(0, |replica| replica.group.unanswered()) {
+            0 => self.unanswered.remove(&group),
+            count => self.unanswered.insert(group, count),
+        };
+    }
+
+    /// Returns the number of unanswered proposals of all groups.
+    pub fn unanswered(&self) -> usize {
+        self.unanswered.values().sum()
     }
 
     fn slot(group: GroupId) -> usize {

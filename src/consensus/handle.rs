@@ -13,9 +13,9 @@ pub use super::catch_up::Behind;
 use super::peer_inbox::PeerInbox;
 use super::status::Statuses;
 pub use super::status::{GroupStatus, Role};
+use super::wake::{ConsensusWaker, Work};
 use crate::catalog::Command;
 use crate::clock::PeerClocks;
-use crate::doorbell::Doorbell;
 use crate::feature_level::FeatureRange;
 use crate::inbox::Outbox;
 use crate::log_state::{StateCommand, StateRefusal, encode_trim};
@@ -264,20 +264,36 @@ impl ConsensusMsg {
     }
 }
 
+/// The largest record of a request that may run on the thread of its caller (`wake.rs`), in bytes.
+const SMALL_BYTES_MAX: usize = 16 << 10;
+
+impl ConsensusMsg {
+    /// Returns true for requests that take little time. Those of the catalog may create replicas.
+    fn is_small(&self) -> bool {
+        match self {
+            ConsensusMsg::Propose(proposal, _) => {
+                proposal.group != GroupId::CATALOG && proposal.payload.len() <= SMALL_BYTES_MAX
+            }
+            ConsensusMsg::ReadIndex(..) => true,
+            _ => false,
+        }
+    }
+}
+
 /// The sending side of the inbox. Clones send to the same thread.
 #[derive(Clone, Debug)]
 pub struct ConsensusHandle {
     inbox: Outbox<ConsensusMsg>,
     peers: Arc<PeerInbox>,
-    bell: Doorbell,
+    waker: ConsensusWaker,
     statuses: Arc<Statuses>,
     peer_clocks: PeerClocks,
 }
 
 impl ConsensusHandle {
     /// Creates a handle to the thread that reads this inbox.
-    pub fn new(inbox: Outbox<ConsensusMsg>, bell: Doorbell, statuses: Arc<Statuses>) -> ConsensusHandle {
-        ConsensusHandle { inbox, peers: Arc::default(), bell, statuses, peer_clocks: PeerClocks::default() }
+    pub fn new(inbox: Outbox<ConsensusMsg>, waker: ConsensusWaker, statuses: Arc<Statuses>) -> ConsensusHandle {
+        ConsensusHandle { inbox, peers: Arc::default(), waker, statuses, peer_clocks: PeerClocks::default() }
     }
 
     /// Proposes an entry. The answer is sent once the entry is committed and visible here, or known not to be appended.
@@ -314,8 +330,10 @@ impl ConsensusHandle {
 
     /// Queues messages from a peer. Messages over the budget are dropped, and raft sends them again.
     pub fn peer(&self, from: NodeId, messages: Vec<RaftMessage>) {
-        self.peers.put(from, messages);
-        self.bell.ring();
+        match self.peers.put(from, messages) {
+            true => self.waker.run_or_wake(Work::Messages),
+            false => self.waker.wake(),
+        }
     }
 
     /// Waits until there is room for the bulk messages of a peer.
@@ -337,7 +355,7 @@ impl ConsensusHandle {
     /// dropped.
     pub fn gone(&self, node: NodeId) {
         self.peers.put_gone(node);
-        self.bell.ring();
+        self.waker.wake();
     }
 
     /// Reports that messages to `node` were lost.
@@ -360,7 +378,7 @@ impl ConsensusHandle {
     pub fn hand_over(&self) -> ReplyReceiver<()> {
         let (tx, rx) = reply();
         self.inbox.send(ConsensusMsg::HandOver(tx));
-        self.bell.ring();
+        self.waker.wake();
         rx
     }
 
@@ -374,7 +392,7 @@ impl ConsensusHandle {
     /// Tells the thread to fail what is pending and to end.
     pub fn stop(&self) {
         self.inbox.send(ConsensusMsg::Stop);
-        self.bell.ring();
+        self.waker.wake();
     }
 
     /// Returns the damage of this node's replica of a group, if it could not be opened.
@@ -405,13 +423,15 @@ impl ConsensusHandle {
     /// Sends a message that may be dropped when the inbox is full.
     fn tell(&self, message: ConsensusMsg) {
         let _ = self.inbox.try_send(message);
-        self.bell.ring();
+        self.waker.wake();
     }
 
     /// Sends a request. If the inbox is full or closed, the request is refused at once.
     fn request(&self, message: ConsensusMsg) {
+        let is_small = message.is_small();
         let (message, full) = match self.inbox.try_send(message) {
-            Ok(()) => return self.bell.ring(),
+            Ok(()) if is_small => return self.waker.run_or_wake(Work::Request),
+            Ok(()) => return self.waker.wake(),
             Err(TrySendError::Full(m)) => (m, true),
             Err(TrySendError::Disconnected(m)) => (m, false),
         };

@@ -47,6 +47,7 @@ mod retention;
 mod sinks;
 pub mod status;
 mod transfer;
+pub(crate) mod wake;
 mod watch;
 mod wire;
 

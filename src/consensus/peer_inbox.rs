@@ -21,7 +21,7 @@ use raft::eraftpb::MessageType;
 
 use crate::metrics::Counter;
 use crate::pb::peer::RaftMessage;
-use crate::types::NodeId;
+use crate::types::{GroupId, NodeId};
 
 /// The budget of appends and snapshots. Messages over it are dropped.
 pub const APPEND_BYTES_MAX: usize = 32 << 20;
@@ -92,6 +92,12 @@ struct PeerQueues {
     gone: BTreeSet<NodeId>,
 }
 
+impl PeerQueues {
+    fn is_empty(&self) -> bool {
+        [&self.first, &self.appends, &self.bulk].iter().all(|queue| queue.messages.is_empty())
+    }
+}
+
 /// The queue of peers' messages.
 #[derive(Debug, Default)]
 pub struct PeerInbox {
@@ -105,9 +111,13 @@ impl PeerInbox {
         self.waiting.lock()
     }
 
-    /// Queues messages from a peer. Messages over the budget are dropped.
-    pub fn put(&self, from: NodeId, messages: Vec<RaftMessage>) {
+    /// Queues messages from a peer. Messages over the budget are dropped. Returns true if all that is queued is little
+    /// work: nothing for the catalog, no snapshot, nothing bulk.
+    pub fn put(&self, from: NodeId, messages: Vec<RaftMessage>) -> bool {
         let mut waiting = self.lock();
+        let was_empty = waiting.is_empty();
+        let is_small =
+            was_empty && messages.iter().all(|m| m.group != GroupId::CATALOG.0 && m.snapshot.is_none() && !m.bulk);
         for message in messages {
             let put = if message.bulk {
                 waiting.bulk.put(from, message, usize::MAX)
@@ -121,6 +131,7 @@ impl PeerInbox {
                 log::debug!("a message from node {from} is dropped: the queue of peers' messages is full");
             }
         }
+        is_small
     }
 
     /// Waits until there is room for bulk messages.
@@ -178,8 +189,13 @@ impl PeerInbox {
     /// Returns true if nothing is queued.
     pub fn is_empty(&self) -> bool {
         let waiting = self.lock();
-        let queues = [&waiting.first, &waiting.appends, &waiting.bulk];
-        queues.iter().all(|queue| queue.messages.is_empty()) && waiting.gone.is_empty()
+        waiting.is_empty() && waiting.gone.is_empty()
+    }
+
+    /// Returns about how many bytes are queued.
+    pub fn bytes(&self) -> usize {
+        let waiting = self.lock();
+        waiting.first.bytes + waiting.appends.bytes + waiting.bulk.bytes
     }
 
     /// Returns the number of queued messages that are not bulk.

@@ -33,7 +33,6 @@ use crate::watermark::{HighWatermark, Visible};
 
 /// This node's replica of one group.
 pub struct Replica {
-    /// The state machine.
     pub group: Group,
     /// The high watermark, for readers.
     pub watermark: HighWatermark,
@@ -165,7 +164,6 @@ impl Replica {
         })
     }
 
-    /// The log on disk.
     pub fn log(&self) -> MutexGuard<'_, GroupLog> {
         self.log.lock()
     }
@@ -342,6 +340,7 @@ impl Replica {
         message.claim = claim.as_ref().map(wire::claim_to_pb).into();
         message.quiet = quiet;
         message.bulk = is_bulk;
+        message.commit_may_wait = !self.group.leads() && !self.watermark.has_readers();
         self.sent += 1;
         sinks.outbound.send(node, message);
     }
@@ -390,6 +389,7 @@ impl Replica {
     /// Why the message is dropped. No correct peer of this version sends such a message.
     pub fn step(&mut self, mut message: RaftMessage, supported: FeatureRange) -> Result<(), String> {
         let claim = message.claim.take().map(|claim| wire::claim_from_pb(&claim));
+        self.group.set_commit_may_wait(ReplicaId(message.from), message.commit_may_wait);
         let message = wire::message_from_pb(message).map_err(|e| e.to_string())?;
         received::check(self.id, &message, supported).map_err(|e| e.to_string())?;
         let mut compared = Compared::Equal;

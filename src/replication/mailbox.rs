@@ -23,6 +23,8 @@ use crate::replication::forward::{Forward, NotSent};
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// The budget of the messages that are sent first.
 pub const FIRST_BYTES_MAX: usize = 1 << 20;
+/// A message up to this size may be sent by the thread that queues it (`direct.rs`).
+const SMALL_BYTES_MAX: usize = 16 << 10;
 /// The budget of bulk messages for one peer. For those over it, only their own group is reported as unreachable.
 pub const BULK_BYTES_MAX: usize = 16 << 20;
 /// The byte budget of forwards for one peer. Forwards over it are refused.
@@ -121,11 +123,11 @@ impl Mailbox {
         self.0.lock()
     }
 
-    /// Queues a raft message.
+    /// Queues a raft message, and wakes the thread unless `send` sends it.
     ///
     /// # Errors
     /// Returns the message if it exceeds the budget or the mailbox is stopped.
-    pub fn put_message(&self, message: RaftMessage) -> Result<(), Box<RaftMessage>> {
+    pub fn put_message(&self, message: RaftMessage, send: impl FnOnce() -> bool) -> Result<(), Box<RaftMessage>> {
         let mut state = self.lock();
         if state.stopped {
             return Err(Box::new(message));
@@ -134,12 +136,23 @@ impl Mailbox {
         {
             return Ok(());
         }
+        let is_small = !message.bulk
+            && message.snapshot.is_none()
+            && state.first.messages.is_empty()
+            && state.messages.messages.is_empty();
         if message.bulk {
             state.bulk.put(message, BULK_BYTES_MAX)?;
         } else if is_ordered(&message) {
             state.messages.put(message, MESSAGE_BYTES_MAX)?;
         } else {
             state.first.put(message, FIRST_BYTES_MAX)?;
+        }
+        if is_small && state.first.bytes + state.messages.bytes <= SMALL_BYTES_MAX {
+            drop(state);
+            if send() {
+                return Ok(());
+            }
+            state = self.lock();
         }
         wake(state);
         Ok(())
@@ -268,10 +281,10 @@ mod tests {
     fn messages_keep_their_order_and_the_budget() {
         let mailbox = Mailbox::default();
         for index in 0..15 {
-            mailbox.put_message(message(index, 1 << 20)).expect("within the budget");
+            mailbox.put_message(message(index, 1 << 20), || false).expect("within the budget");
         }
-        assert_eq!(mailbox.put_message(message(15, 1 << 20)).map_err(|m| m.index), Err(15));
-        mailbox.put_message(message(16, 1000)).expect("a small one still fits");
+        assert_eq!(mailbox.put_message(message(15, 1 << 20), || false).map_err(|m| m.index), Err(15));
+        mailbox.put_message(message(16, 1000), || false).expect("a small one still fits");
         assert_eq!(mailbox.take_messages(1 << 20).iter().map(|m| m.index).collect::<Vec<_>>(), [0]);
         let rest: Vec<u64> = std::iter::repeat_with(|| mailbox.take_messages(3 << 20))
             .take_while(|taken| !taken.is_empty())
@@ -290,10 +303,10 @@ mod tests {
             RaftMessage { type_: 3, term, entries: vec![entry], ..message(index, 0) }
         };
         for (index, term, bytes) in [(1, 2, 2 << 20), (1, 2, 2 << 20), (1, 3, 9), (1, 3, 9), (2, 3, 9), (1, 3, 9)] {
-            mailbox.put_message(append(index, term, bytes)).expect("within the budget");
+            mailbox.put_message(append(index, term, bytes), || false).expect("within the budget");
         }
-        mailbox.put_message(RaftMessage { group: 7, ..append(1, 3, 9) }).expect("of another log");
-        mailbox.put_message(append(1, 3, 9)).expect("already queued, before a message of another log");
+        mailbox.put_message(RaftMessage { group: 7, ..append(1, 3, 9) }, || false).expect("of another log");
+        mailbox.put_message(append(1, 3, 9), || false).expect("already queued, before a message of another log");
         let taken: Vec<_> = mailbox.take_messages(usize::MAX).iter().map(|m| (m.index, m.term, m.group)).collect();
         assert_eq!(taken, [(1, 2, 0), (1, 3, 0), (2, 3, 0), (1, 3, 0), (1, 3, 7)]);
     }
@@ -306,21 +319,21 @@ mod tests {
         let heartbeat = |commit| RaftMessage { type_: 8, commit, ..RaftMessage::default() };
         let commit_alone = RaftMessage { type_: 3, index: 100, ..RaftMessage::default() };
         for index in 0..14 {
-            mailbox.put_message(message(index, 1 << 20)).expect("within the budget");
+            mailbox.put_message(message(index, 1 << 20), || false).expect("within the budget");
         }
-        mailbox.put_message(commit_alone).expect("a small one still fits");
-        assert!(mailbox.put_message(message(15, 2 << 20)).is_err());
-        mailbox.put_message(heartbeat(1)).expect("a separate budget");
-        mailbox.put_message(heartbeat(2)).expect("a separate budget");
+        mailbox.put_message(commit_alone, || false).expect("a small one still fits");
+        assert!(mailbox.put_message(message(15, 2 << 20), || false).is_err());
+        mailbox.put_message(heartbeat(1), || false).expect("a separate budget");
+        mailbox.put_message(heartbeat(2), || false).expect("a separate budget");
         let taken =
             |bytes_max| -> Vec<u64> { mailbox.take_messages(bytes_max).iter().map(|m| m.index + m.commit).collect() };
         assert_eq!(taken(1 << 20), [1, 2], "and nothing else in that request");
         assert_eq!(taken(3 << 20), [0, 1]);
-        mailbox.put_message(heartbeat(3)).expect("a separate budget");
+        mailbox.put_message(heartbeat(3), || false).expect("a separate budget");
         assert_eq!(taken(1 << 20), [3]);
         assert_eq!(taken(usize::MAX), (2..14).chain([100]).collect::<Vec<_>>(), "an append does not overtake another");
         assert!(!mailbox.contents(&Context::from_waker(Waker::noop())).messages);
-        let refused = (0..1 << 20).find(|commit| mailbox.put_message(heartbeat(*commit)).is_err());
+        let refused = (0..1 << 20).find(|commit| mailbox.put_message(heartbeat(*commit), || false).is_err());
         assert!(refused.is_some_and(|fit| (2000..10_000).contains(&fit)), "{refused:?}");
     }
 
@@ -330,7 +343,7 @@ mod tests {
         let mailbox = Mailbox::default();
         let bulk = |group| RaftMessage { group, bulk: true, ..message(1, 200 << 10) };
         for _ in 0..2 {
-            assert!((0..70).all(|group| mailbox.put_message(bulk(group)).is_ok()), "within the budget");
+            assert!((0..70).all(|group| mailbox.put_message(bulk(group), || false).is_ok()), "within the budget");
         }
         assert_eq!(mailbox.take_bulk(usize::MAX).len(), 70);
     }
@@ -340,11 +353,11 @@ mod tests {
         let mailbox = Mailbox::default();
         let bulk = |index| RaftMessage { bulk: true, ..message(index, 1 << 20) };
         for index in 0..15 {
-            mailbox.put_message(bulk(index)).expect("within the budget");
+            mailbox.put_message(bulk(index), || false).expect("within the budget");
         }
-        assert_eq!(mailbox.put_message(bulk(15)).map_err(|m| m.index), Err(15));
+        assert_eq!(mailbox.put_message(bulk(15), || false).map_err(|m| m.index), Err(15));
         mailbox
-            .put_message(RaftMessage { group: 7, ..message(99, 1 << 20) })
+            .put_message(RaftMessage { group: 7, ..message(99, 1 << 20) }, || false)
             .expect("a fresh entry has another budget");
         let contents = mailbox.contents(&Context::from_waker(Waker::noop()));
         assert!(contents.messages && contents.bulk);
@@ -367,6 +380,6 @@ mod tests {
         assert_eq!(mailbox.take_forwards(10, 1).len(), 1);
         mailbox.stop();
         assert!(mailbox.put_forward(forward(1)).is_err_and(|(_, stopped)| stopped));
-        assert!(mailbox.put_message(message(1, 1)).is_err());
+        assert!(mailbox.put_message(message(1, 1), || false).is_err());
     }
 }

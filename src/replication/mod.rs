@@ -43,6 +43,7 @@ mod bulk;
 pub mod bulk_rate;
 mod core;
 pub mod dial;
+mod direct;
 mod form;
 mod forward;
 pub mod guard;

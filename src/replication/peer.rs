@@ -13,15 +13,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::clock::wall_us;
+use parking_lot::Mutex;
+
 use crate::line_limit::LineLimit;
-use crate::pb::peer::{ForwardRequest, ForwardResponse, ReplicateRequest, ReplicateResponse};
+use crate::pb::peer::{ForwardRequest, ForwardResponse, ReplicateRequest};
 use crate::pb::peer_grpc::PeerClient;
 use crate::replication::bulk::{BulkStep, BulkStream};
+use crate::replication::direct::{DirectSender, MessageLink, SendQueue};
 use crate::replication::forward::NotSent;
 use crate::replication::link::{Link, Lost, WELCOME_MAX};
-use crate::replication::mailbox::Mailbox;
-use crate::replication::node::{LocalNode, snapshot_group};
+use crate::replication::node::LocalNode;
 use crate::replication::outcome::unknown_part;
 use crate::replication::probe::Probe;
 use crate::replication::refusal::{Consequence, Refusal};
@@ -30,9 +31,9 @@ use crate::replication::unanswered::UnansweredJobs;
 use crate::replication::wait::{park_until, thread_waker};
 use crate::security::peer_names::Dialled;
 use crate::thread::FatalSender;
-use crate::types::{GroupId, NodeId};
+use crate::types::NodeId;
 
-/// The approximate size of a request with several raft messages or jobs. A larger one is sent alone.
+/// The approximate size of a request with several jobs. A larger one is sent alone.
 const REQUEST_BYTES: usize = 1 << 20;
 /// The maximum number of unanswered jobs of one peer. Further forwards wait in the mailbox.
 pub const UNANSWERED_MAX: usize = 1024;
@@ -69,7 +70,7 @@ enum PeerEvent {
 
 struct PeerConnection {
     // The streams are dropped, and so cancelled, before their channel.
-    replicate: Option<Link<ReplicateRequest, ReplicateResponse>>,
+    replicate: Option<Arc<Mutex<MessageLink>>>,
     forward: Option<Link<ForwardRequest, ForwardResponse>>,
     client: PeerClient,
     bulk: BulkStream,
@@ -86,7 +87,8 @@ struct PeerConnection {
 impl PeerConnection {
     /// Returns true once the peer has accepted a hello.
     fn is_welcome(&self) -> bool {
-        self.replicate.as_ref().is_some_and(Link::is_welcome) || self.forward.as_ref().is_some_and(Link::is_welcome)
+        self.replicate.as_ref().is_some_and(|l| l.lock().is_welcome())
+            || self.forward.as_ref().is_some_and(Link::is_welcome)
     }
 
     fn is_unused(&self) -> bool {
@@ -95,7 +97,7 @@ impl PeerConnection {
 
     /// Returns the time at which a stream without a welcome is given up.
     fn welcome_deadline(&self) -> Option<Instant> {
-        let replicate = self.replicate.as_ref().filter(|l| !l.is_welcome()).map(Link::opened);
+        let replicate = self.replicate.as_ref().map(|l| l.lock()).filter(|l| !l.is_welcome()).map(|l| l.opened());
         let forward = self.forward.as_ref().filter(|l| !l.is_welcome()).map(Link::opened);
         replicate.into_iter().chain(forward).min().map(|opened| opened + WELCOME_MAX)
     }
@@ -112,7 +114,8 @@ enum LineKind {
 pub struct Peer {
     id: NodeId,
     node: Arc<LocalNode>,
-    mailbox: Arc<Mailbox>,
+    queue: Arc<SendQueue>,
+    direct: Arc<DirectSender>,
     fatal: FatalSender,
     connection: Option<PeerConnection>,
     /// The last probe.
@@ -134,12 +137,13 @@ pub struct Peer {
 
 impl Peer {
     /// Creates the state. The loop is not running yet.
-    pub fn new(id: NodeId, node: Arc<LocalNode>, mailbox: Arc<Mailbox>, fatal: FatalSender) -> Peer {
+    pub fn new(queue: Arc<SendQueue>, direct: Arc<DirectSender>, fatal: FatalSender) -> Peer {
         let now = Instant::now();
         Peer {
-            id,
-            node,
-            mailbox,
+            id: queue.peer,
+            node: queue.node.clone(),
+            queue,
+            direct,
             fatal,
             connection: None,
             probe: None,
@@ -171,7 +175,7 @@ impl Peer {
 
     /// Returns the next event, or the time at which to check again.
     fn next_event(&mut self, cx: &mut Context<'_>) -> Result<PeerEvent, Option<Instant>> {
-        let waiting = self.mailbox.contents(cx);
+        let waiting = self.queue.mailbox.contents(cx);
         let now = Instant::now();
         if waiting.stopped {
             return Ok(PeerEvent::Stop);
@@ -225,6 +229,7 @@ impl Peer {
                     None if waiting.messages || waiting.bulk => return Ok(PeerEvent::OpenReplicate),
                     None => {}
                     Some(link) => {
+                        let mut link = link.lock();
                         match link.poll_response(cx) {
                             // The welcome is the only response on this stream.
                             Poll::Ready(Ok(_)) | Poll::Pending => {}
@@ -295,14 +300,16 @@ impl Peer {
             }
             PeerEvent::Dial => self.dial(),
             PeerEvent::OpenReplicate => {
-                let hello = self.hello();
+                let (hello, direct) = (self.hello(), self.direct.clone());
                 self.with_connection(|c| {
-                    c.replicate = Some(Link::open(c.client.replicate(), hello)?);
+                    let link = Arc::new(Mutex::new(Link::open(c.client.replicate(), hello)?));
+                    direct.set(&link, c.generation, thread_waker());
+                    c.replicate = Some(link);
                     Ok(())
                 });
             }
             PeerEvent::Bulk(act) => {
-                let (hello, mailbox, node) = (self.hello(), self.mailbox.clone(), self.node.clone());
+                let (hello, mailbox, node) = (self.hello(), self.queue.mailbox.clone(), self.node.clone());
                 self.with_connection(|c| match act {
                     BulkStep::Open => c.bulk.open(hello),
                     BulkStep::Send => c.bulk.send(&mailbox, &node.bulk_rate),
@@ -384,14 +391,9 @@ impl Peer {
     }
 
     fn send_messages(&mut self) {
-        let messages = self.mailbox.take_messages(REQUEST_BYTES);
-        let snapshots: Vec<GroupId> = messages.iter().filter_map(snapshot_group).collect();
-        let request = ReplicateRequest { messages, clock_us: wall_us(), ..ReplicateRequest::default() };
-        let Some(link) = self.connection.as_mut().and_then(|c| c.replicate.as_mut()) else { return };
-        let sent = link.send(request);
-        for group in snapshots {
-            self.node.snapshot_sent(self.id, group, sent.is_ok());
-        }
+        let Some(link) = self.connection.as_ref().and_then(|c| c.replicate.clone()) else { return };
+        let sent = self.queue.send(&mut link.lock(), &thread_waker());
+        drop(link);
         if let Err(lost) = sent {
             self.handle_lost(&lost);
         }
@@ -399,7 +401,7 @@ impl Peer {
 
     fn send_jobs(&mut self) {
         let now = Instant::now();
-        let forwards = self.mailbox.take_forwards(UNANSWERED_MAX - self.unanswered.len(), REQUEST_BYTES);
+        let forwards = self.queue.mailbox.take_forwards(UNANSWERED_MAX - self.unanswered.len(), REQUEST_BYTES);
         let welcome = self.connection.as_ref().and_then(|c| c.forward.as_ref()).and_then(Link::welcome);
         let checks_term = welcome.is_some_and(|welcome| welcome.checks_term);
         let mut jobs = Vec::with_capacity(forwards.len());
@@ -426,7 +428,7 @@ impl Peer {
         let backoff = BACKOFF_MIN * 2u32.pow(self.failures.min(4));
         self.next_dial = Instant::now() + backoff.min(BACKOFF_MAX);
         if !welcomed {
-            self.drop_messages();
+            self.queue.drop_messages();
             self.refuse_waiting(NotSent::Unreachable);
         }
         self.failures = self.failures.saturating_add(1);
@@ -474,23 +476,11 @@ impl Peer {
         self.next_sweep = now + if self.connection.is_none() && self.unanswered.len() > 0 { SWEEP_LOST } else { SWEEP };
         settle(&mut self.unanswered, self.id, &self.node, now);
         self.unanswered.expire(now);
-        self.mailbox.expire(now);
-    }
-
-    /// Drops raft's messages after a failed attempt: they are outdated, and raft sends new ones.
-    fn drop_messages(&mut self) {
-        drop(self.mailbox.take_bulk(usize::MAX));
-        loop {
-            let messages = self.mailbox.take_messages(usize::MAX);
-            if messages.is_empty() {
-                return;
-            }
-            messages.iter().filter_map(snapshot_group).for_each(|group| self.node.snapshot_sent(self.id, group, false));
-        }
+        self.queue.mailbox.expire(now);
     }
 
     fn refuse_waiting(&mut self, why: NotSent) {
-        self.mailbox.take_forwards(usize::MAX, usize::MAX).into_iter().for_each(|f| f.refuse(why));
+        self.queue.mailbox.take_forwards(usize::MAX, usize::MAX).into_iter().for_each(|f| f.refuse(why));
     }
 
     fn name(&self) -> String {

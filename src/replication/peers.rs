@@ -17,9 +17,9 @@ use crate::replication::Late;
 use crate::replication::addresses::Addresses;
 use crate::replication::bulk_rate::BulkRate;
 use crate::replication::dial::Dialer;
+use crate::replication::direct::{DirectSender, SendQueue};
 use crate::replication::forward::{Forward, NotSent, Work};
 use crate::replication::hello::{PeerIdentity, StreamPeer};
-use crate::replication::mailbox::Mailbox;
 use crate::replication::node::{HeardStreams, LocalNode, Relays, snapshot_group};
 use crate::replication::peer::Peer;
 use crate::replication::refusal::Refusal;
@@ -48,8 +48,20 @@ struct PeersState {
 
 #[derive(Default)]
 struct PeerThreads {
-    peers: HashMap<NodeId, (Arc<Mailbox>, Joiner)>,
+    peers: HashMap<NodeId, PeerThread>,
     stopped: bool,
+}
+
+struct PeerThread {
+    inbox: PeerSenders,
+    joiner: Joiner,
+}
+
+/// How to reach a peer's thread, and its stream.
+#[derive(Clone)]
+struct PeerSenders {
+    queue: Arc<SendQueue>,
+    direct: Arc<DirectSender>,
 }
 
 /// The error if a peer has no thread: this node is stopping, or the system can't create another thread.
@@ -100,8 +112,8 @@ impl Peers {
             std::mem::take(&mut running.peers)
         };
         self.handle.0.node.relays.stop();
-        peers.values().for_each(|(mailbox, _)| mailbox.stop());
-        peers.into_values().for_each(|(_, joiner)| joiner.join());
+        peers.values().for_each(|peer| peer.inbox.queue.mailbox.stop());
+        peers.into_values().for_each(|peer| peer.joiner.join());
     }
 }
 
@@ -157,17 +169,18 @@ impl PeersHandle {
         let _ = self.0.node.excluded.set(refusal);
     }
 
-    /// Returns the mailbox of a peer. Starts the peer's thread if it is not running yet.
-    fn mailbox(&self, peer: NodeId) -> Result<Arc<Mailbox>, NoThread> {
+    /// Returns how to reach a peer. Starts the peer's thread if it is not running yet.
+    fn senders(&self, peer: NodeId) -> Result<PeerSenders, NoThread> {
         let mut running = self.lock();
         if running.stopped {
             return Err(NoThread);
         }
-        if let Some((mailbox, _)) = running.peers.get(&peer) {
-            return Ok(mailbox.clone());
+        if let Some(thread) = running.peers.get(&peer) {
+            return Ok(thread.inbox.clone());
         }
-        let mailbox = Arc::new(Mailbox::default());
-        let looped = Peer::new(peer, self.0.node.clone(), mailbox.clone(), self.0.fatal.clone());
+        let queue = Arc::new(SendQueue { node: self.0.node.clone(), peer, mailbox: Arc::default() });
+        let inbox = PeerSenders { queue, direct: Arc::default() };
+        let looped = Peer::new(inbox.queue.clone(), inbox.direct.clone(), self.0.fatal.clone());
         let name = self.catalog().get().member(peer).map_or_else(|| peer.to_string(), |m| m.name.to_string());
         let joiner = spawn(&format!("peer-{name}"), &self.0.fatal, move || {
             looped.run();
@@ -175,8 +188,8 @@ impl PeersHandle {
         });
         match joiner {
             Ok(joiner) => {
-                running.peers.insert(peer, (mailbox.clone(), joiner));
-                Ok(mailbox)
+                running.peers.insert(peer, PeerThread { inbox: inbox.clone(), joiner });
+                Ok(inbox)
             }
             Err(error) => {
                 log::error!("no thread for peer {peer}: {error}");
@@ -233,9 +246,9 @@ impl PeersHandle {
     }
 
     fn forward(&self, to: NodeId, forward: Forward) {
-        match self.mailbox(to) {
-            Ok(mailbox) => {
-                if let Err((forward, stopped)) = mailbox.put_forward(forward) {
+        match self.senders(to) {
+            Ok(senders) => {
+                if let Err((forward, stopped)) = senders.queue.mailbox.put_forward(forward) {
                     forward.refuse(if stopped { NotSent::Stopping } else { NotSent::QueueFull });
                 }
             }
@@ -268,8 +281,8 @@ impl PeersHandle {
         if node != self.me().node_id && !self.0.node.addresses.of(node).iter().any(|known| known == bind_addr) {
             log::info!("member {node} says that it is reached at {bind_addr} now");
             self.0.node.addresses.suggest(node, bind_addr);
-            if let Some((mailbox, _)) = self.lock().peers.get(&node) {
-                mailbox.poke();
+            if let Some(thread) = self.lock().peers.get(&node) {
+                thread.inbox.queue.mailbox.poke();
             }
         }
     }
@@ -279,8 +292,8 @@ impl PeersHandle {
     pub(super) fn record_hello(&self, peer: &StreamPeer, bind_addr: &str, certificate: &PeerName) -> bool {
         let (peer, range) = (peer.node, peer.levels.range);
         let recorded = self.0.node.addresses.record_hello(peer, bind_addr, certificate, range);
-        if recorded && let Some((mailbox, _)) = self.lock().peers.get(&peer) {
-            mailbox.poke();
+        if recorded && let Some(thread) = self.lock().peers.get(&peer) {
+            thread.inbox.queue.mailbox.poke();
         }
         recorded
     }
@@ -288,8 +301,10 @@ impl PeersHandle {
 
 impl Outbound for PeersHandle {
     fn send(&self, to: NodeId, message: RaftMessage) {
-        let lost = match self.mailbox(to) {
-            Ok(mailbox) => mailbox.put_message(message).err().map(|m| *m),
+        let lost = match self.senders(to) {
+            Ok(PeerSenders { queue, direct }) => {
+                queue.mailbox.put_message(message, || direct.send(&queue)).err().map(|m| *m)
+            }
             Err(NoThread) => Some(message),
         };
         if let Some(message) = lost {

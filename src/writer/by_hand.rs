@@ -49,7 +49,8 @@ impl WriterByHand {
                 job.perform(&self.worker.disk)?;
                 log.lock().end_sync(job);
             }
-            (self.worker.report)(group, ready_number);
+            self.worker.report.persisted(group, ready_number);
+            self.worker.report.next(group, false);
         }
         Ok(())
     }

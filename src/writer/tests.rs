@@ -3,6 +3,7 @@ use std::path::Path;
 use crossbeam_channel::{Receiver, unbounded};
 
 use super::*;
+use crate::metrics::Registry;
 use crate::storage::disk::sim::Sim;
 use crate::storage::entry::{Entry, EntryKind, Stamp};
 use crate::storage::log::{Genesis, HardState, LogOptions, QUIET};
@@ -55,7 +56,7 @@ fn started() -> Started {
 
 fn reports() -> (Report, Receiver<(GroupId, u64)>) {
     let (tx, rx) = unbounded();
-    (Arc::new(move |group, ready| tx.send((group, ready)).expect("a listener")), rx)
+    (Report::new(move |group, ready| tx.send((group, ready)).expect("a listener"), |_, _| {}), rx)
 }
 
 #[test]
@@ -128,9 +129,12 @@ fn groups_are_spread_over_the_threads() {
     let sim = Sim::default();
     let (fatal, failures) = fatal_channel();
     let (tx, reported) = unbounded();
-    let report: Report = Arc::new(move |group, _| {
-        tx.send((group, std::thread::current().name().map(str::to_owned))).expect("a listener");
-    });
+    let report = Report::new(
+        move |group, _| {
+            tx.send((group, std::thread::current().name().map(str::to_owned))).expect("a listener");
+        },
+        |_, _| {},
+    );
     let writer = Writer::start(&sim.disk(), report, WriterMetrics::new(&Registry::default()), &fatal).expect("threads");
     for group in 0..3 * WRITER_THREADS as u64 {
         writer.handle().register(GroupId(group), log(&sim, group));
@@ -151,11 +155,14 @@ fn after_unregister_nothing_uses_or_reports_the_log() {
     let (tx, events) = unbounded();
     let (resume, resumed) = unbounded::<()>();
     let told = tx.clone();
-    let report: Report = Arc::new(move |_, _| {
-        told.send("reporting").expect("a listener");
-        resumed.recv().expect("resumed");
-        told.send("reported").expect("a listener");
-    });
+    let report = Report::new(
+        move |_, _| {
+            told.send("reporting").expect("a listener");
+            resumed.recv().expect("resumed");
+            told.send("reported").expect("a listener");
+        },
+        |_, _| {},
+    );
     let writer = Writer::start(&sim.disk(), report, WriterMetrics::new(&Registry::default()), &fatal).expect("threads");
     let (group, handle) = (GroupId(1), writer.handle());
     handle.register(group, log(&sim, 1));

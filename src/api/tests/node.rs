@@ -18,7 +18,7 @@ use crate::config;
 use crate::consensus::StreamSequences;
 use crate::consensus::handle::{ConsensusHandle, GroupStatus, INBOX_MESSAGES_MAX, ProposeError, ReadIndexError};
 use crate::consensus::status::Statuses;
-use crate::doorbell::Doorbell;
+use crate::consensus::wake::ConsensusWaker;
 use crate::feature_level::Feature;
 use crate::grpc::{Env, client_channel};
 use crate::inbox::inbox;
@@ -181,7 +181,7 @@ impl Node {
         let core = Core {
             me: me.clone(),
             cluster_id: ClusterId(7),
-            consensus: ConsensusHandle::new(inbox, Doorbell::default(), statuses.clone()),
+            consensus: ConsensusHandle::new(inbox, ConsensusWaker::default(), statuses.clone()),
             logs,
             catalog: view,
             catalog_watermark,

@@ -2,6 +2,7 @@
 
 mod checks;
 mod cluster;
+mod commit_notices;
 mod damage;
 mod elections;
 mod from_peers;
@@ -10,6 +11,7 @@ mod lost_nodes;
 mod machines;
 mod mending;
 mod network;
+mod on_callers;
 mod quiet_groups;
 mod simulation;
 
@@ -49,6 +51,7 @@ impl Outbound for Nobody {
 struct Founder {
     driver: Driver,
     view: CatalogView,
+    handle: ConsensusHandle,
     _writer: crate::writer::Writer,
     _readers: crate::storage::reader::Readers,
 }
@@ -106,9 +109,10 @@ impl Founder {
             catalog_watermark: HighWatermark::default(),
             logs: Logs::default(),
         };
+        let handle = consensus.handle();
         let driver = consensus.recover(parts)?;
-        driver.bell.attach_current_thread();
-        Ok(Founder { driver, view, _writer: writer, _readers: readers })
+        driver.waker.attach_current_thread();
+        Ok(Founder { driver, view, handle, _writer: writer, _readers: readers })
     }
 
     /// Ticks until the node leads, at least once. Afterwards everything is synced and applied.
@@ -129,10 +133,10 @@ impl Founder {
             }
             assert!(Instant::now() < until, "not applied in time");
             if self.driver.groups.iter().map(|(_, replica)| replica).all(|replica| replica.group.leads()) {
-                self.driver.bell.wait_until(until);
+                self.driver.waker.wait_until(until);
             } else {
                 // While a conf change is applied again, the node can't campaign at once: an election timeout must pass.
-                self.driver.bell.wait_until(Instant::now() + Duration::from_millis(1));
+                self.driver.waker.wait_until(Instant::now() + Duration::from_millis(1));
                 self.driver.tick().expect("a tick");
             }
         }
@@ -240,7 +244,7 @@ fn a_stop_publishes_the_commands_that_it_applies() {
     let until = Instant::now() + Duration::from_secs(20);
     while founder.driver.sinks.completions.is_empty() {
         assert!(Instant::now() < until, "not synced in time");
-        founder.driver.bell.wait_until(until);
+        founder.driver.waker.wait_until(until);
     }
     // It is committed now, and the node stops before it is applied.
     founder.driver.take_completions();

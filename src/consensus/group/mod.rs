@@ -28,6 +28,7 @@ mod adapter;
 mod apply;
 pub mod bulk;
 mod checks;
+mod commit_notices;
 mod effects;
 mod election_backoff;
 mod full_window;
@@ -58,6 +59,7 @@ use std::time::{Duration, Instant};
 use raft::eraftpb::{Message, MessageType};
 
 use self::apply::Applier;
+use self::commit_notices::CommitNotices;
 use self::election_backoff::{ElectionBackoff, Leadership};
 use self::gathered::{COMMAND_BYTES_MAX, Gathered, GatheredRequest};
 use self::health::Health;
@@ -118,6 +120,7 @@ pub struct Group {
     unreadable: UnreadableEntries,
     in_flight: AppendsInFlight,
     lanes: Lanes,
+    commit_notices: CommitNotices,
     out: Effects,
     ticks: usize,
     /// The term that this node led when [`Group::ready`] was last called.
@@ -155,6 +158,7 @@ impl Group {
             unreadable: UnreadableEntries::default(),
             in_flight: AppendsInFlight::default(),
             lanes: Lanes::default(),
+            commit_notices: CommitNotices::default(),
             out: Effects::default(),
             config,
             ticks: 0,
@@ -339,11 +343,6 @@ impl Group {
     /// Returns true if replicas are compared; false only in tests.
     pub fn compares(&self) -> bool {
         self.config.rules.compare_with_leader
-    }
-
-    /// See [`checks::leads_another`].
-    pub fn leads_another(&self, message: &Message) -> bool {
-        checks::leads_another(&self.node, message)
     }
 
     /// See [`checks::leader_end`].

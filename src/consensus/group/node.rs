@@ -90,6 +90,8 @@ impl RaftNode {
             pre_vote: true,
             max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
             max_committed_size_per_ready: 4 << 20,
+            // `commit_notices.rs` does it. The nodes act on the entries of the catalog when they are applied.
+            skip_bcast_commit: config.id != GroupId::CATALOG,
             ..Default::default()
         };
         let logger = raft_logger::logger(config.id);

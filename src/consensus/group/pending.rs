@@ -100,6 +100,11 @@ impl Pending {
         self.by_index.is_empty() && self.refusals.is_empty() && self.retries.is_empty()
     }
 
+    /// Returns the number of proposals that wait for their entries.
+    pub fn unanswered(&self) -> usize {
+        self.by_index.len()
+    }
+
     /// Adds a proposal that raft has accepted.
     pub fn insert(&mut self, appended: Appended, deadline: Instant, reply: AppendReply, out: &mut Vec<Answer>) {
         let proposed = PendingProposal { appended, deadline, reply };

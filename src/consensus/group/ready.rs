@@ -19,6 +19,9 @@ impl Group {
         self.propose_gathered();
         if !self.health.is_damaged() {
             self.lead_or_follow();
+            if self.node.is_leader() {
+                self.commit_notices.send(&mut self.node);
+            }
             self.apply();
             if !self.health.is_damaged() && self.node.has_ready() {
                 self.handle_ready();
@@ -120,6 +123,7 @@ impl Group {
             self.leading = leading;
             self.in_flight = Default::default();
             self.lanes = Default::default();
+            self.commit_notices = Default::default();
         }
         if self.node.is_leader()
             && self.node.raft.commit_to_current_term()

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use raft::eraftpb::Message;
+
 use super::Group;
 use super::adapter::CACHE_BYTES_MAX;
+use super::checks;
 use super::settings::{Successor, UNCOMMITTED_BYTES_MAX};
 use crate::catalog::policy::facts::ReplicaFacts;
 use crate::consensus::status::GroupStatus;
@@ -164,6 +167,21 @@ impl Group {
     /// Returns true if every entry of this replica is applied.
     pub fn is_idle(&self) -> bool {
         self.applier.index() == self.node.last_index()
+    }
+
+    /// See [`checks::leads_another`].
+    pub fn leads_another(&self, message: &Message) -> bool {
+        checks::leads_another(&self.node, message)
+    }
+
+    /// Records whether a follower needs to be told at once that the commit index has advanced.
+    pub fn set_commit_may_wait(&mut self, follower: ReplicaId, may_wait: bool) {
+        self.commit_notices.set_may_wait(follower, may_wait);
+    }
+
+    /// Returns the number of proposals that raft has accepted and that are not answered yet.
+    pub fn unanswered(&self) -> usize {
+        self.pending.unanswered()
     }
 
     /// Returns true if so many bytes wait for a sync that this replica can't accept more entries from a leader. A

@@ -20,7 +20,7 @@ use crate::storage::log::{CatalogState, Genesis, GroupLog, HardState, LogOptions
 use crate::storage::reader::ReadersByHand;
 use crate::types::{GroupId, LogIndex, NodeId, Offset, ReplicaId, Term};
 use crate::watermark::HighWatermark;
-use crate::writer::WriterByHand;
+use crate::writer::{Report, WriterByHand};
 
 struct Nobody;
 
@@ -62,7 +62,7 @@ fn applied(commit: u64, snapshot: u64) -> LogIndex {
     let (log, recovered) = GroupLog::open(&disk, groups, GroupId::CATALOG, &options).expect("opened again");
     assert_eq!((recovered.last_index, recovered.hard_state.commit), (LogIndex(10), LogIndex(commit)));
     let completions = Completions::default();
-    let writer = WriterByHand::new(&disk, Arc::new(|_, _| {}));
+    let writer = WriterByHand::new(&disk, Report::new(|_, _| {}, |_, _| {}));
     let readers = ReadersByHand::new(2);
     let sinks = Sinks { writer: writer.handle(), readers: readers.handle(), outbound: Arc::new(Nobody), completions };
     let config =

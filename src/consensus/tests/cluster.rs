@@ -38,7 +38,7 @@ use crate::storage::payload::{self, RecordFields, encode_record};
 use crate::storage::reader::{Access, ReadersByHand};
 use crate::types::{GroupId, LogIndex, NodeId, Offset, ReplicaId, Term};
 use crate::watermark::HighWatermark;
-use crate::writer::WriterByHand;
+use crate::writer::{Report, WriterByHand};
 
 const GROUP: GroupId = GroupId(1);
 const GROUPS_DIR: &str = "/n/groups";
@@ -167,7 +167,8 @@ impl World {
             .unwrap_or_else(|e| panic!("step {}: node {} does not start: {e}", self.step, node.id));
         let completions = Completions::default();
         let reports = completions.clone();
-        let writer = WriterByHand::new(&disk, Arc::new(move |group, ready| reports.persisted(group, ready)));
+        let writer =
+            WriterByHand::new(&disk, Report::new(move |group, ready| reports.persisted(group, ready), |_, _| {}));
         let readers = ReadersByHand::new(2);
         let outbox = Arc::new(Outbox::default());
         let sinks = Sinks { writer: writer.handle(), readers: readers.handle(), outbound: outbox.clone(), completions };

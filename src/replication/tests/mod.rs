@@ -20,7 +20,7 @@ use crate::config::TlsFiles;
 use crate::consensus::PeerInbox;
 use crate::consensus::handle::{ConsensusHandle, ConsensusMsg, INBOX_MESSAGES_MAX};
 use crate::consensus::status::Statuses;
-use crate::doorbell::Doorbell;
+use crate::consensus::wake::ConsensusWaker;
 use crate::feature_level::{ClusterLevel, FeatureRange};
 use crate::grpc::Env;
 use crate::inbox::{Inbox, inbox};
@@ -120,7 +120,7 @@ impl Setup<'_> {
         let (tx, inbox) = inbox(INBOX_MESSAGES_MAX);
         let consensus = Late::default();
         let statuses = Arc::new(Statuses::default());
-        let handle = ConsensusHandle::new(tx, Doorbell::default(), statuses.clone());
+        let handle = ConsensusHandle::new(tx, ConsensusWaker::default(), statuses.clone());
         let from_peers = handle.peer_inbox();
         assert!(consensus.set(handle).is_ok());
         let me = PeerIdentity {

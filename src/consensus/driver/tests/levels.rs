@@ -64,7 +64,7 @@ fn a_leader_ends_if_its_version_no_longer_supports_the_level_of_the_cluster() {
         }
         newer.driver.take_completions();
         newer.driver.perform().expect("performed");
-        newer.driver.bell.wait_until(Instant::now() + Duration::from_millis(1));
+        newer.driver.waker.wait_until(Instant::now() + Duration::from_millis(1));
         assert!(Instant::now() < until, "it leads, and goes on");
     };
     assert!(error.is_config() && error.to_string().contains("start an older version"), "{error}");

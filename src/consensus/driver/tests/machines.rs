@@ -158,7 +158,7 @@ impl Cluster {
             logs: Logs::default(),
         };
         let driver = consensus.recover(parts)?;
-        driver.bell.attach_current_thread();
+        driver.waker.attach_current_thread();
         Ok(Running { driver, writer, readers, outbox })
     }
 

@@ -13,7 +13,7 @@ use crate::consensus::driver::early::EarlyMessages;
 use crate::consensus::group::{ELECTION_TICKS, Group, GroupConfig, ReplicaNodes, Rules};
 use crate::consensus::removals::Removals;
 use crate::consensus::tests::disk::Disk;
-use crate::doorbell::Doorbell;
+use crate::consensus::wake::ConsensusWaker;
 use crate::feature_level::Feature;
 use crate::storage::log::Genesis;
 use crate::storage::node::NodeFile;
@@ -139,7 +139,7 @@ impl History {
             applied,
             replicas: BTreeMap::new(),
             policy: node.policy(),
-            completions: Completions::new(Doorbell::default()),
+            completions: Completions::new(ConsensusWaker::default()),
             early: EarlyMessages::default(),
             removals: Removals::default(),
             ticks: 0,

@@ -1,0 +1,260 @@
+//! Runs the driver: on its thread, or on a thread that brings a small piece of work (`wake.rs` says why).
+//!
+//! A turn takes what is queued, and performs the effects. Only the thread ticks, stops, and takes large work. A turn on
+//! another thread takes little, and only while the disk is fast: gRPC's threads must not wait for it.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::TryRecvError;
+use parking_lot::Mutex;
+
+use super::Driver;
+use crate::clock;
+use crate::consensus::error::HostError;
+use crate::consensus::group::TICK_MS;
+use crate::consensus::handle::ConsensusMsg;
+use crate::consensus::wake::{ConsensusWaker, Work};
+
+/// The number of messages taken from the inbox in one turn: one fdatasync then covers their effects.
+const TURN_MESSAGES_MAX: usize = 512;
+/// The same limit in bytes, applied separately to clients' records and to peers' entries. More would delay the next
+/// heartbeat.
+const TURN_BYTES_MAX: usize = 8 << 20;
+
+/// The limit in bytes for a turn on another thread.
+pub(super) const SMALL_BYTES_MAX: usize = 16 << 10;
+/// While more proposals than this are unanswered, a request wakes the thread, which takes several requests at once.
+const UNANSWERED_MAX: usize = 1;
+/// After a turn on another thread that took this long, the disk is slow: for a while, only the thread runs the driver.
+const SLOW_TURN: Duration = Duration::from_millis(5);
+/// For this long.
+const SLOW_FOR: Duration = Duration::from_secs(1);
+
+/// What the thread does after a turn.
+enum Next {
+    Turn,
+    WaitUntil(Instant),
+    Stop,
+}
+
+/// The driver between two turns.
+enum Slot {
+    Idle(Box<Driver>),
+    /// A turn on another thread failed with this error.
+    Failed(HostError),
+    /// A turn is running, or one has panicked, or the thread has ended.
+    Taken,
+}
+
+/// The driver, for all threads that may run it.
+pub(super) struct SharedDriver {
+    slot: Mutex<Slot>,
+    waker: ConsensusWaker,
+}
+
+impl SharedDriver {
+    /// From now on, threads that bring small work run it.
+    pub fn share(driver: Driver) -> Arc<SharedDriver> {
+        let waker = driver.waker.clone();
+        let shared = Arc::new(SharedDriver { slot: Mutex::new(Slot::Idle(Box::new(driver))), waker: waker.clone() });
+        // Weak: the driver contains the waker.
+        let weak: Weak<SharedDriver> = Arc::downgrade(&shared);
+        waker.set_run_here(move |work| weak.upgrade().is_some_and(|shared| shared.run_here(work)));
+        shared
+    }
+
+    /// The body of the thread.
+    pub fn run(&self) -> Result<(), HostError> {
+        self.waker.attach_current_thread();
+        loop {
+            let mut slot = self.slot.lock();
+            // Taken out: after a panic nothing uses its state any more.
+            let mut driver = match std::mem::replace(&mut *slot, Slot::Taken) {
+                Slot::Idle(driver) => driver,
+                Slot::Failed(error) => return Err(error),
+                // The thread that panicked has reported it.
+                Slot::Taken => return Ok(()),
+            };
+            match driver.turn()? {
+                Next::Turn => *slot = Slot::Idle(driver),
+                Next::WaitUntil(moment) => {
+                    driver.waits_until = moment;
+                    *slot = Slot::Idle(driver);
+                    drop(slot);
+                    self.waker.wait_until(moment);
+                }
+                Next::Stop => {
+                    drop(slot);
+                    return driver.stop();
+                }
+            }
+        }
+    }
+
+    /// Runs a turn on the calling thread, unless the driver is in use. Returns false if the thread must be woken.
+    fn run_here(&self, work: Work) -> bool {
+        let Some(mut slot) = self.slot.try_lock() else { return false };
+        let mut driver = match std::mem::replace(&mut *slot, Slot::Taken) {
+            Slot::Idle(driver) => driver,
+            other => {
+                *slot = other;
+                return false;
+            }
+        };
+        let begun = clock::now();
+        if !driver.runs_here(work, begun) {
+            *slot = Slot::Idle(driver);
+            return false;
+        }
+        let turn = driver.small_turn(work);
+        let now = clock::now();
+        if now.saturating_duration_since(begun) > SLOW_TURN {
+            driver.not_here_before = now + SLOW_FOR;
+        }
+        match turn {
+            Ok(()) => {
+                let done = !driver.has_work() && driver.next_due() >= driver.waits_until;
+                *slot = Slot::Idle(driver);
+                done
+            }
+            Err(error) => {
+                *slot = Slot::Failed(error);
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+impl SharedDriver {
+    /// Looks at the driver, or changes it.
+    pub fn with<T>(&self, act: impl FnOnce(&mut Driver) -> T) -> T {
+        let mut slot = self.slot.lock();
+        let Slot::Idle(driver) = &mut *slot else { panic!("it has ended") };
+        act(driver)
+    }
+}
+
+/// What the thread handles in one turn.
+#[expect(clippy::large_enum_variant, reason = "one value, which is moved once")]
+enum Event {
+    Message(ConsensusMsg),
+    /// The log-writer or a reader has completed something, a peer has sent messages, or a campaign is due.
+    Completed,
+    Tick,
+    Stop,
+}
+
+impl Driver {
+    fn turn(&mut self) -> Result<Next, HostError> {
+        let event = match self.next_event() {
+            Ok(event) => event,
+            Err(moment) => return Ok(Next::WaitUntil(moment)),
+        };
+        for (from, message) in self.peers.take(TURN_BYTES_MAX) {
+            self.step(from, message);
+        }
+        self.lose_nodes();
+        match event {
+            Event::Message(message) => {
+                let bytes = message.bytes();
+                self.handle(message);
+                self.take_requests(TURN_MESSAGES_MAX, TURN_BYTES_MAX.saturating_sub(bytes));
+            }
+            Event::Completed => {}
+            Event::Tick => self.tick()?,
+            Event::Stop => self.stops = true,
+        }
+        if self.stops {
+            return Ok(Next::Stop);
+        }
+        self.end_turn()?;
+        Ok(Next::Turn)
+    }
+
+    /// Returns the next event, or the time until which there is none.
+    fn next_event(&mut self) -> Result<Event, Instant> {
+        // Ticks come first, so that a flood of requests can't stop time. Missed ticks are skipped.
+        let now = clock::now();
+        if now >= self.next_tick {
+            if now - self.next_tick > Duration::from_millis(2 * TICK_MS) {
+                self.ticks_are_late();
+            }
+            self.next_tick = now + self.tick_every();
+            return Ok(Event::Tick);
+        }
+        if self.stops {
+            return Ok(Event::Stop);
+        }
+        match self.inbox.try_recv() {
+            Ok(ConsensusMsg::Stop) | Err(TryRecvError::Disconnected) => return Ok(Event::Stop),
+            Ok(message) => return Ok(Event::Message(message)),
+            Err(TryRecvError::Empty) => {}
+        }
+        let due = self.next_due();
+        if !self.sinks.completions.is_empty() || !self.peers.is_empty() || due <= now {
+            Ok(Event::Completed)
+        } else {
+            Err(due)
+        }
+    }
+
+    /// Takes requests until `messages_max` or `bytes_max` is reached, but at least one.
+    fn take_requests(&mut self, messages_max: usize, bytes_max: usize) {
+        let mut sum = 0;
+        for message in self.inbox.clone().try_iter().take(messages_max) {
+            if matches!(message, ConsensusMsg::Stop) {
+                self.stops = true;
+                return;
+            }
+            sum += message.bytes();
+            self.handle(message);
+            if sum > bytes_max {
+                return;
+            }
+        }
+    }
+
+    /// Performs the effects of all that was taken.
+    fn end_turn(&mut self) -> Result<(), HostError> {
+        self.take_completions();
+        self.quiet.campaign(&mut self.groups, clock::now());
+        self.perform()?;
+        self.quiet.obey(&mut self.groups, &self.host.lost);
+        self.host.disk.space().kept();
+        self.progress.mark();
+        Ok(())
+    }
+
+    /// Whether this work may run on the thread that has brought it.
+    fn runs_here(&self, work: Work, now: Instant) -> bool {
+        let is_idle = match work {
+            // The caller's request may be behind others, which may be large.
+            Work::Request => self.inbox.len() <= 1 && self.groups.unanswered() <= UNANSWERED_MAX,
+            Work::Persisted => self.groups.unanswered() <= UNANSWERED_MAX,
+            Work::Messages => true,
+        };
+        is_idle && !self.stops && now >= self.not_here_before && self.peers.bytes() <= SMALL_BYTES_MAX
+    }
+
+    /// A turn on another thread.
+    fn small_turn(&mut self, work: Work) -> Result<(), HostError> {
+        for (from, message) in self.peers.take(SMALL_BYTES_MAX) {
+            self.step(from, message);
+        }
+        if work == Work::Request {
+            self.take_requests(1, SMALL_BYTES_MAX);
+        }
+        self.end_turn()
+    }
+
+    fn has_work(&self) -> bool {
+        self.stops || !self.inbox.is_empty() || !self.sinks.completions.is_empty() || !self.peers.is_empty()
+    }
+
+    /// Returns the time of the next tick or campaign.
+    fn next_due(&self) -> Instant {
+        self.quiet.next_campaign().map_or(self.next_tick, |campaign| campaign.min(self.next_tick))
+    }
+}
