@@ -38,13 +38,18 @@ impl Input {
         self.start += bytes;
     }
 
-    /// Waits for more bytes. Returns false if the connection was closed.
-    pub fn receive(&mut self) -> bool {
+    /// Waits for more bytes.
+    pub fn receive(&mut self) {
+        self.try_receive().expect("the server responds within a minute");
+    }
+
+    /// Waits for more bytes. Fails if the server closes the connection or does not respond.
+    pub fn try_receive(&mut self) -> std::io::Result<()> {
         self.bytes.drain(..self.start);
         self.start = 0;
-        let count = self.stream.read(&mut self.chunk).expect("the server responds within a minute");
+        let count = self.stream.read(&mut self.chunk)?;
         self.bytes.extend_from_slice(&self.chunk[..count]);
-        count > 0
+        if count == 0 { Err(std::io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
 }
 
@@ -91,7 +96,7 @@ impl<P: Protocol> Wire<P> {
 
     /// Waits for bytes. Returns the number of records that they acknowledge.
     fn receive(&mut self) -> u64 {
-        assert!(self.input.receive(), "the server closed the connection");
+        self.input.receive();
         let mut acknowledged = 0;
         while let Some((bytes, records)) = self.protocol.read(self.input.unread(), &mut self.output) {
             self.input.consume(bytes);
