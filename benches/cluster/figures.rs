@@ -17,7 +17,8 @@ pub const SHARED_THREADS: &str = "256 threads share a client";
 pub const SHARED_ONE_THREAD: &str = "256 in flight of one thread, one client";
 pub const OWN: &str = "256 clients with a connection each";
 pub const CATCH_UP: &str = "catching up, 1 KiB";
-pub const IDLE: &str = "idle";
+pub const IDLE_FRESH: &str = "idle, nothing appended";
+pub const IDLE_USED: &str = "idle after the load";
 const SHARED_UNARY: &str = "256 unary calls in flight, one channel";
 const SHARED_STREAM: &str = "256 messages in flight, one ProduceStream";
 
@@ -25,8 +26,8 @@ const SHARED_STREAM: &str = "256 messages in flight, one ProduceStream";
 pub const P50: &str = "p50";
 pub const P99: &str = "p99";
 pub const CPU: &str = "processor time of all nodes";
-pub const CORE: &str = "busiest node";
-pub const MEMORY: &str = "largest node";
+pub const CORE: &str = "processor time, highest of a node";
+pub const MEMORY: &str = "memory, highest of a node";
 
 /// The records of the log that a reader catches up with.
 const CATCH_UP_RECORDS: usize = 100_000;
@@ -52,6 +53,8 @@ pub struct Round<'a> {
     pub column: usize,
     /// Whether the kernel's events can be counted.
     pub counts: bool,
+    /// Whether the figures of idle nodes are measured, which take longest and vary little.
+    pub idles: bool,
 }
 
 impl Round<'_> {
@@ -64,13 +67,17 @@ impl Round<'_> {
             (SHARED_UNARY, Shared::Unary),
             (SHARED_STREAM, Shared::Stream),
         ];
-        let names = [ONE, TAIL, OWN, CATCH_UP, IDLE].into_iter().chain(shared.map(|(name, _)| name)).map(str::to_owned);
-        let mut names = names.chain(batches.map(|(bytes, producers)| batched(bytes, producers)));
+        let idles = [IDLE_FRESH, IDLE_USED].into_iter().filter(|_| self.idles);
+        let names = [ONE, TAIL, OWN, CATCH_UP].into_iter().chain(shared.map(|(name, _)| name)).chain(idles);
+        let mut names = names.map(str::to_owned).chain(batches.map(|(bytes, producers)| batched(bytes, producers)));
         if !names.any(|name| self.wants(&name)) {
             return;
         }
         let contestant = kind.start();
         let pids = contestant.pids();
+        if self.idles && self.wants(IDLE_FRESH) {
+            self.idle(IDLE_FRESH, &pids);
+        }
         if self.wants(ONE) {
             self.one(&pids, contestant.append());
         }
@@ -94,8 +101,8 @@ impl Round<'_> {
         if self.wants(CATCH_UP) {
             self.catch_up(contestant.catch_up(CATCH_UP_RECORDS));
         }
-        if self.wants(IDLE) {
-            self.idle(&pids);
+        if self.idles && self.wants(IDLE_USED) {
+            self.idle(IDLE_USED, &pids);
         }
     }
 
@@ -177,7 +184,7 @@ impl Round<'_> {
         self.push(CATCH_UP, "MB/s", bytes as f64 / 1e6 / begin.elapsed().as_secs_f64());
     }
 
-    fn idle(&mut self, pids: &[u32]) {
+    fn idle(&mut self, figure: &str, pids: &[u32]) {
         std::thread::park_timeout(IDLE_FOR);
         let used = || pids.iter().map(|pid| (cpu_time(*pid), counters::context_switches(*pid))).collect::<Vec<_>>();
         let (before, begin) = (used(), Instant::now());
@@ -190,14 +197,14 @@ impl Round<'_> {
         let (percent, switches): (Vec<f64>, Vec<f64>) = each.unzip();
         let memory: Vec<f64> = pids.iter().map(|pid| memory_bytes(*pid) as f64 / f64::from(1 << 20)).collect();
         let parts = [
-            (CORE, "the others", "% of a core", percent),
-            ("context switches, busiest node", "context switches, the others", "/s", switches),
-            (MEMORY, "memory, the others", "MiB", memory),
+            (CORE, "processor time, mean of the others", "% of a core", percent),
+            ("context switches, highest of a node", "context switches, mean of the others", "/s", switches),
+            (MEMORY, "memory, mean of the others", "MiB", memory),
         ];
         for (highest, others, unit, mut values) in parts {
             values.sort_by(f64::total_cmp);
-            self.push(&part(IDLE, highest), unit, values.pop().unwrap_or_default());
-            self.push(&part(IDLE, others), unit, values.iter().sum::<f64>() / values.len().max(1) as f64);
+            self.push(&part(figure, highest), unit, values.pop().unwrap_or_default());
+            self.push(&part(figure, others), unit, values.iter().sum::<f64>() / values.len().max(1) as f64);
         }
     }
 }

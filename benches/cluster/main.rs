@@ -1,9 +1,10 @@
 //! `make bench-cluster`: three nodes on this machine, beside the raw ceilings and beside peers.
 //!
-//! Each contestant is three processes on loopback, with their data on one disk. A round starts, checks, measures and stops each
-//! of them in turn. `docs/benchmarks/README.md` describes the contestants and the figures. Environment variables:
-//! `SERIATIM_BENCH` (measure only figures whose `contestant: figure` contains this text), `SERIATIM_BENCH_ROUNDS`,
-//! `SERIATIM_BENCH_SECONDS` (the duration of one turn), `SERIATIM_BENCH_OUT` (the directory of the results).
+//! Each contestant is three processes on loopback, with their data on one disk. A round starts, checks, measures and
+//! stops each of them in turn. `docs/benchmarks/README.md` describes the contestants and the figures. Environment
+//! variables: `SERIATIM_BENCH` (measure only figures whose `contestant: figure` contains this text),
+//! `SERIATIM_BENCH_ROUNDS`, `SERIATIM_BENCH_SECONDS` (the duration of one turn), `SERIATIM_BENCH_OUT` (the directory of
+//! the results).
 
 #[path = "../../tests/e2e/harness.rs"]
 #[allow(dead_code)]
@@ -67,6 +68,9 @@ fn main() {
         let Some(program) = kind.program() else { continue };
         facts.push(server::version(program).unwrap_or(format!("{program} is not on the PATH: left out")));
     }
+    if server::is_in_memory(&std::env::temp_dir()) {
+        facts.push("**The directory for temporary files is in memory, so nothing is synced**: set TMPDIR".to_owned());
+    }
     let perf = counters::problem();
     if let Some(problem) = &perf {
         facts.push(format!("wake-ups, context switches and system calls are left out: {problem}"));
@@ -78,7 +82,8 @@ fn main() {
         println!("--- round {number} of {rounds}");
         figures::ceilings(&mut sheet, &only, turn);
         for (column, kind) in kinds.iter().enumerate() {
-            Round { sheet: &mut sheet, only: &only, turn, column, counts: perf.is_none() }.measure(*kind);
+            let (sheet, counts, idles) = (&mut sheet, perf.is_none(), number == rounds);
+            Round { sheet, only: &only, turn, column, counts, idles }.measure(*kind);
         }
     }
     let stolen = process::Ticks::now().stolen_since(begin);

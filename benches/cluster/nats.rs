@@ -218,8 +218,8 @@ impl Subscription {
     }
 }
 
-/// A client of many threads, which wait for their acknowledgements. One thread reads. The thread that finds the socket unused
-/// writes what all have published meanwhile.
+/// A client of many threads, which wait for their acknowledgements. One thread reads. The thread that finds the socket
+/// unused writes what all have published meanwhile.
 struct ThreadsClient {
     stream: TcpStream,
     inbox: String,

@@ -68,16 +68,21 @@ const WIDTH: f64 = 300.0;
 const PANEL: f64 = 560.0;
 const COLORS: [&str; 6] = ["#1f4e79", "#4a7fb0", "#c05050", "#e0a0a0", "#7a9a50", "#b09040"];
 
+/// What the table has in addition to the plot.
+const NOT_DRAWN: [&str; 4] = ["p99", "processor time of all nodes", "context switches", "mean of the others"];
+
 /// Draws a panel of bars for each figure, in two columns.
 fn plot(sheet: &Sheet) -> String {
+    let is_drawn = |row: &&Row| !NOT_DRAWN.iter().any(|part| row.figure.contains(part));
+    let rows: Vec<&Row> = sheet.rows.iter().filter(is_drawn).collect();
     let panel_height = BAR * (sheet.columns.len() as f64 + 2.5);
-    let height = panel_height * sheet.rows.len().div_ceil(2) as f64 + 10.0;
+    let height = panel_height * rows.len().div_ceil(2) as f64 + 10.0;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" font-family=\"sans-serif\" \
          font-size=\"11\">\n<rect width=\"{width}\" height=\"{height}\" fill=\"white\"/>\n",
         width = PANEL * 2.0
     );
-    for (i, row) in sheet.rows.iter().enumerate() {
+    for (i, row) in rows.iter().enumerate() {
         let (x, y) = (PANEL * (i % 2) as f64, panel_height * (i / 2) as f64);
         let _ = writeln!(
             svg,

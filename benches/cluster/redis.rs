@@ -1,5 +1,5 @@
-//! Redis: a primary with two replicas that sync each command, and a stream. It is not consensus: nothing elects a new primary,
-//! and a failover may lose acknowledged records.
+//! Redis: a primary with two replicas that sync each command, and a stream. It is not consensus: nothing elects a new
+//! primary, and a failover may lose acknowledged records.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -181,8 +181,8 @@ impl Client {
     }
 }
 
-/// Adds records to a stream. A `WAIT` after them confirms that a replica has them. It also blocks its connection, so later
-/// records follow its reply.
+/// Adds records to a stream. A `WAIT` after them confirms that a replica has them. It also blocks its connection, so
+/// later records follow its reply.
 struct Adder {
     add: Vec<u8>,
     /// Added by the primary, and not confirmed by a replica.

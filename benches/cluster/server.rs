@@ -65,3 +65,11 @@ pub fn version(program: &str) -> Option<String> {
     let line = text.lines().next().unwrap_or_default().trim();
     Some(if line.starts_with(program) { line.to_owned() } else { format!("{program}: {line}") })
 }
+
+/// Returns true if the files of a directory are in memory only.
+pub fn is_in_memory(dir: &Path) -> bool {
+    const TMPFS: i64 = 0x0102_1994;
+    const RAMFS: i64 = 0x8584_58f6;
+    let kind = rustix::fs::statfs(dir).map_or(0, |stat| i64::from(stat.f_type));
+    [TMPFS, RAMFS].contains(&kind)
+}

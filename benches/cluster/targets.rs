@@ -3,7 +3,8 @@
 use super::contestant::{Kind, LARGE, SMALL};
 use super::counters::NAMES;
 use super::figures::{
-    CATCH_UP, CORE, CPU, IDLE, MEMORY, ONE, OWN, P50, SHARED_ONE_THREAD, SHARED_THREADS, TAIL, batched, part,
+    CATCH_UP, CORE, CPU, IDLE_FRESH, IDLE_USED, MEMORY, ONE, OWN, P50, SHARED_ONE_THREAD, SHARED_THREADS, TAIL,
+    batched, part,
 };
 use super::sheet::Sheet;
 
@@ -49,8 +50,10 @@ pub fn of(sheet: &Sheet) -> Vec<Target> {
     absolute((insecure, part(OWN, CPU)), "µs a record", Bound::AtMost(0.7 * 128.0));
     absolute((tls, part(OWN, CPU)), "µs a record", Bound::AtMost(0.7 * 178.0));
     for kind in [insecure, tls] {
-        absolute((kind, part(IDLE, CORE)), "% of a core", Bound::AtMost(0.2));
-        absolute((kind, part(IDLE, MEMORY)), "MiB", Bound::AtMost(20.0));
+        for figure in [IDLE_FRESH, IDLE_USED] {
+            absolute((kind, part(figure, CORE)), "% of a core", Bound::AtMost(0.2));
+            absolute((kind, part(figure, MEMORY)), "MiB", Bound::AtMost(20.0));
+        }
     }
     let mut ratio = |above: Cell, below: Cell, bound| {
         if let (Some(numerator), Some(denominator)) = (median(&above), median(&below)) {

@@ -1,4 +1,5 @@
-//! Connections of the peers' text protocols, without a library: what is sent and read is as little as the protocol allows.
+//! Connections of the peers' text protocols, without a library: what is sent and read is as little as the protocol
+//! allows.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -172,7 +173,8 @@ pub fn rate_of_all<P: Protocol>(wires: &mut [Wire<P>], took: Duration) -> f64 {
     done as f64 / (last - begin).as_secs_f64()
 }
 
-/// Keeps this many records in flight on each connection, each driven by a thread. Returns acknowledged records per second.
+/// Keeps this many records in flight on each connection, each driven by a thread. Returns acknowledged records per
+/// second.
 pub fn rate_of_threads<P: Protocol + Send>(wires: &mut [Wire<P>], in_flight: u64, took: Duration) -> f64 {
     std::thread::scope(|scope| {
         let all: Vec<_> = wires.iter_mut().map(|wire| scope.spawn(move || wire.rate(in_flight, took))).collect();
