@@ -115,6 +115,9 @@ impl Round<'_> {
     }
 
     fn one(&mut self, pids: &[u32], mut append: Append) {
+        // A virtual disk may be throttled, and differ by far between two turns.
+        let disk = disk_latencies(self.turn / 4);
+        self.push(&part(ONE, "the raw disk just before, p50"), "µs", percentile(&disk, 0.5));
         latencies(self.turn / 4, &mut append);
         let before = cpu(pids);
         let times = latencies(self.turn, &mut append);
@@ -215,12 +218,14 @@ pub fn ceilings(sheet: &mut Sheet, only: &str, turn: Duration) {
         return;
     }
     let site = Site::new();
-    let mut file = RawFile::create(site.path(), 1 << 30);
-    let mut times = file.latencies(&[7; 200], turn);
-    times.sort();
+    let times = disk_latencies(turn);
     sheet.push_ceiling("write of 200 B and fdatasync, p50", "µs", percentile(&times, 0.5));
     sheet.push_ceiling("write of 200 B and fdatasync, p99", "µs", percentile(&times, 0.99));
-    sheet.push_ceiling("writes of 1 MiB, each synced", "MB/s", file.rate(&vec![7; 1 << 20], turn));
+    sheet.push_ceiling(
+        "writes of 1 MiB, each synced",
+        "MB/s",
+        RawFile::create(site.path(), 1 << 30).rate(&vec![7; 1 << 20], turn),
+    );
     let server = RawServer::start(&site.certs(), site.client_files("root"));
     let (caller, small) = (server.connect(), produce_request(1, SMALL));
     let mut times = caller.latencies(small.clone(), turn);
@@ -238,6 +243,13 @@ pub fn ceilings(sheet: &mut Sheet, only: &str, turn: Duration) {
 /// Returns the processor time that processes have used.
 fn cpu(pids: &[u32]) -> Duration {
     pids.iter().map(|pid| cpu_time(*pid)).sum()
+}
+
+/// Writes 200 B and syncs them, again and again. Returns the latencies, sorted.
+fn disk_latencies(took: Duration) -> Vec<Duration> {
+    let mut times = RawFile::create(&std::env::temp_dir(), 64 << 20).latencies(&[7; 200], took);
+    times.sort();
+    times
 }
 
 /// Appends one record after the other. Returns the latencies, sorted.
