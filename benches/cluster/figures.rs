@@ -73,6 +73,8 @@ impl Round<'_> {
         if !names.any(|name| self.wants(&name)) {
             return;
         }
+        // What the previous contestant has written must not be written during this turn.
+        rustix::fs::sync();
         let contestant = kind.start();
         let pids = contestant.pids();
         if self.idles && self.wants(IDLE_FRESH) {

@@ -46,7 +46,7 @@ pub fn frame(input: &[u8]) -> Option<(usize, Frame)> {
         text.parse::<usize>().expect("a number")
     };
     let count = words().count();
-    let bytes = number(words().last()?);
+    let bytes = number(words().next_back()?);
     let header_bytes = if has_headers { number(words().nth(count - 2)?) } else { 0 };
     let begin = line + 1;
     let end = begin + bytes;

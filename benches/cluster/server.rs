@@ -68,8 +68,6 @@ pub fn version(program: &str) -> Option<String> {
 
 /// Returns true if the files of a directory are in memory only.
 pub fn is_in_memory(dir: &Path) -> bool {
-    const TMPFS: i64 = 0x0102_1994;
-    const RAMFS: i64 = 0x8584_58f6;
-    let kind = rustix::fs::statfs(dir).map_or(0, |stat| i64::from(stat.f_type));
-    [TMPFS, RAMFS].contains(&kind)
+    const TMPFS: rustix::fs::FsWord = 0x0102_1994;
+    rustix::fs::statfs(dir).is_ok_and(|stat| stat.f_type == TMPFS)
 }
