@@ -20,7 +20,7 @@ comma      := ,
 MINUTES    ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help deps first-build build certs demo test e2e scenario kill failover once upgrade power chaos disk-full hostile proof sim sim-faults fuzz prose update-golden check bench test-clients test-page test-decoders proto proto-check proto-baseline clean package package-debian11 test-package
+.PHONY: help deps first-build build certs demo test e2e scenario kill failover once upgrade power chaos disk-full hostile proof sim sim-faults fuzz prose update-golden check bench bench-cluster test-clients test-page test-decoders proto proto-check proto-baseline clean package package-debian11 test-package
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -117,6 +117,10 @@ check: deps first-build proto-check ## what CI runs: format, clippy, rustdoc and
 bench: deps first-build ## each figure next to its ceiling; ONLY=part of a name chooses; all of them write docs/benchmarks
 	@SERIATIM_BENCH='$(ONLY)' SERIATIM_BENCH_OUT=$(if $(ONLY),,$(CURDIR)/docs/benchmarks) \
 	    $(CARGO) bench --profile release --locked --bench bench
+
+bench-cluster: deps first-build ## three nodes beside raw ceilings and the peers on the PATH (NATS, etcd, Redis); ONLY=part of a name chooses; all of them write docs/benchmarks
+	@SERIATIM_BENCH='$(ONLY)' SERIATIM_BENCH_OUT=$(if $(ONLY),,$(CURDIR)/docs/benchmarks) \
+	    $(CARGO) bench --profile release --locked --bench cluster
 
 test-clients: build ## the client libraries, generated code of six languages, grpcurl (downloads their packages)
 	@SERIATIM='$(SERIATIM)' clients/test.sh

@@ -12,7 +12,8 @@ use futures::executor::block_on;
 use futures::future::join_all;
 use futures::{SinkExt as _, StreamExt as _};
 use grpcio::{
-    CallOption, ChannelCredentialsBuilder, Client, GrpcSlice, Marshaller, MessageReader, Method, MethodType, WriteFlags,
+    CallOption, ChannelCredentials, ChannelCredentialsBuilder, Client, GrpcSlice, Marshaller, MessageReader, Method,
+    MethodType, WriteFlags,
 };
 use protobuf::Message as _;
 use seriatim::client::ClientFiles;
@@ -28,7 +29,7 @@ pub const PRODUCE_STREAM: Method<Bytes, Bytes> = method(MethodType::Duplex, "/se
 pub const CONSUME_STREAM: Method<Bytes, Bytes> =
     method(MethodType::ServerStreaming, "/seriatim.v1.LogService/ConsumeStream");
 
-const fn method(ty: MethodType, name: &'static str) -> Method<Bytes, Bytes> {
+pub const fn method(ty: MethodType, name: &'static str) -> Method<Bytes, Bytes> {
     Method { ty, name, req_mar: Marshaller { ser: put, de: take }, resp_mar: Marshaller { ser: put, de: take } }
 }
 
@@ -46,23 +47,30 @@ fn take(mut reader: MessageReader) -> grpcio::Result<Bytes> {
 /// One thread for all channels, as in a typical client: several gRPC threads contend with each other.
 static ENV: LazyLock<Env> = LazyLock::new(|| Env::start("bench-client", 1, &fatal_channel().0));
 
-/// A client's channel, with mutual TLS.
+/// A client's channel.
 pub struct Caller(Client);
 
 impl Caller {
     /// Connects to a node or to the raw server.
     pub fn connect(addr: &str, files: &ClientFiles) -> Caller {
+        Caller::connect_with(addr, Some(files))
+    }
+
+    /// Connects with these certificates, or without TLS.
+    pub fn connect_with(addr: &str, files: Option<&ClientFiles>) -> Caller {
         let read = |path| std::fs::read(path).expect("a certificate");
-        let credentials = ChannelCredentialsBuilder::new()
-            .root_cert(read(&files.ca_file))
-            .cert(read(&files.cert_file), read(&files.key_file))
-            .build();
-        let channel = client_channel(ENV.get(), addr, credentials, Some("localhost"));
+        let credentials = files.map_or_else(ChannelCredentials::insecure, |files| {
+            ChannelCredentialsBuilder::new()
+                .root_cert(read(&files.ca_file))
+                .cert(read(&files.cert_file), read(&files.key_file))
+                .build()
+        });
+        let channel = client_channel(ENV.get(), addr, credentials, files.map(|_| "localhost"));
         assert!(block_on(channel.wait_for_connected(Duration::from_secs(10))), "no connection to {addr}");
         Caller(Client::new(channel))
     }
 
-    fn client(&self) -> &Client {
+    pub fn client(&self) -> &Client {
         &self.0
     }
 

@@ -34,7 +34,7 @@ impl Values {
         self.0.is_empty()
     }
 
-    fn spread(&self) -> String {
+    pub fn spread(&self) -> String {
         match (self.0.first(), self.0.last()) {
             (Some(low), Some(high)) if self.0.len() > 1 => format!("{}–{}", number(*low), number(*high)),
             _ => String::new(),
