@@ -230,7 +230,7 @@ impl Driver {
     /// Whether this work may run on the thread that has brought it.
     fn runs_here(&self, work: Work, now: Instant) -> bool {
         let is_idle = match work {
-            // The caller's request may be behind others, which may be large.
+            // Others may be before the caller's request, and may be large.
             Work::Request => self.inbox.len() <= 1 && self.groups.unanswered() <= UNANSWERED_MAX,
             Work::Persisted => self.groups.unanswered() <= UNANSWERED_MAX,
             Work::Messages => true,
