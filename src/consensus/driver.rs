@@ -18,6 +18,7 @@ mod mending;
 mod quiet;
 mod receive;
 mod run;
+mod ticking;
 
 #[cfg(test)]
 mod tests;
@@ -35,9 +36,10 @@ use self::lost::LostReplicas;
 use self::mending::Mending;
 use self::quiet::QuietGroups;
 use self::run::SharedDriver;
+use self::ticking::Ticking;
 use super::completions::{Completions, ReplicaEpoch};
 use super::error::HostError;
-use super::group::{self, TICK_MS, cache_bytes_max};
+use super::group::{self, cache_bytes_max};
 use super::groups::Groups;
 use super::handle::{ConsensusHandle, ConsensusMsg, INBOX_MESSAGES_MAX, ProposeError, ReadIndexError, TransferError};
 use super::metrics::ConsensusMetrics;
@@ -68,9 +70,6 @@ use crate::writer::{Report, WriterHandle};
 
 /// The longest time that a stop waits for the handover of leadership.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
-
-/// The time between the ticks of a node that leads all its groups and is their only replica.
-const TICK_ALONE_MS: u64 = 250;
 
 /// Consensus before its thread starts. Other components need its handles when they are created.
 pub struct Consensus {
@@ -163,10 +162,10 @@ impl Consensus {
             inbox: self.inbox,
             peers: self.handle.peer_inbox(),
             waker: self.waker,
-            next_tick: clock::now(),
             waits_until: clock::now(),
             not_here_before: clock::now(),
             stops: false,
+            ticking: Ticking::new(clock::now()),
             ticks: 0,
             statuses: self.statuses.clone(),
             progress: self.progress,
@@ -222,7 +221,7 @@ struct Driver {
     inbox: Inbox<ConsensusMsg>,
     peers: Arc<PeerInbox>,
     waker: ConsensusWaker,
-    next_tick: Instant,
+    ticking: Ticking,
     /// The time until which the thread waits, if it does.
     waits_until: Instant,
     /// Until then only the thread runs the driver (`run.rs`).
@@ -252,12 +251,10 @@ struct Driver {
 }
 
 impl Driver {
-    /// Returns the time between two ticks. A node that is the only replica of its groups sends no heartbeats and
-    /// holds no elections. It ticks less often, so that an idle machine can sleep.
-    fn tick_every(&self) -> Duration {
-        let leads_alone = |group| self.groups.get(group).is_none_or(|replica| replica.group.leads_alone());
-        let alone = self.groups.awake().iter().all(leads_alone) && self.quiet.is_alone();
-        Duration::from_millis(if alone { TICK_ALONE_MS } else { TICK_MS })
+    /// Returns the number of ticks until the next one that must be on time.
+    fn ticks_to_next(&self) -> u32 {
+        let has_work = self.handing_over.is_some() || !self.damaged.is_empty();
+        if has_work { 1 } else { self.quiet.ticks_to_next(self.ticks, &self.groups) }
     }
 
     fn handle(&mut self, message: ConsensusMsg) {
@@ -286,7 +283,7 @@ impl Driver {
             ConsensusMsg::HandOver(reply) => {
                 self.hand_over_all();
                 self.handing_over = Some((reply, now + HAND_OVER_MAX));
-                self.next_tick = now;
+                self.ticking.hurry(now);
             }
             ConsensusMsg::Transfer(group, to, reply) => {
                 let none = Err(TransferError::NotLeader { leader: None });
@@ -320,8 +317,8 @@ impl Driver {
         let time_us = self.clock.now(wall_us, now);
         let allows_quiet = self.governor.allows(Feature::ManyLogs);
         if allows_quiet {
-            let members = self.governor.catalog().members().map(|member| member.id);
-            self.quiet.tick(self.ticks, self.me.id, members, &self.damaged, &mut self.groups, &self.sinks);
+            self.send_heartbeats();
+            self.quiet.tick(self.ticks, &mut self.groups);
             self.publish_silent();
             let is_full = self.host.disk.space().state() == SpaceState::Full;
             if self.handing_over.is_none() {

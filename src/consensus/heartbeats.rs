@@ -2,7 +2,7 @@
 //!
 //! A group is **quiet** while it has nothing to replicate. Its leader announces this in a last heartbeat to each
 //! follower. From then on no replica of the group is ticked, and no message of the group is sent. Instead each node
-//! sends one heartbeat to every other node, ten times a second, for all groups together:
+//! sends one heartbeat to every other node, five times a second, for all groups together:
 //!
 //! - If a node is **silent** for an election timeout, the quiet groups that it leads are woken, and their replicas soon
 //!   campaign. So a dead leader is noticed as early as without quiet groups. The groups that this node leads with a
@@ -26,7 +26,12 @@ use crate::catalog::faults::{Fault, broken};
 use crate::types::{GroupId, NodeId, Term};
 
 /// The number of ticks between two heartbeats.
-pub const HEARTBEAT_TICKS: u64 = 2;
+const HEARTBEAT_TICKS: u64 = 4;
+/// A heartbeat that is due this soon is sent early, together with that of another node: all nodes of an idle cluster
+/// then wake at the same time, and less often.
+const EARLY_TICKS: u64 = 2;
+/// The tick of the first heartbeat: early, so that the others soon notice a restart.
+const FIRST_HEARTBEAT_TICK: u64 = 2;
 /// A node is silent after this many ticks without a heartbeat.
 pub const SILENT_TICKS: u64 = ELECTION_TICKS as u64;
 /// The groups of a leader are woken after the same difference in this many digests in a row. Messages may overtake each
@@ -141,9 +146,11 @@ struct Peer {
 }
 
 /// The quiet groups of this node, and the heartbeats of the others.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Heartbeats {
     incarnation: u64,
+    /// The tick of the next heartbeats to the others.
+    next: u64,
     peers: BTreeMap<NodeId, Peer>,
     quiet: BTreeMap<GroupId, Quiet>,
 }
@@ -162,7 +169,7 @@ pub struct Wake {
 impl Heartbeats {
     /// `incarnation` differs from those of earlier starts of this node.
     pub fn new(incarnation: u64) -> Heartbeats {
-        Heartbeats { incarnation, ..Heartbeats::default() }
+        Heartbeats { incarnation, next: FIRST_HEARTBEAT_TICK, peers: BTreeMap::new(), quiet: BTreeMap::new() }
     }
 
     /// Returns true for a node that did not send a heartbeat for an election timeout, or never.
@@ -237,6 +244,13 @@ impl Heartbeats {
         true
     }
 
+    /// Returns true if heartbeats must be sent now, and expects that they are.
+    pub fn take_due(&mut self, tick: u64) -> bool {
+        let is_due = self.next <= tick;
+        self.next = if is_due { tick + HEARTBEAT_TICKS } else { self.next };
+        is_due
+    }
+
     /// Returns the heartbeat to send to a node now. `led_groups` is the number of logs that this node leads.
     pub fn heartbeat_to(&self, node: NodeId, led_groups: u64, disk_full: bool) -> Heartbeat {
         let (quiet, followed) = self.peers.get(&node).map(|peer| (peer.followed, peer.led)).unwrap_or_default();
@@ -263,6 +277,9 @@ impl Heartbeats {
     /// Handles a heartbeat, and returns the groups to wake. `shares` returns true for a group with a replica on the
     /// node.
     pub fn receive(&mut self, from: NodeId, heartbeat: Heartbeat, tick: u64, shares: impl Fn(GroupId) -> bool) -> Wake {
+        if self.next <= tick + EARLY_TICKS {
+            self.next = tick;
+        }
         let peer = self.peers.entry(from).or_default();
         let notices = !broken(Fault::DigestsIgnored);
         let returns = (peer.is_silent || peer.heard.is_none()) && notices;
@@ -322,6 +339,13 @@ impl Heartbeats {
         wakes
     }
 
+    /// Returns the first tick after this one at which a heartbeat is due, or a node becomes silent unless it is heard.
+    pub fn next_due(&self, tick: u64) -> u64 {
+        let silent = self.peers.values().filter(|peer| !peer.is_silent);
+        let silent = silent.filter_map(|peer| Some(peer.heard? + SILENT_TICKS)).min();
+        silent.map_or(self.next, |silent| silent.min(self.next)).max(tick + 1)
+    }
+
     /// Called if this node's ticks are late: it has read no heartbeat meanwhile, so the other nodes are not silent.
     pub fn ticks_are_late(&mut self, tick: u64) {
         for peer in self.peers.values_mut().filter(|peer| !peer.is_silent && peer.heard.is_some()) {
@@ -351,14 +375,15 @@ mod tests {
 
     #[test]
     fn a_silent_node_wakes_the_groups_that_it_leads_or_follows_once() {
+        const LAST: u64 = FIRST_HEARTBEAT_TICK + 4 * HEARTBEAT_TICKS;
         let (mut a, mut b) = quiet();
         for tick in 1..40 {
-            if tick % HEARTBEAT_TICKS == 0 && tick <= 20 {
+            if tick % HEARTBEAT_TICKS == FIRST_HEARTBEAT_TICK && tick <= LAST {
                 assert_eq!(a.receive(B, b.heartbeat_to(A, 0, false), tick, |_| true), Wake::default());
                 assert_eq!(b.receive(A, a.heartbeat_to(B, 1, false), tick, |_| true), Wake::default());
             }
             let (woken_a, woken_b) = (a.tick(tick, |_, _| true), b.tick(tick, |_, _| true));
-            if tick == 20 + SILENT_TICKS {
+            if tick == LAST + SILENT_TICKS {
                 assert_eq!(woken_a, [Wake { groups: [G].into(), silent: Some(B), restarted: None }]);
                 assert_eq!(woken_b, [Wake { groups: [G].into(), silent: Some(A), restarted: None }]);
                 assert!(a.end_quiet(G) && b.end_quiet(G) && a.is_silent(B) && a.led_groups(B).is_none());
@@ -431,6 +456,38 @@ mod tests {
         b.end_quiet(G);
         assert_eq!(a.receive(B, b.heartbeat_to(A, 0, false), 1, |_| true), Wake::default());
         assert_eq!(a.receive(B, b.heartbeat_to(A, 0, false), 3, |_| true).groups, [G].into());
+    }
+
+    /// Between the ticks that it returns, the loop sleeps.
+    #[test]
+    fn no_heartbeat_and_no_silence_is_due_before_the_next_due_tick() {
+        let (mut a, _) = quiet();
+        assert!(a.take_due(0), "with the other node's first one");
+        let (mut due, mut silent, mut sent) = (0, Vec::new(), Vec::new());
+        for tick in 1..=16 {
+            due = if due < tick { a.next_due(tick - 1) } else { due };
+            silent.extend(a.tick(tick, |_, _| true).iter().map(|_| (tick, due)));
+            sent.extend(a.take_due(tick).then_some((tick, due)));
+        }
+        assert_eq!((silent, sent), (vec![(12, 12)], vec![(4, 4), (8, 8), (12, 12), (16, 16)]));
+    }
+
+    #[test]
+    fn nodes_send_their_heartbeats_at_the_same_time() {
+        let (mut a, mut b) = (Heartbeats::new(10), Heartbeats::new(20));
+        let (mut at_a, mut at_b) = (Vec::new(), Vec::new());
+        for tick in 1..30 {
+            if a.take_due(tick) {
+                at_a.push(tick);
+                b.receive(A, a.heartbeat_to(B, 0, false), tick, |_| true);
+            }
+            if tick > 4 && b.take_due(tick) {
+                at_b.push(tick);
+                a.receive(B, b.heartbeat_to(A, 0, false), tick, |_| true);
+                at_a.extend(a.take_due(tick).then_some(tick));
+            }
+        }
+        assert_eq!((at_a.len(), &at_a[..4], &at_a[1..]), (8, &[2, 5, 9, 13][..], &at_b[..]));
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //! HTTP/2 frames that belong to no request (`frames`). It checks every gRPC server of the process, because a client
 //! with an accepted certificate can connect to the peer listener too.
 //!
-//! A check costs processor time, and so does a flood. So the thread checks rarely while the process is idle, and
-//! every few milliseconds while an owner is banned. It also returns free memory to the system (`memory`) after many
+//! A check costs processor time, and so does a flood. So the thread sleeps while the process is idle (`busy`), and
+//! checks every few milliseconds while an owner is banned. It also returns free memory to the system (`memory`) after many
 //! connections were closed.
 
 use std::convert::Infallible;
@@ -14,8 +14,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
-
+use super::busy::{BusyTimer, Stop};
 use super::frames::FrameWatch;
 use super::memory::FreeMemory;
 use super::rapid_reset::{BAN, ResetWatch, Why};
@@ -31,7 +30,10 @@ const CHECK_QUIET: Duration = Duration::from_millis(25);
 
 /// A process is idle, and is not being flooded, if it uses less than one part in this many of a core.
 const BUSY_PART: u32 = 8;
-/// The pause between two checks of an idle process.
+/// It rests if it uses less than one part in this many.
+const RESTING_PART: u32 = 64;
+/// An idle process is checked once it has used the processor time with which it would be busy for this long. A process
+/// that is flooded uses it sooner.
 const CHECK_IDLE: Duration = Duration::from_millis(150);
 
 /// The pause while a server has many unsuccessful requests.
@@ -47,7 +49,7 @@ const CHECK_EACH_FILE: Duration = Duration::from_micros(5);
 
 /// The running thread. Dropping this stops it.
 pub struct FloodGuard {
-    stop: Sender<()>,
+    stop: Stop,
     joiner: Option<Joiner>,
 }
 
@@ -55,23 +57,32 @@ impl FloodGuard {
     /// Starts the thread.
     ///
     /// # Errors
-    /// If the system can't create a thread.
+    /// If the system can't create a thread or a descriptor.
     pub fn start(received: Received, metrics: Arc<Metrics>, fatal: &FatalSender) -> io::Result<FloodGuard> {
-        let (stop, stopped) = bounded(1);
+        let stop = Stop::new()?;
+        let stopped = stop.clone();
         let joiner = spawn("flood-guard", fatal, move || {
+            let timer = BusyTimer::new(stopped);
             let mut resets = ResetWatch::default();
-            let mut wait = CHECK_IDLE;
-            let mut used = processor_time();
+            // `None` while the process is idle.
+            let mut pause = None;
+            let (mut used, mut checked) = (processor_time(), Instant::now());
             let mut memory = FreeMemory::default();
             let mut frames = FrameWatch::new(received);
-            while stopped.recv_timeout(wait).is_err_and(|e| e.is_timeout()) {
-                memory.trim();
+            while match pause {
+                None => timer.wait_until_used(CHECK_IDLE / BUSY_PART, CHECK_IDLE),
+                Some(pause) => timer.wait_for(pause),
+            } {
                 let before = std::mem::replace(&mut used, processor_time());
-                let idle = used.saturating_sub(before) < wait / BUSY_PART;
+                let waited = std::mem::replace(&mut checked, Instant::now()).elapsed();
+                let used_meanwhile = used.saturating_sub(before);
+                memory.trim(used_meanwhile < waited / RESTING_PART);
+                let idle = used_meanwhile < waited / BUSY_PART;
                 if !idle || frames.has_many() {
                     close_frame_floods(&mut frames, &mut resets, &metrics);
                 }
-                wait = if idle && !resets.bans() { CHECK_IDLE } else { close_reset_floods(&mut resets, &metrics) };
+                let is_checked = !idle || resets.bans();
+                pause = is_checked.then(|| close_reset_floods(&mut resets, &metrics));
             }
             Ok::<(), Infallible>(())
         })?;
@@ -81,7 +92,7 @@ impl FloodGuard {
 
 impl Drop for FloodGuard {
     fn drop(&mut self) {
-        let _ = self.stop.try_send(());
+        self.stop.stop();
         self.joiner.take();
     }
 }

@@ -9,6 +9,7 @@
 //! `api` and `replication` build their servers with [`client_listener`] and [`peer_listener`]; `replication` and
 //! `client` connect with [`peer_channel`] and [`client_channel`].
 
+mod busy;
 pub mod env;
 pub mod floods;
 mod frames;

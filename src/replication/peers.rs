@@ -230,6 +230,11 @@ impl PeersHandle {
         RelayAnswer::open(to, self.0.node.clone(), request)
     }
 
+    /// Returns true if a node of this cluster has an open stream of messages to this one.
+    pub fn is_connected(&self, node: NodeId) -> bool {
+        self.0.node.heard.is_open(node)
+    }
+
     /// Returns true if relayed requests did not reach the node a moment ago.
     pub fn is_suspect(&self, node: NodeId) -> bool {
         self.0.node.relays.channels.is_suspect(node)

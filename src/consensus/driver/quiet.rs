@@ -13,7 +13,7 @@ use crate::consensus::driver::lost::LostReplicas;
 use crate::consensus::error::HostError;
 use crate::consensus::group::quiet;
 use crate::consensus::groups::Groups;
-use crate::consensus::heartbeats::{HEARTBEAT_TICKS, Heartbeat, Heartbeats, Quiet, QuietDigest, SILENT_TICKS, Wake};
+use crate::consensus::heartbeats::{Heartbeat, Heartbeats, Quiet, QuietDigest, SILENT_TICKS, Wake};
 use crate::consensus::replica::Replica;
 use crate::consensus::sinks::Sinks;
 use crate::pb::peer::{DamagedReplica, NodeHeartbeat, RaftMessage};
@@ -21,6 +21,9 @@ use crate::types::{GroupId, LogIndex, NodeId, ReplicaId, Term};
 
 /// A group is quiet after this many ticks without an entry or a request.
 const REST_TICKS: u64 = 20;
+/// The same for the catalog. Its changes often follow one another within seconds, and while it is quiet, its leader
+/// checks only once a second whether the next one is due.
+const CATALOG_REST_TICKS: u64 = 100;
 /// The balance of leadership is checked once in this many ticks.
 const BALANCE_TICKS: u64 = 20;
 /// The maximum number of groups that are handed over after a check.
@@ -226,20 +229,11 @@ impl QuietGroups {
         }
     }
 
-    /// Sends heartbeats to all other members, and wakes the groups of nodes that have become silent.
-    pub fn tick(
-        &mut self,
-        tick: u64,
-        me: NodeId,
-        members: impl Iterator<Item = NodeId>,
-        damaged: &[DamagedReplica],
-        groups: &mut Groups,
-        sinks: &Sinks,
-    ) {
-        let others: Vec<NodeId> = members.filter(|member| *member != me).collect();
+    /// Sends heartbeats to the other members, if they are due.
+    pub fn send_heartbeats(&mut self, tick: u64, others: &[NodeId], damaged: &[DamagedReplica], sinks: &Sinks) {
         self.has_peers = !others.is_empty();
-        if tick.is_multiple_of(HEARTBEAT_TICKS) {
-            for node in others {
+        if self.heartbeats.take_due(tick) {
+            for node in others.iter().copied() {
                 let heartbeat = self.heartbeats.heartbeat_to(node, self.led_groups, self.is_full);
                 let Heartbeat { incarnation, quiet, followed, led_groups, disk_full } = heartbeat;
                 let heartbeat = NodeHeartbeat {
@@ -257,6 +251,10 @@ impl QuietGroups {
                 sinks.outbound.send(node, message);
             }
         }
+    }
+
+    /// Wakes the groups of nodes that have become silent.
+    pub fn tick(&mut self, tick: u64, groups: &mut Groups) {
         self.wakes_left = WAKES_MAX;
         self.wake_some(groups);
         for wake in self.heartbeats.tick(tick, |group, node| is_on(groups, group, node)) {
@@ -302,9 +300,17 @@ impl QuietGroups {
         self.heartbeats.ticks_are_late(tick);
     }
 
-    /// Returns true if there is no other member.
-    pub fn is_alone(&self) -> bool {
-        !self.has_peers
+    /// Returns true if there is no other member, and this node leads all groups that are not quiet.
+    pub fn is_alone(&self, groups: &Groups) -> bool {
+        let leads_alone = |group| groups.get(group).is_none_or(|replica| replica.group.leads_alone());
+        !self.has_peers && groups.awake().iter().all(leads_alone)
+    }
+
+    /// Returns the number of ticks until the next one that must be on time: 1 unless all groups are quiet.
+    pub fn ticks_to_next(&self, tick: u64, groups: &Groups) -> u32 {
+        let is_calm = self.has_peers && groups.awake().is_empty() && self.waking.is_empty() && !self.is_full;
+        let ticks = if is_calm { self.heartbeats.next_due(tick) - tick } else { 1 };
+        u32::try_from(ticks).unwrap_or(1)
     }
 
     /// Makes groups quiet that this node leads and in which nothing has changed for a while.
@@ -318,7 +324,7 @@ impl QuietGroups {
         groups: &mut Groups,
         sinks: &Sinks,
     ) -> Result<(), HostError> {
-        for group in awake.iter().filter(|group| **group != GroupId::CATALOG) {
+        for group in awake {
             let Some(replica) = groups.get(group) else { continue };
             let heartbeats = &self.heartbeats;
             let Some(followers) = quiet::followers(&replica.group, |node| heartbeats.is_silent(node)) else {
@@ -330,7 +336,8 @@ impl QuietGroups {
             if *index != last {
                 (*index, *since) = (last, tick);
             }
-            if tick - *since < REST_TICKS {
+            let rest = if *group == GroupId::CATALOG { CATALOG_REST_TICKS } else { REST_TICKS };
+            if tick - *since < rest {
                 continue;
             }
             self.resting.remove(group);

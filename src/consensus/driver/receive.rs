@@ -22,6 +22,7 @@ impl Driver {
             if catalog.member(from).is_some() {
                 self.governor.reported.receive(from, &heartbeat);
                 self.quiet.receive(from, &heartbeat, self.ticks, &mut self.groups);
+                self.send_heartbeats();
             }
             return;
         }
@@ -57,6 +58,14 @@ impl Driver {
             self.admission.log_dropped(from, &format!("group {group}: {what}"));
         } else if let Some(announced) = announced {
             self.quiet.follow(group, from, announced);
+        }
+    }
+
+    /// Sends heartbeats to the other members, if they are due.
+    pub(super) fn send_heartbeats(&mut self) {
+        if self.governor.allows(Feature::ManyLogs) {
+            let others = self.governor.catalog().members().map(|member| member.id).filter(|node| *node != self.me.id);
+            self.quiet.send_heartbeats(self.ticks, &others.collect::<Vec<_>>(), &self.damaged, &self.sinks);
         }
     }
 

@@ -12,7 +12,6 @@ use parking_lot::Mutex;
 use super::Driver;
 use crate::clock;
 use crate::consensus::error::HostError;
-use crate::consensus::group::TICK_MS;
 use crate::consensus::handle::ConsensusMsg;
 use crate::consensus::wake::{ConsensusWaker, Work};
 
@@ -148,9 +147,20 @@ enum Event {
 
 impl Driver {
     fn turn(&mut self) -> Result<Next, HostError> {
-        let event = match self.next_event() {
-            Ok(event) => event,
-            Err(moment) => return Ok(Next::WaitUntil(moment)),
+        // Ticks come first, so that a flood of requests can't stop time.
+        let now = clock::now();
+        let passed = self.ticking.pass(now, self.ticks_to_next(), || self.quiet.is_alone(&self.groups));
+        (0..passed.slept).try_for_each(|_| self.tick())?;
+        if passed.is_late {
+            self.ticks_are_late();
+        }
+        let event = match passed.is_due {
+            true => Event::Tick,
+            false if passed.slept > 0 => Event::Completed,
+            false => match self.next_event(now) {
+                Ok(event) => event,
+                Err(moment) => return Ok(Next::WaitUntil(moment)),
+            },
         };
         for (from, message) in self.peers.take(TURN_BYTES_MAX) {
             self.step(from, message);
@@ -174,16 +184,7 @@ impl Driver {
     }
 
     /// Returns the next event, or the time until which there is none.
-    fn next_event(&mut self) -> Result<Event, Instant> {
-        // Ticks come first, so that a flood of requests can't stop time. Missed ticks are skipped.
-        let now = clock::now();
-        if now >= self.next_tick {
-            if now - self.next_tick > Duration::from_millis(2 * TICK_MS) {
-                self.ticks_are_late();
-            }
-            self.next_tick = now + self.tick_every();
-            return Ok(Event::Tick);
-        }
+    fn next_event(&self, now: Instant) -> Result<Event, Instant> {
         if self.stops {
             return Ok(Event::Stop);
         }
@@ -235,7 +236,9 @@ impl Driver {
             Work::Persisted => self.groups.unanswered() <= UNANSWERED_MAX,
             Work::Messages => true,
         };
-        is_idle && !self.stops && now >= self.not_here_before && self.peers.bytes() <= SMALL_BYTES_MAX
+        // Ticks that the thread has slept through are performed first.
+        let is_on_time = !self.ticking.has_passed(now);
+        is_idle && is_on_time && !self.stops && now >= self.not_here_before && self.peers.bytes() <= SMALL_BYTES_MAX
     }
 
     /// A turn on another thread.
@@ -255,6 +258,7 @@ impl Driver {
 
     /// Returns the time of the next tick or campaign.
     fn next_due(&self) -> Instant {
-        self.quiet.next_campaign().map_or(self.next_tick, |campaign| campaign.min(self.next_tick))
+        let next_tick = self.ticking.wakes_at(self.ticks_to_next());
+        self.quiet.next_campaign().map_or(next_tick, |campaign| campaign.min(next_tick))
     }
 }

@@ -16,13 +16,15 @@ const REPORT: Duration = Duration::from_secs(60);
 
 impl MembershipDriver {
     /// Starts a search for another cluster: asks the join addresses, and the nodes of other clusters that mDNS found,
-    /// for their cluster.
+    /// for their cluster. Members that are connected are not asked: each answer takes a handshake at both ends.
     pub(super) fn watch(&mut self) {
         self.next_watch = Instant::now() + WATCH;
         let Goal::Keep { peers, .. } = &self.goal else { return };
         let mut addresses = self.candidates.join().to_vec();
         addresses.extend(self.candidates.nodes_of_others(peers.me().cluster_id).map(str::to_owned));
-        addresses.retain(|addr| *addr != self.me.bind_addr);
+        let catalog = peers.catalog().get();
+        let is_own = |addr: &String| catalog.members().any(|m| m.bind_addr == *addr && peers.is_connected(m.id));
+        addresses.retain(|addr| *addr != self.me.bind_addr && !is_own(addr));
         if addresses.is_empty() {
             // The announcements of the other cluster may have expired, and this node has no join addresses.
             return self.no_rival_answers();

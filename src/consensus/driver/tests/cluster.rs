@@ -184,7 +184,7 @@ impl Cluster {
 
     /// Lets every node tick and sync, and delivers messages.
     pub fn round(&mut self) {
-        self.elapsed += Duration::from_millis(TICK_MS);
+        self.elapsed += Duration::from_millis(group::TICK_MS);
         for i in 0..self.running.len() {
             // Otherwise two nodes with the same election timeout could campaign at the same time forever.
             if !self.one_in(20) {

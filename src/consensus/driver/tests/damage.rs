@@ -23,7 +23,7 @@ fn is_lost(cluster: &Cluster, i: usize) -> bool {
 }
 
 fn leaves(cluster: &Cluster) -> bool {
-    !cluster.change_catalog(|catalog| catalog.log(GROUP).is_some_and(|log| log.leaving.is_empty()))
+    !cluster.change_catalog(|catalog| catalog.log(GROUP).is_none_or(|log| log.leaving.is_empty()))
 }
 
 /// A cluster in which some records are acknowledged.

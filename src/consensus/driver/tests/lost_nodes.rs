@@ -9,7 +9,7 @@ use crate::catalog::faults::{Fault, set};
 /// Far fewer rounds than an election timeout has ticks.
 const SOON: usize = 6;
 
-/// All groups, once all but the catalog's are quiet.
+/// All groups, once those of logs are quiet.
 fn all_groups(cluster: &mut Cluster) -> Vec<GroupId> {
     let mut groups = cluster.quiet_groups();
     groups.push(GroupId::CATALOG);
