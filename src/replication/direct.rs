@@ -25,9 +25,7 @@ pub type MessageLink = Link<ReplicateRequest, ReplicateResponse>;
 
 /// The sending side of one peer.
 pub struct SendQueue {
-    /// This node.
     pub node: Arc<LocalNode>,
-    /// The peer.
     pub peer: NodeId,
     /// What is queued for it.
     pub mailbox: Arc<Mailbox>,
