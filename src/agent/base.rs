@@ -130,6 +130,7 @@ impl Base {
             BulkRate::new(self.config.replication.catch_up_bytes_per_second, self.metrics.registry()),
             self.fatal.clone(),
         );
+        peers.observe(self.metrics.registry());
         peers.handle().set_admission_members(admission_members);
         let restarted = node_file.groups.keys().any(|group| *group != GroupId::CATALOG);
         let parts = ConsensusParts {

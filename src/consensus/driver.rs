@@ -331,6 +331,7 @@ impl Driver {
             group::quiet::bound_cache(&mut replica.group, cache_bytes_max(awake.len()));
             replica.group.tick(now);
             replica.watermark.tick();
+            self.metrics.sent_again.inc_by(group::bulk::take_sent_again(&mut replica.group));
             replica.write_commit()?;
             // Damage changes the status, but is not an effect.
             self.statuses.publish(replica.status());

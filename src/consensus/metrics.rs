@@ -26,6 +26,8 @@ const CURSORS_MEASURED_MAX: usize = 1000;
 pub struct ConsensusMetrics {
     terms: Counter,
     leader_changes: Counter,
+    /// Entries that followers were sent more than once.
+    pub sent_again: Counter,
     lag: Labelled<Gauge>,
     cursor_lag: Labelled<Gauge>,
     seen: BTreeMap<GroupId, (Term, Option<NodeId>)>,
@@ -40,6 +42,10 @@ impl ConsensusMetrics {
             terms: registry
                 .counter("elections", "Elections that this node has seen, in all groups: increases of a term"),
             leader_changes: registry.counter("leader_changes", "Times that a group got another leader"),
+            sent_again: registry.counter(
+                "entries_sent_again",
+                "Entries that this node, as a leader, sent to a follower more than once",
+            ),
             lag: registry.gauges(
                 "commit_lag_entries",
                 "peer",

@@ -12,6 +12,7 @@ use crate::consensus::Outbound;
 use crate::consensus::handle::{Appended, ConsensusHandle, Proposal, ProposeError, ReadIndexError};
 use crate::feature_level::FeatureRange;
 use crate::logs::Logs;
+use crate::metrics::{Counter, Registry};
 use crate::pb::peer::RaftMessage;
 use crate::replication::Late;
 use crate::replication::addresses::Addresses;
@@ -44,6 +45,8 @@ struct PeersState {
     node: Arc<LocalNode>,
     fatal: FatalSender,
     running: Mutex<PeerThreads>,
+    /// Messages that were dropped because the queue of their peer was full.
+    dropped: Counter,
 }
 
 #[derive(Default)]
@@ -95,7 +98,24 @@ impl Peers {
             rival: Mutex::default(),
             excluded,
         });
-        Peers { handle: PeersHandle(Arc::new(PeersState { node, fatal, running: Mutex::default() })) }
+        Peers {
+            handle: PeersHandle(Arc::new(PeersState {
+                node,
+                fatal,
+                running: Mutex::default(),
+                dropped: Counter::default(),
+            })),
+        }
+    }
+
+    /// Registers the metrics of all peers.
+    pub fn observe(&self, registry: &Registry) {
+        let dropped = self.handle.0.dropped.clone();
+        registry.observe_counter(
+            "messages_to_peers_dropped",
+            "Messages to peers that were dropped because their queue was full",
+            move || dropped.get(),
+        );
     }
 
     /// Returns a handle for other threads.
@@ -313,6 +333,7 @@ impl Outbound for PeersHandle {
             Err(NoThread) => Some(message),
         };
         if let Some(message) = lost {
+            self.0.dropped.inc();
             log::debug!("a message to {to} is dropped: its queue is full, or this node is stopping");
             if let Some(group) = snapshot_group(&message) {
                 self.0.node.snapshot_sent(to, group, false);

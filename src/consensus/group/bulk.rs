@@ -16,6 +16,9 @@ pub fn is_bulk(group: &mut Group, message: &Message) -> bool {
     };
     let (before, follower, commit) = (LogIndex(message.index), ReplicaId(message.to), group.node.commit_index());
     let is_last = before >= commit || message.entries.last().is_some_and(|last| LogIndex(last.index) >= commit);
+    if let Some(last) = message.entries.last() {
+        group.lanes.record_sent(follower, before, LogIndex(last.index));
+    }
     // All that is committed and missing, also if the cache does not contain it.
     let committed = || message.entries.iter().filter(|entry| LogIndex(entry.index) <= commit);
     let own_bytes = || committed().map(|entry| entry.data.len() as u64).sum();
@@ -38,6 +41,11 @@ fn change<T>(group: &mut Group, follower: ReplicaId, change: impl FnOnce(&mut La
         group.node.raft.adjust_max_inflight_msgs(follower.0, limit);
     }
     result
+}
+
+/// Returns the number of entries that followers were sent again since the last call.
+pub fn take_sent_again(group: &mut Group) -> u64 {
+    group.lanes.take_sent_again()
 }
 
 /// Returns the followers of this leader whose appends are bulk.

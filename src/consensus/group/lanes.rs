@@ -70,6 +70,10 @@ struct FullWindow {
 pub struct Lanes {
     flows: BTreeMap<ReplicaId, Flow>,
     full: BTreeMap<ReplicaId, FullWindow>,
+    /// The last entry that each follower was sent.
+    sent: BTreeMap<ReplicaId, LogIndex>,
+    /// The number of entries that a follower was sent again, since the last [`Lanes::take_sent_again`].
+    sent_again: u64,
 }
 
 impl Lanes {
@@ -87,6 +91,18 @@ impl Lanes {
             self.flows.remove(&follower);
         }
         is_bulk
+    }
+
+    /// Records that a follower is sent the entries after `before`, up to `last`.
+    pub fn record_sent(&mut self, follower: ReplicaId, before: LogIndex, last: LogIndex) {
+        let sent = self.sent.entry(follower).or_default();
+        self.sent_again += (*sent).min(last).0.saturating_sub(before.0);
+        *sent = last.max(*sent);
+    }
+
+    /// Returns the number of entries that were sent again since the last call.
+    pub fn take_sent_again(&mut self) -> u64 {
+        std::mem::take(&mut self.sent_again)
     }
 
     /// Returns the maximum number of messages in flight to a follower. `most`: the limit of a fresh one.
@@ -109,6 +125,7 @@ impl Lanes {
     pub fn retain(&mut self, is_member: impl Fn(ReplicaId) -> bool) {
         self.flows.retain(|follower, _| is_member(*follower));
         self.full.retain(|follower, _| is_member(*follower));
+        self.sent.retain(|follower, _| is_member(*follower));
     }
 
     /// Returns true if an append to a follower counts as lost. Called for each of its heartbeat responses while the limit
@@ -188,6 +205,17 @@ mod tests {
         assert_eq!(lanes.messages_max(FOLLOWER, MESSAGES_MAX), 1);
         lanes.retain(|member| member != FOLLOWER);
         assert_eq!(lanes.bulk().collect::<Vec<_>>(), [ReplicaId(3)], "one that was removed has no share");
+    }
+
+    #[test]
+    fn entries_that_are_sent_again_are_counted() {
+        let mut lanes = Lanes::default();
+        let mut again = |follower, before, last| {
+            lanes.record_sent(ReplicaId(follower), LogIndex(before), LogIndex(last));
+            lanes.take_sent_again()
+        };
+        assert_eq!((again(2, 10, 20), again(3, 10, 15), again(2, 20, 30), again(2, 30, 30)), (0, 0, 0, 0));
+        assert_eq!((again(2, 15, 25), again(2, 25, 40), again(3, 10, 20)), (10, 5, 5));
     }
 
     #[test]
