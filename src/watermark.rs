@@ -50,7 +50,7 @@ const ROUND: usize = 16;
 /// The pause between two rounds. A gRPC thread polls its connections only when it has no future to run.
 const BETWEEN_ROUNDS: Duration = Duration::from_micros(300);
 
-/// For this many ticks after a reader has waited for a record, another one is expected.
+/// For this many ticks after a reader has waited for a record, or was announced, another one is expected.
 const READER_TICKS: u8 = 20;
 
 /// Waiting calls are woken before tails, but one in this many waiters of a round is a tail. Otherwise clients that
@@ -239,6 +239,11 @@ impl HighWatermark {
     pub fn has_readers(&self) -> bool {
         let state = self.0.lock();
         state.reader_ticks > 0 || !state.by_offset.is_empty()
+    }
+
+    /// Expects a reader for some time.
+    pub fn expect_reader(&self) {
+        self.0.lock().reader_ticks = READER_TICKS;
     }
 
     /// Advances the time by one tick of `consensus`.

@@ -107,6 +107,14 @@ impl Completions {
         arrived.persisted.is_empty() && arrived.fetched.is_empty()
     }
 
+    /// Takes the reports that take little time: not those of the catalog, whose entries may create replicas, and no fetched
+    /// ranges.
+    pub fn take_small(&self) -> BTreeMap<GroupId, u64> {
+        let mut arrived = self.lock();
+        let catalog = arrived.persisted.remove_entry(&GroupId::CATALOG);
+        std::mem::replace(&mut arrived.persisted, catalog.into_iter().collect())
+    }
+
     /// Takes all reports.
     pub fn take(&self) -> (BTreeMap<GroupId, u64>, Vec<Fetched>) {
         let arrived = std::mem::take(&mut *self.lock());

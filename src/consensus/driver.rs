@@ -23,6 +23,7 @@ mod ticking;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -164,6 +165,7 @@ impl Consensus {
             waker: self.waker,
             waits_until: clock::now(),
             not_here_before: clock::now(),
+            left: None,
             stops: false,
             ticking: Ticking::new(clock::now()),
             ticks: 0,
@@ -226,6 +228,8 @@ struct Driver {
     waits_until: Instant,
     /// Until then only the thread runs the driver (`run.rs`).
     not_here_before: Instant,
+    /// A message that another thread has taken and left to this one.
+    left: Option<ConsensusMsg>,
     /// True once the message to stop was taken.
     stops: bool,
     ticks: u64,
@@ -266,14 +270,20 @@ impl Driver {
                 match (self.quiet.wake(proposal.group, &mut self.groups), checked) {
                     (None, _) => reply.send(Err(self.host.lost.refusal(proposal.group))),
                     (Some(_), Err(refusal)) => reply.send(Err(refusal)),
-                    (Some(replica), Ok(())) => replica.group.propose(proposal, now, time_us, reply),
+                    (Some(replica), Ok(())) => {
+                        replica.expect_reader();
+                        replica.group.propose(proposal, now, time_us, reply);
+                    }
                 }
             }
             ConsensusMsg::Command(command, supported, reply) => {
                 self.governor.command(&mut self.groups, &command, supported, now, time_us, reply);
             }
             ConsensusMsg::ReadIndex(group, deadline, reply) => match self.quiet.wake(group, &mut self.groups) {
-                Some(replica) => replica.group.read_index(deadline, now, reply),
+                Some(replica) => {
+                    replica.expect_reader();
+                    replica.group.read_index(deadline, now, reply);
+                }
                 None => reply.send(Err(ReadIndexError::NoSuchGroup)),
             },
             // A quiet group sends no messages, so none was lost.
@@ -294,13 +304,17 @@ impl Driver {
         }
     }
 
-    fn take_completions(&mut self) {
-        let (persisted, fetched) = self.sinks.completions.take();
+    fn take_persisted(&mut self, persisted: BTreeMap<GroupId, u64>) {
         for (group, ticket) in persisted {
             if let Some(replica) = self.groups.get_mut(&group) {
                 replica.synced(ticket);
             }
         }
+    }
+
+    fn take_completions(&mut self) {
+        let (persisted, fetched) = self.sinks.completions.take();
+        self.take_persisted(persisted);
         for fetched in fetched {
             if let Some(replica) = self.groups.get_mut(&fetched.group) {
                 replica.fetched(fetched);

@@ -29,6 +29,9 @@ pub enum HostError {
         /// The levels of this version.
         range: FeatureRange,
     },
+    /// A turn of the driver has panicked on another thread, which has reported it.
+    #[error("consensus has panicked on another thread")]
+    Panicked,
     /// The consensus thread can't be created.
     #[error("can't create the consensus thread: {0}")]
     Thread(#[source] std::io::Error),
@@ -42,7 +45,7 @@ impl HostError {
             HostError::Catalog(_) | HostError::FeatureLevel { .. } | HostError::Read(_, ReadError::NewerFrame(_)) => {
                 true
             }
-            HostError::Read(..) | HostError::State(..) | HostError::Thread(_) => false,
+            HostError::Read(..) | HostError::State(..) | HostError::Panicked | HostError::Thread(_) => false,
         }
     }
 
@@ -51,9 +54,11 @@ impl HostError {
         let is_unreadable = match self {
             HostError::Storage(error) => error.is_unreadable(),
             HostError::Read(_, error) => matches!(error, ReadError::Io(_)),
-            HostError::State(..) | HostError::Catalog(_) | HostError::FeatureLevel { .. } | HostError::Thread(_) => {
-                false
-            }
+            HostError::State(..)
+            | HostError::Catalog(_)
+            | HostError::FeatureLevel { .. }
+            | HostError::Panicked
+            | HostError::Thread(_) => false,
         };
         self.is_damage() || is_unreadable
     }
@@ -64,7 +69,9 @@ impl HostError {
             HostError::Storage(error) => error.damage(),
             HostError::Read(_, error) => format!("the entries that were not applied yet can't be read: {error}"),
             HostError::State(_, what) => what.clone(),
-            HostError::Catalog(_) | HostError::FeatureLevel { .. } | HostError::Thread(_) => self.to_string(),
+            HostError::Catalog(_) | HostError::FeatureLevel { .. } | HostError::Panicked | HostError::Thread(_) => {
+                self.to_string()
+            }
         }
     }
 
@@ -84,6 +91,7 @@ impl HostError {
             )
             | HostError::Catalog(_)
             | HostError::FeatureLevel { .. }
+            | HostError::Panicked
             | HostError::Thread(_) => false,
         }
     }

@@ -269,7 +269,7 @@ const SMALL_BYTES_MAX: usize = 16 << 10;
 
 impl ConsensusMsg {
     /// Returns true for requests that take little time. Those of the catalog may create replicas.
-    fn is_small(&self) -> bool {
+    pub(super) fn is_small(&self) -> bool {
         match self {
             ConsensusMsg::Propose(proposal, _) => {
                 proposal.group != GroupId::CATALOG && proposal.payload.len() <= SMALL_BYTES_MAX
@@ -330,10 +330,8 @@ impl ConsensusHandle {
 
     /// Queues messages from a peer. Messages over the budget are dropped, and raft sends them again.
     pub fn peer(&self, from: NodeId, messages: Vec<RaftMessage>) {
-        match self.peers.put(from, messages) {
-            true => self.waker.run_or_wake(Work::Messages),
-            false => self.waker.wake(),
-        }
+        self.peers.put(from, messages);
+        self.waker.run_or_wake(Work::Messages);
     }
 
     /// Waits until there is room for the bulk messages of a peer.

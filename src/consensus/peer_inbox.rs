@@ -86,6 +86,8 @@ struct PeerQueues {
     bulk: PeerQueue,
     /// The streams that wait for room in `bulk`.
     waiting: Vec<Waker>,
+    /// True if something that is queued may take long.
+    has_large: bool,
     /// The thread has ended, so nothing is taken any more.
     ended: bool,
     /// The nodes whose processes have ended: at most one entry for each thread of a peer.
@@ -111,13 +113,11 @@ impl PeerInbox {
         self.waiting.lock()
     }
 
-    /// Queues messages from a peer. Messages over the budget are dropped. Returns true if all that is queued is little
-    /// work: nothing for the catalog, no snapshot, nothing bulk.
-    pub fn put(&self, from: NodeId, messages: Vec<RaftMessage>) -> bool {
+    /// Queues messages from a peer. Messages over the budget are dropped.
+    pub fn put(&self, from: NodeId, messages: Vec<RaftMessage>) {
         let mut waiting = self.lock();
-        let was_empty = waiting.is_empty();
-        let is_small =
-            was_empty && messages.iter().all(|m| m.group != GroupId::CATALOG.0 && m.snapshot.is_none() && !m.bulk);
+        // An applied entry of the catalog may create replicas.
+        waiting.has_large |= messages.iter().any(|m| m.group == GroupId::CATALOG.0 || m.snapshot.is_some() || m.bulk);
         for message in messages {
             let put = if message.bulk {
                 waiting.bulk.put(from, message, usize::MAX)
@@ -131,7 +131,6 @@ impl PeerInbox {
                 log::debug!("a message from node {from} is dropped: the queue of peers' messages is full");
             }
         }
-        is_small
     }
 
     /// Waits until there is room for bulk messages.
@@ -161,10 +160,23 @@ impl PeerInbox {
         waiting.first.take(usize::MAX, &mut taken);
         waiting.appends.take(bytes_max, &mut taken);
         waiting.bulk.take(BULK_TAKE_BYTES.min(bytes_max), &mut taken);
+        waiting.has_large &= !waiting.is_empty();
         if waiting.bulk.bytes < BULK_BYTES_MAX {
             wake(waiting);
         }
         taken
+    }
+
+    /// Returns all messages if they are at most `bytes_max` and none may take long; `None` otherwise.
+    pub fn take_small(&self, bytes_max: usize) -> Option<Vec<(NodeId, RaftMessage)>> {
+        let mut waiting = self.lock();
+        if waiting.has_large || waiting.first.bytes + waiting.appends.bytes > bytes_max {
+            return None;
+        }
+        let mut taken = Vec::new();
+        waiting.first.take(usize::MAX, &mut taken);
+        waiting.appends.take(usize::MAX, &mut taken);
+        Some(taken)
     }
 
     /// Records that the process of a node has ended.
@@ -190,12 +202,6 @@ impl PeerInbox {
     pub fn is_empty(&self) -> bool {
         let waiting = self.lock();
         waiting.is_empty() && waiting.gone.is_empty()
-    }
-
-    /// Returns about how many bytes are queued.
-    pub fn bytes(&self) -> usize {
-        let waiting = self.lock();
-        waiting.first.bytes + waiting.appends.bytes + waiting.bulk.bytes
     }
 
     /// Returns the number of queued messages that are not bulk.
@@ -301,6 +307,27 @@ mod tests {
         assert!(inbox.poll_bulk_room(&cx).is_pending());
         inbox.end();
         assert!(inbox.poll_bulk_room(&cx).is_ready(), "a stopping node is not waited for");
+    }
+
+    /// A thread that brought a small message of a log also took an append of the catalog, which another thread had brought
+    /// before it, and created the replicas that its entries place here.
+    #[test]
+    fn only_small_messages_are_taken_by_the_threads_that_bring_them() {
+        let inbox = PeerInbox::default();
+        let of_log = |message| RaftMessage { group: 7, ..message };
+        assert_eq!(inbox.take_small(1000), Some(Vec::new()));
+        inbox.put(PEER, vec![of_log(append(1, 100)), of_log(heartbeat(2))]);
+        assert_eq!(indexes(&inbox.take_small(2000).expect("small")), [2, 1]);
+        let snapshot = RaftMessage { snapshot: Some(LogSnapshot::default()).into(), ..of_log(append(4, 1)) };
+        let bulk = RaftMessage { bulk: true, ..of_log(append(5, 1)) };
+        for large in [append(3, 1), snapshot, bulk, of_log(append(6, 5000))] {
+            inbox.put(PEER, vec![large]);
+            inbox.put(PEER, vec![of_log(heartbeat(7))]);
+            assert_eq!(inbox.take_small(2000), None);
+            assert_eq!(inbox.take(usize::MAX).len(), 2);
+            inbox.put(PEER, vec![of_log(heartbeat(8))]);
+            assert_eq!(inbox.take_small(2000).map(|taken| taken.len()), Some(1));
+        }
     }
 
     /// A message that is taken after the report would make its dead sender the leader again.

@@ -2,6 +2,7 @@
 //! effects.
 
 mod comparing;
+mod facts;
 mod tail;
 
 use std::sync::Arc;
@@ -19,16 +20,14 @@ use super::group::{
 };
 use super::group::{bulk, quiet};
 use super::sinks::Sinks;
-use super::status::GroupStatus;
 use super::{received, wire};
-use crate::catalog::policy::facts::ReplicaFacts;
 use crate::feature_level::FeatureRange;
 use crate::log_state::TablesView;
 use crate::pb::peer::RaftMessage;
 use crate::storage::log::{CatalogState, GroupLog, HardState, Recovered, SealAge, StorageError};
 use crate::storage::node::DataDir;
 use crate::storage::reader::{Access, GroupReader, ReadError};
-use crate::types::{GroupId, LogIndex, NodeId, Offset, ReplicaId};
+use crate::types::{GroupId, LogIndex, Offset, ReplicaId};
 use crate::watermark::{HighWatermark, Visible};
 
 /// This node's replica of one group.
@@ -205,12 +204,6 @@ impl Replica {
         Ok(())
     }
 
-    /// Returns the facts about this replica that the catalog's policy uses. `is_searched`: a search for expired
-    /// records is running.
-    pub fn facts(&self, is_searched: bool) -> ReplicaFacts {
-        ReplicaFacts { begun_us: self.begun_us, is_searched, ..self.group.facts() }
-    }
-
     /// Sets the time of the log's clock, for the header of the next segment. Seals the newest segment if it is at
     /// least as old as `seal`.
     ///
@@ -319,6 +312,13 @@ impl Replica {
         }
     }
 
+    /// Called for each request. If this replica follows, the request is forwarded, and then waits here for the commit.
+    pub fn expect_reader(&self) {
+        if !self.group.leads() {
+            self.watermark.expect_reader();
+        }
+    }
+
     /// Records that the log-writer has synced what a ticket stands for.
     pub fn synced(&mut self, ticket: u64) {
         if let Some(ready) = self.epoch.ready_of(ticket) {
@@ -368,28 +368,13 @@ impl Replica {
         !self.commit_due
     }
 
-    /// Returns the node of the leader, as far as this node knows.
-    pub fn leader_node(&self) -> Option<NodeId> {
-        self.group.leader().and_then(|leader| self.group.nodes().node_of(leader))
-    }
-
-    /// Returns the nodes of the other voters that should lead.
-    pub fn successors(&self) -> impl Iterator<Item = NodeId> {
-        self.group.successors().filter_map(|replica| self.group.nodes().node_of(replica))
-    }
-
-    /// Returns the group's status, by the nodes of its replicas.
-    pub fn status(&self) -> GroupStatus {
-        self.group.status().by_node(|replica| self.group.nodes().node_of(replica))
-    }
-
     /// Steps a peer's message. `supported` are the feature levels of this node.
     ///
     /// # Errors
     /// Why the message is dropped. No correct peer of this version sends such a message.
     pub fn step(&mut self, mut message: RaftMessage, supported: FeatureRange) -> Result<(), String> {
-        let claim = message.claim.take().map(|claim| wire::claim_from_pb(&claim));
-        self.group.set_commit_may_wait(ReplicaId(message.from), message.commit_may_wait);
+        let (claim, may_wait) =
+            (message.claim.take().map(|claim| wire::claim_from_pb(&claim)), message.commit_may_wait);
         let message = wire::message_from_pb(message).map_err(|e| e.to_string())?;
         received::check(self.id, &message, supported).map_err(|e| e.to_string())?;
         let mut compared = Compared::Equal;
@@ -410,7 +395,10 @@ impl Replica {
             }
         }
         let claimed_last = claim.map(|claim| claim.last_index);
-        self.group.step_with(message, claimed_last, compared).map_err(|e| e.to_string())
+        let from = ReplicaId(message.from);
+        self.group.step_with(message, claimed_last, compared).map_err(|e| e.to_string())?;
+        self.group.set_commit_may_wait(from, may_wait);
+        Ok(())
     }
 
     /// Advances the watermark and sends the held answers. For the catalog, the driver calls this after it has applied

@@ -11,6 +11,9 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
+/// The kernel's timer is not trusted for longer: a sandbox may accept it and never let it expire.
+const TIMER_MAX: Duration = Duration::from_secs(5);
+
 /// Ends the waits of a [`BusyTimer`].
 #[derive(Clone, Debug)]
 pub(super) struct Stop(Arc<OwnedFd>);
@@ -46,7 +49,7 @@ impl BusyTimer {
     /// false if it was stopped.
     pub fn wait_until_used(&self, time: Duration, otherwise: Duration) -> bool {
         match &self.timer {
-            Some(timer) if timer.start(time).is_ok() => self.wait(Some(timer.signals.as_fd()), None),
+            Some(timer) if timer.start(time).is_ok() => self.wait(Some(timer.signals.as_fd()), Some(TIMER_MAX)),
             _ => self.wait_for(otherwise),
         }
     }

@@ -85,6 +85,11 @@ impl DirectSender {
         *self.0.lock() = Some(OpenStream { link: Arc::downgrade(link), waker, generation });
     }
 
+    /// Forgets the stream.
+    pub fn clear(&self) {
+        *self.0.lock() = None;
+    }
+
     /// Sends what is queued, if the stream is idle. Returns false if the peer's thread must be woken. Never blocks.
     pub fn send(&self, queue: &SendQueue) -> bool {
         let Some(OpenStream { link, waker, generation }) = self.0.lock().clone() else { return false };
@@ -96,6 +101,6 @@ impl DirectSender {
         let is_accepted = node.dialer.generation() == generation
             && !node.addresses.is_denied(peer)
             && node.refused_peer(peer, Some(welcome.levels.as_ref())).is_none();
-        is_accepted && queue.send(&mut link, &waker).is_ok()
+        is_accepted && queue.send(&mut link, &waker).is_ok() && !link.has_failed()
     }
 }

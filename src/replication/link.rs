@@ -51,6 +51,8 @@ pub struct Link<Req, Resp> {
     responses: ClientDuplexReceiver<Resp>,
     opened: Instant,
     welcome: Option<Resp>,
+    /// The last write has failed. grpcio panics if its future is polled again.
+    has_failed: bool,
 }
 
 impl<Req, Resp> Link<Req, Resp> {
@@ -63,7 +65,7 @@ impl<Req, Resp> Link<Req, Resp> {
         hello: Req,
     ) -> Result<Link<Req, Resp>, Lost> {
         let (requests, responses) = call.map_err(|e| Lost::by(&e))?;
-        let mut link = Link { requests, responses, opened: Instant::now(), welcome: None };
+        let mut link = Link { requests, responses, opened: Instant::now(), welcome: None, has_failed: false };
         link.send(hello)?;
         Ok(link)
     }
@@ -90,6 +92,7 @@ impl<Req, Resp> Link<Req, Resp> {
     pub fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<Resp, Lost>> {
         loop {
             match Pin::new(&mut self.responses).poll_next(cx) {
+                Poll::Pending if self.has_failed => return Poll::Ready(Err(Lost::because("a write has failed"))),
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(welcome))) if self.welcome.is_none() => self.welcome = Some(welcome),
                 Poll::Ready(Some(Ok(response))) => return Poll::Ready(Ok(response)),
@@ -102,7 +105,17 @@ impl<Req, Resp> Link<Req, Resp> {
     /// Returns true if a request can be sent now: the hello was accepted, and the previous request is written. A
     /// failed write is reported by [`Link::poll_response`].
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> bool {
-        self.is_welcome() && matches!(Pin::new(&mut self.requests).poll_ready(cx), Poll::Ready(Ok(())))
+        if !self.is_welcome() || self.has_failed {
+            return false;
+        }
+        let ready = Pin::new(&mut self.requests).poll_ready(cx);
+        self.has_failed = matches!(ready, Poll::Ready(Err(_)));
+        matches!(ready, Poll::Ready(Ok(())))
+    }
+
+    /// Returns true if a write has failed: the stream has ended.
+    pub fn has_failed(&self) -> bool {
+        self.has_failed
     }
 
     /// Sends a request. Must be called only after [`Link::poll_ready`] returned true.

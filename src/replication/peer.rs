@@ -418,10 +418,13 @@ impl Peer {
     }
 
     fn handle_lost(&mut self, lost: &Lost) {
-        let connection = self.connection.take();
+        let mut connection = self.connection.take();
         // A peer that this node refuses after the welcome is treated like one that refuses this node.
         let welcomed =
             connection.as_ref().is_some_and(PeerConnection::is_welcome) && !matches!(lost, Lost::PeerRefused(_));
+        // Before consensus is told of the loss, so that no other thread sends on this stream after that.
+        self.direct.clear();
+        connection.iter_mut().for_each(|connection| connection.replicate = None);
         self.unanswered.link_lost(Instant::now() + ELECTION_MAX);
         self.next_sweep = Instant::now();
         self.node.unreachable(self.id);

@@ -72,8 +72,7 @@ impl SharedDriver {
             let mut driver = match std::mem::replace(&mut *slot, Slot::Taken) {
                 Slot::Idle(driver) => driver,
                 Slot::Failed(error) => return Err(error),
-                // The thread that panicked has reported it.
-                Slot::Taken => return Ok(()),
+                Slot::Taken => return Err(HostError::Panicked),
             };
             match driver.turn()? {
                 Next::Turn => *slot = Slot::Idle(driver),
@@ -179,16 +178,14 @@ impl Driver {
         if self.stops {
             return Ok(Next::Stop);
         }
+        self.take_completions();
         self.end_turn()?;
         Ok(Next::Turn)
     }
 
     /// Returns the next event, or the time until which there is none.
-    fn next_event(&self, now: Instant) -> Result<Event, Instant> {
-        if self.stops {
-            return Ok(Event::Stop);
-        }
-        match self.inbox.try_recv() {
+    fn next_event(&mut self, now: Instant) -> Result<Event, Instant> {
+        match self.left.take().map_or_else(|| self.inbox.try_recv(), Ok) {
             Ok(ConsensusMsg::Stop) | Err(TryRecvError::Disconnected) => return Ok(Event::Stop),
             Ok(message) => return Ok(Event::Message(message)),
             Err(TryRecvError::Empty) => {}
@@ -219,7 +216,6 @@ impl Driver {
 
     /// Performs the effects of all that was taken.
     fn end_turn(&mut self) -> Result<(), HostError> {
-        self.take_completions();
         self.quiet.campaign(&mut self.groups, clock::now());
         self.perform()?;
         self.quiet.obey(&mut self.groups, &self.host.lost);
@@ -228,7 +224,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Whether this work may run on the thread that has brought it.
+    /// Returns true if this work may run on the thread that has brought it.
     fn runs_here(&self, work: Work, now: Instant) -> bool {
         let is_idle = match work {
             // Others may be before the caller's request, and may be large.
@@ -238,22 +234,33 @@ impl Driver {
         };
         // Ticks that the thread has slept through are performed first.
         let is_on_time = !self.ticking.has_passed(now);
-        is_idle && is_on_time && !self.stops && now >= self.not_here_before && self.peers.bytes() <= SMALL_BYTES_MAX
+        is_idle && is_on_time && !self.stops && self.left.is_none() && now >= self.not_here_before
     }
 
-    /// A turn on another thread.
+    /// A turn on another thread. What may take long is left to the thread.
     fn small_turn(&mut self, work: Work) -> Result<(), HostError> {
-        for (from, message) in self.peers.take(SMALL_BYTES_MAX) {
+        for (from, message) in self.peers.take_small(SMALL_BYTES_MAX).unwrap_or_default() {
             self.step(from, message);
         }
-        if work == Work::Request {
-            self.take_requests(1, SMALL_BYTES_MAX);
+        if work == Work::Request
+            && let Ok(message) = self.inbox.try_recv()
+        {
+            match message.is_small() {
+                true => self.handle(message),
+                false => self.left = Some(message),
+            }
         }
+        let persisted = self.sinks.completions.take_small();
+        self.take_persisted(persisted);
         self.end_turn()
     }
 
     fn has_work(&self) -> bool {
-        self.stops || !self.inbox.is_empty() || !self.sinks.completions.is_empty() || !self.peers.is_empty()
+        self.stops
+            || self.left.is_some()
+            || !self.inbox.is_empty()
+            || !self.sinks.completions.is_empty()
+            || !self.peers.is_empty()
     }
 
     /// Returns the time of the next tick or campaign.

@@ -1,12 +1,12 @@
 //! Which followers are told at once that the commit index has advanced.
 //!
 //! A follower needs it to show records to readers that wait there. If there are none, the next append or heartbeat is
-//! early enough: for a lone record, the messages that only say "committed" would be a third of all messages. A linearizable
-//! read at a follower does not wait either, because its round of heartbeats contains the commit index.
+//! early enough: for a lone record, the messages that only say "committed" would be a third of all messages. A follower
+//! expects readers from the moment when it forwards a request to the leader, so requests at a follower do not wait.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use raft::eraftpb::MessageType;
+use raft::eraftpb::{Message, MessageType};
 
 use super::node::RaftNode;
 use crate::types::{LogIndex, ReplicaId};
@@ -14,8 +14,8 @@ use crate::types::{LogIndex, ReplicaId};
 /// The state of a leader.
 #[derive(Debug, Default)]
 pub struct CommitNotices {
-    /// The commit index that the followers were last told.
-    told: LogIndex,
+    /// The commit index that each follower was last told.
+    told: BTreeMap<ReplicaId, LogIndex>,
     /// The followers that can wait for the next append or heartbeat.
     may_wait: BTreeSet<ReplicaId>,
 }
@@ -30,22 +30,28 @@ impl CommitNotices {
         }
     }
 
-    /// Sends the commit index to the followers that can't wait, if it has advanced. The caller leads.
+    /// Sends the commit index to the followers that can't wait and were not told it yet. The caller leads. Must be called
+    /// before each Ready is taken.
     pub fn send(&mut self, node: &mut RaftNode) {
-        let commit = node.commit_index();
-        if commit <= self.told {
-            return;
-        }
-        self.told = commit;
-        let me = node.me().0;
-        let all: Vec<u64> = node.raft.prs().iter().map(|(id, _)| *id).filter(|id| *id != me).collect();
-        self.may_wait.retain(|follower| all.contains(&follower.0));
+        let (commit, me) = (node.commit_index(), node.me());
+        let all: Vec<ReplicaId> = node.raft.prs().iter().map(|(id, _)| ReplicaId(*id)).filter(|id| *id != me).collect();
+        self.may_wait.retain(|follower| all.contains(follower));
+        self.told.retain(|follower, _| all.contains(follower));
         for follower in all {
-            let is_told = node.raft.msgs.iter().any(|message| {
-                message.to == follower && message.get_msg_type() == MessageType::MsgAppend && message.commit >= commit.0
-            });
-            if !is_told && !self.may_wait.contains(&ReplicaId(follower)) {
-                node.raft.send_append(follower);
+            let told = self.told.entry(follower).or_default();
+            if *told >= commit {
+                continue;
+            }
+            let contains_it = |message: &Message| {
+                message.to == follower.0
+                    && message.get_msg_type() == MessageType::MsgAppend
+                    && message.commit >= commit.0
+            };
+            if node.raft.msgs.iter().any(contains_it) {
+                *told = commit;
+            } else if !self.may_wait.contains(&follower) {
+                *told = commit;
+                node.raft.send_append(follower.0);
             }
         }
     }

@@ -4,7 +4,7 @@
 use raft::ProgressState;
 
 use super::Group;
-use crate::types::{LogIndex, NodeId, ReplicaId, Term};
+use crate::types::{GroupId, LogIndex, NodeId, ReplicaId, Term};
 
 /// Returns true if every entry is applied here, and nothing waits: no request, no sync, no change of the members or the
 /// leader.
@@ -24,7 +24,8 @@ fn is_at_rest(group: &Group) -> bool {
 }
 
 /// Returns the nodes of the other replicas if this leader may let the group become quiet. Each replica must have every
-/// entry and know that it is committed, except on nodes that are silent anyway; those must be a minority.
+/// entry and know that it is committed, except on nodes that are silent anyway; those must be a minority. A node that has
+/// just joined is silent until it has the catalog, so in the catalog's group every replica must have every entry.
 pub fn followers(group: &Group, is_silent: impl Fn(NodeId) -> bool) -> Option<Vec<NodeId>> {
     if !group.leads() || !is_at_rest(group) || !group.leads_a_majority() {
         return None;
@@ -35,7 +36,8 @@ pub fn followers(group: &Group, is_silent: impl Fn(NodeId) -> bool) -> Option<Ve
     let (mut nodes, mut heard) = (Vec::new(), 1);
     for (id, progress) in prs.iter().filter(|(id, _)| **id != me) {
         let node = group.node.nodes.node_of(ReplicaId(*id))?;
-        if is_silent(node) {
+        let has_entries = progress.matched == last || group.config.id != GroupId::CATALOG;
+        if is_silent(node) && has_entries {
             continue;
         }
         // A replica that was unreachable stays in the state Probe until the next entry.

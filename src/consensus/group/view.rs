@@ -176,7 +176,10 @@ impl Group {
 
     /// Records whether a follower needs to be told at once that the commit index has advanced.
     pub fn set_commit_may_wait(&mut self, follower: ReplicaId, may_wait: bool) {
-        self.commit_notices.set_may_wait(follower, may_wait);
+        // The sender chooses the id.
+        if self.leads() && self.node.raft.prs().get(follower.0).is_some() {
+            self.commit_notices.set_may_wait(follower, may_wait);
+        }
     }
 
     /// Returns the number of proposals that raft has accepted and that are not answered yet.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::consensus::driver::run::{SMALL_BYTES_MAX, SharedDriver};
+use crate::consensus::driver::ticking::Ticking;
 use crate::storage::payload::{RecordFields, encode_record};
 
 const LOG: GroupId = GroupId(1);
@@ -19,7 +20,9 @@ fn unattended() -> Unattended {
     let dir = tempfile::tempdir().expect("a directory");
     let mut founder = Founder::start(dir.path(), "n1");
     founder.settle();
-    let Founder { driver, handle, _writer, _readers, .. } = founder;
+    let Founder { mut driver, handle, _writer, _readers, .. } = founder;
+    // While a tick is due, callers leave the work to the thread.
+    driver.ticking = Ticking::new(clock::now() + Duration::from_secs(3600));
     Unattended { shared: SharedDriver::share(driver), handle, _writer, _readers, _dir: dir }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::cluster::{Cluster, id};
+use super::cluster::{Cluster, id, this};
 use super::machines::Running;
 use super::network::Weather;
 use super::*;
@@ -329,4 +329,23 @@ fn a_quiet_leader_keeps_its_groups_if_one_link_is_cut() {
         cluster.cut.clear();
         (0..100).for_each(|_| cluster.round());
     }
+}
+
+/// The catalog became quiet while a new member could not be reached, and nothing woke it when the member came. It never got
+/// the catalog.
+#[test]
+fn a_new_member_that_cannot_be_reached_at_first_gets_the_catalog_later() {
+    let mut cluster = Cluster::new(3, 3, 1);
+    let new = cluster.add_machine();
+    cluster.isolate(new);
+    cluster.until("a member", 400, |cluster| {
+        cluster.command(Command::AddNode(this(new)));
+        cluster.driver(0).expect("running").governor.catalog().member(id(new)).is_some()
+    });
+    (0..300).for_each(|_| cluster.round());
+    cluster.cut.clear();
+    cluster.until("the catalog", 200, |cluster| {
+        cluster.driver(new).expect("running").governor.catalog().member(id(new)).is_some()
+    });
+    cluster.until("quiet again", 600, |cluster| cluster.is_quiet(GroupId::CATALOG));
 }
