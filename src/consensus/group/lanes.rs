@@ -23,7 +23,7 @@ use crate::types::{LogIndex, ReplicaId};
 /// The committed bytes that a follower lacks from which on they are bulk.
 pub const BULK_BYTES: u64 = 1 << 20;
 /// The same for a log that grows fast. A follower of such a log lacks as much after a moment without a processor. To change its
-/// lane would delay it until the entries are no longer in memory.
+/// lane would delay it until the entries have left the memory.
 const BULK_BYTES_MAX: u64 = 8 << 20;
 /// The number of ticks whose growth counts.
 const GROWTH_TICKS: usize = 2;
