@@ -21,7 +21,7 @@ use crate::types::{LogIndex, Offset, ReplicaId, Term};
 
 /// Applied entries stay in memory up to this many bytes, for followers and tails that are nearly up to date. A node
 /// with many busy groups keeps fewer of each, and of a quiet group only the last one.
-pub const CACHE_BYTES_MAX: usize = 24 << 20;
+pub const CACHE_BYTES_MAX: usize = 8 << 20;
 /// The maximum size of the applied entries of all groups together.
 const CACHES_BYTES_MAX: usize = 64 << 20;
 

@@ -1,7 +1,7 @@
 //! Chooses the lane of each append: bulk appends, which nobody waits for, never delay fresh ones.
 //!
-//! The next entries that a follower lacks are *bulk* if many of them are committed already: more than [`BULK_BYTES`], and more
-//! than the log has grown by in the last tenth of a second. A majority has them, so no producer waits for this follower. A follower whose acknowledgements a commit needs is therefore never
+//! The next entries that a follower lacks are *bulk* if more than [`BULK_BYTES`] of them are committed already: a majority has
+//! them, so no producer waits for this follower. A follower whose acknowledgements a commit needs is therefore never
 //! bulk. Bulk messages have a separate connection and separate queues (`replication/mailbox.rs`, `consensus/peer_inbox.rs`), so
 //! the appends of one follower could overtake each other when it changes its lane, and raft would send them again. So **a
 //! follower changes its lane only while no append to it is in flight**. Until then, it is limited to one.
@@ -22,11 +22,6 @@ use crate::types::{LogIndex, ReplicaId};
 
 /// The committed bytes that a follower lacks from which on they are bulk.
 pub const BULK_BYTES: u64 = 1 << 20;
-/// The same for a log that grows fast. A follower of such a log lacks as much after a moment without a processor. To change its
-/// lane would delay it until the entries have left the memory.
-const BULK_BYTES_MAX: u64 = 8 << 20;
-/// The number of ticks whose growth counts.
-const GROWTH_TICKS: usize = 2;
 /// The bytes at which a bulk follower returns to the fresh lane.
 const REST_BYTES: u64 = 256 << 10;
 
@@ -75,8 +70,6 @@ struct FullWindow {
 pub struct Lanes {
     flows: BTreeMap<ReplicaId, Flow>,
     full: BTreeMap<ReplicaId, FullWindow>,
-    /// The bytes that were appended since the last tick, and in the ticks before it.
-    grown: [u64; GROWTH_TICKS + 1],
     /// The last entry that each follower was sent.
     sent: BTreeMap<ReplicaId, LogIndex>,
     /// The number of entries that a follower was sent again, since the last [`Lanes::take_sent_again`].
@@ -88,7 +81,7 @@ impl Lanes {
     pub fn is_bulk(&mut self, follower: ReplicaId, next: NextAppend) -> bool {
         let flow = self.flows.get(&follower).copied().unwrap_or_default();
         let bytes = next.committed_bytes.unwrap_or(u64::MAX);
-        let wants_bulk = if flow.is_bulk { bytes > REST_BYTES } else { bytes > self.bulk_bytes() };
+        let wants_bulk = if flow.is_bulk { bytes > REST_BYTES } else { bytes > BULK_BYTES };
         let is_drained = next.before <= next.matched;
         let is_bulk = if is_drained { wants_bulk } else { flow.is_bulk };
         let is_draining = wants_bulk != is_bulk;
@@ -98,21 +91,6 @@ impl Lanes {
             self.flows.remove(&follower);
         }
         is_bulk
-    }
-
-    /// Records that entries of this size were appended.
-    pub fn record_growth(&mut self, bytes: usize) {
-        self.grown[0] += bytes as u64;
-    }
-
-    /// Advances the time by one tick.
-    pub fn tick(&mut self) {
-        self.grown.rotate_right(1);
-        self.grown[0] = 0;
-    }
-
-    fn bulk_bytes(&self) -> u64 {
-        self.grown[1..].iter().sum::<u64>().clamp(BULK_BYTES, BULK_BYTES_MAX)
     }
 
     /// Records that a follower is sent the entries after `before`, up to `last`.
@@ -227,23 +205,6 @@ mod tests {
         assert_eq!(lanes.messages_max(FOLLOWER, MESSAGES_MAX), 1);
         lanes.retain(|member| member != FOLLOWER);
         assert_eq!(lanes.bulk().collect::<Vec<_>>(), [ReplicaId(3)], "one that was removed has no share");
-    }
-
-    /// Under load, the slower follower changed its lane at each stall of a few milliseconds.
-    #[test]
-    fn a_follower_of_a_log_that_grows_fast_may_lack_more() {
-        let mut lanes = Lanes::default();
-        lanes.record_growth(5 << 20);
-        assert!(lanes.is_bulk(FOLLOWER, next(10, 10, 2 << 20)), "the tick has not ended");
-        lanes.tick();
-        assert!(!lanes.is_bulk(ReplicaId(3), next(10, 10, 5 << 20)));
-        assert!(lanes.is_bulk(FOLLOWER, next(10, 10, 2 << 20)), "it stays in its lane");
-        lanes.record_growth(30 << 20);
-        lanes.tick();
-        assert!(!lanes.is_bulk(ReplicaId(3), next(10, 10, BULK_BYTES_MAX)));
-        assert!(lanes.is_bulk(ReplicaId(4), next(10, 10, BULK_BYTES_MAX + 1)));
-        (0..GROWTH_TICKS).for_each(|_| lanes.tick());
-        assert!(lanes.is_bulk(ReplicaId(3), next(10, 10, BULK_BYTES + 1)));
     }
 
     #[test]

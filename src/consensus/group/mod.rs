@@ -374,7 +374,6 @@ impl Group {
             return;
         }
         self.ticks += 1;
-        self.lanes.tick();
         let stalled_ticks = self.persistence.tick();
         if stalled_ticks > self.backoff.stalled_max() && self.node.is_leader() && !self.node.is_sole_voter() {
             log::warn!("group {}: the disk makes no progress, stepping down", self.config.id);

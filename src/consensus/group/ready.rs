@@ -248,7 +248,6 @@ impl Group {
                 ));
             }
             let end = store.end_of(&entry, before).map_err(|e| e.to_string())?;
-            self.lanes.record_growth(entry.data.len());
             write.entries.push(stored);
             store.push(entry, end);
         }
