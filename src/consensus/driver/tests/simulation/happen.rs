@@ -290,10 +290,6 @@ impl Simulation {
     /// Returns true if the cluster can lose the disk of a machine: every group keeps a majority, whichever of its voters
     /// are the present ones.
     pub(super) fn may_lose(&self, node: usize) -> bool {
-        let lost = |i: usize| {
-            let machine = &self.cluster.machines[i];
-            i == node || machine.gone || machine.damaged
-        };
         let machines = 0..self.cluster.machines.len();
         if self.joining.contains(&node) {
             return false;
@@ -301,7 +297,6 @@ impl Simulation {
         if self.cluster.machines[node].gone || machines.clone().any(|i| i != node && self.cluster.machines[i].damaged) {
             return false;
         }
-        let is_lost = |of: NodeId| machines.clone().any(|i| id(i) == of && lost(i)) || self.removing.contains(&of);
         // A node that is down may know other voters.
         let is_down = |i: usize| i != node && !self.cluster.machines[i].gone && self.cluster.running[i].is_none();
         if machines.clone().any(is_down) {
@@ -318,12 +313,8 @@ impl Simulation {
         }
         let keeps = |driver: &Driver| {
             let catalog = driver.governor.catalog();
-            let groups = driver.groups.iter().all(|(_, replica)| {
-                let status = replica.status();
-                status.voters.iter().filter(|voter| is_lost(**voter)).count() * 2 < status.voters.len().max(1)
-            });
             let logs = catalog.logs().all(|log| {
-                let lost = log.placements().filter(|placement| is_lost(placement.node)).count();
+                let lost = log.placements().filter(|placement| self.is_lost_with(node, placement.node)).count();
                 let here = driver.groups.get(&log.group).map(|replica| replica.status().voters.len());
                 let is_done = here.is_none_or(|voters| voters == log.replicas.len());
                 // The policy has not acted yet after a change of the setting.
@@ -331,7 +322,27 @@ impl Simulation {
                 let is_placed = log.replicas.len() == wanted && log.leaving.is_empty();
                 wanted >= 3 && is_placed && lost <= 1 && is_done
             });
-            groups && logs
+            logs
+        };
+        self.keeps_majorities(node) && (0..self.cluster.running.len()).filter_map(|i| self.cluster.driver(i)).all(keeps)
+    }
+
+    /// Returns true if `of` counts as lost once this machine is lost.
+    fn is_lost_with(&self, node: usize, of: NodeId) -> bool {
+        let lost = |i: usize| {
+            let machine = &self.cluster.machines[i];
+            i == node || machine.gone || machine.damaged
+        };
+        (0..self.cluster.machines.len()).any(|i| id(i) == of && lost(i)) || self.removing.contains(&of)
+    }
+
+    /// Returns true if every group keeps a majority of its voters without this machine.
+    pub(super) fn keeps_majorities(&self, node: usize) -> bool {
+        let keeps = |driver: &Driver| {
+            driver.groups.iter().all(|(_, replica)| {
+                let voters = replica.status().voters;
+                voters.iter().filter(|voter| self.is_lost_with(node, **voter)).count() * 2 < voters.len().max(1)
+            })
         };
         (0..self.cluster.running.len()).filter_map(|i| self.cluster.driver(i)).all(keeps)
     }
