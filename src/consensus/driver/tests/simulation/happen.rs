@@ -313,7 +313,7 @@ impl Simulation {
         }
         let keeps = |driver: &Driver| {
             let catalog = driver.governor.catalog();
-            let logs = catalog.logs().all(|log| {
+            catalog.logs().all(|log| {
                 let lost = log.placements().filter(|placement| self.is_lost_with(node, placement.node)).count();
                 let here = driver.groups.get(&log.group).map(|replica| replica.status().voters.len());
                 let is_done = here.is_none_or(|voters| voters == log.replicas.len());
@@ -321,8 +321,7 @@ impl Simulation {
                 let wanted = (catalog.settings_of(log).replicas as usize).min(catalog.members().count());
                 let is_placed = log.replicas.len() == wanted && log.leaving.is_empty();
                 wanted >= 3 && is_placed && lost <= 1 && is_done
-            });
-            logs
+            })
         };
         self.keeps_majorities(node) && (0..self.cluster.running.len()).filter_map(|i| self.cluster.driver(i)).all(keeps)
     }
