@@ -323,7 +323,8 @@ impl Simulation {
                 wanted >= 3 && is_placed && lost <= 1 && is_done
             })
         };
-        self.keeps_majorities(node) && (0..self.cluster.running.len()).filter_map(|i| self.cluster.driver(i)).all(keeps)
+        self.keeps_majorities(node, None)
+            && (0..self.cluster.running.len()).filter_map(|i| self.cluster.driver(i)).all(keeps)
     }
 
     /// Returns true if `of` counts as lost once this machine is lost.
@@ -335,10 +336,10 @@ impl Simulation {
         (0..self.cluster.machines.len()).any(|i| id(i) == of && lost(i)) || self.removing.contains(&of)
     }
 
-    /// Returns true if every group keeps a majority of its voters without this machine.
-    pub(super) fn keeps_majorities(&self, node: usize) -> bool {
+    /// Returns true if every group, perhaps except one, keeps a majority of its voters without this machine.
+    pub(super) fn keeps_majorities(&self, node: usize, except: Option<GroupId>) -> bool {
         let keeps = |driver: &Driver| {
-            driver.groups.iter().all(|(_, replica)| {
+            driver.groups.iter().filter(|(group, _)| Some(**group) != except).all(|(_, replica)| {
                 let voters = replica.status().voters;
                 voters.iter().filter(|voter| self.is_lost_with(node, **voter)).count() * 2 < voters.len().max(1)
             })

@@ -109,7 +109,7 @@ impl Simulation {
         });
         self.note(|| format!("after {rounds} rounds, node {lost} is lost; voters and learners are {voters:?}"));
         // Another log may have removed a damaged replica meanwhile, and not have placed it anew (seed 997).
-        if self.keeps_majorities(lost) {
+        if self.keeps_majorities(lost, Some(log.group)) {
             self.replace(lost);
         }
     }
