@@ -36,7 +36,6 @@ use self::lines::GroupLines;
 use self::lost::LostReplicas;
 use self::mending::Mending;
 use self::quiet::QuietGroups;
-use self::run::SharedDriver;
 use self::ticking::Ticking;
 use super::completions::{Completions, ReplicaEpoch};
 use super::error::HostError;
@@ -64,7 +63,7 @@ use crate::storage::node::{DataDir, NodeFile};
 use crate::storage::reader::ReadersHandle;
 use crate::storage::scrub::ScrubHandle;
 use crate::storage::space::SpaceState;
-use crate::thread::{FatalSender, Joiner, Progress, spawn};
+use crate::thread::Progress;
 use crate::types::GroupId;
 use crate::watermark::HighWatermark;
 use crate::writer::{Report, WriterHandle};
@@ -147,15 +146,6 @@ impl Consensus {
     /// Returns the thread's progress, for the watchdog.
     pub fn progress(&self) -> Progress {
         self.progress.clone()
-    }
-
-    /// Recovers every group of this node, then starts the thread. Blocks for the recovery.
-    ///
-    /// # Errors
-    /// A group can't be recovered, or the thread can't be created.
-    pub fn start(self, parts: ConsensusParts, fatal: &FatalSender) -> Result<Joiner, HostError> {
-        let driver = SharedDriver::share(self.recover(parts)?);
-        spawn("consensus", fatal, move || driver.run()).map_err(HostError::Thread)
     }
 
     fn recover(self, parts: ConsensusParts) -> Result<Driver, HostError> {

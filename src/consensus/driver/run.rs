@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::TryRecvError;
 use parking_lot::Mutex;
 
-use super::Driver;
+use super::{Consensus, ConsensusParts, Driver};
 use crate::clock;
 use crate::consensus::error::HostError;
 use crate::consensus::handle::ConsensusMsg;
 use crate::consensus::wake::{ConsensusWaker, Work};
+use crate::thread::{FatalSender, Joiner, spawn};
 
 /// The number of messages taken from the inbox in one turn: one fdatasync then covers their effects.
 const TURN_MESSAGES_MAX: usize = 512;
@@ -29,6 +30,17 @@ const UNANSWERED_MAX: usize = 1;
 const SLOW_TURN: Duration = Duration::from_millis(5);
 /// For this long.
 const SLOW_FOR: Duration = Duration::from_secs(1);
+
+impl Consensus {
+    /// Recovers every group of this node, then starts the thread. Blocks for the recovery.
+    ///
+    /// # Errors
+    /// A group can't be recovered, or the thread can't be created.
+    pub fn start(self, parts: ConsensusParts, fatal: &FatalSender) -> Result<Joiner, HostError> {
+        let driver = SharedDriver::share(self.recover(parts)?);
+        spawn("consensus", fatal, move || driver.run()).map_err(HostError::Thread)
+    }
+}
 
 /// What the thread does after a turn.
 enum Next {
@@ -74,7 +86,7 @@ impl SharedDriver {
                 Slot::Failed(error) => return Err(error),
                 Slot::Taken => return Err(HostError::Panicked),
             };
-            match driver.turn()? {
+            match turn(&mut driver)? {
                 Next::Turn => *slot = Slot::Idle(driver),
                 Next::WaitUntil(moment) => {
                     driver.waits_until = moment;
@@ -101,18 +113,18 @@ impl SharedDriver {
             }
         };
         let begun = clock::now();
-        if !driver.runs_here(work, begun) {
+        if !runs_here(&driver, work, begun) {
             *slot = Slot::Idle(driver);
             return false;
         }
-        let turn = driver.small_turn(work);
+        let turn = small_turn(&mut driver, work);
         let now = clock::now();
         if now.saturating_duration_since(begun) > SLOW_TURN {
             driver.not_here_before = now + SLOW_FOR;
         }
         match turn {
             Ok(()) => {
-                let done = !driver.has_work() && driver.next_due() >= driver.waits_until;
+                let done = !has_work(&driver) && next_due(&driver) >= driver.waits_until;
                 *slot = Slot::Idle(driver);
                 done
             }
@@ -144,128 +156,126 @@ enum Event {
     Stop,
 }
 
-impl Driver {
-    fn turn(&mut self) -> Result<Next, HostError> {
-        // Ticks come first, so that a flood of requests can't stop time.
-        let now = clock::now();
-        let passed = self.ticking.pass(now, self.ticks_to_next(), || self.quiet.is_alone(&self.groups));
-        (0..passed.slept).try_for_each(|_| self.tick())?;
-        if passed.is_late {
-            self.ticks_are_late();
-        }
-        let event = match passed.is_due {
-            true => Event::Tick,
-            false if passed.slept > 0 => Event::Completed,
-            false => match self.next_event(now) {
-                Ok(event) => event,
-                Err(moment) => return Ok(Next::WaitUntil(moment)),
-            },
-        };
-        for (from, message) in self.peers.take(TURN_BYTES_MAX) {
-            self.step(from, message);
-        }
-        self.lose_nodes();
-        match event {
-            Event::Message(message) => {
-                let bytes = message.bytes();
-                self.handle(message);
-                self.take_requests(TURN_MESSAGES_MAX, TURN_BYTES_MAX.saturating_sub(bytes));
-            }
-            Event::Completed => {}
-            Event::Tick => self.tick()?,
-            Event::Stop => self.stops = true,
-        }
-        if self.stops {
-            return Ok(Next::Stop);
-        }
-        self.take_completions();
-        self.end_turn()?;
-        Ok(Next::Turn)
+fn turn(driver: &mut Driver) -> Result<Next, HostError> {
+    // Ticks come first, so that a flood of requests can't stop time.
+    let now = clock::now();
+    let passed = driver.ticking.pass(now, driver.ticks_to_next(), || driver.quiet.is_alone(&driver.groups));
+    (0..passed.slept).try_for_each(|_| driver.tick())?;
+    if passed.is_late {
+        driver.ticks_are_late();
     }
+    let event = match passed.is_due {
+        true => Event::Tick,
+        false if passed.slept > 0 => Event::Completed,
+        false => match next_event(driver, now) {
+            Ok(event) => event,
+            Err(moment) => return Ok(Next::WaitUntil(moment)),
+        },
+    };
+    for (from, message) in driver.peers.take(TURN_BYTES_MAX) {
+        driver.step(from, message);
+    }
+    driver.lose_nodes();
+    match event {
+        Event::Message(message) => {
+            let bytes = message.bytes();
+            driver.handle(message);
+            take_requests(driver, TURN_MESSAGES_MAX, TURN_BYTES_MAX.saturating_sub(bytes));
+        }
+        Event::Completed => {}
+        Event::Tick => driver.tick()?,
+        Event::Stop => driver.stops = true,
+    }
+    if driver.stops {
+        return Ok(Next::Stop);
+    }
+    driver.take_completions();
+    end_turn(driver)?;
+    Ok(Next::Turn)
+}
 
-    /// Returns the next event, or the time until which there is none.
-    fn next_event(&mut self, now: Instant) -> Result<Event, Instant> {
-        match self.left.take().map_or_else(|| self.inbox.try_recv(), Ok) {
-            Ok(ConsensusMsg::Stop) | Err(TryRecvError::Disconnected) => return Ok(Event::Stop),
-            Ok(message) => return Ok(Event::Message(message)),
-            Err(TryRecvError::Empty) => {}
+/// Returns the next event, or the time until which there is none.
+fn next_event(driver: &mut Driver, now: Instant) -> Result<Event, Instant> {
+    match driver.left.take().map_or_else(|| driver.inbox.try_recv(), Ok) {
+        Ok(ConsensusMsg::Stop) | Err(TryRecvError::Disconnected) => return Ok(Event::Stop),
+        Ok(message) => return Ok(Event::Message(message)),
+        Err(TryRecvError::Empty) => {}
+    }
+    let due = next_due(driver);
+    if !driver.sinks.completions.is_empty() || !driver.peers.is_empty() || due <= now {
+        Ok(Event::Completed)
+    } else {
+        Err(due)
+    }
+}
+
+/// Takes requests until `messages_max` or `bytes_max` is reached, but at least one.
+fn take_requests(driver: &mut Driver, messages_max: usize, bytes_max: usize) {
+    let mut sum = 0;
+    for message in driver.inbox.clone().try_iter().take(messages_max) {
+        if matches!(message, ConsensusMsg::Stop) {
+            driver.stops = true;
+            return;
         }
-        let due = self.next_due();
-        if !self.sinks.completions.is_empty() || !self.peers.is_empty() || due <= now {
-            Ok(Event::Completed)
-        } else {
-            Err(due)
+        sum += message.bytes();
+        driver.handle(message);
+        if sum > bytes_max {
+            return;
         }
     }
+}
 
-    /// Takes requests until `messages_max` or `bytes_max` is reached, but at least one.
-    fn take_requests(&mut self, messages_max: usize, bytes_max: usize) {
-        let mut sum = 0;
-        for message in self.inbox.clone().try_iter().take(messages_max) {
-            if matches!(message, ConsensusMsg::Stop) {
-                self.stops = true;
-                return;
-            }
-            sum += message.bytes();
-            self.handle(message);
-            if sum > bytes_max {
-                return;
-            }
+/// Performs the effects of all that was taken.
+fn end_turn(driver: &mut Driver) -> Result<(), HostError> {
+    driver.quiet.campaign(&mut driver.groups, clock::now());
+    driver.perform()?;
+    driver.quiet.obey(&mut driver.groups, &driver.host.lost);
+    driver.host.disk.space().kept();
+    driver.progress.mark();
+    Ok(())
+}
+
+/// Returns true if this work may run on the thread that has brought it.
+fn runs_here(driver: &Driver, work: Work, now: Instant) -> bool {
+    let is_idle = match work {
+        // Others may be before the caller's request, and may be large.
+        Work::Request => driver.inbox.len() <= 1 && driver.groups.unanswered() <= UNANSWERED_MAX,
+        Work::Persisted => driver.groups.unanswered() <= UNANSWERED_MAX,
+        Work::Messages => true,
+    };
+    // Ticks that the thread has slept through are performed first.
+    let is_on_time = !driver.ticking.has_passed(now);
+    is_idle && is_on_time && !driver.stops && driver.left.is_none() && now >= driver.not_here_before
+}
+
+/// A turn on another thread. What may take long is left to the thread.
+fn small_turn(driver: &mut Driver, work: Work) -> Result<(), HostError> {
+    for (from, message) in driver.peers.take_small(SMALL_BYTES_MAX).unwrap_or_default() {
+        driver.step(from, message);
+    }
+    if work == Work::Request
+        && let Ok(message) = driver.inbox.try_recv()
+    {
+        match message.is_small() {
+            true => driver.handle(message),
+            false => driver.left = Some(message),
         }
     }
+    let persisted = driver.sinks.completions.take_small();
+    driver.take_persisted(persisted);
+    end_turn(driver)
+}
 
-    /// Performs the effects of all that was taken.
-    fn end_turn(&mut self) -> Result<(), HostError> {
-        self.quiet.campaign(&mut self.groups, clock::now());
-        self.perform()?;
-        self.quiet.obey(&mut self.groups, &self.host.lost);
-        self.host.disk.space().kept();
-        self.progress.mark();
-        Ok(())
-    }
+fn has_work(driver: &Driver) -> bool {
+    driver.stops
+        || driver.left.is_some()
+        || !driver.inbox.is_empty()
+        || !driver.sinks.completions.is_empty()
+        || !driver.peers.is_empty()
+}
 
-    /// Returns true if this work may run on the thread that has brought it.
-    fn runs_here(&self, work: Work, now: Instant) -> bool {
-        let is_idle = match work {
-            // Others may be before the caller's request, and may be large.
-            Work::Request => self.inbox.len() <= 1 && self.groups.unanswered() <= UNANSWERED_MAX,
-            Work::Persisted => self.groups.unanswered() <= UNANSWERED_MAX,
-            Work::Messages => true,
-        };
-        // Ticks that the thread has slept through are performed first.
-        let is_on_time = !self.ticking.has_passed(now);
-        is_idle && is_on_time && !self.stops && self.left.is_none() && now >= self.not_here_before
-    }
-
-    /// A turn on another thread. What may take long is left to the thread.
-    fn small_turn(&mut self, work: Work) -> Result<(), HostError> {
-        for (from, message) in self.peers.take_small(SMALL_BYTES_MAX).unwrap_or_default() {
-            self.step(from, message);
-        }
-        if work == Work::Request
-            && let Ok(message) = self.inbox.try_recv()
-        {
-            match message.is_small() {
-                true => self.handle(message),
-                false => self.left = Some(message),
-            }
-        }
-        let persisted = self.sinks.completions.take_small();
-        self.take_persisted(persisted);
-        self.end_turn()
-    }
-
-    fn has_work(&self) -> bool {
-        self.stops
-            || self.left.is_some()
-            || !self.inbox.is_empty()
-            || !self.sinks.completions.is_empty()
-            || !self.peers.is_empty()
-    }
-
-    /// Returns the time of the next tick or campaign.
-    fn next_due(&self) -> Instant {
-        let next_tick = self.ticking.wakes_at(self.ticks_to_next());
-        self.quiet.next_campaign().map_or(next_tick, |campaign| campaign.min(next_tick))
-    }
+/// Returns the time of the next tick or campaign.
+fn next_due(driver: &Driver) -> Instant {
+    let next_tick = driver.ticking.wakes_at(driver.ticks_to_next());
+    driver.quiet.next_campaign().map_or(next_tick, |campaign| campaign.min(next_tick))
 }
