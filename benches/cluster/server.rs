@@ -13,7 +13,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a program, whose output goes to the file `NAME.log` of the directory.
+    /// Starts a program, and writes its output to the file `NAME.log` of the directory.
     pub fn start(program: &str, name: &str, dir: &Path, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Server {
         let log = dir.join(format!("{name}.log"));
         let output = File::create(&log).expect("a log file");

@@ -2,8 +2,8 @@
 //! readers.
 //!
 //! Reporting never blocks, and the queue is bounded: of persisted Readies only the highest number per group is kept,
-//! and raft has a bounded number of pending fetches. Each report wakes
-//! the thread, or runs its work (`wake.rs`).
+//! and raft has a bounded number of pending fetches. Each report wakes the thread, or runs its
+//! work (`wake.rs`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

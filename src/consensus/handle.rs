@@ -13,7 +13,7 @@ pub use super::catch_up::Behind;
 use super::peer_inbox::PeerInbox;
 use super::status::Statuses;
 pub use super::status::{GroupStatus, Role};
-use super::wake::{ConsensusWaker, Work};
+use super::wake::{ConsensusWaker, SMALL_BYTES_MAX, Work};
 use crate::catalog::Command;
 use crate::clock::PeerClocks;
 use crate::feature_level::FeatureRange;
@@ -248,6 +248,17 @@ pub enum TransferError {
 }
 
 impl ConsensusMsg {
+    /// Returns true for requests that take little time. Those of the catalog may create replicas.
+    pub(super) fn is_small(&self) -> bool {
+        match self {
+            ConsensusMsg::Propose(proposal, _) => {
+                proposal.group != GroupId::CATALOG && proposal.payload.len() <= SMALL_BYTES_MAX
+            }
+            ConsensusMsg::ReadIndex(..) => true,
+            _ => false,
+        }
+    }
+
     /// Returns the size of the records in the message.
     pub fn bytes(&self) -> usize {
         match self {
@@ -260,22 +271,6 @@ impl ConsensusMsg {
             | ConsensusMsg::HandOver(_)
             | ConsensusMsg::Transfer(..)
             | ConsensusMsg::Stop => 0,
-        }
-    }
-}
-
-/// The largest record of a request that may run on the thread of its caller (`wake.rs`), in bytes.
-const SMALL_BYTES_MAX: usize = 16 << 10;
-
-impl ConsensusMsg {
-    /// Returns true for requests that take little time. Those of the catalog may create replicas.
-    pub(super) fn is_small(&self) -> bool {
-        match self {
-            ConsensusMsg::Propose(proposal, _) => {
-                proposal.group != GroupId::CATALOG && proposal.payload.len() <= SMALL_BYTES_MAX
-            }
-            ConsensusMsg::ReadIndex(..) => true,
-            _ => false,
         }
     }
 }

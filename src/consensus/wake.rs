@@ -11,6 +11,9 @@ use std::time::Instant;
 
 use crate::doorbell::Doorbell;
 
+/// The most bytes of a request, and of the peers' messages, that run on the thread that brings them.
+pub const SMALL_BYTES_MAX: usize = 16 << 10;
+
 /// A piece of work that was queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {

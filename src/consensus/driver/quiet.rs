@@ -300,7 +300,7 @@ impl QuietGroups {
         self.heartbeats.ticks_are_late(tick);
     }
 
-    /// Returns true if there is no other member, and this node leads all groups that are not quiet.
+    /// Returns true if this node is the only member, and leads all groups that are not quiet.
     pub fn is_alone(&self, groups: &Groups) -> bool {
         let leads_alone = |group| groups.get(group).is_none_or(|replica| replica.group.leads_alone());
         !self.has_peers && groups.awake().iter().all(leads_alone)

@@ -13,7 +13,7 @@ use super::{Consensus, ConsensusParts, Driver};
 use crate::clock;
 use crate::consensus::error::HostError;
 use crate::consensus::handle::ConsensusMsg;
-use crate::consensus::wake::{ConsensusWaker, Work};
+use crate::consensus::wake::{ConsensusWaker, SMALL_BYTES_MAX, Work};
 use crate::thread::{FatalSender, Joiner, spawn};
 
 /// The number of messages taken from the inbox in one turn: one fdatasync then covers their effects.
@@ -22,8 +22,6 @@ const TURN_MESSAGES_MAX: usize = 512;
 /// heartbeat.
 const TURN_BYTES_MAX: usize = 8 << 20;
 
-/// The limit in bytes for a turn on another thread.
-pub(super) const SMALL_BYTES_MAX: usize = 16 << 10;
 /// While more proposals than this are unanswered, a request wakes the thread, which takes several requests at once.
 const UNANSWERED_MAX: usize = 1;
 /// After a turn on another thread that took this long, the disk is slow: for a while, only the thread runs the driver.

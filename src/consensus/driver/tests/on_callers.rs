@@ -1,8 +1,9 @@
 //! Small work runs on the thread that brings it. In these tests nothing else runs the driver before [`run`].
 
 use super::*;
-use crate::consensus::driver::run::{SMALL_BYTES_MAX, SharedDriver};
+use crate::consensus::driver::run::SharedDriver;
 use crate::consensus::driver::ticking::Ticking;
+use crate::consensus::wake::SMALL_BYTES_MAX;
 use crate::storage::payload::{RecordFields, encode_record};
 
 const LOG: GroupId = GroupId(1);
