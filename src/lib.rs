@@ -35,6 +35,7 @@ pub mod doorbell;
 pub mod events;
 mod faults;
 pub mod feature_level;
+pub mod free_memory;
 pub mod hash_chain;
 mod inbox;
 pub mod metrics;

@@ -127,7 +127,7 @@ fn many_logs(bench: &mut Bench) {
     }
     let busy = memory() - before;
     open.iter_mut().for_each(|(log, _)| log.rest());
-    // SAFETY: it releases only pages that hold no allocation. A node does the same (`src/grpc/memory.rs`).
+    // SAFETY: it releases only pages that hold no allocation. A node returns free memory, too (`src/free_memory.rs`).
     unsafe { libc::malloc_trim(0) };
     bench.add_single(
         "storage: logs, memory after use",

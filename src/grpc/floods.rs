@@ -5,8 +5,8 @@
 //! with an accepted certificate can connect to the peer listener too.
 //!
 //! A check costs processor time, and so does a flood. So the thread sleeps while the process is idle (`busy`), and
-//! checks every few milliseconds while an owner is banned. It also returns free memory to the system (`memory`) after many
-//! connections were closed.
+//! checks every few milliseconds while an owner is banned. It also returns free memory to the system after a load
+//! (`free_memory`).
 
 use std::convert::Infallible;
 use std::io;
@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 
 use super::busy::{BusyTimer, Stop};
 use super::frames::FrameWatch;
-use super::memory::FreeMemory;
 use super::rapid_reset::{BAN, ResetWatch, Why};
 use super::received::Received;
 use super::sockets::{self, Connection};
 use crate::events::{EventKind, Severity};
+use crate::free_memory::FreeMemory;
 use crate::metrics::Metrics;
 use crate::security::identity::principal_of;
 use crate::thread::{FatalSender, Joiner, spawn};
@@ -76,7 +76,9 @@ impl FloodGuard {
                 let before = std::mem::replace(&mut used, processor_time());
                 let waited = std::mem::replace(&mut checked, Instant::now()).elapsed();
                 let used_meanwhile = used.saturating_sub(before);
-                memory.trim(used_meanwhile < waited / RESTING_PART);
+                if used_meanwhile < waited / RESTING_PART {
+                    memory.return_while_resting();
+                }
                 let idle = used_meanwhile < waited / BUSY_PART;
                 if !idle || frames.has_many() {
                     close_frame_floods(&mut frames, &mut resets, &metrics);

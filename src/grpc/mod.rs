@@ -15,7 +15,6 @@ pub mod floods;
 mod frames;
 mod handshakes;
 pub mod log;
-mod memory;
 pub mod options;
 mod rapid_reset;
 pub mod received;
