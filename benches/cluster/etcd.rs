@@ -12,9 +12,11 @@ use grpcio::{CallOption, Method, MethodType, WriteFlags};
 use super::calls::{Bytes, Caller, method};
 use super::contestant::{Append, CALLERS, Contestant, LARGE, Load, Read, SMALL, Shared, Tail};
 use super::harness::eventually;
+use super::http2::Calls;
 use super::protobuf_bytes::{bytes_of, number_of, put_bytes, put_number};
 use super::server::{Server, free_ports};
 use super::unary::{call, unary_rate};
+use super::wire::rate_of_all;
 
 const PUT: Method<Bytes, Bytes> = method(MethodType::Unary, "/etcdserverpb.KV/Put");
 const TXN: Method<Bytes, Bytes> = method(MethodType::Unary, "/etcdserverpb.KV/Txn");
@@ -172,12 +174,12 @@ impl Contestant for Etcd {
     }
 
     fn own_connections(&self) -> Load {
-        let callers: Vec<Caller> = (0..CALLERS).map(|_| self.connect()).collect();
-        let keys = self.keys.clone();
-        Box::new(move |took| {
-            let keys = keys.clone();
-            unary_rate(&callers, &PUT, 1, took, move || keys.put(SMALL))
-        })
+        let open = |_| {
+            let keys = self.keys.clone();
+            Calls::open(&self.addrs[self.leader], PUT.name, move || keys.put(SMALL))
+        };
+        let mut all: Vec<_> = (0..CALLERS).map(open).collect();
+        Box::new(move |took| rate_of_all(&mut all, took))
     }
 
     fn batched(&self, value_bytes: usize, producers: usize) -> Load {

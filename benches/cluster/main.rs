@@ -27,6 +27,7 @@ mod contestant;
 mod counters;
 mod etcd;
 mod figures;
+mod http2;
 mod nats;
 mod nats_wire;
 mod ours;

@@ -11,7 +11,9 @@ use seriatim::pb::v1::{ConsumeRequest, CreateLogRequest, Start};
 use super::calls::{Caller, PRODUCE, produce_request, produce_request_to};
 use super::contestant::{Append, CALLERS, Contestant, LARGE, Load, Read, SMALL, Shared, Tail};
 use super::harness::{Cluster, Site, next_records, record};
+use super::http2::Calls;
 use super::unary::unary_rate;
+use super::wire::rate_of_all;
 
 /// The log of the reader that catches up.
 const CATCH_UP: &str = "catch-up";
@@ -97,8 +99,17 @@ impl Contestant for Ours {
     }
 
     fn own_connections(&self) -> Load {
-        let callers: Vec<Caller> = (0..CALLERS).map(|_| self.connect(self.leader)).collect();
         let small = produce_request(1, SMALL);
+        if self.cluster.site.is_insecure() {
+            let addr = &self.cluster.nodes[self.leader].rpc_addr;
+            let open = |_| {
+                let small = small.clone();
+                Calls::open(addr, PRODUCE.name, move || small.clone())
+            };
+            let mut all: Vec<_> = (0..CALLERS).map(open).collect();
+            return Box::new(move |took| rate_of_all(&mut all, took));
+        }
+        let callers: Vec<Caller> = (0..CALLERS).map(|_| self.connect(self.leader)).collect();
         Box::new(move |took| {
             let small = small.clone();
             unary_rate(&callers, &PRODUCE, 1, took, move || small.clone())

@@ -1,5 +1,4 @@
-//! Connections of the peers' text protocols, without a library: what is sent and read is as little as the protocol
-//! allows.
+//! Connections without a library: what is sent and read is as little as the protocol allows.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
