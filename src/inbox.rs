@@ -81,6 +81,11 @@ impl<T> Outbox<T> {
         Ok(())
     }
 
+    /// Returns the number of messages that are queued.
+    pub fn len(&self) -> usize {
+        self.queue.receiver.len()
+    }
+
     /// Called after each send. If the inbox closed meanwhile, the message was sent either before it was emptied, or
     /// after `closed` was set, in which case it is dropped here.
     fn sent(&self) {

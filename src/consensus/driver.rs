@@ -155,6 +155,7 @@ impl Consensus {
             waker: self.waker,
             waits_until: clock::now(),
             not_here_before: clock::now(),
+            gathers_until: clock::now(),
             left: None,
             stops: false,
             ticking: Ticking::new(clock::now()),
@@ -218,6 +219,8 @@ struct Driver {
     waits_until: Instant,
     /// Until then only the thread runs the driver (`run.rs`).
     not_here_before: Instant,
+    /// Until then requests may wait for others (`wake.rs`).
+    gathers_until: Instant,
     /// A message that another thread has taken and left to this one.
     left: Option<ConsensusMsg>,
     /// True once the message to stop was taken.

@@ -371,7 +371,7 @@ impl ConsensusHandle {
     pub fn hand_over(&self) -> ReplyReceiver<()> {
         let (tx, rx) = reply();
         self.inbox.send(ConsensusMsg::HandOver(tx));
-        self.waker.wake();
+        self.waker.wake_for_request();
         rx
     }
 
@@ -385,7 +385,7 @@ impl ConsensusHandle {
     /// Tells the thread to fail what is pending and to end.
     pub fn stop(&self) {
         self.inbox.send(ConsensusMsg::Stop);
-        self.waker.wake();
+        self.waker.wake_for_request();
     }
 
     /// Returns the damage of this node's replica of a group, if it could not be opened.
@@ -416,15 +416,15 @@ impl ConsensusHandle {
     /// Sends a message that may be dropped when the inbox is full.
     fn tell(&self, message: ConsensusMsg) {
         let _ = self.inbox.try_send(message);
-        self.waker.wake();
+        self.waker.wake_for_request();
     }
 
     /// Sends a request. If the inbox is full or closed, the request is refused at once.
     fn request(&self, message: ConsensusMsg) {
         let is_small = message.is_small();
         let (message, full) = match self.inbox.try_send(message) {
-            Ok(()) if is_small => return self.waker.run_or_wake(Work::Request),
-            Ok(()) => return self.waker.wake(),
+            Ok(()) if is_small => return self.waker.run_or_wake_or_gather(self.inbox.len()),
+            Ok(()) => return self.waker.wake_for_request(),
             Err(TrySendError::Full(m)) => (m, true),
             Err(TrySendError::Disconnected(m)) => (m, false),
         };

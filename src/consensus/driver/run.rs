@@ -13,7 +13,7 @@ use super::{Consensus, ConsensusParts, Driver};
 use crate::clock;
 use crate::consensus::error::HostError;
 use crate::consensus::handle::ConsensusMsg;
-use crate::consensus::wake::{ConsensusWaker, SMALL_BYTES_MAX, Work};
+use crate::consensus::wake::{ConsensusWaker, GATHER_MAX, SMALL_BYTES_MAX, Work, requests_to_wake};
 use crate::thread::{FatalSender, Joiner, spawn};
 
 /// The number of messages taken from the inbox in one turn: one fdatasync then covers their effects.
@@ -194,12 +194,20 @@ fn turn(driver: &mut Driver) -> Result<Next, HostError> {
 
 /// Returns the next event, or the time until which there is none.
 fn next_event(driver: &mut Driver, now: Instant) -> Result<Event, Instant> {
-    match driver.left.take().map_or_else(|| driver.inbox.try_recv(), Ok) {
-        Ok(ConsensusMsg::Stop) | Err(TryRecvError::Disconnected) => return Ok(Event::Stop),
-        Ok(message) => return Ok(Event::Message(message)),
-        Err(TryRecvError::Empty) => {}
+    let gathers = now < driver.gathers_until;
+    if !gathers {
+        driver.waker.gather(1);
     }
-    let due = next_due(driver);
+    if driver.left.is_some() || driver.waker.are_gathered(driver.inbox.len()) {
+        driver.waker.take_urgency();
+        driver.gathers_until = now + GATHER_MAX;
+        match driver.left.take().map_or_else(|| driver.inbox.try_recv(), Ok) {
+            Ok(ConsensusMsg::Stop) | Err(TryRecvError::Disconnected) => return Ok(Event::Stop),
+            Ok(message) => return Ok(Event::Message(message)),
+            Err(TryRecvError::Empty) => {}
+        }
+    }
+    let due = if gathers { next_due(driver).min(driver.gathers_until) } else { next_due(driver) };
     if !driver.sinks.completions.is_empty() || !driver.peers.is_empty() || due <= now {
         Ok(Event::Completed)
     } else {
@@ -218,8 +226,12 @@ fn take_requests(driver: &mut Driver, messages_max: usize, bytes_max: usize) {
         sum += message.bytes();
         driver.handle(message);
         if sum > bytes_max {
-            return;
+            break;
         }
+    }
+    if !driver.inbox.is_empty() {
+        // What is left may contain an urgent one, and has waited long enough.
+        driver.waker.wake_for_request();
     }
 }
 
@@ -230,6 +242,8 @@ fn end_turn(driver: &mut Driver) -> Result<(), HostError> {
     driver.quiet.obey(&mut driver.groups, &driver.host.lost);
     driver.host.disk.space().kept();
     driver.progress.mark();
+    let gathers = clock::now() < driver.gathers_until;
+    driver.waker.gather(if gathers { requests_to_wake(driver.groups.unanswered()) } else { 1 });
     Ok(())
 }
 
@@ -267,7 +281,7 @@ fn small_turn(driver: &mut Driver, work: Work) -> Result<(), HostError> {
 fn has_work(driver: &Driver) -> bool {
     driver.stops
         || driver.left.is_some()
-        || !driver.inbox.is_empty()
+        || driver.waker.are_gathered(driver.inbox.len())
         || !driver.sinks.completions.is_empty()
         || !driver.peers.is_empty()
 }

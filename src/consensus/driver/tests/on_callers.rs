@@ -101,22 +101,22 @@ fn after_a_slow_turn_callers_leave_the_work_to_the_thread() {
     });
 }
 
-/// Callers, the log-writer and the thread take turns.
+/// Callers, the log-writer and the thread take turns, and requests gather.
 #[test]
 fn many_callers_lose_no_request() {
     let node = unattended();
     run(&node, || {
         std::thread::scope(|scope| {
-            for caller in 0..8 {
+            for caller in 0..64 {
                 let handle = &node.handle;
                 scope.spawn(move || {
-                    for n in 0..100 {
+                    for n in 0..20 {
                         let bytes = if (caller + n) % 16 == 0 { SMALL_BYTES_MAX + 1 } else { 100 };
                         handle.propose(records(bytes)).wait().expect("an answer").expect("appended");
                     }
                 });
             }
         });
-        assert_eq!(next_offset(&node), 800);
+        assert_eq!(next_offset(&node), 1280);
     });
 }
