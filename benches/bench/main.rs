@@ -11,6 +11,7 @@
 #[allow(dead_code)]
 mod harness;
 
+mod callers;
 mod calls;
 mod catch_up;
 mod figures;

@@ -1,15 +1,13 @@
 //! Seriatim, with and without TLS on all connections.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use futures::executor::block_on;
-use futures::future::join_all;
 use seriatim::client::{self, ClusterOptions, Producer, ProducerOptions};
 use seriatim::pb::v1::{ConsumeRequest, CreateLogRequest, Start};
 
+use super::callers::{CALLERS, future_rate, rate};
 use super::calls::{Caller, PRODUCE, produce_request, produce_request_to};
-use super::contestant::{Append, CALLERS, Contestant, LARGE, Load, Read, SMALL, Shared, Tail};
+use super::contestant::{Append, Contestant, LARGE, Load, Read, SMALL, Shared, Tail};
 use super::harness::{Cluster, Site, next_records, record};
 use super::http2::Calls;
 use super::unary::unary_rate;
@@ -81,11 +79,15 @@ impl Contestant for Ours {
         Some(match form {
             Shared::Threads => {
                 let producer = self.producer();
-                Box::new(move |took| thread_rate(&producer, took))
+                Box::new(move |took| {
+                    rate(took, &|| {
+                        producer.append(client::Record::new(vec![7; SMALL])).expect("appended");
+                    })
+                })
             }
             Shared::OneThread => {
                 let producer = self.producer();
-                Box::new(move |took| future_rate(&producer, took))
+                Box::new(move |took| future_rate(took, &producer))
             }
             Shared::Unary => {
                 let caller = self.connect(self.leader);
@@ -146,39 +148,4 @@ impl Contestant for Ours {
         let request = super::calls::consume_request(&request);
         Box::new(move || caller.download(request.clone()).bytes)
     }
-}
-
-/// Appends one record after the other in each of many threads. Returns records per second.
-fn thread_rate(producer: &Producer, took: Duration) -> f64 {
-    let (done, begin) = (AtomicU64::new(0), Instant::now());
-    let end = begin + took;
-    std::thread::scope(|scope| {
-        for _ in 0..CALLERS {
-            scope.spawn(|| {
-                let mut calls = 0;
-                while Instant::now() < end {
-                    producer.append(client::Record::new(vec![7; SMALL])).expect("appended");
-                    calls += 1;
-                }
-                done.fetch_add(calls, Ordering::Relaxed);
-            });
-        }
-    });
-    done.into_inner() as f64 / begin.elapsed().as_secs_f64()
-}
-
-/// Appends one record after the other in each of many futures of this thread. Returns records per second.
-fn future_rate(producer: &Producer, took: Duration) -> f64 {
-    let begin = Instant::now();
-    let end = begin + took;
-    let callers = (0..CALLERS).map(|_| async {
-        let mut done = 0u64;
-        while Instant::now() < end {
-            producer.send(client::Record::new(vec![7; SMALL])).expect("accepted").await.expect("appended");
-            done += 1;
-        }
-        done
-    });
-    let done: Vec<u64> = block_on(join_all(callers));
-    done.iter().sum::<u64>() as f64 / begin.elapsed().as_secs_f64()
 }

@@ -107,6 +107,11 @@ impl ConsensusWaker {
         self.gathering.requests.store(requests, Ordering::SeqCst);
     }
 
+    /// Returns true if requests wait for others.
+    pub fn gathers(&self) -> bool {
+        self.gathering.requests.load(Ordering::SeqCst) > 1
+    }
+
     /// Returns true if the queued requests need not wait for others.
     pub fn are_gathered(&self, queued: usize) -> bool {
         let enough = || queued >= self.gathering.requests.load(Ordering::SeqCst);

@@ -10,46 +10,36 @@
 //! gathered meanwhile. So a record passes through no other thread. The worker opens streams, and decides after a
 //! failure.
 //!
+//! While results are reported, callers do not send: the first one would send its next record alone, and all others would
+//! wait for the answer to it. After the last report the callers run for a moment, and what they have queued is sent.
+//!
 //! Locks are taken in this order: `wire`, `completing`, `queue`. None is held while a thread waits.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use futures::{Sink as _, StreamExt as _};
-use grpcio::{CallOption, ClientDuplexReceiver, ClientDuplexSender, Marshaller, Method, MethodType, RpcStatusCode};
-use grpcio::{GrpcSlice, WriteFlags, pb_de, pb_ser};
+use futures::Sink as _;
+use grpcio::{ClientDuplexSender, RpcStatusCode, WriteFlags};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::ack::{AckHandle, AckSlot};
 use super::queue::{Ended, Entry, Limits, Queue};
 use super::requests::{Request, Requests};
 use crate::client::error::{Error, Result};
-use crate::client::nodes::Node;
 use crate::client::record::Record;
-use crate::client::streams::Responses;
 use crate::doorbell::Doorbell;
 use crate::pb::v1::{self, ProduceRequest, ProduceResponse};
 use crate::reason::Outcome;
 
-/// `ProduceStream` with requests that can be sent again without a copy.
-const PRODUCE_STREAM: Method<Arc<ProduceRequest>, ProduceResponse> = Method {
-    ty: MethodType::Duplex,
-    name: "/seriatim.v1.LogService/ProduceStream",
-    req_mar: Marshaller { ser: serialize, de: |reader| pb_de(reader).map(Arc::new) },
-    resp_mar: Marshaller { ser: pb_ser, de: pb_de },
-};
-
-fn serialize(message: &Arc<ProduceRequest>, buffer: &mut GrpcSlice) -> grpcio::Result<()> {
-    pb_ser(&**message, buffer)
-}
+/// How often callers may run before what they have queued is sent.
+const GATHER_ROUNDS: usize = 16;
 
 struct Link {
     sender: ClientDuplexSender<Arc<ProduceRequest>>,
-    /// Wakes the [`Driver`].
+    /// Wakes the receiver.
     waker: Waker,
 }
 
@@ -79,6 +69,8 @@ pub(super) struct Core {
     wire: Mutex<Wire>,
     /// Held while results are reported, so that they are reported in order.
     completing: Mutex<()>,
+    /// Results are being reported, and what has gathered is sent afterwards.
+    is_reporting: AtomicBool,
     /// The number of unanswered requests.
     in_flight: AtomicUsize,
     /// A caller wants to send, while another thread holds `wire`.
@@ -89,6 +81,22 @@ pub(super) struct Core {
     pub bell: Doorbell,
 }
 
+/// While it exists, results are being reported. A waker may panic.
+struct Reporting<'a>(&'a AtomicBool);
+
+impl Reporting<'_> {
+    fn begin(is_reporting: &AtomicBool) -> Reporting<'_> {
+        is_reporting.store(true, Ordering::SeqCst);
+        Reporting(is_reporting)
+    }
+}
+
+impl Drop for Reporting<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
 impl Core {
     pub fn new(queue: Queue, requests: Requests) -> Core {
         Core {
@@ -97,6 +105,7 @@ impl Core {
             changed: Condvar::new(),
             wire: Mutex::new(Wire { requests, link: None, generation: 0, ended: None, send_rest: false }),
             completing: Mutex::new(()),
+            is_reporting: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             is_wanted: AtomicBool::new(false),
             bell: Doorbell::default(),
@@ -140,7 +149,8 @@ impl Core {
         queue.push(record, bytes, slot, Instant::now());
         let is_full = queue.has_full_batch();
         drop(queue);
-        if is_full || self.in_flight.load(Ordering::SeqCst) == 0 {
+        let is_idle = || self.in_flight.load(Ordering::SeqCst) == 0 && !self.is_reporting.load(Ordering::SeqCst);
+        if is_full || is_idle() {
             self.send_more();
         }
         Ok(handle)
@@ -202,7 +212,7 @@ impl Core {
         loop {
             let Some(link) = &mut wire.link else { return self.bell.ring() };
             let mut context = Context::from_waker(&link.waker);
-            // After the end of the stream, its status arrives at the driver.
+            // After the end of the stream, its status arrives at the receiver.
             let Poll::Ready(Ok(())) = Pin::new(&mut link.sender).poll_ready(&mut context) else { return };
             if wire.requests.next_to_send().is_none() && !self.make_request(wire) {
                 return;
@@ -230,25 +240,33 @@ impl Core {
         true
     }
 
-    /// Opens a stream at a node, and sends on it what is unanswered.
-    pub fn open(self: &Arc<Core>, node: &Node) -> Result<()> {
-        let (sender, receiver) = node.raw.duplex_streaming(&PRODUCE_STREAM, CallOption::default())?;
-        let generation = self.with_wire(|wire| {
+    /// Sends on a new stream what is unanswered. Returns the number of the stream.
+    pub fn begin_stream(&self, sender: ClientDuplexSender<Arc<ProduceRequest>>) -> u64 {
+        self.with_wire(|wire| {
             wire.generation += 1;
             wire.ended = None;
             wire.requests.begin_stream();
-            // The driver replaces the waker when it is polled first, before anything can wait.
+            // The receiver replaces the waker when it is polled first, before anything can wait.
             wire.link = Some(Link { sender, waker: Waker::noop().clone() });
             wire.generation
+        })
+    }
+
+    /// Ends a stream, if it is the current one.
+    pub fn end_stream(&self, generation: u64, error: Error) {
+        self.with_wire(|wire| {
+            if wire.generation == generation {
+                self.cancel_stream(wire);
+                wire.ended = Some(error);
+            }
         });
-        node.raw.spawn(Driver { core: self.clone(), responses: Responses::new(receiver), generation });
-        Ok(())
+        self.bell.ring();
     }
 
     /// Cancels the stream. Nothing that still arrives on it counts.
     pub fn cancel_stream(&self, wire: &mut Wire) {
         wire.generation += 1;
-        // Dropping the sender cancels the call, and so the driver ends.
+        // Dropping the sender cancels the call, and so the receiver ends.
         wire.link = None;
     }
 
@@ -262,7 +280,7 @@ impl Core {
     }
 
     /// Takes what has arrived on a stream. Returns false if it is not the current one.
-    fn arrived(&self, generation: u64, waker: &Waker, answers: Vec<ProduceResponse>, end: Option<Error>) -> bool {
+    pub fn arrived(&self, generation: u64, waker: &Waker, answers: Vec<ProduceResponse>, end: Option<Error>) -> bool {
         let mut done = Vec::with_capacity(answers.len());
         let mut wire = self.wire.lock();
         if wire.generation != generation {
@@ -306,13 +324,22 @@ impl Core {
 
     /// Reports the results of requests, in order, and releases their space.
     pub fn complete<T>(&self, wire: MutexGuard<'_, Wire>, done: Vec<T>, report: impl Fn(T) -> Request) {
-        let completing = (!done.is_empty()).then(|| (self.completing.lock(), self.oldest(&wire)));
+        if done.is_empty() {
+            drop(wire);
+            fence(Ordering::SeqCst);
+            if self.is_wanted.load(Ordering::SeqCst) {
+                self.send_more();
+            }
+            return;
+        }
+        let (completing, oldest) = (self.completing.lock(), self.oldest(&wire));
+        let reporting = Reporting::begin(&self.is_reporting);
         drop(wire);
         fence(Ordering::SeqCst);
-        if self.is_wanted.load(Ordering::SeqCst) {
+        // With requests in flight only a full one is sent.
+        if self.is_wanted.load(Ordering::SeqCst) && self.in_flight.load(Ordering::SeqCst) > 0 {
             self.send_more();
         }
-        let Some((_completing, oldest)) = completing else { return };
         let (mut count, mut bytes) = (0, 0);
         for one in done {
             let request = report(one);
@@ -320,6 +347,24 @@ impl Core {
             bytes += request.records.iter().map(|sent| sent.bytes).sum::<usize>();
         }
         self.settle(count, bytes, oldest);
+        if count > 1 {
+            self.gather();
+        }
+        drop((reporting, completing));
+        self.send_more();
+    }
+
+    /// Lets the callers run that a report has woken, as long as they send more.
+    fn gather(&self) {
+        let mut before = None;
+        for _ in 0..GATHER_ROUNDS {
+            let accepted = Some(self.queue.lock().accepted());
+            if accepted == before {
+                return;
+            }
+            before = accepted;
+            std::thread::yield_now();
+        }
     }
 
     pub fn lock_wire(&self) -> MutexGuard<'_, Wire> {
@@ -363,7 +408,7 @@ impl Core {
         drop((queue, wire));
         requests.iter().for_each(|request| request.fail(error));
         fail(&entries, error);
-        // The driver may have taken answered records, whose space it releases before this.
+        // The receiver may have taken answered records, whose space it releases before this.
         self.settle(count, bytes, all);
         self.changed.notify_all();
         drop(completing);
@@ -408,50 +453,4 @@ fn too_large(bytes: usize, max: usize) -> Error {
     let text = format!("record of {bytes} bytes exceeds max_record_bytes of the log ({max} bytes)");
     let limit = [("limit", "max_record_bytes".to_owned()), ("max", max.to_string())];
     Error::found(RpcStatusCode::INVALID_ARGUMENT, "RECORD_TOO_LARGE", text, &limit)
-}
-
-/// Receives the answers of one stream, on gRPC's thread. It ends with the stream.
-struct Driver {
-    core: Arc<Core>,
-    responses: Responses<ClientDuplexReceiver<ProduceResponse>, ProduceResponse>,
-    generation: u64,
-}
-
-impl Driver {
-    fn step(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let mut answers = Vec::new();
-        let end = loop {
-            match self.responses.poll_next_unpin(context) {
-                Poll::Pending => break None,
-                Poll::Ready(Some(Ok(answer))) => answers.push(answer),
-                Poll::Ready(Some(Err(error))) => break Some(error.into()),
-                Poll::Ready(None) => {
-                    let text = "the node ended the stream";
-                    break Some(Error::local(RpcStatusCode::UNAVAILABLE, text, Outcome::Unknown));
-                }
-            }
-        };
-        let is_over = end.is_some();
-        let is_current = self.core.arrived(self.generation, context.waker(), answers, end);
-        if is_over || !is_current { Poll::Ready(()) } else { Poll::Pending }
-    }
-}
-
-impl Future for Driver {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        // A panic would end gRPC's thread, and every call on it would wait for its deadline.
-        catch_unwind(AssertUnwindSafe(|| self.step(context))).unwrap_or_else(|_| {
-            let error = Error::local(RpcStatusCode::INTERNAL, "a panic in the client library", Outcome::Unknown);
-            self.core.with_wire(|wire| {
-                if wire.generation == self.generation {
-                    self.core.cancel_stream(wire);
-                    wire.ended = Some(error);
-                }
-            });
-            self.core.bell.ring();
-            Poll::Ready(())
-        })
-    }
 }

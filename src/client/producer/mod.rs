@@ -3,12 +3,14 @@
 //! - `ack`: the handle of a record that was sent
 //! - `queue`: records that are not in a request yet
 //! - `requests`: requests that are not answered, and what is known about each
-//! - `core`: what the threads share, and the stream
+//! - `core`: what the threads share
+//! - `receiver`: opens a stream, and receives its answers
 //! - `worker`: opens streams, and decides after failures
 
 mod ack;
 mod core;
 mod queue;
+mod receiver;
 mod requests;
 mod worker;
 

@@ -7,6 +7,7 @@ use grpcio::RpcStatusCode;
 
 use super::core::Core;
 use super::queue::Limits;
+use super::receiver;
 use crate::client::error::{Advice, Error, Result};
 use crate::client::nodes::{Node, Nodes};
 use crate::client::route::{Operation, Route, call};
@@ -146,7 +147,7 @@ impl Worker {
             Some(leader) if self.route.prefer(&leader) => self.nodes.visit(&leader, until, Some(&stop)),
             _ => Ok(node),
         });
-        let opened = node.and_then(|node| self.core.open(&node).map(|()| node));
+        let opened = node.and_then(|node| receiver::open(&self.core, &node).map(|()| node));
         match opened {
             Ok(node) => {
                 log::debug!("stream opened log={} node={}", self.identity.log, node.addr);

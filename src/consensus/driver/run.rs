@@ -194,8 +194,7 @@ fn turn(driver: &mut Driver) -> Result<Next, HostError> {
 
 /// Returns the next event, or the time until which there is none.
 fn next_event(driver: &mut Driver, now: Instant) -> Result<Event, Instant> {
-    let gathers = now < driver.gathers_until;
-    if !gathers {
+    if now >= driver.gathers_until {
         driver.waker.gather(1);
     }
     if driver.left.is_some() || driver.waker.are_gathered(driver.inbox.len()) {
@@ -207,7 +206,7 @@ fn next_event(driver: &mut Driver, now: Instant) -> Result<Event, Instant> {
             Err(TryRecvError::Empty) => {}
         }
     }
-    let due = if gathers { next_due(driver).min(driver.gathers_until) } else { next_due(driver) };
+    let due = next_due(driver);
     if !driver.sinks.completions.is_empty() || !driver.peers.is_empty() || due <= now {
         Ok(Event::Completed)
     } else {
@@ -286,8 +285,9 @@ fn has_work(driver: &Driver) -> bool {
         || !driver.peers.is_empty()
 }
 
-/// Returns the time of the next tick or campaign.
+/// Returns the time of the next tick or campaign, or when requests no longer wait for others.
 fn next_due(driver: &Driver) -> Instant {
     let next_tick = driver.ticking.wakes_at(driver.ticks_to_next());
-    driver.quiet.next_campaign().map_or(next_tick, |campaign| campaign.min(next_tick))
+    let gathered = driver.waker.gathers().then_some(driver.gathers_until);
+    [driver.quiet.next_campaign(), gathered].into_iter().flatten().fold(next_tick, Instant::min)
 }
