@@ -31,7 +31,7 @@ while IFS='|' read -r crate _; do
     for file in "$directory"/LICEN[CS]E* "$directory"/COPYING* "$directory"/NOTICE* "$directory"/licenses/* \
         "$directory"/grpc/LICENSE* "$directory"/grpc/NOTICE* "$directory"/grpc/third_party/*/LICENSE* \
         "$directory"/grpc/third_party/*/*/LICENSE* "$directory"/grpc/third_party/*/NOTICE* \
-        "$directory"/src/zlib/LICENSE* "$directory"/openssl/LICENSE*; do
+        "$directory"/src/zlib/LICENSE* "$directory"/openssl/LICENSE* "$directory"/jemalloc/COPYING*; do
         [ -f "$file" ] || continue
         # The same text with other spaces is the same text.
         sum=$(tr -s '[:space:]' ' ' <"$file" | cksum | tr ' ' -)
