@@ -19,7 +19,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::Sink as _;
 use grpcio::{ClientDuplexSender, RpcStatusCode, WriteFlags};
@@ -34,8 +34,8 @@ use crate::doorbell::Doorbell;
 use crate::pb::v1::{self, ProduceRequest, ProduceResponse};
 use crate::reason::Outcome;
 
-/// How often callers may run before what they have queued is sent.
-const GATHER_ROUNDS: usize = 16;
+/// How long callers may run before what they have queued is sent. A processor may be busy with other threads.
+const GATHER_MAX: Duration = Duration::from_micros(500);
 
 struct Link {
     sender: ClientDuplexSender<Arc<ProduceRequest>>,
@@ -186,12 +186,17 @@ impl Core {
     pub fn with_wire<T>(&self, act: impl FnOnce(&mut Wire) -> T) -> T {
         let mut wire = self.wire.lock();
         let result = act(&mut wire);
+        self.release(wire);
+        result
+    }
+
+    /// Releases the lock, and sends what callers wanted to send meanwhile.
+    fn release(&self, wire: MutexGuard<'_, Wire>) {
         drop(wire);
         fence(Ordering::SeqCst);
         if self.is_wanted.load(Ordering::SeqCst) {
             self.send_more();
         }
-        result
     }
 
     /// Sends what can be sent. If another thread uses the stream, that one does it.
@@ -284,6 +289,7 @@ impl Core {
         let mut done = Vec::with_capacity(answers.len());
         let mut wire = self.wire.lock();
         if wire.generation != generation {
+            self.release(wire);
             return false;
         }
         let mut end = end;
@@ -325,12 +331,7 @@ impl Core {
     /// Reports the results of requests, in order, and releases their space.
     pub fn complete<T>(&self, wire: MutexGuard<'_, Wire>, done: Vec<T>, report: impl Fn(T) -> Request) {
         if done.is_empty() {
-            drop(wire);
-            fence(Ordering::SeqCst);
-            if self.is_wanted.load(Ordering::SeqCst) {
-                self.send_more();
-            }
-            return;
+            return self.release(wire);
         }
         let (completing, oldest) = (self.completing.lock(), self.oldest(&wire));
         let reporting = Reporting::begin(&self.is_reporting);
@@ -347,7 +348,7 @@ impl Core {
             bytes += request.records.iter().map(|sent| sent.bytes).sum::<usize>();
         }
         self.settle(count, bytes, oldest);
-        if count > 1 {
+        if count > 1 && self.in_flight.load(Ordering::SeqCst) == 0 {
             self.gather();
         }
         drop((reporting, completing));
@@ -356,8 +357,9 @@ impl Core {
 
     /// Lets the callers run that a report has woken, as long as they send more.
     fn gather(&self) {
+        let until = Instant::now() + GATHER_MAX;
         let mut before = None;
-        for _ in 0..GATHER_ROUNDS {
+        while Instant::now() < until {
             let accepted = Some(self.queue.lock().accepted());
             if accepted == before {
                 return;
