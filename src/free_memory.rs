@@ -34,3 +34,25 @@ impl FreeMemory {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    thread_local! {
+        /// Of this thread: other tests run threads that return memory, too.
+        static TIMES: Cell<u32> = const { Cell::new(0) };
+    }
+
+    #[test]
+    fn returns_memory_again_after_a_pause() {
+        returned_by(|| TIMES.set(TIMES.get() + 1));
+        let mut memory = FreeMemory::default();
+        (0..3).for_each(|_| memory.return_while_resting());
+        assert_eq!(TIMES.get(), 1);
+        memory.returned = memory.returned.map(|returned| returned - RETURN_EVERY);
+        memory.return_while_resting();
+        assert_eq!(TIMES.get(), 2);
+    }
+}

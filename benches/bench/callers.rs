@@ -7,6 +7,7 @@ use futures::executor::block_on;
 use futures::future::join_all;
 use seriatim::client::{Producer, Record};
 
+/// The number of callers that append at the same time.
 pub const CALLERS: usize = 256;
 
 /// Makes calls one after the other in each of many threads. Returns calls per second.

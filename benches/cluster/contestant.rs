@@ -8,8 +8,6 @@ use super::{etcd, nats, ours, redis};
 pub const SMALL: usize = 100;
 /// The bytes of a large record's value.
 pub const LARGE: usize = 1024;
-/// The number of callers that append at the same time.
-pub use super::callers::CALLERS;
 
 /// Appends a small record, and returns when it is acknowledged.
 pub type Append = Box<dyn FnMut()>;

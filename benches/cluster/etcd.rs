@@ -9,8 +9,9 @@ use futures::future::join_all;
 use futures::{SinkExt as _, StreamExt as _};
 use grpcio::{CallOption, Method, MethodType, WriteFlags};
 
+use super::callers::CALLERS;
 use super::calls::{Bytes, Caller, method};
-use super::contestant::{Append, CALLERS, Contestant, LARGE, Load, Read, SMALL, Shared, Tail};
+use super::contestant::{Append, Contestant, LARGE, Load, Read, SMALL, Shared, Tail};
 use super::harness::eventually;
 use super::http2::Calls;
 use super::protobuf_bytes::{bytes_of, number_of, put_bytes, put_number};

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::callers::CALLERS;
 use super::calls::produce_request;
-use super::contestant::{Append, CALLERS, Kind, LARGE, Load, Read, SMALL, Shared, Tail};
+use super::contestant::{Append, Kind, LARGE, Load, Read, SMALL, Shared, Tail};
 use super::counters;
 use super::harness::{Site, memory_bytes};
 use super::process::cpu_time;

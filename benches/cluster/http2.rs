@@ -4,25 +4,20 @@
 //! With 256 connections of a library in one process, the client would need more processor time than the servers that
 //! are measured.
 
+use super::http2_frames::{DATA, END_HEADERS, HEADERS, PREFACE, RST_STREAM, SETTINGS, put_frame};
 use super::wire::{Protocol, Wire, connect};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The connection and each stream begin with a window of this size.
 const WINDOW_BYTES: usize = 65_535;
 /// After this many received bytes, the server may send as many again.
 const UPDATE_BYTES: usize = 16 << 10;
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 
 const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
 
 const FRAME_HEADER_BYTES: usize = 9;
 
@@ -91,18 +86,18 @@ impl Protocol for Calls {
             let is_first = self.last_stream == 0;
             if is_first {
                 output.extend(PREFACE);
-                frame(SETTINGS, 0, 0, &[], output);
+                put_frame(SETTINGS, 0, 0, &[], output);
                 self.last_stream = 1;
             } else {
                 self.last_stream += 2;
             }
-            frame(HEADERS, END_HEADERS, self.last_stream, &self.headers(is_first), output);
+            put_frame(HEADERS, END_HEADERS, self.last_stream, &self.headers(is_first), output);
             let request = (self.request)();
             let mut message = vec![0];
             message.extend((request.len() as u32).to_be_bytes());
             message.extend(request);
             self.window = self.window.checked_sub(message.len()).expect("the server updates the window");
-            frame(DATA, END_STREAM, self.last_stream, &message, output);
+            put_frame(DATA, END_STREAM, self.last_stream, &message, output);
         }
     }
 
@@ -116,7 +111,7 @@ impl Protocol for Calls {
             DATA => {
                 self.received += payload.len();
                 if self.received >= UPDATE_BYTES {
-                    frame(WINDOW_UPDATE, 0, 0, &(self.received as u32).to_be_bytes(), output);
+                    put_frame(WINDOW_UPDATE, 0, 0, &(self.received as u32).to_be_bytes(), output);
                     self.received = 0;
                 }
                 self.with_message.push(stream);
@@ -127,8 +122,8 @@ impl Protocol for Calls {
                 self.with_message.swap_remove(at.expect("a call succeeds"));
                 done = 1;
             }
-            SETTINGS if flags & ACK == 0 => frame(SETTINGS, ACK, 0, &[], output),
-            PING if flags & ACK == 0 => frame(PING, ACK, 0, payload, output),
+            SETTINGS if flags & ACK == 0 => put_frame(SETTINGS, ACK, 0, &[], output),
+            PING if flags & ACK == 0 => put_frame(PING, ACK, 0, payload, output),
             WINDOW_UPDATE if stream == 0 => {
                 let more = payload.first_chunk().expect("four bytes");
                 self.window += u32::from_be_bytes(*more) as usize;
@@ -138,11 +133,4 @@ impl Protocol for Calls {
         }
         Some((FRAME_HEADER_BYTES + payload.len(), done))
     }
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8], output: &mut Vec<u8>) {
-    let [_, a, b, c] = (payload.len() as u32).to_be_bytes();
-    output.extend([a, b, c, kind, flags]);
-    output.extend(stream.to_be_bytes());
-    output.extend(payload);
 }

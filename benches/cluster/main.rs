@@ -10,6 +10,9 @@
 #[allow(dead_code)]
 mod harness;
 
+#[path = "../../tests/e2e/http2_frames.rs"]
+mod http2_frames;
+
 #[path = "../bench/callers.rs"]
 mod callers;
 #[path = "../bench/calls.rs"]
@@ -49,17 +52,6 @@ use contestant::Kind;
 use figures::Round;
 use sheet::Sheet;
 
-/// The size of the free blocks of memory that a virtual machine reports to its host, as a power of two in pages. Above 10
-/// there are none.
-const PAGE_REPORTING: &str = "/sys/module/page_reporting/parameters/page_reporting_order";
-
-/// Returns true if the host may take back the free memory of this virtual machine. When it is used again, each page then
-/// takes some 20 µs: writes of large records took four times as long.
-fn reports_free_memory() -> bool {
-    let order = std::fs::read_to_string(PAGE_REPORTING).ok().and_then(|order| order.trim().parse::<i32>().ok());
-    order.is_some_and(|order| (0..=10).contains(&order))
-}
-
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     if args.get(1).is_some_and(|arg| arg == raw::SERVE) {
@@ -84,9 +76,6 @@ fn main() {
     }
     if server::is_in_memory(&std::env::temp_dir()) {
         facts.push("**The directory for temporary files is in memory, so nothing is synced**: set TMPDIR".to_owned());
-    }
-    if reports_free_memory() {
-        facts.push(format!("**The host takes free memory back, so new pages are slow**: write 11 to {PAGE_REPORTING}"));
     }
     let perf = counters::problem();
     if let Some(problem) = &perf {

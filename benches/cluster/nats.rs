@@ -10,7 +10,8 @@ use crossbeam_channel::{Sender, bounded};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::contestant::{Append, CALLERS, Contestant, LARGE, Load, Read, SMALL, Shared, Tail};
+use super::callers::CALLERS;
+use super::contestant::{Append, Contestant, LARGE, Load, Read, SMALL, Shared, Tail};
 use super::harness::eventually;
 use super::nats_wire::{Api, Frame, Publisher, check_acknowledgement, frame, open, publish};
 use super::server::{Server, free_ports};

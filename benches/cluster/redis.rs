@@ -5,7 +5,8 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use super::contestant::{Append, CALLERS, Contestant, LARGE, Load, Read, SMALL, Shared, Tail};
+use super::callers::CALLERS;
+use super::contestant::{Append, Contestant, LARGE, Load, Read, SMALL, Shared, Tail};
 use super::harness::eventually;
 use super::server::{Server, free_ports};
 use super::wire::{Input, Protocol, Wire, connect, rate_of_all, rate_of_threads};

@@ -144,7 +144,6 @@ impl ConsensusWaker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicUsize;
 
     #[test]
     fn a_request_waits_until_there_are_enough_or_one_is_urgent() {

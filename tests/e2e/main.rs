@@ -6,6 +6,7 @@
 
 mod bridge;
 mod harness;
+mod http2_frames;
 mod leaks;
 mod load;
 mod raw;

@@ -8,12 +8,7 @@ use std::time::{Duration, Instant};
 use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslStream};
 use seriatim::client::ClientFiles;
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const END_HEADERS: u8 = 4;
+use crate::http2_frames::{DATA, END_HEADERS, HEADERS, PREFACE, RST_STREAM, SETTINGS, put_frame};
 
 /// Opens connections to one node.
 pub struct Dialer {
@@ -78,10 +73,7 @@ impl Connection {
     }
 
     fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        self.out.extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
-        self.out.extend_from_slice(&[kind, flags]);
-        self.out.extend_from_slice(&stream.to_be_bytes());
-        self.out.extend_from_slice(payload);
+        put_frame(kind, flags, stream, payload, &mut self.out);
     }
 
     /// Queues the headers of a call until [`Connection::flush`]; returns its stream.

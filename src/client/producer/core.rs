@@ -261,10 +261,15 @@ impl Core {
     pub fn end_stream(&self, generation: u64, error: Error) {
         self.with_wire(|wire| {
             if wire.generation == generation {
-                self.cancel_stream(wire);
-                wire.ended = Some(error);
+                self.cancel_ended(wire, error);
             }
         });
+    }
+
+    /// Leaves it to the worker what the end of the stream means.
+    fn cancel_ended(&self, wire: &mut Wire, error: Error) {
+        self.cancel_stream(wire);
+        wire.ended = Some(error);
         self.bell.ring();
     }
 
@@ -307,11 +312,7 @@ impl Core {
             wire.send_rest = true;
         }
         match end {
-            Some(error) => {
-                self.cancel_stream(&mut wire);
-                wire.ended = Some(error);
-                self.bell.ring();
-            }
+            Some(error) => self.cancel_ended(&mut wire, error),
             None => {
                 if let Some(link) = &mut wire.link
                     && !link.waker.will_wake(waker)

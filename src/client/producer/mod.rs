@@ -5,7 +5,7 @@
 //! - `requests`: requests that are not answered, and what is known about each
 //! - `core`: what the threads share
 //! - `receiver`: opens a stream, and receives its answers
-//! - `worker`: opens streams, and decides after failures
+//! - `worker`: chooses the node of a stream, and decides after failures
 
 mod ack;
 mod core;
